@@ -1,0 +1,235 @@
+"""Devices into intent: what the player asks for, before any pose exists.
+
+Plain numbers in, an `Intent` out; knows no window, no clock and no camera. Keys are SDL scancodes (physical
+positions), so W is the key above S on an AZERTY keyboard too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+import pygame
+
+KEY_MAP_VERSION = 1
+"""Stands in every recording; raise it when a key comes to mean another movement."""
+
+
+class Axis(StrEnum):
+    """The six directions a player can ask for; the sign conventions are those of `Intent`."""
+
+    FORWARD = "forward"
+    STRAFE = "strafe"
+    RISE = "rise"
+    YAW = "yaw"
+    PITCH = "pitch"
+    ROLL = "roll"
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the player asks for at one moment; axes in [-1, 1]."""
+
+    forward: float = 0.0
+    """Positive walks ahead."""
+    strafe: float = 0.0
+    """Positive steps to the right."""
+    rise: float = 0.0
+    """Positive goes up."""
+    yaw: float = 0.0
+    """Positive turns right."""
+    pitch: float = 0.0
+    """Positive looks up."""
+    roll: float = 0.0
+    """Positive leans right (clockwise as seen by the player)."""
+    look_dx_rad: float = 0.0
+    """Turn asked of the mouse since the last intent, radians, positive right."""
+    look_dy_rad: float = 0.0
+    """Tilt asked of the mouse since the last intent, radians, positive up."""
+    run: bool = False
+    level: bool = False
+    """Bring the horizon back to level."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is asked for."""
+        return not any(getattr(self, item.name) for item in fields(self))
+
+
+STANDING = Intent()
+
+_AXES: Mapping[Axis, tuple[frozenset[int], frozenset[int]]] = {
+    Axis.FORWARD: (frozenset({pygame.KSCAN_W}), frozenset({pygame.KSCAN_S})),
+    Axis.STRAFE: (frozenset({pygame.KSCAN_D}), frozenset({pygame.KSCAN_A})),
+    Axis.RISE: (frozenset({pygame.KSCAN_SPACE, pygame.KSCAN_E}), frozenset({pygame.KSCAN_C, pygame.KSCAN_Q})),
+    Axis.YAW: (frozenset({pygame.KSCAN_RIGHT}), frozenset({pygame.KSCAN_LEFT})),
+    Axis.PITCH: (frozenset({pygame.KSCAN_UP}), frozenset({pygame.KSCAN_DOWN})),
+    Axis.ROLL: (frozenset({pygame.KSCAN_X}), frozenset({pygame.KSCAN_Z})),
+}
+
+
+@dataclass(frozen=True)
+class KeyBindings:
+    """Which physical keys push which axis; scancodes."""
+
+    axes: Mapping[Axis, tuple[frozenset[int], frozenset[int]]]
+    """For each axis the keys of its positive and of its negative direction."""
+    run: frozenset[int]
+    level: frozenset[int]
+
+    @property
+    def scancodes(self) -> frozenset[int]:
+        """Every key that moves the camera."""
+        pushing = (keys for pair in self.axes.values() for keys in pair)
+        return frozenset().union(*pushing, self.run, self.level)
+
+
+DEFAULT_BINDINGS = KeyBindings(
+    axes=_AXES,
+    run=frozenset({pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT}),
+    level=frozenset({pygame.KSCAN_V}),
+)
+
+
+class KeyboardState:
+    """The movement keys held now; of two opposite keys the one pressed last wins."""
+
+    def __init__(self, bindings: KeyBindings = DEFAULT_BINDINGS) -> None:
+        self._bindings = bindings
+        self._held: dict[int, None] = {}
+
+    def press(self, scancode: int) -> bool:
+        """Note a key going down; say whether it is a movement key. A repeat of a held key changes nothing."""
+        if scancode not in self._bindings.scancodes:
+            return False
+        self._held.setdefault(scancode)
+        return True
+
+    def release(self, scancode: int) -> None:
+        """Note a key going up; a key never seen going down is ignored."""
+        self._held.pop(scancode, None)
+
+    def release_all(self) -> None:
+        """Forget every held key: the window lost the focus, so their releases will never be seen."""
+        self._held.clear()
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Scancodes in order of pressing."""
+        return tuple(self._held)
+
+    def axis(self, axis: Axis) -> float:
+        """Return -1, 0 or 1."""
+        positive, negative = self._bindings.axes[axis]
+        for scancode in reversed(self._held):
+            if scancode in positive:
+                return 1.0
+            if scancode in negative:
+                return -1.0
+        return 0.0
+
+    @property
+    def run(self) -> bool:
+        return self._any(self._bindings.run)
+
+    @property
+    def level(self) -> bool:
+        return self._any(self._bindings.level)
+
+    def _any(self, scancodes: Iterable[int]) -> bool:
+        return any(scancode in self._held for scancode in scancodes)
+
+
+class MouseLook:
+    """Sums relative mouse motion until someone takes it; every count is taken exactly once."""
+
+    def __init__(self, sensitivity_rad_px: float, invert_y: bool = False) -> None:
+        self.sensitivity_rad_px = sensitivity_rad_px
+        self.invert_y = invert_y
+        self._dx_px = 0.0
+        self._dy_px = 0.0
+
+    def move(self, dx_px: float, dy_px: float) -> None:
+        """Add a motion in window pixels, x to the right and y down."""
+        if math.isfinite(dx_px) and math.isfinite(dy_px):
+            self._dx_px += dx_px
+            self._dy_px += dy_px
+
+    def peek_rad(self) -> tuple[float, float]:
+        """Return the turn (right) and tilt (up) not yet taken, radians."""
+        sign = 1.0 if self.invert_y else -1.0
+        return self._dx_px * self.sensitivity_rad_px, sign * self._dy_px * self.sensitivity_rad_px
+
+    def take_rad(self) -> tuple[float, float]:
+        """Return what `peek_rad` returns, and start again from nothing."""
+        look = self.peek_rad()
+        self.forget()
+        return look
+
+    def forget(self) -> None:
+        """Drop what was not taken: it belongs to a moment that has passed."""
+        self._dx_px = self._dy_px = 0.0
+
+
+@dataclass(frozen=True)
+class PadReading:
+    """One gamepad at one moment; sticks in [-1, 1] with y down, triggers in [0, 1]."""
+
+    left_x: float = 0.0
+    left_y: float = 0.0
+    right_x: float = 0.0
+    right_y: float = 0.0
+    left_trigger: float = 0.0
+    right_trigger: float = 0.0
+    left_shoulder: bool = False
+    right_shoulder: bool = False
+    run: bool = False
+    level: bool = False
+
+
+def apply_dead_zone(x: float, y: float, dead_zone: float) -> tuple[float, float]:
+    """Silence a stick near its rest and stretch its remaining travel to the unit disc, without a step."""
+    length = math.hypot(x, y)
+    if not math.isfinite(length) or length <= dead_zone:
+        return 0.0, 0.0
+    scale = min(1.0, (length - dead_zone) / (1.0 - dead_zone)) / length
+    return x * scale, y * scale
+
+
+def pad_axes(pad: PadReading, dead_zone: float = 0.15) -> dict[Axis, float]:
+    """Return the six axes a gamepad asks for, each in [-1, 1].
+
+    Left stick moves, right stick looks, triggers sink and rise, shoulders roll.
+    """
+    strafe, back = apply_dead_zone(pad.left_x, pad.left_y, dead_zone)
+    yaw, down = apply_dead_zone(pad.right_x, pad.right_y, dead_zone)
+    rise, _ = apply_dead_zone(pad.right_trigger - pad.left_trigger, 0.0, dead_zone / 2)
+    return {
+        Axis.FORWARD: -back,
+        Axis.STRAFE: strafe,
+        Axis.RISE: rise,
+        Axis.YAW: yaw,
+        Axis.PITCH: -down,
+        Axis.ROLL: float(pad.right_shoulder) - float(pad.left_shoulder),
+    }
+
+
+def read_intent(
+    keyboard: KeyboardState, mouse: MouseLook, pads: Iterable[PadReading] = (), *, take_mouse: bool = True
+) -> Intent:
+    """Merge all devices into one intent; with `take_mouse` the mouse motion in it is spent."""
+    pads = tuple(pads)
+    axes = {axis: keyboard.axis(axis) for axis in Axis}
+    for pad in pads:
+        for axis, value in pad_axes(pad).items():
+            axes[axis] += value
+    look_dx_rad, look_dy_rad = mouse.take_rad() if take_mouse else mouse.peek_rad()
+    return Intent(
+        **{axis.value: max(-1.0, min(1.0, value)) for axis, value in axes.items()},
+        look_dx_rad=look_dx_rad,
+        look_dy_rad=look_dy_rad,
+        run=keyboard.run or any(pad.run for pad in pads),
+        level=keyboard.level or any(pad.level for pad in pads),
+    )

@@ -1,0 +1,230 @@
+"""Which frame now, and when to ask for the next chunk.
+
+Pure arithmetic over clock readings passed in; knows no threads, no window and no pictures. Frames of a
+rollout are numbered from 0 in the order they are made; a chunk's frames exist all at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PacingConfig:
+    """The rules of the presentation clock."""
+
+    fps: float
+    """Video frames per second of the world."""
+    chunk_frames: int
+    """Video frames of one chunk; the presentation buffer holds no more than this."""
+    min_rate: float = 0.92
+    """Slowest playback that still looks steady."""
+    max_rate: float = 1.12
+    """Fastest playback, used to work off a buffer that is too full."""
+    rate_slew_per_s: float = 0.5
+    """How fast the playback rate may change."""
+    margin_s: float = 0.034
+    """Time kept in hand when asking for a chunk: two display frames."""
+    longest_tick_s: float = 0.125
+    """A longer gap between two readings was a stall of the window itself; its time is not made up for."""
+    history: int = 12
+    """Chunks remembered for the prediction."""
+
+    @property
+    def chunk_s(self) -> float:
+        return self.chunk_frames / self.fps
+
+
+class DurationEstimate:
+    """Predicts a chunk's duration: a high quantile of recent ones, so that one stall does not poison it."""
+
+    def __init__(self, initial_s: float, history: int, quantile: float = 0.8) -> None:
+        self._initial_s = initial_s
+        self._quantile = quantile
+        self._recent_s: deque[float] = deque(maxlen=history)
+
+    def add(self, duration_s: float) -> None:
+        if math.isfinite(duration_s) and duration_s >= 0.0:
+            self._recent_s.append(duration_s)
+
+    @property
+    def predicted_s(self) -> float:
+        if not self._recent_s:
+            return self._initial_s
+        return float(np.quantile(self._recent_s, self._quantile))
+
+
+@dataclass(frozen=True)
+class PacingCounts:
+    """What the player saw since the rollout began."""
+
+    shown: int
+    """Frames shown."""
+    skipped: int
+    """Frames never shown because the display was slower than the world."""
+    holds: int
+    """Times a frame stayed on for lack of a next one."""
+    hold_s: float
+    """Their total length."""
+
+
+class FramePacer:
+    """The presentation clock of one rollout; call `tick` once for each displayed picture."""
+
+    def __init__(self, config: PacingConfig) -> None:
+        self.config = config
+        self._ready = DurationEstimate(config.chunk_s / 2, config.history)
+        self._busy = DurationEstimate(config.chunk_s / 2, config.history)
+        self.reset(0.0)
+
+    def reset(self, now_s: float) -> None:
+        """Begin a rollout with no frames; what was learned about the engine's speed stays."""
+        self._now_s = now_s
+        self._paused = False
+        self._num_frames = 0
+        self._cursor = 0.0
+        self._rate = 1.0
+        self._requests_s: deque[float] = deque()
+        self._shown = 0
+        self._last_index = -1
+        self._holds = 0
+        self._hold_s = 0.0
+        self._holding = False
+        self._started = False
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that exist."""
+        return self._num_frames
+
+    @property
+    def buffered_frames(self) -> float:
+        """Frames that exist and were not yet played, with the played part of the current one taken off."""
+        return self._num_frames - self._cursor
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks asked for and not yet here."""
+        return len(self._requests_s)
+
+    @property
+    def rate(self) -> float:
+        """Playback rate, 1 being the world's own."""
+        return self._rate
+
+    @property
+    def predicted_s(self) -> float:
+        """Expected time from asking for a chunk to its frames."""
+        return self._ready.predicted_s
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @property
+    def counts(self) -> PacingCounts:
+        skipped = self._last_index + 1 - self._shown
+        return PacingCounts(self._shown, skipped, self._holds, self._hold_s)
+
+    def add_first_frame(self) -> None:
+        """Note the world's own first frame, which no chunk brings."""
+        self._num_frames += 1
+
+    def note_request(self, now_s: float) -> None:
+        """Note that a chunk was asked for."""
+        self._requests_s.append(now_s)
+
+    def add_chunk(
+        self, num_frames: int, ready_s: float, busy_s: float | None = None, learn: bool = True
+    ) -> None:
+        """Note a chunk's frames.
+
+        Args:
+            num_frames: Video frames it brings.
+            ready_s: Clock time at which the engine finished it, however late it is noticed here.
+            busy_s: How long the engine could take no other chunk; all of the time if not known.
+            learn: False for a chunk whose time says nothing about the next one, such as a first one.
+        """
+        self._num_frames += num_frames
+        self._started = True
+        if not self._requests_s:
+            return
+        duration_s = ready_s - self._requests_s.popleft()
+        if learn:
+            self._ready.add(duration_s)
+            self._busy.add(duration_s if busy_s is None else busy_s)
+
+    def pause(self, now_s: float) -> None:
+        """Stop the clock; chunks on their way still arrive and teach."""
+        self.tick(now_s)
+        self._paused = True
+
+    def resume(self, now_s: float) -> None:
+        """Let the clock go on from where it stood."""
+        self._now_s = now_s
+        self._paused = False
+
+    def tick(self, now_s: float) -> int | None:
+        """Move the clock and say which frame is on.
+
+        Returns:
+            The index of the frame to show now, or None while the rollout has no frame.
+        """
+        elapsed_s = max(0.0, now_s - self._now_s)
+        self._now_s = max(self._now_s, now_s)
+        if self._num_frames == 0:
+            return None
+        if not self._paused:
+            self._advance(min(elapsed_s, self.config.longest_tick_s))
+        index = min(int(self._cursor), self._num_frames - 1)
+        if index > self._last_index:
+            self._shown += 1
+            self._last_index = index
+        return index
+
+    def _advance(self, elapsed_s: float) -> None:
+        self._slew_rate(elapsed_s)
+        wished = self._cursor + elapsed_s * self.config.fps * self._rate
+        # The clock waits at the end of the last frame: what comes late is shown at once, and nothing is
+        # hurried after it.
+        self._cursor = min(wished, float(self._num_frames))
+        waiting = wished > self._num_frames and self._started
+        if waiting:
+            self._hold_s += (wished - self._num_frames) / (self.config.fps * self._rate)
+        if waiting and not self._holding:
+            self._holds += 1
+        self._holding = waiting
+
+    def _slew_rate(self, elapsed_s: float) -> None:
+        """Stretch what is buffered over the wait for the next chunk, or work off too much of it."""
+        rate = self._wished_rate()
+        step = self.config.rate_slew_per_s * elapsed_s
+        self._rate += max(-step, min(step, rate - self._rate))
+
+    def _wished_rate(self) -> float:
+        config = self.config
+        if self._requests_s:
+            wait_s = self._requests_s[0] + self.predicted_s - self._now_s
+            if wait_s > 0.0 and self.buffered_frames < wait_s * config.fps:
+                return max(config.min_rate, self.buffered_frames / (wait_s * config.fps))
+        if self.buffered_frames > config.chunk_frames + config.margin_s * config.fps + 1.0:
+            return config.max_rate
+        return 1.0
+
+    def should_request(self, now_s: float) -> bool:
+        """Say whether now is the time to latch the input and ask for the next chunk.
+
+        That is as late as the prediction allows, so that the input is fresh, but not before the engine can
+        start on it.
+        """
+        if self._paused or self.in_flight >= 2 or self.buffered_frames > self.config.chunk_frames:
+            return False
+        if self.in_flight == 1 and now_s - self._requests_s[0] < self._busy.predicted_s:
+            return False
+        unplayed = self.buffered_frames + self.in_flight * self.config.chunk_frames
+        deadline_s = now_s + unplayed / self.config.fps
+        return now_s >= deadline_s - self.predicted_s - self.config.margin_s

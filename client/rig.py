@@ -1,0 +1,189 @@
+"""The camera rig: intents in, the poses of the next chunk out.
+
+Wraps the engine's integrator with a walker's speeds, collision, height limits and a horizon that can be
+levelled. Knows no devices, no window and no clock. World vertical is -y (OpenCV axes, y down), metres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.controls import Intent
+from engine.integrator import Axes, IntegratorState, MotionConstants, step
+from engine.types import CameraTrack, Intrinsics
+
+Slide = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""(position [3], wished displacement [3]) -> position [3], all metres in the world frame."""
+
+WALKING = MotionConstants(
+    move_m_s=1.6,
+    turn_rad_s=math.radians(48.0),
+    pitch_limit_rad=math.radians(60.0),
+    # A released key coasts as far as SANA's does, 0.4 m and 9.6 degrees, at four and five times its speeds.
+    press_tau_s=0.11,
+    coast_tau_s=0.22,
+)
+"""A walker's pace; the shape of the motion is the integrator's."""
+
+
+@dataclass(frozen=True)
+class RigLimits:
+    """How a walker may move beyond what the integrator says."""
+
+    run_factor: float = 2.0
+    """Speed of movement with the run key held, as a multiple of walking."""
+    climb_m: float = 6.0
+    """Highest flight above the starting eye height."""
+    sink_m: float = 1.2
+    """Deepest flight below the starting eye height."""
+    look_limit_rad_s: float = math.radians(300.0)
+    """Fastest turn by mouse; what exceeds it is carried into the next frames."""
+    settle_s: float = 0.35
+    """Time constant of levelling the horizon and of coming down to walking height."""
+
+
+class CameraRig:
+    """A walker's camera: plans the poses of one chunk after another, each continuing the one before."""
+
+    def __init__(
+        self,
+        c2w: NDArray[np.float64],
+        intrinsics: Intrinsics,
+        fps: float,
+        speed_scale: float = 1.0,
+        slide: Slide | None = None,
+        limits: RigLimits | None = None,
+    ) -> None:
+        """Stand at c2w [4, 4], the pose of the world's first frame."""
+        self._intrinsics = intrinsics
+        self._dt_s = 1.0 / fps
+        self._speed_scale = speed_scale
+        self._slide = slide
+        self._limits = limits or RigLimits()
+        self._start = IntegratorState.at(c2w)
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the first pose, at rest, walking."""
+        self._state = self._start
+        self._look_rad = np.zeros(2)
+        self.flying = False
+
+    @property
+    def c2w(self) -> NDArray[np.float64]:
+        """Pose of the last planned frame, [4, 4]."""
+        return self._state.c2w()
+
+    @property
+    def roll_rad(self) -> float:
+        """Lean to the right, in [-pi, pi]."""
+        return math.remainder(self._state.roll_rad, math.tau)
+
+    @property
+    def height_m(self) -> float:
+        """Height above the starting eye height."""
+        return float(self._start.position[1] - self._state.position[1])
+
+    def plan(self, intent: Intent, num_frames: int, latched_s: float = 0.0) -> CameraTrack:
+        """Move through the frames of the next chunk and stay at their end.
+
+        Args:
+            intent: Held for the whole chunk; its look deltas are spread evenly over the frames.
+            num_frames: Video frames of the chunk.
+            latched_s: Clock time at which the intent was read.
+
+        Returns:
+            The cameras of frames 1 .. num_frames after the current one.
+        """
+        intent = finite_intent(intent)
+        if intent.rise:
+            self.flying = True
+        self._look_rad += (intent.look_dx_rad, intent.look_dy_rad)
+        c2w = np.empty((num_frames, 4, 4))
+        for i in range(num_frames):
+            self._state = self._advance(intent, self._take_look(num_frames - i))
+            c2w[i] = self._state.c2w()
+        intrinsics = np.repeat(self._intrinsics.as_array()[None], num_frames, axis=0)
+        return CameraTrack(c2w, intrinsics, latched_s)
+
+    def _take_look(self, frames_left: int) -> tuple[float, float]:
+        """Spend an even share of the mouse's turn, no more than one frame may turn; the rest stays."""
+        share = self._look_rad / frames_left
+        limit = self._limits.look_limit_rad_s * self._dt_s
+        length = float(np.hypot(*share))
+        if length > limit:
+            share *= limit / length
+        self._look_rad -= share
+        return float(share[0]), float(share[1])
+
+    def _advance(self, intent: Intent, look_rad: tuple[float, float]) -> IntegratorState:
+        before = self._state
+        after = step(before, self._target(intent), held_axes(intent), self._dt_s, WALKING, look_rad)
+        position = after.position
+        if self._slide is not None:
+            position = np.asarray(self._slide(before.position, after.position - before.position), np.float64)
+            if not np.isfinite(position).all():
+                position = before.position
+        after = after.moved_to(self._clamp_height(position))
+        if not np.isfinite(after.c2w()).all():
+            return replace(before, velocity=Axes())
+        return after
+
+    def _target(self, intent: Intent) -> Axes:
+        """Return the target velocities of an intent, m/s and rad/s."""
+        asked = Axes(intent.forward, intent.strafe, intent.rise, intent.yaw, intent.pitch, intent.roll)
+        speed_scale = self._speed_scale * (self._limits.run_factor if intent.run else 1.0)
+        target = WALKING.velocity(asked, speed_scale)
+        if not self.flying:
+            fall_m_s = WALKING.move_m_s * self._speed_scale
+            target = target._replace(rise=_settle(self.height_m, self._limits.settle_s, fall_m_s))
+        if intent.level:
+            # Twice the roll key's speed, so that levelling wins against a finger still on it.
+            target = target._replace(
+                roll=_settle(self.roll_rad, self._limits.settle_s, 2.0 * WALKING.turn_rad_s)
+            )
+        return target
+
+    def _clamp_height(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
+        start_y = self._start.position[1]
+        low, high = start_y - self._limits.climb_m, start_y + self._limits.sink_m
+        return np.array([position[0], np.clip(position[1], low, high), position[2]])
+
+
+def _settle(value: float, tau_s: float, limit: float) -> float:
+    """Return the velocity that brings a value to zero in about tau_s, never faster than the limit."""
+    return float(np.clip(-value / tau_s, -limit, limit))
+
+
+def held_axes(intent: Intent) -> frozenset[str]:
+    """Name the directions fully asked for, such as `forward+`.
+
+    A name that is new in a frame makes the integrator answer at once, as it does to a new key; a stick on its
+    way does not.
+    """
+    names = ("forward", "strafe", "rise", "yaw", "pitch", "roll")
+    return frozenset(
+        f"{name}{'+' if value > 0 else '-'}" for name in names if abs(value := getattr(intent, name)) == 1.0
+    )
+
+
+def finite_intent(intent: Intent) -> Intent:
+    """Return the intent with axes in [-1, 1] and no value that is not a number."""
+
+    def clean(value: float, limit: float) -> float:
+        return max(-limit, min(limit, value)) if math.isfinite(value) else 0.0
+
+    return replace(
+        intent,
+        **{
+            name: clean(getattr(intent, name), 1.0)
+            for name in ("forward", "strafe", "rise", "yaw", "pitch", "roll")
+        },
+        # Ten turns in one chunk is no hand, but a broken driver.
+        **{name: clean(getattr(intent, name), 20.0 * math.pi) for name in ("look_dx_rad", "look_dy_rad")},
+    )
