@@ -1,0 +1,1 @@
+"""Streams generated worlds from a bundle: numpy at its walls, no torch."""

@@ -1,0 +1,49 @@
+"""Where the bundles and worlds that come with Flaneur lie, in a checkout and in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.bundle import SPEC_FILE, Bundle, open_bundle
+
+
+def assets_dir() -> Path:
+    """Return the folder of shipped assets: `assets/` of a checkout, `engine/assets/` of a wheel."""
+    package = Path(__file__).resolve().parent
+    installed = package / "assets"
+    return installed if installed.is_dir() else package.parent / "assets"
+
+
+def bundles_dir() -> Path:
+    return assets_dir() / "bundles"
+
+
+def worlds_dir() -> Path:
+    return assets_dir() / "worlds"
+
+
+def bundle_names() -> list[str]:
+    """Return the names of the shipped bundles."""
+    return sorted(file.parent.name for file in bundles_dir().glob(f"*/{SPEC_FILE}"))
+
+
+def find_bundle(name_or_path: str) -> Bundle:
+    """Open the shipped bundle of that name, or the bundle in that folder."""
+    path = Path(name_or_path)
+    if len(path.parts) > 1 or path.is_dir():
+        return open_bundle(path)
+    if name_or_path in bundle_names():
+        return open_bundle(bundles_dir() / name_or_path)
+    known = ", ".join(bundle_names()) or "none are installed"
+    raise ValueError(
+        f"there is no bundle called {name_or_path!r}; the bundles here: {known}; or name a bundle's folder"
+    )
+
+
+def bundle_for(weights_sha256: str) -> Bundle | None:
+    """Open the shipped bundle made from these weights, None if there is none."""
+    for name in bundle_names():
+        bundle = open_bundle(bundles_dir() / name, verify=False)
+        if bundle.spec.weights_sha256 == weights_sha256:
+            return open_bundle(bundle.path)
+    return None

@@ -1,0 +1,110 @@
+"""Values that cross the engine's walls.
+
+Camera convention everywhere: camera-to-world 4x4, OpenCV axes (x right, y down, z forward), metres.
+Intrinsics are in pixels of the output frame; pixel column u spans [u, u + 1], so a centred camera has
+cx = width / 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera over a frame of `width` x `height` pixels."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def as_array(self) -> NDArray[np.float32]:
+        """Return (fx, fy, cx, cy), [4] float32."""
+        return np.array([self.fx, self.fy, self.cx, self.cy], np.float32)
+
+
+@dataclass(frozen=True)
+class CameraTrack:
+    """The cameras of the video frames of one chunk (or of a whole walk)."""
+
+    c2w: NDArray[np.float64]
+    """[F, 4, 4], in the world's own frame (not relative to the first frame)."""
+    intrinsics: NDArray[np.float32]
+    """[F, 4]: fx, fy, cx, cy in pixels of the output frame."""
+    latched_s: float = 0.0
+    """Clock time at which the inputs behind this track were read, seconds."""
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.c2w.shape[0])
+
+
+@dataclass(frozen=True)
+class LatentChunk:
+    """What one step of the generator makes."""
+
+    chunk_index: int
+    start_frame: int
+    """Index of its first latent frame, counted from the world's first (conditioning) latent frame."""
+    latents: NDArray[np.float32]
+    """[C, T, H, W], clean."""
+    sha256: str
+    """Of the latents' bytes (float32, C order)."""
+    track: CameraTrack
+    """The cameras of the frames to be decoded from it."""
+    model_start_s: float = 0.0
+    denoised_s: float = 0.0
+    committed_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ChunkTimes:
+    """Clock times of one chunk's life in the engine, seconds; they travel with the chunk."""
+
+    latched_s: float
+    model_start_s: float
+    denoised_s: float
+    committed_s: float
+    decode_start_s: float
+    ready_s: float
+
+    @property
+    def denoise_ms(self) -> float:
+        return 1e3 * (self.denoised_s - self.model_start_s)
+
+    @property
+    def commit_ms(self) -> float:
+        return 1e3 * (self.committed_s - self.denoised_s)
+
+    @property
+    def decode_ms(self) -> float:
+        return 1e3 * (self.ready_s - self.decode_start_s)
+
+    @property
+    def chunk_ms(self) -> float:
+        """Wall time from the model's start to the last decoded frame."""
+        return 1e3 * (self.ready_s - self.model_start_s)
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """The video frames of one chunk, with the poses they were rendered for."""
+
+    chunk_index: int
+    frames: NDArray[np.uint8]
+    """[F, H, W, 3], RGB."""
+    c2w: NDArray[np.float64]
+    """[F, 4, 4], in the world's own frame."""
+    times: ChunkTimes
+    latents_sha256: str
+    """Of the latents these frames were decoded from (of the frames themselves in the holodeck)."""
+    epoch: int = 0
+    """Counts resets and restores, so that a late chunk of an earlier rollout is never shown."""
+    latents: NDArray[np.float32] | None = field(default=None, repr=False)
+    """[C, T, H, W], where the session was asked to keep them."""
