@@ -1,0 +1,201 @@
+"""A toy bundle and a toy world: graphs small enough to build in a test, with real recurrent state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from engine.bundle import Bundle, hash_file, open_bundle
+from engine.world import World, WorldInfo
+
+C, H, W, R, SPATIAL, TEXT_DIM = 4, 2, 3, 4, 8, 6
+WEIGHTS_SHA256 = "ab" * 32
+STATE = [
+    {"name": "memory", "shape": [1, C, 1, H, W], "dtype": "float32"},
+    {"name": "count", "shape": [1], "dtype": "int64"},
+]
+CACHES = [{"name": "tail", "shape": [1, C, 1, H, W], "dtype": "float32"}]
+
+
+def _value(name: str, dtype: int, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def _save(
+    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, Any]
+) -> None:
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _step_graph(path: Path, num_frames: int) -> None:
+    """Every input moves the velocity, and the memory decays towards the latents and cameras it saw."""
+    node = helper.make_node
+    nodes = [
+        node("ReduceMean", ["c2w"], ["camera"], keepdims=0),
+        node("ReduceMean", ["intrinsics"], ["lens"], keepdims=0),
+        node("ReduceMean", ["timesteps"], ["level"], keepdims=0),
+        node("Mul", ["level", "thousandth"], ["level_scaled"]),
+        node("Unsqueeze", ["text_mask", "last_axis"], ["text_mask_column"]),
+        node("Mul", ["text", "text_mask_column"], ["masked_text"]),
+        node("ReduceMean", ["masked_text"], ["scene"], keepdims=0),
+        node("Cast", ["start_frame"], ["position"], to=TensorProto.FLOAT),
+        node("Mul", ["position", "hundredth"], ["place"]),
+        node("Sum", ["camera", "lens", "level_scaled", "scene", "place"], ["sum"]),
+        node("Mul", ["sum", "hundredth"], ["bias"]),
+        node("MatMul", ["latents", "mix"], ["mixed"]),
+        node("Add", ["mixed", "memory"], ["remembered"]),
+        node("Add", ["remembered", "bias"], ["raw"]),
+        node("Tanh", ["raw"], ["velocity"]),
+        node("ReduceMean", ["latents", "time_axis"], ["mean_latent"], keepdims=1),
+        node("Add", ["memory", "mean_latent"], ["kept"]),
+        node("Add", ["kept", "bias"], ["moved"]),
+        node("Mul", ["moved", "decay"], ["memory_out"]),
+        node("Add", ["count", "one"], ["count_out"]),
+    ]
+    state = [1, C, 1, H, W]
+    inputs = [
+        _value("latents", TensorProto.FLOAT, [1, C, num_frames, H, W]),
+        _value("timesteps", TensorProto.FLOAT, [1, num_frames]),
+        _value("c2w", TensorProto.FLOAT, [1, num_frames * R, 4, 4]),
+        _value("intrinsics", TensorProto.FLOAT, [1, num_frames * R, 4]),
+        _value("start_frame", TensorProto.INT64, [1]),
+        _value("text", TensorProto.FLOAT, [1, "L", TEXT_DIM]),
+        _value("text_mask", TensorProto.FLOAT, [1, "L"]),
+        _value("memory", TensorProto.FLOAT, [*state]),
+        _value("count", TensorProto.INT64, [1]),
+    ]
+    outputs = [
+        _value("velocity", TensorProto.FLOAT, [1, C, num_frames, H, W]),
+        _value("memory_out", TensorProto.FLOAT, [*state]),
+        _value("count_out", TensorProto.INT64, [1]),
+    ]
+    constants = {
+        "mix": np.eye(W, dtype=np.float32) * 0.3,
+        "decay": np.float32(0.7),
+        "hundredth": np.float32(0.01),
+        "thousandth": np.float32(0.001),
+        "last_axis": np.array([2], np.int64),
+        "time_axis": np.array([2], np.int64),
+        "one": np.array([1], np.int64),
+    }
+    _save(path, nodes, inputs, outputs, constants)
+
+
+def _decoder_graph(path: Path) -> None:
+    """Three latent channels become blocks of colour that brighten over the frames; the cache adds an afterglow."""
+    node = helper.make_node
+    nodes = [
+        node("Mul", ["tail", "half"], ["glow"]),
+        node("Add", ["latent", "glow"], ["tail_out"]),
+        node("Slice", ["tail_out", "zero", "three", "one"], ["rgb"]),
+        node("Transpose", ["rgb"], ["last"], perm=[2, 0, 3, 4, 1]),
+        node("Reshape", ["last", "cells"], ["cell"]),
+        node("Expand", ["cell", "blocks"], ["block"]),
+        node("Reshape", ["block", "picture"], ["still"]),
+        node("Mul", ["still", "ramp"], ["film"]),
+        node("Add", ["film", "middle"], ["bright"]),
+        node("Clip", ["bright", "black", "white"], ["clipped"]),
+        node("Cast", ["clipped"], ["frames"], to=TensorProto.UINT8),
+    ]
+    state = [1, C, 1, H, W]
+    inputs = [_value("latent", TensorProto.FLOAT, [*state]), _value("tail", TensorProto.FLOAT, [*state])]
+    outputs = [
+        _value("frames", TensorProto.UINT8, [R, H * SPATIAL, W * SPATIAL, 3]),
+        _value("tail_out", TensorProto.FLOAT, [*state]),
+    ]
+    constants = {
+        "half": np.float32(0.5),
+        "zero": np.array([0], np.int64),
+        "three": np.array([3], np.int64),
+        "one": np.array([1], np.int64),
+        "cells": np.array([H, 1, W, 1, 3], np.int64),
+        "blocks": np.array([H, SPATIAL, W, SPATIAL, 3], np.int64),
+        "picture": np.array([1, H * SPATIAL, W * SPATIAL, 3], np.int64),
+        "ramp": np.linspace(20, 40, R, dtype=np.float32).reshape(R, 1, 1, 1),
+        "middle": np.float32(128),
+        "black": np.float32(0),
+        "white": np.float32(255),
+    }
+    _save(path, nodes, inputs, outputs, constants)
+
+
+def toy_spec(folder: Path, chunk_size: int, first_chunk_size: int) -> dict[str, Any]:
+    return {
+        "format_version": 1,
+        "name": "toy",
+        "model": {"width": 1},
+        "weights_sha256": WEIGHTS_SHA256,
+        "latent_channels": C,
+        "latent_height": H,
+        "latent_width": W,
+        "frame_height": H * SPATIAL,
+        "frame_width": W * SPATIAL,
+        "fps": 16,
+        "temporal_stride": R,
+        "spatial_stride": SPATIAL,
+        "chunk_size": chunk_size,
+        "first_chunk_size": first_chunk_size,
+        "timesteps": [1000, 960, 889, 727],
+        "step_graphs": {str(size): f"step_{size}.onnx" for size in {chunk_size, first_chunk_size}},
+        "decoder_graph": "decoder.onnx",
+        "state": STATE,
+        "decoder_caches": CACHES,
+        "precision": {"step": "float32", "decoder": "float32"},
+        "target": "cpu",
+        "builder": "tests",
+        "files": {file.name: hash_file(file) for file in folder.glob("*.onnx")},
+        "text_dim": TEXT_DIM,
+        "notes": "",
+    }
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """Build a toy bundle with the given chunk sizes; one folder for each pair."""
+    made: dict[tuple[int, int], Bundle] = {}
+
+    def make(chunk_size: int = 1, first_chunk_size: int = 1) -> Bundle:
+        key = chunk_size, first_chunk_size
+        if key not in made:
+            folder = tmp_path_factory.mktemp("bundle")
+            for size in set(key):
+                _step_graph(folder / f"step_{size}.onnx", size)
+            _decoder_graph(folder / "decoder.onnx")
+            (folder / "bundle.json").write_text(json.dumps(toy_spec(folder, *key)))
+            made[key] = open_bundle(folder)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def toy_bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
+    """A bundle laid out like the pocket: one latent frame per chunk."""
+    return make_bundle()
+
+
+@pytest.fixture
+def toy_world() -> World:
+    """A world that fits the toy bundles; its start pose is turned and away from the origin."""
+    rng = np.random.default_rng(7)
+    c2w = np.array([[0, 0, 1, 2], [0, 1, 0, -1.6], [-1, 0, 0, 3], [0, 0, 0, 1]], np.float64)
+    return World(
+        WorldInfo(name="toy", title="A toy", licence="Apache-2.0", model=WEIGHTS_SHA256, caption="blocks"),
+        rng.standard_normal((C, H, W), dtype=np.float32),
+        rng.integers(0, 256, (H * SPATIAL, W * SPATIAL, 3), np.uint8),
+        rng.standard_normal((5, TEXT_DIM), dtype=np.float32),
+        np.array([1, 1, 1, 0, 0], np.float32),
+        np.array([12, 12, 12, 8], np.float32),
+        c2w,
+    )
