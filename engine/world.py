@@ -1,7 +1,7 @@
 """The world file `NAME.world`: where a walk begins and what the model is told about it.
 
-A safetensors file with one JSON entry of metadata. A world may come from a stranger, so the header is read and
-bounded here before anything is allocated for what it announces.
+A safetensors file with one JSON entry of metadata. A world may come from a stranger, so the header is read
+and bounded here before anything is allocated for what it announces.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _step_graph(path: Path, num_frames: int) -> None:
 
 
 def _decoder_graph(path: Path) -> None:
-    """Three latent channels become blocks of colour that brighten over the frames; the cache adds an afterglow."""
+    """Three latent channels become blocks of colour that brighten; the cache adds an afterglow."""
     node = helper.make_node
     nodes = [
         node("Mul", ["tail", "half"], ["glow"]),

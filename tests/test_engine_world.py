@@ -97,7 +97,7 @@ def test_a_hostile_shape_allocates_nothing(file: Path, shape: Any) -> None:
 
 def test_tensors_that_overlap_are_refused(file: Path) -> None:
     def change(header: dict[str, Any]) -> None:
-        header["c2w"]["data_offsets"] = [0, 128]
+        header["first_frame"]["data_offsets"] = [0, 16 * 24 * 3]
 
     rewrite_header(file, change)
     with pytest.raises(SpecMismatch, match="laid out"):
@@ -157,7 +157,7 @@ def test_bad_values_are_refused_on_reading(toy_world: World, file: Path) -> None
     raw = file.read_bytes()
     latent = toy_world.first_latent.tobytes()
     file.write_bytes(raw.replace(latent, np.full_like(toy_world.first_latent, np.nan).tobytes()))
-    with pytest.raises(SpecMismatch, match="first_latent .* NaN"):
+    with pytest.raises(SpecMismatch, match=r"first_latent .* NaN"):
         read_world(file)
 
 
