@@ -1,0 +1,38 @@
+"""Where this platform keeps a program's settings and a person's pictures."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+APP_NAME = "Flaneur"
+
+
+def settings_file(environ: Mapping[str, str], home: Path, platform: str = sys.platform) -> Path:
+    """Return the settings file's path; nothing is created."""
+    if platform == "win32":
+        return Path(environ.get("APPDATA") or home / "AppData" / "Roaming") / APP_NAME / "settings.json"
+    if platform == "darwin":
+        return home / "Library" / "Application Support" / APP_NAME / "settings.json"
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / APP_NAME.lower() / "settings.json"
+
+
+def pictures_dir(environ: Mapping[str, str], home: Path, platform: str = sys.platform) -> Path:
+    """Return the folder for screenshots and recordings; nothing is created."""
+    if platform not in ("win32", "darwin"):
+        config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+        if (configured := _xdg_pictures(config / "user-dirs.dirs", home)) is not None:
+            return configured / APP_NAME
+    return home / "Pictures" / APP_NAME
+
+
+def _xdg_pictures(file: Path, home: Path) -> Path | None:
+    """Read the desktop's own name for the pictures folder, which is translated on many machines."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.search(r'^XDG_PICTURES_DIR="(?:\$HOME/)?(.+)"', text, re.MULTILINE)
+    return home / match[1] if match else None

@@ -1,0 +1,78 @@
+"""Screenshots: a PNG that carries where and of what it was taken."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.atomic import replacing
+
+TEXT_KEY = "flaneur"
+"""PNG text entry that holds the description, JSON."""
+_SIGNATURE_AND_HEADER_BYTES = 8 + 25
+
+
+def encode_photo(frame: NDArray[np.uint8], description: Mapping[str, Any]) -> bytes:
+    """Return a PNG of a frame, [H, W, 3] RGB, with its description as a text entry."""
+    ok, encoded = cv2.imencode(".png", frame[..., ::-1])
+    assert ok, "a uint8 picture always encodes"
+    raw = encoded.tobytes()
+    body = b"tEXt" + TEXT_KEY.encode("latin-1") + b"\0" + json.dumps(dict(description)).encode("ascii")
+    entry = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return raw[:_SIGNATURE_AND_HEADER_BYTES] + entry + raw[_SIGNATURE_AND_HEADER_BYTES:]
+
+
+def read_photo_description(file: Path) -> dict[str, Any]:
+    """Return what `encode_photo` put into a PNG; empty if it is not one of ours."""
+    raw = file.read_bytes()
+    position = 8
+    while position + 8 <= len(raw):
+        (length,) = struct.unpack(">I", raw[position : position + 4])
+        kind, body = raw[position + 4 : position + 8], raw[position + 8 : position + 8 + length]
+        if kind == b"tEXt" and body.startswith(TEXT_KEY.encode("latin-1") + b"\0"):
+            return json.loads(body[len(TEXT_KEY) + 1 :])
+        position += 12 + length
+    return {}
+
+
+def unused_path(folder: Path, stem: str, suffix: str, now: datetime) -> Path:
+    """Return a path in the folder, named after the world and the time, that does not exist yet."""
+    base = f"{stem}-{now:%Y%m%d-%H%M%S}"
+    path = folder / f"{base}{suffix}"
+    number = 2
+    while path.exists():
+        path = folder / f"{base}-{number}{suffix}"
+        number += 1
+    return path
+
+
+def save_photo(path: Path, frame: NDArray[np.uint8], description: Mapping[str, Any]) -> None:
+    """Write a screenshot whole or not at all.
+
+    Raises:
+        ValueError: It cannot be written, in one sentence.
+    """
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encode_photo(frame, description))
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        ValueError: It cannot be made, in one sentence.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from error

@@ -1,0 +1,75 @@
+"""What the player set once and finds again: a small JSON file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.atomic import replacing
+
+MAX_FILE_BYTES = 1 << 16
+
+
+class Settings(BaseModel):
+    """Every field has a default, so an older file still opens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    mouse_deg_px: Annotated[float, Field(ge=0.01, le=2.0)] = 0.12
+    """Turn for each pixel of mouse motion, degrees."""
+    invert_y: bool = False
+    """Whether moving the mouse up looks down."""
+    window_width: Annotated[int, Field(ge=160, le=16384)] = 1280
+    window_height: Annotated[int, Field(ge=96, le=16384)] = 768
+    hud: bool = False
+    """Whether the figures are on."""
+    picture: Literal["crisp", "smooth", "pixels"] = "crisp"
+    """How small frames are enlarged to the window."""
+
+
+def load_settings(file: Path) -> tuple[Settings, str]:
+    """Read the settings.
+
+    Returns:
+        The settings, and a sentence for the player if the file was broken and had to be set aside.
+    """
+    if not file.exists():
+        return Settings(), ""
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise ValueError(f"over {MAX_FILE_BYTES} bytes")
+        return Settings.model_validate_json(raw), ""
+    except OSError as error:
+        return Settings(), f"The settings in {file} cannot be read ({error.strerror}); using the defaults."
+    except (ValidationError, ValueError):
+        return Settings(), _set_aside(file)
+
+
+def _set_aside(file: Path) -> str:
+    aside = file.with_name(file.name + ".broken")
+    try:
+        file.replace(aside)
+    except OSError as error:
+        return (
+            f"The settings in {file} are damaged and cannot be moved ({error.strerror}); using the defaults."
+        )
+    return f"The settings were damaged; they are kept as {aside.name} and the defaults are used."
+
+
+def save_settings(file: Path, settings: Settings) -> None:
+    """Write the settings whole or not at all.
+
+    Raises:
+        ValueError: The folder cannot be written, in one sentence.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {file.parent}: {error.strerror}") from error
+    with replacing(file) as temporary:
+        temporary.write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,74 @@
+"""Settings survive, damaged ones are set aside, and folders follow the platform."""
+
+from pathlib import Path
+
+import pytest
+
+from client.folders import pictures_dir, settings_file
+from client.settings import Settings, load_settings, save_settings
+
+
+def test_settings_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "settings.json"
+    settings = Settings(mouse_deg_px=0.3, invert_y=True, hud=True, picture="pixels")
+    save_settings(file, settings)
+    assert load_settings(file) == (settings, "")
+    assert [entry.name for entry in file.parent.iterdir()] == ["settings.json"]
+
+
+def test_missing_settings_are_the_defaults_without_a_word(tmp_path: Path) -> None:
+    assert load_settings(tmp_path / "settings.json") == (Settings(), "")
+
+
+def test_an_older_file_without_newer_fields_still_opens(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text('{"invert_y": true}')
+    assert load_settings(file) == (Settings(invert_y=True), "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe\x00",
+        b'{"mouse_deg_px": "NaN"}',
+        b'{"mouse_deg_px": NaN}',
+        b'{"window_width": 999999999}',
+        b'{"unknown": 1}',
+        b'{"format_version": 2}',
+        b"[" * 100_000,
+    ],
+)
+def test_damaged_settings_are_set_aside_with_one_sentence(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "settings.json"
+    file.write_bytes(content)
+    settings, sentence = load_settings(file)
+    assert settings == Settings()
+    assert "settings.json.broken" in sentence
+    assert not file.exists()
+    assert (tmp_path / "settings.json.broken").read_bytes() == content
+
+
+def test_settings_that_cannot_be_written_say_so_in_one_sentence(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(ValueError, match="cannot make the folder"):
+        save_settings(blocked / "settings.json", Settings())
+
+
+def test_each_platform_has_its_own_folders() -> None:
+    home = Path("/home/ada")
+    assert settings_file({}, home, "linux") == home / ".config/flaneur/settings.json"
+    assert settings_file({"XDG_CONFIG_HOME": "/x"}, home, "linux") == Path("/x/flaneur/settings.json")
+    assert settings_file({"APPDATA": "/roaming"}, home, "win32") == Path("/roaming/Flaneur/settings.json")
+    assert settings_file({}, home, "darwin") == home / "Library/Application Support/Flaneur/settings.json"
+    assert pictures_dir({}, home, "darwin") == home / "Pictures/Flaneur"
+
+
+def test_a_desktop_with_translated_folders_is_followed(tmp_path: Path) -> None:
+    (tmp_path / ".config").mkdir()
+    (tmp_path / ".config" / "user-dirs.dirs").write_text('XDG_PICTURES_DIR="$HOME/Bilder"\n')
+    assert pictures_dir({}, tmp_path, "linux") == tmp_path / "Bilder" / "Flaneur"
+    assert pictures_dir({}, tmp_path / "elsewhere", "linux") == tmp_path / "elsewhere/Pictures/Flaneur"
