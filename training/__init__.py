@@ -1,0 +1,1 @@
+"""Makes the weights: data, losses, stages and the loop that drives them."""

@@ -1,0 +1,76 @@
+"""Training state on disk: a tree of tensors and JSON values in one safetensors file, replaced atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT_VERSION = 1
+
+
+def save_state(path: Path, tree: dict[str, Any]) -> None:
+    """Write a tree of dicts and lists whose leaves are tensors or JSON values; a crash leaves the old file whole."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = _strip(tree, "", tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, {"tree": json.dumps(skeleton), "format_version": str(FORMAT_VERSION)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        ValueError: The file is damaged or of another version.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format_version") != str(FORMAT_VERSION):
+                raise ValueError(f"{path} is no training state of version {FORMAT_VERSION}; delete it to start the stage again")
+            return _fill(json.loads(metadata["tree"]), {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to start the stage again") from error
+
+
+def _strip(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
+    """Move tensors out of the tree; each leaves its key behind as {"tensor": key}."""
+    if isinstance(node, Tensor):
+        tensors[prefix] = node.detach().clone().contiguous()
+        return {"tensor": prefix}
+    if isinstance(node, dict):
+        # Integer keys (optimiser states) would become strings in JSON, so keys are stored as pairs.
+        return {"pairs": [[key, _strip(value, f"{prefix}/{key}", tensors)] for key, value in node.items()]}
+    if isinstance(node, list | tuple):
+        return {"items": [_strip(value, f"{prefix}/{n}", tensors) for n, value in enumerate(node)]}
+    return {"value": node}
+
+
+def _fill(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    if "tensor" in node:
+        return tensors[node["tensor"]]
+    if "pairs" in node:
+        return {key: _fill(value, tensors) for key, value in node["pairs"]}
+    if "items" in node:
+        return [_fill(value, tensors) for value in node["items"]]
+    return node["value"]
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generator, to continue a run exactly."""
+    return {"torch": torch.get_rng_state()}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore what `random_state` gave."""
+    torch.set_rng_state(state["torch"])

@@ -1,0 +1,80 @@
+"""Walks rendered to disk once: one folder per place, one frame array and one pose array per walk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holodeck import get_place
+from training.data.walks import walk
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """One walk to render."""
+
+    place: str
+    seed: int
+    num_frames: int
+    width: int
+    height: int
+    fps: int
+    intrinsics: tuple[float, float, float, float]
+    """fx, fy, cx, cy in pixels."""
+
+    @property
+    def stem(self) -> str:
+        """File name without ending; changes with every setting, so stale files are never read."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.place}-{self.seed:05d}-{digest}"
+
+
+def render_walk(job: RenderJob, directory: Path) -> Path:
+    """Render one walk to `directory`, unless it is there already.
+
+    Returns:
+        Path of the poses, [F, 4, 4] float64; frames, [F, H, W, 3] uint8, lie beside them as `*.frames.npy`.
+    """
+    poses_path = directory / f"{job.stem}.c2w.npy"
+    if poses_path.exists():
+        return poses_path
+    place = get_place(job.place)
+    poses = walk(place, job.num_frames, job.fps, job.seed)
+    intrinsics = np.array(job.intrinsics, np.float32)
+    frames = np.stack([place.render(c2w, intrinsics, job.width, job.height) for c2w in poses])
+    _save_array(directory / f"{job.stem}.frames.npy", frames)
+    # The poses are written last: their presence says that the frames are whole.
+    _save_array(poses_path, poses)
+    return poses_path
+
+
+def render_walks(jobs: list[RenderJob], directory: Path, num_workers: int) -> Iterator[Path]:
+    """Render many walks in parallel; yields each as it is finished."""
+    directory.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in jobs if not (directory / f"{job.stem}.c2w.npy").exists()]
+    if not missing:
+        return
+    with ProcessPoolExecutor(num_workers) as pool:
+        futures = [pool.submit(render_walk, job, directory) for job in missing]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def load_walk(job: RenderJob, directory: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Open a rendered walk: frames (memory-mapped) [F, H, W, 3] and poses [F, 4, 4]."""
+    frames = np.load(directory / f"{job.stem}.frames.npy", mmap_mode="r", allow_pickle=False)
+    return frames, np.load(directory / f"{job.stem}.c2w.npy", allow_pickle=False)
+
+
+def _save_array(path: Path, array: NDArray) -> None:
+    temporary = path.with_suffix(".tmp.npy")
+    np.save(temporary, array, allow_pickle=False)
+    os.replace(temporary, path)

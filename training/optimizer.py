@@ -1,0 +1,105 @@
+"""Optimisers of the recipe: Muon for matrices, AdamW for the rest, over fp32 masters of bf16 weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Learning rates and decay."""
+
+    muon_lr: float = 0.01
+    adam_lr: float = 1e-3
+    weight_decay: float = 0.0
+    min_side: int = 64
+    """Smallest side of a matrix (convolution kernels flattened) that Muon takes."""
+    ema_decay: float = 0.999
+    clip_norm: float = 1.0
+
+
+class MasterOptimizer:
+    """Steps fp32 masters and keeps the model's bf16 weights and an average of the masters beside them.
+
+    Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets torch's Muon take them.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig, is_matrix: Callable[[str, Tensor], bool] | None = None) -> None:
+        self.config = config
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.masters = [p.detach().float().reshape(len(p), -1).clone() if p.ndim > 2 else p.detach().float().clone() for p in self.parameters]
+        self.averages = [m.clone() for m in self.masters]
+        judge = is_matrix or (lambda name, p: True)
+        matrices, others = [], []
+        for name, parameter, master in zip(self.names, self.parameters, self.masters, strict=True):
+            is_big = master.ndim == 2 and min(master.shape) >= config.min_side
+            (matrices if is_big and judge(name, parameter) else others).append(master)
+        self.optimizers: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.optimizers.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+        if others:
+            self.optimizers.append(torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True))
+        self.base_lrs = [group["lr"] for o in self.optimizers for group in o.param_groups]
+        self.num_updates = 0
+
+    @torch.no_grad()
+    def step(self, lr_scale: float) -> float:
+        """Take one step with the gradients on the model's parameters and clear them; returns the gradient norm.
+
+        A step whose gradients are not finite is skipped, and returns nan.
+        """
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            gradient = parameter.grad
+            master.grad = torch.zeros_like(master) if gradient is None else gradient.float().reshape(master.shape)
+            parameter.grad = None
+        norm = float(nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None]))
+        if not math.isfinite(norm):
+            return math.nan
+        nn.utils.clip_grads_with_norm_(self.masters, self.config.clip_norm, torch.tensor(norm))
+        groups = [group for o in self.optimizers for group in o.param_groups]
+        for group, base in zip(groups, self.base_lrs, strict=True):
+            group["lr"] = base * lr_scale
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.num_updates += 1
+        decay = min(self.config.ema_decay, self.num_updates / (self.num_updates + 10))
+        torch._foreach_lerp_(self.averages, self.masters, 1.0 - decay)
+        self._publish(self.masters)
+        return norm
+
+    def _publish(self, sources: Iterable[Tensor]) -> None:
+        for parameter, source in zip(self.parameters, sources, strict=True):
+            parameter.data.copy_(source.reshape(parameter.shape))
+
+    @torch.no_grad()
+    def averaged_state(self) -> dict[str, Tensor]:
+        """The averaged weights under the model's parameter names, fp32."""
+        return {n: a.reshape(p.shape).clone() for n, a, p in zip(self.names, self.averages, self.parameters, strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "masters": self.masters,
+            "averages": self.averages,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "num_updates": self.num_updates,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave, and the model's weights with it."""
+        for own, saved in zip(self.masters, state["masters"], strict=True):
+            own.copy_(saved)
+        for own, saved in zip(self.averages, state["averages"], strict=True):
+            own.copy_(saved)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.num_updates = state["num_updates"]
+        self._publish(self.masters)
