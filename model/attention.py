@@ -1,0 +1,357 @@
+"""Self-attention over space and time (gated delta net or softmax, each with its camera path) and cross-attention.
+
+Letters in comments: B batch, T latent frames, S tokens a frame, C width, h heads, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.gdn import Chunks, delta_rule, frame_attention
+from model.rotary import rotate
+
+
+@dataclass(frozen=True)
+class SequenceContext:
+    """What every block of one forward pass shares."""
+
+    chunks: Chunks
+    """Frame ranges of the chunks."""
+    rope: tuple[Tensor, Tensor]
+    """cos and sin for the main path, [B, T, S, D / 2]."""
+    camera_rope: tuple[Tensor, Tensor]
+    """cos and sin for the second half of a camera head, [B, T, S, D / 4]."""
+    to_ray: Tensor
+    """World-to-ray transform of each token, [B, T, S, 4, 4] float32."""
+    to_world: Tensor
+    """Its inverse."""
+    mask: Tensor | None
+    """Additive softmax mask over [sink, window, current] tokens, broadcastable to [B, 1, T * S, keys]."""
+    camera_conv_history: bool
+    """Whether the camera key convolution looks across chunks (whole clips) or not (streaming)."""
+    state: Mapping[str, Tensor] | None
+    """Rollout state before these frames; None for the start of a clip."""
+    keep_state: bool
+    """Whether to compute the state after these frames."""
+
+
+def short_convolution(
+    x: Tensor, weight: Tensor, chunks: Chunks, history: Tensor | None, across: bool
+) -> Tensor:
+    """Filter along time: causal taps, plus their mirror image within each chunk, the centre tap once.
+
+    Args:
+        x: [B, T, S, C].
+        weight: [C, 1, K]; the last tap is the current frame.
+        history: The K - 1 frames before x, [B, K - 1, S, C]; None for zeros.
+        across: Whether causal taps reach over chunk borders.
+    """
+    taps = weight[:, 0].to(x.dtype).unbind(-1)
+    reach = len(taps) - 1
+    output = x * taps[-1]
+    if across:
+        if history is not None:
+            padded = torch.cat([history.to(x.dtype), x], dim=1)
+            for lag in range(1, reach + 1):
+                output = torch.addcmul(
+                    output, padded[:, reach - lag : reach - lag + x.shape[1]], taps[reach - lag]
+                )
+        else:
+            output = _add_lagged(output, x, taps, (0, x.shape[1]), forward=True)
+    for chunk in chunks:
+        if chunk[1] - chunk[0] > 1:
+            if not across:
+                output = _add_lagged(output, x, taps, chunk, forward=True)
+            output = _add_lagged(output, x, taps, chunk, forward=False)
+    return output
+
+
+def _add_lagged(
+    output: Tensor, x: Tensor, taps: tuple[Tensor, ...], chunk: tuple[int, int], forward: bool
+) -> Tensor:
+    start, stop = chunk
+    part = x[:, start:stop]
+    total = torch.zeros_like(part)
+    for lag in range(1, min(len(taps), stop - start)):
+        tap = taps[len(taps) - 1 - lag]
+        moved = part[:, : stop - start - lag] if forward else part[:, lag:]
+        pad = (0, 0, 0, 0, lag, 0) if forward else (0, 0, 0, 0, 0, lag)
+        total = total + F.pad(moved * tap, pad)
+    return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
+
+
+def apply_ray_frame(x: Tensor, transform: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Multiply groups of 4 in the first half of each head by a row transform, and rotate pairs in the second half.
+
+    Args:
+        x: [B, T, S, h, D].
+        transform: Applied from the right to each group as a row, [B, T, S, 4, 4].
+        cos, sin: [B, T, S, 1, D / 4].
+    """
+    half = x.shape[-1] // 2
+    groups = x[..., :half].reshape(*x.shape[:3], -1, 4) @ transform
+    return torch.cat([groups.reshape(*x.shape[:-1], half), rotate(x[..., half:], cos, sin)], dim=-1)
+
+
+def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
+    """Scale each head vector down to the reference's root mean square; never up."""
+    before = reference.square().mean(-1, keepdim=True)
+    after = x.square().mean(-1, keepdim=True)
+    return x * torch.sqrt((before + 1e-6) / (after + 1e-6)).clamp(max=1)
+
+
+class SelfAttention(nn.Module):
+    """One block's self-attention; softmax blocks also carry the delta net's gates, unused, as the checkpoint does."""
+
+    recall_gate: Tensor
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        size, heads = config.hidden_size, config.num_heads
+        self.config = config
+        self.prefix = f"blocks.{layer}."
+        self.is_softmax = config.is_softmax(layer)
+        self.qkv = nn.Linear(size, 3 * size, bias=False)
+        self.proj = nn.Linear(size, size)
+        self.q_norm = nn.RMSNorm(size, eps=1e-5)
+        self.k_norm = nn.RMSNorm(size, eps=1e-5)
+        self.A_log = nn.Parameter(torch.zeros(heads))
+        self.dt_bias = nn.Parameter(torch.full((heads,), -5.0))
+        self.beta_proj = nn.Linear(size, heads)
+        self.gate_proj = nn.Linear(size, heads)
+        self.register_buffer("recall_gate", torch.zeros(1))
+        self.output_gate = nn.Linear(size, size)
+        self.q_proj_cam = nn.Linear(size, size)
+        self.k_proj_cam = nn.Linear(size, size)
+        self.v_proj_cam = nn.Linear(size, size)
+        self.out_proj_cam = nn.Linear(size, size)
+        self.q_norm_cam = nn.RMSNorm(size, eps=1e-5)
+        self.k_norm_cam = nn.RMSNorm(size, eps=1e-5)
+        if not self.is_softmax:
+            self.conv_k = nn.Conv1d(size, size, config.conv_kernel, groups=size, bias=False)
+            self.conv_k_cam = nn.Conv1d(size, size, config.conv_kernel, groups=size, bias=False)
+
+    def forward(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, dict[str, Tensor]]:
+        """Attend; [B, T, S, C] in and out, and this block's state tensors."""
+        path = self._softmax if self.is_softmax else self._delta_net
+        main, camera, state = path(x, context)
+        gate = F.silu(self.output_gate(x).float())
+        merged = (main + self.out_proj_cam(camera.to(x.dtype)).float()) * gate
+        return self.proj(merged.to(x.dtype)), {self.prefix + name: tensor for name, tensor in state.items()}
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.float().unflatten(-1, (self.config.num_heads, -1))
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Write strength [B, T, h, S] and frame decay [B, T, h], float32."""
+        beta = self.beta_proj(x).float().sigmoid().transpose(-1, -2)
+        raw = self.gate_proj(x.mean(dim=2)).float()
+        decay = torch.exp(-self.A_log.float().exp() * F.softplus(raw + self.dt_bias.float()))
+        return beta, decay
+
+    def _delta_net(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        state = context.state
+        scale = {
+            "frame": (self.config.head_dim * x.shape[2]) ** -0.5,
+            "head": self.config.head_dim**-0.5,
+            "none": 1.0,
+        }
+        key_scale = scale[self.config.key_scale]
+        q, raw_key, v = self.qkv(x).chunk(3, dim=-1)
+        history = None if state is None else state[self.prefix + "key_history"]
+        k = short_convolution(raw_key, self.conv_k.weight, context.chunks, history, across=True)
+        beta, decay = self._gates(x)
+        with _full_precision(x):
+            query = self._heads(_norm(q, self.q_norm)).relu()
+            key = self._heads(_norm(k, self.k_norm)).relu() * key_scale
+            tables = [table.unsqueeze(3) for table in context.rope]
+            qkv = [query, key, rotate(query, *tables), rotate(key, *tables), self._heads(v)]
+            before = (
+                None
+                if state is None
+                else (state[self.prefix + "numerator"], state[self.prefix + "normaliser"])
+            )
+            qkv = [tensor.transpose(2, 3) for tensor in qkv]
+            main, after = frame_attention(*qkv, beta, decay, context.chunks, before)
+        camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale)
+        new: dict[str, Tensor] = {}
+        if context.keep_state:
+            new = {"numerator": after[0], "normaliser": after[1], "camera_numerator": camera_after}
+            reach = self.config.conv_kernel - 1
+            new["key_history"] = _last_frames(raw_key, history, reach)
+        return main.transpose(2, 3).flatten(-2), camera, new
+
+    def _camera_delta_net(
+        self, x: Tensor, context: SequenceContext, beta: Tensor, decay: Tensor, key_scale: float
+    ) -> tuple[Tensor, Tensor]:
+        k = self.k_proj_cam(x)
+        k = short_convolution(
+            k, self.conv_k_cam.weight, context.chunks, None, across=context.camera_conv_history
+        )
+        q, v = self.q_proj_cam(x), self.v_proj_cam(x)
+        initial = None if context.state is None else context.state[self.prefix + "camera_numerator"]
+        with _full_precision(x):
+            query = self._heads(_norm(q, self.q_norm_cam)).relu()
+            key = self._heads(_norm(k, self.k_norm_cam)).relu() * key_scale
+            to_ray_q, to_ray_k, to_ray_v = self._to_ray(query, key, self._heads(v), context)
+            with torch.no_grad():
+                ratio = to_ray_k.square().sum(-1).clamp_min(1e-12) / key.square().sum(-1).clamp_min(1e-12)
+                discount = ratio.mean(2).clamp_min(1)
+            tensors = [tensor.transpose(2, 3) for tensor in (to_ray_q, to_ray_k, to_ray_v)]
+            states, last = delta_rule(
+                tensors[1], tensors[2], beta / discount[..., None], decay, context.chunks, initial
+            )
+            read = (tensors[0] @ states).transpose(2, 3)
+            return self._from_ray(read, context).flatten(-2), last
+
+    def _to_ray(
+        self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cos, sin = (table.unsqueeze(3) for table in context.camera_rope)
+        to_world = context.to_world.transpose(-1, -2)
+        moved = (
+            apply_ray_frame(q, context.to_ray, cos, sin),
+            apply_ray_frame(k, to_world, cos, sin),
+            apply_ray_frame(v, to_world, cos, sin),
+        )
+        on = self.config.downscale_softmax if self.is_softmax else self.config.downscale_gdn
+        if on:
+            return shrink_to(moved[0], q), shrink_to(moved[1], k), shrink_to(moved[2], v)
+        return moved
+
+    def _from_ray(self, x: Tensor, context: SequenceContext) -> Tensor:
+        cos, sin = (table.unsqueeze(3) for table in context.camera_rope)
+        return apply_ray_frame(x, context.to_ray.transpose(-1, -2), cos, -sin)
+
+    def _softmax(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        cos, sin = (table.unsqueeze(3) for table in context.rope)
+        with _full_precision(x):
+            query = rotate(self._heads(_norm(q, self.q_norm)), cos, sin)
+            key = rotate(self._heads(_norm(k, self.k_norm)), cos, sin)
+            camera = self._to_ray(
+                self._heads(_norm(self.q_proj_cam(x), self.q_norm_cam)),
+                self._heads(_norm(self.k_proj_cam(x), self.k_norm_cam)),
+                self._heads(self.v_proj_cam(x)),
+                context,
+            )
+        main, new = self._attend(query, key, self._heads(v), context, "", self.config.head_dim)
+        width = self.config.head_dim
+        if self.config.camera_softmax_scale == "padded":
+            width = padded_width(width)
+        read, camera_new = self._attend(*camera, context, "camera_", width)
+        with _full_precision(x):
+            read = self._from_ray(read.float(), context)
+        return main.float().flatten(-2), read.flatten(-2), new | camera_new
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, part: str, width: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Attend over the sink, the window and the current frames; [B, T, S, h, D] in and out."""
+        q, k, v = (tensor.flatten(1, 2).transpose(1, 2) for tensor in (q, k, v))
+        new: dict[str, Tensor] = {}
+        keys, values = [k], [v]
+        if context.state is not None:
+            cached = [
+                (
+                    context.state[f"{self.prefix}{kept}_{part}key"],
+                    context.state[f"{self.prefix}{kept}_{part}value"],
+                )
+                for kept in (("sink", "window") if self.config.sink else ("window",))
+            ]
+            keys = [pair[0] for pair in cached] + keys
+            values = [pair[1] for pair in cached] + values
+        if context.keep_state:
+            for name, tensor in (("key", k), ("value", v)):
+                new |= self._remember(part + name, tensor, context)
+        all_k, all_v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+        dtype = self.qkv.weight.dtype
+        if torch.is_autocast_enabled(q.device.type):
+            dtype = torch.get_autocast_dtype(q.device.type)
+        out = F.scaled_dot_product_attention(
+            q.to(dtype),
+            all_k.to(dtype),
+            all_v.to(dtype),
+            attn_mask=None if context.mask is None else context.mask.to(dtype),
+            scale=1 / math.sqrt(width),
+        )
+        return out.transpose(1, 2).unflatten(1, (-1, self.config.tokens_per_frame)), new
+
+    def _remember(self, name: str, tensor: Tensor, context: SequenceContext) -> dict[str, Tensor]:
+        """Write the sink once, at the first chunk, and shift the window; tensor [B, h, T * S, D]."""
+        tokens = self.config.tokens_per_frame
+        size = self.config.window_frames * tokens
+        new: dict[str, Tensor] = {}
+        window = tensor
+        sink_size = self.config.sink_frames * tokens
+        if context.state is not None:
+            window = torch.cat([context.state[f"{self.prefix}window_{name}"], tensor], dim=2)
+        if window.shape[2] < size:
+            window = F.pad(window, (0, 0, size - window.shape[2], 0))
+        new["window_" + name] = window[:, :, -size:]
+        if self.config.sink:
+            head = tensor[:, :, :sink_size]
+            if context.state is not None:
+                old = context.state[f"{self.prefix}sink_{name}"]
+                is_first = (context.state["num_frames"] == 0)[:, None, None, None]
+                head = torch.where(is_first, head, old) if head.shape == old.shape else old
+            new["sink_" + name] = head
+        return new
+
+
+def padded_width(width: int) -> int:
+    """Return the head width that fused softmax kernels pad to."""
+    if width in (32, 64, 128, 256):
+        return width
+    return 128 if width < 128 else 256
+
+
+def _norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    assert norm.eps is not None
+    return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
+
+
+def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
+    """Take the last `count` frames of history and x along axis 1, zeros before the start, float32."""
+    frames = x[:, -count:].float()
+    missing = count - frames.shape[1]
+    if missing > 0:
+        shape = (x.shape[0], missing, *x.shape[2:])
+        before = x.new_zeros(shape, dtype=torch.float32) if history is None else history[:, -missing:]
+        frames = torch.cat([before, frames], dim=1)
+    return frames
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+class CrossAttention(nn.Module):
+    """Image tokens read the text tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.num_heads = config.num_heads
+        self.q_linear = nn.Linear(size, size)
+        self.kv_linear = nn.Linear(size, 2 * size)
+        self.proj = nn.Linear(size, size)
+        self.q_norm = nn.RMSNorm(size, eps=1e-6)
+        self.k_norm = nn.RMSNorm(size, eps=1e-6)
+
+    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Attend from x [B, N, C] to text [B, L, C] under an additive mask [B, 1, 1, L]."""
+        query = self.q_linear(x)
+        dtype = query.dtype
+        key, value = self.kv_linear(text).chunk(2, dim=-1)
+        query, key = _norm(query, self.q_norm).to(dtype), _norm(key, self.k_norm).to(dtype)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(dtype))
+        return self.proj(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,71 @@
+"""Gated feed-forward with a depthwise convolution over space and a residual convolution over time."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.gdn import Chunks
+
+
+class PointConvolution(nn.Module):
+    """A 1x1 convolution written as a linear layer, under the checkpoint's name `conv`."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Linear(in_features, out_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class DepthConvolution(nn.Module):
+    """A depthwise 3x3 convolution over channels-last frames [N, H, W, C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class FeedForward(nn.Module):
+    """Per-frame gated convolution, then y + t_conv(y) along time."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.grid = (config.latent_height, config.latent_width)
+        inner = config.inner_size
+        self.inverted_conv = PointConvolution(config.hidden_size, 2 * inner, bias=True)
+        self.depth_conv = DepthConvolution(2 * inner)
+        self.point_conv = PointConvolution(inner, config.hidden_size, bias=False)
+        self.t_conv = nn.Conv2d(config.hidden_size, config.hidden_size, (3, 1), padding=(1, 0), bias=False)
+
+    def forward(self, x: Tensor, chunks: Chunks, history: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Transform tokens.
+
+        Args:
+            x: [B, T, S, C].
+            history: Last frame of y before x, [B, 1, S, C]; None for zeros.
+
+        Returns:
+            Tokens [B, T, S, C] and the last frame of y, the input of the temporal convolution, [B, 1, S, C].
+        """
+        wide = F.silu(self.inverted_conv(x))
+        wide = self.depth_conv(wide.flatten(0, 1).unflatten(1, self.grid))
+        value, gate = wide.chunk(2, dim=-1)
+        y = self.point_conv(value * F.silu(gate)).reshape(x.shape)
+        return self._over_time(y, chunks, history), y[:, -1:].float()
+
+    def _over_time(self, y: Tensor, chunks: Chunks, history: Tensor | None) -> Tensor:
+        past, present, future = self.t_conv.weight[..., 0].unbind(-1)
+        before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)
+        previous = torch.cat([before, y[:, :-1]], dim=1)
+        output = y + F.linear(y, present) + F.linear(previous, past)
+        if any(stop - start > 1 for start, stop in chunks):
+            following = [F.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
+            output = output + F.linear(torch.cat(following, dim=1), future)
+        return output

@@ -1,0 +1,90 @@
+"""The frame-wise gated delta rule in matrix form: one joint update of the state per latent frame.
+
+Frames are updated as Z_t = g_t (I - A_t) Z_{t-1} + U_t with A_t = sum_s b_s k_s k_s^T and U_t = sum_s b_s k_s v_s^T over
+the S tokens of frame t, so the serial part touches only T matrices of D x E. States are laid out key x value. All of
+it is float32, also under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Chunks = Sequence[tuple[int, int]]
+"""Half-open ranges of frames that see one another in both directions; they cover 0..T in order."""
+
+
+def delta_rule(
+    key: Tensor, value: Tensor | None, beta: Tensor, decay: Tensor, chunks: Chunks, initial: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Scan forward through all frames and backward within each chunk, and add the two states.
+
+    The forward scan includes the frame itself; the backward scan of a frame starts at the end of its chunk and
+    excludes the frame.
+
+    Args:
+        key: [B, T, h, S, D].
+        value: [B, T, h, S, E]; None stands for ones with E = 1 (the normaliser).
+        beta: Write strength of each token, [B, T, h, S].
+        decay: Of each frame, [B, T, h].
+        initial: State before the first frame, [B, h, D, E]; None for zero.
+
+    Returns:
+        The state each frame reads, [B, T, h, D, E], and the forward state after the last frame, [B, h, D, E].
+    """
+    batch, frames, heads, _, width = key.shape
+    written = key * beta[..., None]
+    erase = written.transpose(-1, -2) @ key
+    update = written.sum(-2).unsqueeze(-1) if value is None else written.transpose(-1, -2) @ value
+    gains = decay[..., None, None].unbind(1)
+    erasures = [step.flatten(0, 1) for step in erase.unbind(1)]
+    updates = [step.flatten(0, 1) for step in update.unbind(1)]
+    gains = [gain.flatten(0, 1) for gain in gains]
+
+    def advance(state: Tensor, index: int) -> Tensor:
+        kept = gains[index] * state
+        return torch.baddbmm(updates[index] + kept, erasures[index], kept, alpha=-1)
+
+    state = updates[0] if initial is None else advance(initial.flatten(0, 1), 0)
+    states = [state]
+    for index in range(1, frames):
+        state = advance(state, index)
+        states.append(state)
+    for start, stop in chunks:
+        later: Tensor | None = None
+        for index in range(stop - 2, start - 1, -1):
+            later = updates[index + 1] if later is None else advance(later, index + 1)
+            states[index] = states[index] + later
+    read = torch.stack([step.unflatten(0, (batch, heads)) for step in states], dim=1)
+    return read, state.unflatten(0, (batch, heads))
+
+
+def frame_attention(
+    query: Tensor,
+    key: Tensor,
+    rotated_query: Tensor,
+    rotated_key: Tensor,
+    value: Tensor,
+    beta: Tensor,
+    decay: Tensor,
+    chunks: Chunks,
+    initial: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Read values through the delta-rule state, divided by the normaliser's read-out.
+
+    Args:
+        query, key: Non-negative, before rotation, for the normaliser, [B, T, h, S, D].
+        rotated_query, rotated_key, value: For the numerator, [B, T, h, S, D].
+        beta: [B, T, h, S]. decay: [B, T, h].
+        initial: Numerator [B, h, D, D] and normaliser [B, h, D] before the first frame.
+
+    Returns:
+        Output [B, T, h, S, D] and the two states after the last frame.
+    """
+    before, norm_before = (None, None) if initial is None else (initial[0], initial[1].unsqueeze(-1))
+    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before)
+    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before)
+    output = (rotated_query @ state) / (query @ norm + 1e-8)
+    return output, (last, norm_last.squeeze(-1))

@@ -1,0 +1,261 @@
+"""The world model: latents, timesteps, text and cameras in, velocity out.
+
+Whole clips (`forward`), training windows (`window`) and streaming (`step`) are three doors to one `run`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import CrossAttention, SelfAttention, SequenceContext
+from model.camera import (
+    plucker_maps,
+    ray_transforms,
+    relative_poses,
+    scale_translations,
+    ucpe_poses,
+    window_frames,
+)
+from model.chunks import attention_mask, chunk_ranges
+from model.config import ModelConfig
+from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder, modulate
+from model.feedforward import FeedForward
+from model.gdn import Chunks
+from model.initialise import initialise
+from model.rollout import NUM_FRAMES, RolloutState
+from model.rotary import rotary_tables
+
+
+class Block(nn.Module):
+    """Self-attention, Pluecker term, cross-attention, feed-forward."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.ffn_history = f"blocks.{layer}.ffn_history"
+        self.scale_shift_table = nn.Parameter(torch.randn(6, size) / size**0.5)
+        self.attn = SelfAttention(config, layer)
+        self.plucker_proj = nn.Linear(size, size)
+        self.cross_attn = CrossAttention(config)
+        self.mlp = FeedForward(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        plucker: Tensor,
+        context: SequenceContext,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Transform tokens x [B, T, S, C]; modulation [B, T, 6, C], text [B, L, C], plucker [B, T, S, C]."""
+        table = (self.scale_shift_table + modulation).unsqueeze(3).to(x.dtype)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.unbind(2)
+        attended, state = self.attn(modulate(x, shift_a, scale_a), context)
+        x = torch.addcmul(x, gate_a, attended.to(x.dtype))
+        x = x + self.plucker_proj(plucker)
+        x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
+        history = None if context.state is None else context.state[self.ffn_history]
+        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.chunks, history)
+        if context.keep_state:
+            state[self.ffn_history] = last
+        return torch.addcmul(x, gate_f, fed.to(x.dtype)), state
+
+
+class WorldModel(nn.Module):
+    """The denoiser. Attribute names follow the official checkpoint."""
+
+    def __init__(self, config: ModelConfig, fresh: bool = False) -> None:
+        """Build with random weights.
+
+        Args:
+            fresh: Start both camera branches small instead of silent, for training from nothing.
+        """
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.x_embedder = VoxelEmbedder(config.in_channels, size)
+        self.t_embedder = TimestepEmbedder(config)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))
+        self.y_embedder = TextEmbedder(config)
+        self.attention_y_norm = nn.RMSNorm(size, eps=1e-5)
+        self.plucker_embedder = VoxelEmbedder(config.temporal_stride * config.ray_channels, size)
+        self.raymap_embedder = VoxelEmbedder(3, size)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.final_layer = FinalLayer(config)
+        initialise(self, fresh)
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        c2w: Tensor,
+        intrinsics: Tensor,
+        mode: Literal["chunk_causal", "bidirectional"] = "chunk_causal",
+    ) -> Tensor:
+        """Predict the velocity of a whole clip.
+
+        Args:
+            latents: Noisy latents, [B, C, T, H, W]; frame 0 is the clean conditioning frame.
+            timesteps: Per latent frame, 0..1000, [B, T].
+            text: [B, L, text_dim].
+            text_mask: 1 for real tokens, [B, L].
+            c2w: Of the F = 1 + temporal_stride * (T - 1) video frames, in any common frame, [B, F, 4, 4].
+            intrinsics: In frame pixels, [B, F, 4].
+
+        Returns:
+            [B, C, T, H, W].
+        """
+        batch, frames = timesteps.shape
+        order = window_frames(frames, self.config.temporal_stride, c2w.shape[1])
+        poses = relative_poses(c2w)[:, order]
+        index = torch.arange(frames, device=latents.device).expand(batch, frames)
+        chunks = [(0, frames)] if mode == "bidirectional" else chunk_ranges(self.config, frames, starts=True)
+        velocity, _ = self.run(
+            latents,
+            timesteps,
+            text,
+            text_mask,
+            poses,
+            intrinsics[:, order],
+            index,
+            chunks,
+            None,
+            streaming=False,
+        )
+        return velocity
+
+    def window(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        c2w_windows: Tensor,
+        intrinsics: Tensor,
+        frame_index: Tensor,
+        state: RolloutState | None = None,
+    ) -> tuple[Tensor, RolloutState]:
+        """Predict several chunks at once, each seeing what streaming would let it see of the ones before.
+
+        Args:
+            latents: [B, C, T, H, W].
+            timesteps: [B, T].
+            text, text_mask: [B, L, text_dim], [B, L].
+            c2w_windows: Relative poses in packed windows, [B, T * temporal_stride, 4, 4].
+            intrinsics: [B, T * temporal_stride, 4].
+            frame_index: Absolute latent frame of each latent, int64 [B, T]; it may jump.
+            state: After the frames before these; None when the first chunk is the conditioning one.
+
+        Returns:
+            Velocity [B, C, T, H, W] and the state after these frames.
+        """
+        chunks = chunk_ranges(self.config, latents.shape[2], starts=state is None)
+        velocity, after = self.run(
+            latents, timesteps, text, text_mask, c2w_windows, intrinsics, frame_index, chunks, state
+        )
+        assert after is not None
+        return velocity, after
+
+    def step(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        c2w_windows: Tensor,
+        intrinsics: Tensor,
+        start_frame: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        state: RolloutState | None = None,
+    ) -> tuple[Tensor, RolloutState]:
+        """Predict one chunk against a rollout state; the same graph serves every chunk of this length.
+
+        Args:
+            start_frame: Absolute index of the chunk's first latent frame, int64 [B].
+            state: None for the first chunk.
+
+        Other arguments and results are those of `window`.
+        """
+        frames = latents.shape[2]
+        state = state or RolloutState.zeros(self.config, latents.shape[0], latents.device)
+        index = start_frame[:, None] + torch.arange(frames, device=latents.device)
+        velocity, after = self.run(
+            latents, timesteps, text, text_mask, c2w_windows, intrinsics, index, [(0, frames)], state
+        )
+        assert after is not None
+        return velocity, after
+
+    def run(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        c2w_windows: Tensor,
+        intrinsics: Tensor,
+        frame_index: Tensor,
+        chunks: Chunks,
+        state: RolloutState | None,
+        streaming: bool = True,
+    ) -> tuple[Tensor, RolloutState | None]:
+        """Run the network over chunks of frames that follow `state`.
+
+        Args:
+            chunks: Frame ranges that see one another in both directions.
+            streaming: Whether softmax blocks forget and camera key convolutions stop at chunk borders, and whether
+                the state afterwards is returned.
+        """
+        dtype = self.x_embedder.proj.weight.dtype
+        context = self._context(c2w_windows, intrinsics, frame_index, chunks, state, streaming)
+        maps = plucker_maps(self.config, self._scaled(c2w_windows), intrinsics.float())
+        plucker = self.plucker_embedder(maps.to(dtype))
+        time = self.t_embedder(timesteps)
+        modulation = self.t_block(time).unflatten(-1, (6, -1))
+        caption = self.attention_y_norm(self.y_embedder(text))
+        caption_mask = torch.where(text_mask > 0, 0.0, -1e4)[:, None, None, :]
+        x = self.x_embedder(latents.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
+        after: dict[str, Tensor] = {}
+        if context.keep_state:
+            count = 0.0 if state is None else state.tensors[NUM_FRAMES]
+            after[NUM_FRAMES] = torch.zeros_like(timesteps[:, 0]) + count + latents.shape[2]
+        for block in self.blocks:
+            x, new = block(x, modulation, caption, caption_mask, plucker, context)
+            after |= new
+        output = self.final_layer(x, time).float().transpose(-1, -2)
+        velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)
+        if self.config.velocity_skip:
+            velocity = velocity + self.config.velocity_skip * latents
+        return velocity, RolloutState(after) if context.keep_state else None
+
+    def _scaled(self, c2w_windows: Tensor) -> Tensor:
+        return scale_translations(c2w_windows.float(), self.config.translation_scale)
+
+    def _context(
+        self,
+        c2w_windows: Tensor,
+        intrinsics: Tensor,
+        frame_index: Tensor,
+        chunks: Chunks,
+        state: RolloutState | None,
+        streaming: bool,
+    ) -> SequenceContext:
+        config = self.config
+        poses = ucpe_poses(config, self._scaled(c2w_windows), frame_index)
+        rays = ray_transforms(config, poses, ucpe_poses(config, intrinsics.float(), frame_index))
+        committed = None if state is None else state.tensors[NUM_FRAMES]
+        return SequenceContext(
+            chunks=chunks,
+            rope=rotary_tables(config, frame_index),
+            camera_rope=rotary_tables(config, frame_index, config.head_dim // 2),
+            to_ray=rays[0],
+            to_world=rays[1],
+            mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
+            camera_conv_history=not streaming,
+            state=None if state is None else state.tensors,
+            keep_state=streaming,
+        )
