@@ -1,13 +1,6 @@
 """The recording `NAME.flaneur`: everything needed to walk a walk again, appended chunk by chunk.
 
-Layout: an 8-byte magic, then records of
-
-    u32 length | u32 CRC-32 of the length | msgpack payload | 16-byte BLAKE2b
-
-each digest covering the digest before it, the length and the payload, so that records can be neither altered
-nor exchanged. The first record is the header, the last (absent after a crash) the end. The length has its own
-checksum, so that a damaged length is told from a cut file: a cut file gives back the chunks before the cut, a
-damaged one is refused.
+Its layout is `engine.recording_format`. Which keys made a pose is kept for the record; a replay uses the poses.
 """
 
 from __future__ import annotations
@@ -15,93 +8,45 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO, Literal, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from engine.bundle import first_problem
 from engine.errors import EngineError, SpecMismatch
+from engine.recording_format import (
+    DIGEST_BYTES,
+    INTENT_COLUMNS,
+    LENGTH,
+    MAGIC,
+    MAX_CHUNK_FRAMES,
+    MAX_CHUNK_INTENTS,
+    MAX_CHUNKS,
+    MAX_RECORD_BYTES,
+    SUFFIX,
+    ChunkRecord,
+    EndRecord,
+    RecordingHeader,
+    chain,
+    length_field,
+    pack,
+)
 from engine.tracks import Track, check_intrinsics, check_poses
 from engine.types import CameraTrack
 
-SUFFIX = ".flaneur"
-MAGIC = b"\x89FLANEUR"
-INTENT_COLUMNS = (
-    *("time_s", "forward", "strafe", "rise", "yaw", "pitch", "roll"),
-    *("look_yaw_rad", "look_pitch_rad"),
-)
-MAX_RECORD_BYTES = 64 << 20
-MAX_CHUNKS = 1 << 20
-MAX_CHUNK_FRAMES = 4096
-MAX_CHUNK_INTENTS = 65536
-_LENGTH = struct.Struct("<II")
-_DIGEST_BYTES = 16
-
 _Model = TypeVar("_Model", bound=BaseModel)
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-OptionalSha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-Word = Annotated[str, Field(max_length=256)]
-Bytes = Annotated[bytes, Field(max_length=MAX_RECORD_BYTES)]
 
 
 class RecordingStopped(EngineError):
     """A recording could not be continued (a full disk, mostly); what was written before is whole."""
-
-
-class RecordingHeader(BaseModel):
-    """What a walk was made with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["header"] = "header"
-    format_version: Literal[1] = 1
-    app_version: Word
-    seed: Annotated[int, Field(ge=0, lt=1 << 64)]
-    backend: Word
-    engine: Word
-    """Name of the bundle."""
-    bundle_sha256: OptionalSha256
-    """Of bundle.json; empty where the backend has no bundle."""
-    weights_sha256: OptionalSha256
-    world: Word
-    world_sha256: OptionalSha256
-    key_map: Word
-    fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
-    start_c2w: Annotated[tuple[float, ...], Field(min_length=16, max_length=16)]
-    """Row-major pose of the world's first frame, in the world's own frame."""
-    start_intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
-    """fx, fy, cx, cy of the first frame, in pixels of the output frame."""
-
-
-class _ChunkRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    kind: Literal["chunk"] = "chunk"
-    index: Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
-    latched_s: float
-    intents: Bytes
-    c2w: Bytes
-    intrinsics: Bytes
-    latents_sha256: Sha256
-    latents: Bytes | None
-    latents_shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=4)]
-
-
-class _EndRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    kind: Literal["end"] = "end"
-    num_chunks: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +103,7 @@ class RecordingWriter:
         self.path = Path(path)
         self.num_chunks = 0
         self._fsync = fsync
-        self._digest = self._next_digest = _blake2(MAGIC)
+        self._digest = chain(MAGIC)
         self._file: BinaryIO | None = None
         if self.path.suffix != SUFFIX:
             raise ValueError(f"a recording's name ends in {SUFFIX}, got {self.path.name!r}")
@@ -171,7 +116,7 @@ class RecordingWriter:
                 f"cannot record to {self.path}: {error.strerror}; choose another place"
             ) from error
         self._whole_bytes = 0
-        self._write(MAGIC + self._sealed(header.model_dump()))
+        self._write_record(header, MAGIC)
 
     @property
     def stopped(self) -> bool:
@@ -194,7 +139,7 @@ class RecordingWriter:
         """
         if self._file is None:
             return
-        record = _ChunkRecord(
+        record = ChunkRecord(
             index=self.num_chunks,
             latched_s=float(track.latched_s),
             intents=b"" if intents is None else np.ascontiguousarray(intents, "<f8").tobytes(),
@@ -204,7 +149,7 @@ class RecordingWriter:
             latents=None if latents is None else np.ascontiguousarray(latents, "<f4").tobytes(),
             latents_shape=[] if latents is None else list(latents.shape),
         )
-        self._write(self._sealed(record.model_dump()))
+        self._write_record(record)
         self.num_chunks += 1
 
     def close(self) -> None:
@@ -212,7 +157,7 @@ class RecordingWriter:
         if self._file is None:
             return
         if self.num_chunks:
-            self._write(self._sealed(_EndRecord(num_chunks=self.num_chunks).model_dump()))
+            self._write_record(EndRecord(num_chunks=self.num_chunks))
         self._end_file(keep=self.num_chunks > 0)
 
     def __enter__(self) -> Self:
@@ -223,13 +168,10 @@ class RecordingWriter:
     ) -> None:
         self.close()
 
-    def _sealed(self, record: dict[str, Any]) -> bytes:
-        payload = msgpack.packb(record)
-        self._next_digest = _blake2(self._digest + _length_field(len(payload)) + payload)
-        return _length_field(len(payload)) + payload + self._next_digest
-
-    def _write(self, data: bytes) -> None:
+    def _write_record(self, record: BaseModel, prefix: bytes = b"") -> None:
         assert self._file is not None
+        data, digest = pack(record, self._digest)
+        data = prefix + data
         try:
             self._file.write(data)
             self._file.flush()
@@ -244,7 +186,7 @@ class RecordingWriter:
                 "free some space or record elsewhere"
             ) from error
         self._whole_bytes += len(data)
-        self._digest = self._next_digest
+        self._digest = digest
 
     def _end_file(self, keep: bool) -> None:
         file, self._file = self._file, None
@@ -285,13 +227,11 @@ def _read(stream: BinaryIO, file: Path, with_latents: bool) -> Recording:
     chunks: list[RecordedChunk] = []
     for record in records:
         if record.get("kind") == "end":
-            end = _parse(_EndRecord, record, file, len(chunks))
+            end = _parse(EndRecord, record, file, len(chunks))
             if end.num_chunks != len(chunks) or stream.read(1):
                 raise _damaged(file, len(chunks))
             return Recording(header, tuple(chunks), complete=True)
-        chunks.append(
-            _chunk(_parse(_ChunkRecord, record, file, len(chunks)), len(chunks), file, with_latents)
-        )
+        chunks.append(_chunk(_parse(ChunkRecord, record, file, len(chunks)), len(chunks), file, with_latents))
     if not chunks:
         raise SpecMismatch(f"the recording {file} was cut before its first chunk; nothing can be recovered")
     return Recording(header, tuple(chunks), complete=False)
@@ -299,21 +239,21 @@ def _read(stream: BinaryIO, file: Path, with_latents: bool) -> Recording:
 
 def _records(stream: BinaryIO, file: Path) -> Iterator[dict[str, Any]]:
     """Yield each whole record until the end of the file or a cut; raise on damage."""
-    digest = _blake2(MAGIC)
+    digest = chain(MAGIC)
     for index in range(MAX_CHUNKS + 2):
-        field = stream.read(_LENGTH.size)
-        if len(field) < _LENGTH.size:
+        field = stream.read(LENGTH.size)
+        if len(field) < LENGTH.size:
             return
-        length, _ = _LENGTH.unpack(field)
-        if field != _length_field(length) or length > MAX_RECORD_BYTES:
+        length, _ = LENGTH.unpack(field)
+        if field != length_field(length) or length > MAX_RECORD_BYTES:
             # A power cut can leave a tail of zeros where the data never reached the disk: that too is a cut.
             if not any(field) and not any(stream.read(MAX_RECORD_BYTES)):
                 return
             raise _damaged(file, index - 1)
-        body = stream.read(length + _DIGEST_BYTES)
-        if len(body) < length + _DIGEST_BYTES:
+        body = stream.read(length + DIGEST_BYTES)
+        if len(body) < length + DIGEST_BYTES:
             return
-        digest = _blake2(digest + field + body[:length])
+        digest = chain(digest + field + body[:length])
         if body[length:] != digest:
             raise _damaged(file, index - 1)
         try:
@@ -335,7 +275,7 @@ def _parse(model: type[_Model], record: dict[str, Any], file: Path, index: int) 
         ) from error
 
 
-def _chunk(record: _ChunkRecord, index: int, file: Path, with_latents: bool) -> RecordedChunk:
+def _chunk(record: ChunkRecord, index: int, file: Path, with_latents: bool) -> RecordedChunk:
     where = f"chunk {index} of {file}"
     num_frames, rest = divmod(len(record.c2w), 16 * 8)
     num_intents, rest_intents = divmod(len(record.intents), 8 * len(INTENT_COLUMNS))
@@ -361,11 +301,3 @@ def _chunk(record: _ChunkRecord, index: int, file: Path, with_latents: bool) -> 
 def _damaged(file: Path, index: int) -> SpecMismatch:
     where = "in its header" if index < 0 else f"at chunk {index}"
     return SpecMismatch(f"the recording {file} is damaged {where}; fetch or make it again")
-
-
-def _length_field(length: int) -> bytes:
-    return _LENGTH.pack(length, zlib.crc32(length.to_bytes(4, "little")))
-
-
-def _blake2(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
-import zlib
 from pathlib import Path
 
 import msgpack
@@ -14,18 +13,13 @@ import pytest
 
 from engine.actions import integrate_actions, parse_actions
 from engine.errors import SpecMismatch
-from engine.recording import (
-    MAGIC,
-    MAX_RECORD_BYTES,
-    RecordingHeader,
-    RecordingStopped,
-    RecordingWriter,
-    read_recording,
-)
+from engine.recording import RecordingStopped, RecordingWriter, read_recording
+from engine.recording_format import MAGIC, MAX_RECORD_BYTES, RecordingHeader, chain, length_field
 from engine.tracks import load_track
 from engine.types import CameraTrack
 
 FRAMES_PER_CHUNK = 2
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def header() -> RecordingHeader:
@@ -40,7 +34,7 @@ def header() -> RecordingHeader:
         world_sha256="c" * 64,
         key_map="current",
         fps=16.0,
-        start_c2w=tuple(np.eye(4).ravel().tolist()),
+        start_c2w=IDENTITY,
         start_intrinsics=(100.0, 100.0, 80.0, 48.0),
     )
 
@@ -164,13 +158,13 @@ def test_hostile_records_are_refused_before_they_are_allocated(tmp_path: Path):
         "extra": 1,
     }
     for name, value in changes.items():
-        path.write_bytes(sealed([good[0], msgpack.packb(chunk | {name: value})]))
+        path.write_bytes(sealed([good[0], packb(chunk | {name: value})]))
         with pytest.raises((SpecMismatch, ValueError), match=r"hostile\.flaneur") as caught:
             read_recording(path)
         assert "\n" not in str(caught.value)
     nan = np.frombuffer(chunk["c2w"]).copy()
     nan[3] = np.nan
-    path.write_bytes(sealed([good[0], msgpack.packb(chunk | {"c2w": nan.tobytes()})]))
+    path.write_bytes(sealed([good[0], packb(chunk | {"c2w": nan.tobytes()})]))
     with pytest.raises(ValueError, match="not finite"):
         read_recording(path)
     path.write_bytes(sealed([b"\x91" * 5000]))
@@ -183,7 +177,7 @@ def test_hostile_records_are_refused_before_they_are_allocated(tmp_path: Path):
 
 def test_another_version_or_another_file_is_named(tmp_path: Path):
     path = tmp_path / "other.flaneur"
-    payload = msgpack.packb(header().model_dump() | {"format_version": 2})
+    payload = packb(header().model_dump() | {"format_version": 2})
     path.write_bytes(sealed([payload]))
     with pytest.raises(SpecMismatch, match=r"format_version.*another version"):
         read_recording(path)
@@ -229,15 +223,17 @@ def test_a_recording_without_a_chunk_leaves_no_file(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
-def length_field(length: int) -> bytes:
-    return length.to_bytes(4, "little") + zlib.crc32(length.to_bytes(4, "little")).to_bytes(4, "little")
+def packb(record: dict[str, object]) -> bytes:
+    payload = msgpack.packb(record)
+    assert isinstance(payload, bytes)
+    return payload
 
 
 def sealed(payloads: list[bytes]) -> bytes:
     """Build a file with good checksums around any payloads, as an attacker would."""
-    content, digest = MAGIC, hashlib.blake2b(MAGIC, digest_size=16).digest()
+    content, digest = MAGIC, chain(MAGIC)
     for payload in payloads:
-        digest = hashlib.blake2b(digest + length_field(len(payload)) + payload, digest_size=16).digest()
+        digest = chain(digest + length_field(len(payload)) + payload)
         content += length_field(len(payload)) + payload + digest
     return content
 
