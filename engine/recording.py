@@ -1,6 +1,6 @@
 """The recording `NAME.flaneur`: everything needed to walk a walk again, appended chunk by chunk.
 
-Its layout is `engine.recording_format`. Which keys made a pose is kept for the record; a replay uses the poses.
+Its layout is `engine.recording_format`. A replay uses the poses; the intents are kept to study the walk by.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import hashlib
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -223,7 +224,7 @@ def test_a_recording_without_a_chunk_leaves_no_file(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
-def packb(record: dict[str, object]) -> bytes:
+def packb(record: dict[str, Any]) -> bytes:
     payload = msgpack.packb(record)
     assert isinstance(payload, bytes)
     return payload
