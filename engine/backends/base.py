@@ -1,0 +1,65 @@
+"""What a backend must be able to do: hold named buffers and run two graphs on them.
+
+It knows nothing of chunks, poses, schedules or threads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+State = Mapping[str, Any]
+"""Named tensors in whatever form the backend keeps them. Never changed in place: a run returns the next
+State, so that an older one stays valid for as long as somebody holds it."""
+
+
+class Backend(ABC):
+    """The step graph and the decoder graph of one bundle, ready to run.
+
+    `run_step` and `run_decoder` may be called from two threads at once, each from one thread at a time.
+    """
+
+    name: str
+    device: str
+    """For reports, e.g. "cpu, 2 + 1 threads"."""
+
+    @abstractmethod
+    def new_state(self) -> State:
+        """Return the state of the step graph before anything was committed."""
+
+    @abstractmethod
+    def new_caches(self) -> State:
+        """Return the caches of the decoder before anything was decoded."""
+
+    @abstractmethod
+    def run_step(
+        self, inputs: Mapping[str, NDArray[Any]], state: State, keep_state: bool
+    ) -> tuple[NDArray[Any], State]:
+        """Run the step graph.
+
+        Args:
+            inputs: The graph's named inputs but for the state; the size of `latents` chooses the graph.
+            keep_state: Return the state the graph made; otherwise `state` comes back as it is.
+
+        Returns:
+            The velocity, [1, C, T, H, W], and the state.
+        """
+
+    @abstractmethod
+    def run_decoder(self, latent: NDArray[Any], caches: State) -> tuple[NDArray[Any], State]:
+        """Decode one latent frame, [1, C, 1, H, W], to uint8 [r, H_px, W_px, 3] and the next caches."""
+
+    @abstractmethod
+    def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
+        """Return a state (or caches) as arrays that nothing will change."""
+
+    @abstractmethod
+    def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> State:
+        """Return the state (or caches) that `to_arrays` was given."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the graphs hold; nothing may be called afterwards."""

@@ -1,0 +1,88 @@
+"""The truth in place of a model: a session whose frames are drawn exactly from the place a world shows.
+
+It is no world model; it remembers nothing and draws whatever pose it is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import holodeck
+from engine.errors import SpecMismatch
+from engine.session import Session, Snapshot, check_seed, chunk_times
+from engine.types import CameraTrack, FrameChunk, LatentChunk
+from engine.world import World
+
+FPS = 16.0
+FRAMES_PER_CHUNK = 4
+"""As in the pocket world, so that the two answer at the same rhythm."""
+
+
+class HolodeckSession(Session):
+    """A walk through the holodeck place a world was made from, at the size of the world's first frame."""
+
+    def __init__(self, world: World, clock: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__()
+        if world.place is None:
+            raise SpecMismatch(
+                f"the world {world.name} was not made from a holodeck place; play it with a model's bundle"
+            )
+        if world.place not in holodeck.place_names():
+            raise SpecMismatch(
+                f"the world {world.name} asks for the unknown holodeck place {world.place}; make it again"
+            )
+        self.world = world
+        self.engine = self.backend = "holodeck"
+        self.device = "cpu"
+        self.identity = f"holodeck-{world.place}:{world.sha256}"
+        self.frame_size = world.frame_size
+        self.fps = FPS
+        self.frames_per_chunk = FRAMES_PER_CHUNK
+        self._place = holodeck.get_place(world.place)
+        self._clock = clock
+
+    def reset(self, seed: int) -> None:
+        self._seed = check_seed(seed)
+        self._next_denoised = self._next_decoded = 1
+
+    def denoise(self, track: CameraTrack) -> LatentChunk:
+        """Draw the frames; for want of latents the pictures themselves are handed on, [3, F, H, W]."""
+        self._check_track(track)
+        model_start_s = self._clock()
+        width, height = self.frame_size
+        frames = np.stack(
+            [
+                self._place.render(c2w, intrinsics, width, height)
+                for c2w, intrinsics in zip(track.c2w, track.intrinsics, strict=True)
+            ]
+        )
+        index = self._next_denoised
+        self._next_denoised = index + 1
+        latents = np.ascontiguousarray(frames.transpose(3, 0, 1, 2), np.float32)
+        sha256 = hashlib.sha256(frames.tobytes()).hexdigest()
+        drawn_s = self._clock()
+        return LatentChunk(index, index, latents, sha256, track, model_start_s, drawn_s, drawn_s)
+
+    def decode(self, chunk: LatentChunk) -> FrameChunk:
+        self._check_order(chunk)
+        decode_start_s = self._clock()
+        frames = np.ascontiguousarray(chunk.latents.transpose(1, 2, 3, 0), np.uint8)
+        self._next_decoded = chunk.chunk_index + 1
+        times = chunk_times(chunk, decode_start_s, self._clock())
+        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256)
+
+    def snapshot(self) -> Snapshot:
+        self._check_idle()
+        return Snapshot(self.identity, self._seed, self._next_denoised, self.world.c2w, {})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._check_snapshot(snapshot)
+        self._seed = snapshot.seed
+        self._next_denoised = self._next_decoded = snapshot.chunk_index
+
+    def close(self) -> None:
+        """Nothing is held."""

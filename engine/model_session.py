@@ -1,0 +1,190 @@
+"""A session on a bundle's model: denoise against the committed past, commit, decode."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends.base import Backend
+from engine.bundle import Bundle, EngineSpec
+from engine.errors import RolloutDiverged, SpecMismatch
+from engine.sampler import chunk_noise, denoise_chunk, window_frames
+from engine.session import Clock, Session, Snapshot, check_seed, chunk_times
+from engine.types import CameraTrack, FrameChunk, LatentChunk
+from engine.world import World
+
+
+class ModelSession(Session):
+    """A rollout of a bundle's model."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        world: World,
+        backend: Backend,
+        clock: Clock = time.perf_counter,
+        keep_latents: bool = False,
+    ) -> None:
+        super().__init__()
+        spec = bundle.spec
+        check_fit(world, spec)
+        self.world = world
+        self.engine, self.backend, self.device = spec.name, backend.name, backend.device
+        self.identity = f"{bundle.sha256}:{world.sha256}"
+        self.frame_size = spec.frame_width, spec.frame_height
+        self.fps = spec.fps
+        self.frames_per_chunk = spec.frames_per_chunk
+        self._spec = spec
+        self._backend = backend
+        self._clock = clock
+        self._keep_latents = keep_latents
+        self._text = {"text": world.text[None], "text_mask": world.text_mask[None]}
+        self._to_first = np.linalg.inv(world.c2w)
+        self._state = backend.new_state()
+        self._caches = backend.new_caches()
+
+    def reset(self, seed: int) -> None:
+        self._seed = check_seed(seed)
+        self._state = self._backend.new_state()
+        latent = self.world.first_latent[None, :, None]
+        frames, self._caches = self._backend.run_decoder(latent, self._backend.new_caches())
+        expected = (self._spec.temporal_stride, self._spec.frame_height, self._spec.frame_width, 3)
+        if frames.shape != expected or frames.dtype != np.uint8:
+            raise SpecMismatch(
+                f"the decoder makes {frames.dtype} {list(frames.shape)}, not uint8 {list(expected)}; "
+                "export the bundle again"
+            )
+        self._next_denoised = 0
+        if self._spec.first_chunk_size == 1:
+            alone = CameraTrack(np.empty((0, 4, 4)), np.empty((0, 4), np.float32))
+            self._commit(latent, self._conditioning(0, 1, alone))
+            self._next_denoised = 1
+        self._next_decoded = self._next_denoised
+
+    def denoise(self, track: CameraTrack) -> LatentChunk:
+        self._check_track(track)
+        model_start_s = self._clock()
+        index, spec = self._next_denoised, self._spec
+        start_frame = 0 if index == 0 else spec.first_chunk_size + (index - 1) * spec.chunk_size
+        size = spec.first_chunk_size if index == 0 else spec.chunk_size
+        conditioning = self._conditioning(start_frame, size, track)
+        noise = chunk_noise(
+            self._seed, index, (1, spec.latent_channels, size, spec.latent_height, spec.latent_width)
+        )
+        latents = denoise_chunk(
+            lambda x, t: self._run(x, t, conditioning), noise, spec.timesteps, self._clean_first(index)
+        )
+        if not np.isfinite(latents).all():
+            raise RolloutDiverged(
+                f"the world fell apart in chunk {index}: its latents are not finite; reset it"
+            )
+        denoised_s = self._clock()
+        self._commit(latents, conditioning)
+        self._next_denoised = index + 1
+        sha256 = hashlib.sha256(latents.tobytes()).hexdigest()
+        return LatentChunk(
+            index, start_frame, latents[0], sha256, track, model_start_s, denoised_s, self._clock()
+        )
+
+    def decode(self, chunk: LatentChunk) -> FrameChunk:
+        self._check_order(chunk)
+        decode_start_s = self._clock()
+        parts = []
+        # The world's own latent frame was decoded by the reset and is never shown again.
+        for t in range(1 if chunk.start_frame == 0 else 0, chunk.latents.shape[1]):
+            latent = np.ascontiguousarray(chunk.latents[None, :, t : t + 1])
+            frames, self._caches = self._backend.run_decoder(latent, self._caches)
+            parts.append(frames)
+        self._next_decoded = chunk.chunk_index + 1
+        return FrameChunk(
+            chunk.chunk_index,
+            np.concatenate(parts) if len(parts) > 1 else parts[0],
+            chunk.track.c2w,
+            chunk_times(chunk, decode_start_s, self._clock()),
+            chunk.sha256,
+            latents=chunk.latents if self._keep_latents else None,
+        )
+
+    def snapshot(self) -> Snapshot:
+        self._check_idle()
+        arrays = {f"state.{name}": value for name, value in self._backend.to_arrays(self._state).items()}
+        arrays |= {f"cache.{name}": value for name, value in self._backend.to_arrays(self._caches).items()}
+        return Snapshot(self.identity, self._seed, self._next_denoised, self.world.c2w, arrays)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._check_snapshot(snapshot)
+        self._seed = snapshot.seed
+        self._next_denoised = self._next_decoded = snapshot.chunk_index
+        parts: dict[str, dict[str, NDArray[Any]]] = {"state": {}, "cache": {}}
+        for key, value in snapshot.arrays.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = value
+        self._state = self._backend.from_arrays(parts["state"])
+        self._caches = self._backend.from_arrays(parts["cache"])
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _clean_first(self, chunk_index: int) -> NDArray[np.float32] | None:
+        return self.world.first_latent if chunk_index == 0 else None
+
+    def _conditioning(self, start_frame: int, size: int, track: CameraTrack) -> dict[str, NDArray[Any]]:
+        """Return the step graph's inputs that stay the same through a chunk.
+
+        `track` holds the frames after those of the previous chunk; frame 0 is the world's own.
+        """
+        relative = (self._to_first @ track.c2w).astype(np.float32)
+        intrinsics = track.intrinsics.astype(np.float32)
+        frames = window_frames(start_frame, size, self._spec.temporal_stride)
+        if start_frame == 0:
+            relative = np.concatenate([np.eye(4, dtype=np.float32)[None], relative])
+            intrinsics = np.concatenate([self.world.intrinsics[None], intrinsics])
+        else:
+            frames = frames - frames[0]
+        return {
+            "c2w": relative[frames][None],
+            "intrinsics": intrinsics[frames][None],
+            "start_frame": np.array([start_frame], np.int64),
+            **self._text,
+        }
+
+    def _run(
+        self,
+        latents: NDArray[np.float32],
+        timesteps: NDArray[np.float32],
+        conditioning: Mapping[str, NDArray[Any]],
+    ) -> NDArray[np.float32]:
+        inputs = {"latents": latents, "timesteps": timesteps, **conditioning}
+        return self._backend.run_step(inputs, self._state, keep_state=False)[0]
+
+    def _commit(self, latents: NDArray[np.float32], conditioning: Mapping[str, NDArray[Any]]) -> None:
+        timesteps = np.zeros((1, latents.shape[2]), np.float32)
+        inputs = {"latents": latents, "timesteps": timesteps, **conditioning}
+        self._state = self._backend.run_step(inputs, self._state, keep_state=True)[1]
+
+
+def check_fit(world: World, spec: EngineSpec) -> None:
+    """Refuse a world that was made for another model."""
+    if world.info.model != spec.weights_sha256:
+        raise SpecMismatch(
+            f"the world {world.name} was made for another model than {spec.name}; make it again for this one"
+        )
+    for what, has, wants in (
+        (
+            "first latent",
+            world.first_latent.shape,
+            (spec.latent_channels, spec.latent_height, spec.latent_width),
+        ),
+        ("first frame", world.first_frame.shape, (spec.frame_height, spec.frame_width, 3)),
+        ("text", world.text.shape[1:], (spec.text_dim,)),
+    ):
+        if has != wants:
+            raise SpecMismatch(
+                f"the {what} of the world {world.name} is {list(has)} where {spec.name} wants {list(wants)}; "
+                "make it again for this model"
+            )

@@ -1,0 +1,194 @@
+"""One rollout: reset, step, snapshot, restore, close.
+
+A session belongs to one thread, except that `decode` may run on a second one while `denoise` works on the
+next chunk; the two share nothing but the LatentChunk handed over. `reset`, `snapshot`, `restore` and `close`
+need both to be idle.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import assets
+from engine.bundle import Bundle
+from engine.errors import BackendUnavailable, SpecMismatch
+from engine.sampler import MAX_SEED
+from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
+from engine.world import World
+
+BackendName = Literal["auto", "onnxruntime", "tensorrt", "holodeck"]
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Everything a session needs to continue from a chunk boundary, bit for bit."""
+
+    identity: str
+    """Of the engine and world it was taken in; it fits no other."""
+    seed: int
+    chunk_index: int
+    """Of the next chunk."""
+    first_c2w: NDArray[np.float64]
+    """[4, 4], the start pose that all later poses are relative to, in the world's own frame."""
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+class Session(ABC):
+    """A world being walked through; the picture comes from a model, or from the truth."""
+
+    world: World
+    engine: str
+    """Name of the bundle, or "holodeck"."""
+    backend: str
+    device: str
+    identity: str
+    """Hash of the engine and of the world: equal identities and seeds and tracks give equal rollouts."""
+    frame_size: tuple[int, int]
+    """(width, height) in pixels."""
+    fps: float
+    frames_per_chunk: int
+
+    def __init__(self) -> None:
+        self._seed = 0
+        self._next_denoised = 0
+        self._next_decoded = 0
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @property
+    def next_chunk_index(self) -> int:
+        """Index of the chunk the next step makes."""
+        return self._next_denoised
+
+    @abstractmethod
+    def reset(self, seed: int) -> None:
+        """Begin a new rollout at the world's first frame, which is shown as it is."""
+
+    def step(self, track: CameraTrack) -> FrameChunk:
+        """Make the next chunk along `track`, one camera for each of its `frames_per_chunk` frames."""
+        return self.decode(self.denoise(track))
+
+    @abstractmethod
+    def denoise(self, track: CameraTrack) -> LatentChunk:
+        """Make the next chunk's latents and commit them to the rollout's memory."""
+
+    @abstractmethod
+    def decode(self, chunk: LatentChunk) -> FrameChunk:
+        """Turn latents into frames; chunks come in order."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """Return the rollout as it stands between two chunks."""
+
+    @abstractmethod
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot of the same engine and world."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the session holds."""
+
+    def _check_track(self, track: CameraTrack) -> None:
+        if track.num_frames != self.frames_per_chunk:
+            raise ValueError(
+                f"a chunk takes {self.frames_per_chunk} cameras, the track has {track.num_frames}; cut it"
+            )
+
+    def _check_order(self, chunk: LatentChunk) -> None:
+        if chunk.chunk_index != self._next_decoded:
+            raise ValueError(
+                f"chunk {chunk.chunk_index} cannot be decoded while {self._next_decoded} is next; reset first"
+            )
+
+    def _check_idle(self) -> None:
+        if self._next_denoised != self._next_decoded:
+            raise ValueError(
+                f"chunk {self._next_decoded} is not decoded yet; decode it before taking a snapshot"
+            )
+
+    def _check_snapshot(self, snapshot: Snapshot) -> None:
+        if snapshot.identity != self.identity:
+            raise SpecMismatch("the snapshot is from another world or engine; restore it where it was taken")
+
+
+def chunk_times(chunk: LatentChunk, decode_start_s: float, ready_s: float) -> ChunkTimes:
+    return ChunkTimes(
+        chunk.track.latched_s,
+        chunk.model_start_s,
+        chunk.denoised_s,
+        chunk.committed_s,
+        decode_start_s,
+        ready_s,
+    )
+
+
+def check_seed(seed: int) -> int:
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"the seed must lie between 0 and {MAX_SEED}, got {seed}")
+    return seed
+
+
+def open_session(
+    world: World,
+    bundle: Bundle | None = None,
+    backend: BackendName = "auto",
+    *,
+    denoise_threads: int | None = None,
+    decode_threads: int = 1,
+    keep_latents: bool = False,
+    clock: Clock = time.perf_counter,
+) -> Session:
+    """Open a session on `world`; without a bundle, on the shipped one that the world was made for.
+
+    "auto" takes the fastest backend that can run the bundle here. A backend is imported when it is asked for.
+    """
+    if backend == "holodeck":
+        from engine.backends.holodeck import HolodeckSession
+
+        return HolodeckSession(world, clock)
+    if backend == "tensorrt":
+        raise BackendUnavailable("the TensorRT backend is not built yet; use --backend onnxruntime")
+    bundle = bundle or assets.bundle_for(world.info.model)
+    if bundle is None:
+        raise BackendUnavailable(
+            f"no bundle here fits the world {world.name}; name one with --engine, or take --backend holodeck"
+        )
+    from engine.model_session import ModelSession, check_fit
+
+    check_fit(world, bundle.spec)
+    try:
+        from engine.backends.onnxruntime import OnnxRuntimeBackend
+    except ImportError as error:
+        raise BackendUnavailable(
+            "onnxruntime is not installed; install it, or take --backend holodeck"
+        ) from error
+    denoise_threads = denoise_threads or default_denoise_threads()
+    runner = OnnxRuntimeBackend(bundle, denoise_threads, decode_threads)
+    return ModelSession(bundle, world, runner, clock, keep_latents)
+
+
+def default_denoise_threads() -> int:
+    """Leave one core to the decoder and the window."""
+    return max(1, num_cores() - 1)
+
+
+def num_cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
