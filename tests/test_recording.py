@@ -43,7 +43,7 @@ def header() -> RecordingHeader:
 def chunk_track(index: int) -> CameraTrack:
     first = 1 + index * FRAMES_PER_CHUNK
     c2w = integrate_actions(parse_actions("wd-40"), 16.0)[first : first + FRAMES_PER_CHUNK]
-    intrinsics = np.tile(np.float32([100.0, 100.0, 80.0, 48.0]), (FRAMES_PER_CHUNK, 1))
+    intrinsics = np.tile(np.array([100.0, 100.0, 80.0, 48.0], np.float32), (FRAMES_PER_CHUNK, 1))
     return CameraTrack(c2w, intrinsics, latched_s=0.25 * index)
 
 
