@@ -58,7 +58,7 @@ class RecordedChunk:
     """Exactly the cameras that were given to the session."""
     latents_sha256: str
     intents: NDArray[np.float64]
-    """[N, 9], columns INTENT_COLUMNS: what was asked for, and when (clock of the walk)."""
+    """[N, 11], columns INTENT_COLUMNS: what was asked for, and when (clock of the walk)."""
     latents: NDArray[np.float32] | None = None
     """[C, T, H, W], where they were kept and asked for."""
 
@@ -134,7 +134,7 @@ class RecordingWriter:
         Args:
             track: The cameras as given to the session.
             latents_sha256: Of the latents it answered with.
-            intents: [N, 9], columns INTENT_COLUMNS; none by default.
+            intents: [N, 11], columns INTENT_COLUMNS; none by default.
             latents: [C, T, H, W], to be decoded again without the generator.
         """
         if self._file is None:

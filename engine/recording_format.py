@@ -24,8 +24,9 @@ SUFFIX = ".flaneur"
 MAGIC = b"\x89FLANEUR"
 INTENT_COLUMNS = (
     *("time_s", "forward", "strafe", "rise", "yaw", "pitch", "roll"),
-    *("look_yaw_rad", "look_pitch_rad"),
+    *("look_yaw_rad", "look_pitch_rad", "run", "level"),
 )
+"""One intent: when (clock of the walk), the six axes in [-1, 1], the mouse's turn, keys held as 0 or 1."""
 MAX_RECORD_BYTES = 64 << 20
 MAX_CHUNKS = 1 << 20
 MAX_CHUNK_FRAMES = 4096
@@ -50,9 +51,10 @@ class RecordingHeader(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 64)]
     backend: Word
     engine: Word
-    """Name of the bundle."""
-    bundle_sha256: OptionalSha256
-    """Of bundle.json; empty where the backend has no bundle."""
+    """Name of the bundle, or `holodeck`."""
+    identity: Word
+    """The session's: equal identities, seeds and tracks give equal rollouts."""
+    device: Word
     weights_sha256: OptionalSha256
     world: Word
     world_sha256: OptionalSha256

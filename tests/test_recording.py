@@ -29,7 +29,8 @@ def header() -> RecordingHeader:
         seed=7,
         backend="onnxruntime",
         engine="pocket",
-        bundle_sha256="a" * 64,
+        identity="a:c",
+        device="cpu",
         weights_sha256="b" * 64,
         world="town",
         world_sha256="c" * 64,
@@ -55,7 +56,7 @@ def record(path: Path, num_chunks: int = 3, crash: bool = False) -> Path:
     writer = RecordingWriter(path, header())
     for index in range(num_chunks):
         latents = chunk_latents(index)
-        intents = np.array([[0.25 * index, 1.0, *[0.0] * 7]])
+        intents = np.array([[0.25 * index, 1.0, *[0.0] * 9]])
         writer.append(chunk_track(index), hashlib.sha256(latents.tobytes()).hexdigest(), intents, latents)
     if crash:
         content = path.read_bytes()

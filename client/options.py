@@ -1,0 +1,25 @@
+"""What `flaneur play` and `flaneur replay` hand to the window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.session import BackendName
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """One start of the client, as asked for on the command line."""
+
+    world: str | None = None
+    """Name of a world or path of a world file; None opens the start menu, or the replay's world."""
+    engine: str | None = None
+    """Name or folder of a bundle; None takes the shipped one the world was made for."""
+    backend: BackendName = "auto"
+    seed: int = 0
+    record: Path | None = None
+    """Recording to write from the first chunk on; it must not exist yet."""
+    fullscreen: bool = False
+    replay: Path | None = None
+    """Recording or camera track to walk along instead of the player's own input."""

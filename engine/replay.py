@@ -1,0 +1,125 @@
+"""Walking a recording again, and telling whether it is the same walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+
+from engine.errors import SpecMismatch
+from engine.recording import RecordedChunk, Recording
+from engine.recording_format import RecordingHeader
+from engine.session import Session
+from engine.types import LatentChunk
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Whether a replay made the same latents as the recorded walk."""
+
+    num_chunks: int
+    """Chunks of the recording."""
+    num_identical: int
+    """Chunks from the first on that came out bit for bit."""
+    max_difference: float | None = None
+    """Of the first chunk that differs, of any latent value; None where the recording has no latents."""
+    rms_difference: float | None = None
+
+    @property
+    def identical(self) -> bool:
+        return self.num_identical == self.num_chunks
+
+    @property
+    def first_different(self) -> int | None:
+        """The first chunk that differs, counted from 0 in the recording."""
+        return None if self.identical else self.num_identical
+
+    def sentence(self) -> str:
+        """Say it in one sentence."""
+        if self.identical:
+            return f"identical: all {self.num_chunks} chunks came out bit for bit"
+        how_much = "the recording holds no latents to say by how much"
+        if self.max_difference is not None:
+            how_much = f"by at most {self.max_difference:.3g}, {self.rms_difference:.3g} rms"
+        return f"chunk {self.first_different} of {self.num_chunks} is the first that differs ({how_much})"
+
+
+def header_for(session: Session, key_map: str) -> RecordingHeader:
+    """Return the header of a recording of this session's rollout, which begins at its reset."""
+    world = session.world
+    return RecordingHeader(
+        app_version=_app_version(),
+        seed=session.seed,
+        backend=session.backend,
+        engine=session.engine,
+        identity=session.identity,
+        device=session.device,
+        weights_sha256=world.info.model,
+        world=world.name,
+        world_sha256=world.sha256,
+        key_map=key_map,
+        fps=session.fps,
+        start_c2w=tuple(world.c2w.ravel().tolist()),
+        start_intrinsics=tuple(world.intrinsics.tolist()),
+    )
+
+
+def check_replayable(recording: Recording, session: Session) -> None:
+    """Refuse to replay a recording with another world or engine than it was made with."""
+    header = recording.header
+    if header.world_sha256 != session.world.sha256:
+        raise SpecMismatch(
+            f"the recording was made in another version of the world {header.world}; "
+            "name the world file it was made in"
+        )
+    if header.identity != session.identity:
+        raise SpecMismatch(
+            f"the recording was made with the engine {header.engine} on {header.backend}, another than this; "
+            "name the bundle and backend it was made with"
+        )
+    for chunk in recording.chunks:
+        if chunk.track.num_frames != session.frames_per_chunk:
+            raise SpecMismatch(
+                f"chunk {chunk.index} of the recording has {chunk.track.num_frames} cameras where "
+                f"{session.engine} takes {session.frames_per_chunk}; record the walk again"
+            )
+
+
+def verify_replay(
+    recording: Recording, session: Session, on_chunk: Callable[[int], None] | None = None
+) -> VerifyReport:
+    """Generate a recorded walk again and compare the latents, up to the first chunk that differs.
+
+    Args:
+        recording: Read with its latents, where it should be told by how much a chunk differs.
+        session: Of the same engine and world; it is reset.
+        on_chunk: Told the number of chunks compared, after each.
+    """
+    check_replayable(recording, session)
+    session.reset(recording.header.seed)
+    for recorded in recording.chunks:
+        made = session.denoise(recorded.track)
+        if made.sha256 != recorded.latents_sha256:
+            return _difference(recording, recorded, made)
+        if on_chunk is not None:
+            on_chunk(recorded.index + 1)
+    return VerifyReport(len(recording.chunks), len(recording.chunks))
+
+
+def _difference(recording: Recording, recorded: RecordedChunk, made: LatentChunk) -> VerifyReport:
+    num_chunks = len(recording.chunks)
+    if recorded.latents is None or recorded.latents.shape != made.latents.shape:
+        return VerifyReport(num_chunks, recorded.index)
+    difference = made.latents.astype(np.float64) - recorded.latents
+    rms = float(np.sqrt(np.mean(difference**2)))
+    return VerifyReport(num_chunks, recorded.index, float(np.abs(difference).max()), rms)
+
+
+def _app_version() -> str:
+    try:
+        return metadata.version("flaneur")
+    except metadata.PackageNotFoundError:
+        # A checkout that was never installed.
+        return "unknown"
