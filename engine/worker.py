@@ -1,0 +1,293 @@
+"""A session on threads of its own: the latest intent goes in, frames come out.
+
+The engine thread denoises, the decoder thread decodes the chunk before. The client thread never waits for
+either: `post`, `request`, `poll`, `pause`, `resume`, `reset` and `restore` return at once, `close` in bounded
+time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from engine.session import Clock, Session, Snapshot
+from engine.types import CameraTrack, FrameChunk, LatentChunk
+
+IntentT = TypeVar("IntentT")
+ResultT = TypeVar("ResultT")
+
+MAX_IN_FLIGHT = 2
+"""Chunks that may be in the making or waiting to be polled: one to decode while the next is denoised."""
+
+
+@dataclass(frozen=True)
+class _Command:
+    """Work for the engine thread between two chunks; where it `begins` a rollout, `poll` raises its error."""
+
+    run: Callable[[], Any]
+    future: Future[Any]
+    begins: bool
+
+
+@dataclass(frozen=True)
+class _Latched(Generic[IntentT]):
+    """The intent a chunk is to be planned by."""
+
+    intent: IntentT
+    posted_s: float
+
+
+class Worker(Generic[IntentT]):
+    """Runs a session as fast as there is room for its chunks, or as they are requested."""
+
+    def __init__(
+        self,
+        session: Session,
+        planner: Callable[[IntentT, int], CameraTrack],
+        intent: IntentT,
+        *,
+        seed: int = 0,
+        on_request: bool = False,
+        merge: Callable[[IntentT, IntentT], IntentT] | None = None,
+        spend: Callable[[IntentT], IntentT] | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """Start the threads and reset the session.
+
+        Args:
+            planner: Makes the next chunk's cameras from the intent latched for it and the chunk's index. It
+                runs on the engine thread, at the last moment before the model starts.
+            intent: What holds until the first `post`.
+            on_request: Make a chunk for each `request` only, instead of whenever there is room.
+            merge: Joins an intent nobody has latched yet and the one posted over it, so that mouse movement
+                can add up; without it the latest wins.
+            spend: What is left of an intent once it was latched, so that mouse movement can be used up while
+                a held key stays held; without it all is left.
+        """
+        self._session = session
+        self._planner = planner
+        self._merge = merge or (lambda waiting, new: new)
+        self._spend = spend or (lambda latched: latched)
+        self._on_request = on_request
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._intent, self._posted_s = intent, clock()
+        self._spent = self._spend(intent)
+        self._latched = True
+        self._num_requested = 0
+        self._commands: deque[_Command] = deque()
+        self._to_decode: deque[tuple[int, LatentChunk]] = deque()
+        self._ready: deque[FrameChunk] = deque()
+        self._decoding = False
+        self._epoch = 0
+        self._paused = self._closing = False
+        self._error: Exception | None = None
+        self._traceback: TracebackType | None = None
+        self.reset(seed)
+        self._decoder = threading.Thread(target=self._run_decoder, name="flaneur-decoder", daemon=True)
+        self._engine = threading.Thread(target=self._run_engine, name="flaneur-engine", daemon=True)
+        self._decoder.start()
+        self._engine.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def epoch(self) -> int:
+        """Number of resets and restores so far; `poll` never returns a chunk of an earlier one."""
+        return self._epoch
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    def post(self, intent: IntentT) -> None:
+        """Say what the player wants now; it holds until the next post."""
+        with self._changed:
+            self._intent = intent if self._latched else self._merge(self._intent, intent)
+            self._spent = self._spend(self._intent)
+            self._posted_s = self._clock()
+            self._latched = False
+
+    def request(self) -> None:
+        """Ask for one more chunk; more than MAX_IN_FLIGHT unanswered requests are not remembered."""
+        with self._changed:
+            self._num_requested = min(self._num_requested + 1, MAX_IN_FLIGHT)
+            self._changed.notify_all()
+
+    def poll(self, timeout_s: float = 0.0) -> FrameChunk | None:
+        """Return the next chunk, or None if there is none within the timeout; raise what went wrong.
+
+        An error is raised by every poll until the next reset or restore.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error or self._closing, timeout_s)
+            if self._closing:
+                return None
+            if self._ready:
+                self._changed.notify_all()
+                return self._ready.popleft()
+            if self._error is not None:
+                raise self._error.with_traceback(self._traceback)
+            return None
+
+    def pause(self) -> None:
+        """Start no further chunk; one that is being made still arrives."""
+        with self._changed:
+            self._paused = True
+
+    def resume(self) -> None:
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+    def reset(self, seed: int, then: Callable[[], None] | None = None) -> Future[None]:
+        """Begin a new rollout; chunks of the old one are never seen again.
+
+        `then` runs on the engine thread between the reset and the next plan, to take the planner back too.
+        """
+        return self._begin(lambda: self._session.reset(seed), then)
+
+    def restore(self, snapshot: Snapshot, then: Callable[[], None] | None = None) -> Future[None]:
+        """Continue from a snapshot; `then` is as for `reset`."""
+        return self._begin(lambda: self._session.restore(snapshot), then)
+
+    def snapshot(self) -> Future[Snapshot]:
+        """Take a snapshot behind the chunks in the making."""
+        return self.call(self._session.snapshot)
+
+    def call(self, run: Callable[[], ResultT]) -> Future[ResultT]:
+        """Run something on the engine thread between two chunks, when nothing is in the making."""
+        return self._enqueue(_Command(run, Future(), begins=False))
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """Stop both threads and close the session; say whether they ended within the timeout."""
+        with self._changed:
+            self._closing = True
+            for command in self._commands:
+                command.future.cancel()
+            self._commands.clear()
+            self._to_decode.clear()
+            self._ready.clear()
+            self._changed.notify_all()
+        self._engine.join(timeout_s)
+        return not self._engine.is_alive()
+
+    def _begin(self, start: Callable[[], None], then: Callable[[], None] | None) -> Future[None]:
+        def run() -> None:
+            start()
+            if then is not None:
+                then()
+
+        with self._changed:
+            self._epoch += 1
+            self._to_decode.clear()
+            self._ready.clear()
+            self._num_requested = 0
+            self._error = self._traceback = None
+            return self._enqueue(_Command(run, Future(), begins=True))
+
+    def _enqueue(self, command: _Command) -> Future[Any]:
+        with self._changed:
+            if self._closing:
+                command.future.cancel()
+            else:
+                self._commands.append(command)
+                self._changed.notify_all()
+        return command.future
+
+    def _run_engine(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._may_command() or self._may_start())
+                if self._closing:
+                    break
+                epoch = self._epoch
+                work = self._commands.popleft() if self._commands else self._latch()
+            if isinstance(work, _Command):
+                self._execute(work, epoch)
+            else:
+                self._denoise(work, epoch)
+        self._decoder.join()
+        self._session.close()
+
+    def _may_command(self) -> bool:
+        return bool(self._commands) and not self._to_decode and not self._decoding
+
+    def _may_start(self) -> bool:
+        in_flight = len(self._to_decode) + self._decoding + len(self._ready)
+        return (
+            not self._commands
+            and not self._paused
+            and self._error is None
+            and in_flight < MAX_IN_FLIGHT
+            and (self._num_requested > 0 or not self._on_request)
+        )
+
+    def _execute(self, command: _Command, epoch: int) -> None:
+        if not command.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = command.run()
+        except Exception as error:
+            if command.begins:
+                self._fail(error, epoch)
+            command.future.set_exception(error)
+        else:
+            command.future.set_result(result)
+
+    def _latch(self) -> _Latched[IntentT]:
+        """Take the intent for the next chunk, and the request it answers; the lock is held."""
+        intent = self._intent
+        self._intent = self._spent
+        self._latched = True
+        self._num_requested = max(0, self._num_requested - 1)
+        return _Latched(intent, self._posted_s)
+
+    def _denoise(self, latched: _Latched[IntentT], epoch: int) -> None:
+        chunk = None
+        try:
+            track = self._planner(latched.intent, self._session.next_chunk_index)
+            chunk = self._session.denoise(replace(track, latched_s=latched.posted_s))
+        except Exception as error:
+            self._fail(error, epoch)
+        with self._changed:
+            if chunk is not None and epoch == self._epoch and self._error is None and not self._closing:
+                self._to_decode.append((epoch, chunk))
+            self._changed.notify_all()
+
+    def _run_decoder(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._to_decode)
+                if self._closing:
+                    return
+                epoch, latents = self._to_decode.popleft()
+                self._decoding = True
+            frames = None
+            try:
+                frames = self._session.decode(latents)
+            except Exception as error:
+                self._fail(error, epoch)
+            with self._changed:
+                self._decoding = False
+                if frames is not None and epoch == self._epoch and not self._closing:
+                    self._ready.append(replace(frames, epoch=epoch))
+                self._changed.notify_all()
+
+    def _fail(self, error: Exception, epoch: int) -> None:
+        """Hand an error to the client thread, unless its rollout is already given up."""
+        with self._changed:
+            if epoch == self._epoch and self._error is None:
+                self._error, self._traceback = error, error.__traceback__
+                self._to_decode.clear()
+            self._changed.notify_all()
