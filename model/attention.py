@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.config import ModelConfig
 from model.gdn import Chunks, delta_rule, frame_attention
 from model.rotary import rotate
+
+
+State = Mapping[str, Tensor]
+"""One block's rollout tensors, by the part of their name after `blocks.{i}.`."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,12 @@ class SequenceContext:
 
     chunks: Chunks
     """Frame ranges of the chunks."""
-    rope: tuple[Tensor, Tensor]
-    """cos and sin for the main path, [B, T, S, D / 2]."""
-    camera_rope: tuple[Tensor, Tensor]
-    """cos and sin for the second half of a camera head, [B, T, S, D / 4]."""
+    rope: Tensor
+    """Rotations of the main path, [B, T, S, 1, D / 2, 2]."""
+    camera_rope: Tensor
+    """Rotations of the second half of a camera head, [B, T, S, 1, D / 4, 2]."""
+    camera_unrope: Tensor
+    """The opposite rotations."""
     to_ray: Tensor
     """World-to-ray transform of each token, [B, T, S, 4, 4] float32."""
     to_world: Tensor
@@ -36,8 +42,8 @@ class SequenceContext:
     """Additive softmax mask over [sink, window, current] tokens, broadcastable to [B, 1, T * S, keys]."""
     camera_conv_history: bool
     """Whether the camera key convolution looks across chunks (whole clips) or not (streaming)."""
-    state: Mapping[str, Tensor] | None
-    """Rollout state before these frames; None for the start of a clip."""
+    is_first: Tensor | None
+    """Where a state was given, whether it is still empty, [B] bool."""
     keep_state: bool
     """Whether to compute the state after these frames."""
 
@@ -83,21 +89,21 @@ def _add_lagged(
         tap = taps[len(taps) - 1 - lag]
         moved = part[:, : stop - start - lag] if forward else part[:, lag:]
         pad = (0, 0, 0, 0, lag, 0) if forward else (0, 0, 0, 0, 0, lag)
-        total = total + F.pad(moved * tap, pad)
+        total = total + functional.pad(moved * tap, pad)
     return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
 
 
-def apply_ray_frame(x: Tensor, transform: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_ray_frame(x: Tensor, transform: Tensor, table: Tensor) -> Tensor:
     """Multiply groups of 4 in the first half of each head by a row transform, and rotate pairs in the second half.
 
     Args:
         x: [B, T, S, h, D].
         transform: Applied from the right to each group as a row, [B, T, S, 4, 4].
-        cos, sin: [B, T, S, 1, D / 4].
+        table: Rotations, [B, T, S, 1, D / 4, 2].
     """
     half = x.shape[-1] // 2
     groups = x[..., :half].reshape(*x.shape[:3], -1, 4) @ transform
-    return torch.cat([groups.reshape(*x.shape[:-1], half), rotate(x[..., half:], cos, sin)], dim=-1)
+    return torch.cat([groups.reshape(*x.shape[:-1], half), rotate(x[..., half:], table)], dim=-1)
 
 
 def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
@@ -116,7 +122,6 @@ class SelfAttention(nn.Module):
         super().__init__()
         size, heads = config.hidden_size, config.num_heads
         self.config = config
-        self.prefix = f"blocks.{layer}."
         self.is_softmax = config.is_softmax(layer)
         self.qkv = nn.Linear(size, 3 * size, bias=False)
         self.proj = nn.Linear(size, size)
@@ -138,13 +143,13 @@ class SelfAttention(nn.Module):
             self.conv_k = nn.Conv1d(size, size, config.conv_kernel, groups=size, bias=False)
             self.conv_k_cam = nn.Conv1d(size, size, config.conv_kernel, groups=size, bias=False)
 
-    def forward(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, dict[str, Tensor]]:
-        """Attend; [B, T, S, C] in and out, and this block's state tensors."""
+    def forward(self, x: Tensor, context: SequenceContext, state: State | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Attend; [B, T, S, C] in and out, and this block's state tensors before and after."""
         path = self._softmax if self.is_softmax else self._delta_net
-        main, camera, state = path(x, context)
-        gate = F.silu(self.output_gate(x).float())
+        main, camera, after = path(x, context, state)
+        gate = functional.silu(self.output_gate(x).float())
         merged = (main + self.out_proj_cam(camera.to(x.dtype)).float()) * gate
-        return self.proj(merged.to(x.dtype)), {self.prefix + name: tensor for name, tensor in state.items()}
+        return self.proj(merged.to(x.dtype)), after
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.float().unflatten(-1, (self.config.num_heads, -1))
@@ -153,11 +158,11 @@ class SelfAttention(nn.Module):
         """Write strength [B, T, h, S] and frame decay [B, T, h], float32."""
         beta = self.beta_proj(x).float().sigmoid().transpose(-1, -2)
         raw = self.gate_proj(x.mean(dim=2)).float()
-        decay = torch.exp(-self.A_log.float().exp() * F.softplus(raw + self.dt_bias.float()))
+        decay = torch.exp(-self.A_log.float().exp() * functional.softplus(raw + self.dt_bias.float()))
         return beta, decay
 
-    def _delta_net(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        state = context.state
+    def _delta_net(self, x: Tensor, context: SequenceContext, state: State | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         scale = {
             "frame": (self.config.head_dim * x.shape[2]) ** -0.5,
             "head": self.config.head_dim**-0.5,
@@ -165,22 +170,21 @@ class SelfAttention(nn.Module):
         }
         key_scale = scale[self.config.key_scale]
         q, raw_key, v = self.qkv(x).chunk(3, dim=-1)
-        history = None if state is None else state[self.prefix + "key_history"]
+        history = None if state is None else state["key_history"]
         k = short_convolution(raw_key, self.conv_k.weight, context.chunks, history, across=True)
         beta, decay = self._gates(x)
         with _full_precision(x):
             query = self._heads(_norm(q, self.q_norm)).relu()
-            key = self._heads(_norm(k, self.k_norm)).relu() * key_scale
-            tables = [table.unsqueeze(3) for table in context.rope]
-            qkv = [query, key, rotate(query, *tables), rotate(key, *tables), self._heads(v)]
+            key = self._heads(_norm(k, self.k_norm, key_scale)).relu()
+            qkv = [query, key, rotate(query, context.rope), rotate(key, context.rope), self._heads(v)]
             before = (
                 None
                 if state is None
-                else (state[self.prefix + "numerator"], state[self.prefix + "normaliser"])
+                else (state["numerator"], state["normaliser"])
             )
             qkv = [tensor.transpose(2, 3) for tensor in qkv]
             main, after = frame_attention(*qkv, beta, decay, context.chunks, before)
-        camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale)
+        camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
         if context.keep_state:
             new = {"numerator": after[0], "normaliser": after[1], "camera_numerator": camera_after}
@@ -189,17 +193,17 @@ class SelfAttention(nn.Module):
         return main.transpose(2, 3).flatten(-2), camera, new
 
     def _camera_delta_net(
-        self, x: Tensor, context: SequenceContext, beta: Tensor, decay: Tensor, key_scale: float
+        self, x: Tensor, context: SequenceContext, beta: Tensor, decay: Tensor, key_scale: float, state: State | None
     ) -> tuple[Tensor, Tensor]:
         k = self.k_proj_cam(x)
         k = short_convolution(
             k, self.conv_k_cam.weight, context.chunks, None, across=context.camera_conv_history
         )
         q, v = self.q_proj_cam(x), self.v_proj_cam(x)
-        initial = None if context.state is None else context.state[self.prefix + "camera_numerator"]
+        initial = None if state is None else state["camera_numerator"]
         with _full_precision(x):
             query = self._heads(_norm(q, self.q_norm_cam)).relu()
-            key = self._heads(_norm(k, self.k_norm_cam)).relu() * key_scale
+            key = self._heads(_norm(k, self.k_norm_cam, key_scale)).relu()
             to_ray_q, to_ray_k, to_ray_v = self._to_ray(query, key, self._heads(v), context)
             with torch.no_grad():
                 ratio = to_ray_k.square().sum(-1).clamp_min(1e-12) / key.square().sum(-1).clamp_min(1e-12)
@@ -214,12 +218,11 @@ class SelfAttention(nn.Module):
     def _to_ray(
         self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext
     ) -> tuple[Tensor, Tensor, Tensor]:
-        cos, sin = (table.unsqueeze(3) for table in context.camera_rope)
         to_world = context.to_world.transpose(-1, -2)
         moved = (
-            apply_ray_frame(q, context.to_ray, cos, sin),
-            apply_ray_frame(k, to_world, cos, sin),
-            apply_ray_frame(v, to_world, cos, sin),
+            apply_ray_frame(q, context.to_ray, context.camera_rope),
+            apply_ray_frame(k, to_world, context.camera_rope),
+            apply_ray_frame(v, to_world, context.camera_rope),
         )
         on = self.config.downscale_softmax if self.is_softmax else self.config.downscale_gdn
         if on:
@@ -227,83 +230,83 @@ class SelfAttention(nn.Module):
         return moved
 
     def _from_ray(self, x: Tensor, context: SequenceContext) -> Tensor:
-        cos, sin = (table.unsqueeze(3) for table in context.camera_rope)
-        return apply_ray_frame(x, context.to_ray.transpose(-1, -2), cos, -sin)
+        return apply_ray_frame(x, context.to_ray.transpose(-1, -2), context.camera_unrope)
 
-    def _softmax(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _softmax(self, x: Tensor, context: SequenceContext, state: State | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        cos, sin = (table.unsqueeze(3) for table in context.rope)
         with _full_precision(x):
-            query = rotate(self._heads(_norm(q, self.q_norm)), cos, sin)
-            key = rotate(self._heads(_norm(k, self.k_norm)), cos, sin)
+            query = rotate(self._heads(_norm(q, self.q_norm)), context.rope)
+            key = rotate(self._heads(_norm(k, self.k_norm)), context.rope)
             camera = self._to_ray(
                 self._heads(_norm(self.q_proj_cam(x), self.q_norm_cam)),
                 self._heads(_norm(self.k_proj_cam(x), self.k_norm_cam)),
                 self._heads(self.v_proj_cam(x)),
                 context,
             )
-        main, new = self._attend(query, key, self._heads(v), context, "", self.config.head_dim)
+        main, new = self._attend(query, key, self._heads(v), context, state, "", self.config.head_dim)
         width = self.config.head_dim
         if self.config.camera_softmax_scale == "padded":
             width = padded_width(width)
-        read, camera_new = self._attend(*camera, context, "camera_", width)
+        read, camera_new = self._attend(*camera, context, state, "camera_", width)
         with _full_precision(x):
             read = self._from_ray(read.float(), context)
         return main.float().flatten(-2), read.flatten(-2), new | camera_new
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, part: str, width: int
+        self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, state: State | None, part: str, width: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attend over the sink, the window and the current frames; [B, T, S, h, D] in and out."""
         q, k, v = (tensor.flatten(1, 2).transpose(1, 2) for tensor in (q, k, v))
         new: dict[str, Tensor] = {}
         keys, values = [k], [v]
-        if context.state is not None:
-            cached = [
-                (
-                    context.state[f"{self.prefix}{kept}_{part}key"],
-                    context.state[f"{self.prefix}{kept}_{part}value"],
-                )
-                for kept in (("sink", "window") if self.config.sink else ("window",))
-            ]
+        if state is not None:
+            kept = ("sink", "window") if self.config.sink else ("window",)
+            cached = [(state[f"{name}_{part}key"], state[f"{name}_{part}value"]) for name in kept]
             keys = [pair[0] for pair in cached] + keys
             values = [pair[1] for pair in cached] + values
         if context.keep_state:
             for name, tensor in (("key", k), ("value", v)):
-                new |= self._remember(part + name, tensor, context)
+                new |= self._remember(part + name, tensor, context, state)
         all_k, all_v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
         dtype = self.qkv.weight.dtype
         if torch.is_autocast_enabled(q.device.type):
             dtype = torch.get_autocast_dtype(q.device.type)
-        out = F.scaled_dot_product_attention(
-            q.to(dtype),
-            all_k.to(dtype),
-            all_v.to(dtype),
-            attn_mask=None if context.mask is None else context.mask.to(dtype),
-            scale=1 / math.sqrt(width),
-        )
+        out = softmax_attention(q.to(dtype), all_k.to(dtype), all_v.to(dtype), context.mask, 1 / math.sqrt(width))
         return out.transpose(1, 2).unflatten(1, (-1, self.config.tokens_per_frame)), new
 
-    def _remember(self, name: str, tensor: Tensor, context: SequenceContext) -> dict[str, Tensor]:
+    def _remember(
+        self, name: str, tensor: Tensor, context: SequenceContext, state: State | None
+    ) -> dict[str, Tensor]:
         """Write the sink once, at the first chunk, and shift the window; tensor [B, h, T * S, D]."""
         tokens = self.config.tokens_per_frame
         size = self.config.window_frames * tokens
         new: dict[str, Tensor] = {}
         window = tensor
         sink_size = self.config.sink_frames * tokens
-        if context.state is not None:
-            window = torch.cat([context.state[f"{self.prefix}window_{name}"], tensor], dim=2)
+        if state is not None:
+            window = torch.cat([state["window_" + name], tensor], dim=2)
         if window.shape[2] < size:
-            window = F.pad(window, (0, 0, size - window.shape[2], 0))
+            window = functional.pad(window, (0, 0, size - window.shape[2], 0))
         new["window_" + name] = window[:, :, -size:]
         if self.config.sink:
             head = tensor[:, :, :sink_size]
-            if context.state is not None:
-                old = context.state[f"{self.prefix}sink_{name}"]
-                is_first = (context.state["num_frames"] == 0)[:, None, None, None]
-                head = torch.where(is_first, head, old) if head.shape == old.shape else old
+            if state is not None and context.is_first is not None:
+                old = state["sink_" + name]
+                first = context.is_first[:, None, None, None]
+                head = torch.where(first, head, old) if head.shape == old.shape else old
             new["sink_" + name] = head
         return new
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Attend over [B, h, N, D] under an additive mask."""
+    mask = None if mask is None else mask.to(q.dtype)
+    if q.requires_grad and q.device.type == "cpu":
+        # The fused backward pass on CPUs takes up to five times as long as plain products.
+        scores = (q * scale) @ k.transpose(-1, -2)
+        return (scores if mask is None else scores + mask).softmax(-1) @ v
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 def padded_width(width: int) -> int:
@@ -313,9 +316,10 @@ def padded_width(width: int) -> int:
     return 128 if width < 128 else 256
 
 
-def _norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+def _norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
+    """Normalise in float32, with a scale folded into the weight."""
     assert norm.eps is not None
-    return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
+    return functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float() * scale, norm.eps)
 
 
 def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
@@ -353,5 +357,5 @@ class CrossAttention(nn.Module):
         key, value = self.kv_linear(text).chunk(2, dim=-1)
         query, key = _norm(query, self.q_norm).to(dtype), _norm(key, self.k_norm).to(dtype)
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(dtype))
+        out = softmax_attention(q, k, v, mask, q.shape[-1] ** -0.5)
         return self.proj(out.transpose(1, 2).flatten(2))

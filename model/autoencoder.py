@@ -33,7 +33,7 @@ class AutoencoderConfig:
     num_encoder_blocks: tuple[int, int] = (1, 3)
     """Residual blocks at a quarter and at an eighth of the resolution."""
     num_decoder_blocks: tuple[int, int] = (3, 4)
-    latent_noise: float = 0.05
+    latent_noise: float = 0.1
     """Standard deviation of the noise added to the latent in training: a posterior of fixed variance."""
 
     @property
@@ -96,10 +96,10 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(config.deep_width, config.latent_channels // 4, 3, padding=1)
 
     def forward(self, groups: Tensor) -> Tensor:
-        """Encode groups [N, 3R, H, W] in [-1, 1] to latents [N, C, h, w] in (-1, 1)."""
+        """Encode groups [N, 3R, H, W] in [-1, 1] to latents [N, C, h, w]."""
         x = self.blocks(self.conv_in(functional.pixel_unshuffle(groups, STEM)))
         x = self.deep_blocks(self.down(functional.pixel_unshuffle(x, 2)))
-        return functional.pixel_unshuffle(torch.tanh(self.conv_out(x)), 2)
+        return functional.pixel_unshuffle(self.conv_out(x), 2)
 
 
 class Decoder(nn.Module):
@@ -181,12 +181,16 @@ class Autoencoder(nn.Module):
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Decode encoder outputs [B, T, C, h, w] to a clip [B, F, 3, H, W]."""
+        frames = self.decode_groups(raw).unflatten(2, (self.config.temporal_stride, 3))
+        return frames.flatten(1, 2)[:, self.config.temporal_stride - 1 :]
+
+    def decode_groups(self, raw: Tensor) -> Tensor:
+        """Decode encoder outputs [B, T, C, h, w] to whole groups [B, T, 3R, H, W]; the first is its own past."""
         batch, num_latent_frames = raw.shape[:2]
         features = self.decoder.features(raw.flatten(0, 1)).unflatten(0, (batch, num_latent_frames))
         past = torch.cat([features[:, :1], features[:, :-1]], 1)
         frames = self.decoder(features.flatten(0, 1), past.flatten(0, 1))
-        frames = frames.unflatten(1, (self.config.temporal_stride, 3)).unflatten(0, (batch, num_latent_frames))
-        return frames.flatten(1, 2)[:, self.config.temporal_stride - 1 :]
+        return frames.unflatten(0, (batch, num_latent_frames))
 
 
 class StreamingDecoder(nn.Module):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from model.config import ModelConfig
 
@@ -60,7 +60,7 @@ def _grid_rays(config: ModelConfig, intrinsics: Tensor) -> Tensor:
     columns = torch.arange(config.latent_width, device=device).repeat(config.latent_height)
     x = (columns.to(intrinsics.dtype) - cx) / fx
     y = (rows.to(intrinsics.dtype) - cy) / fy
-    return F.normalize(torch.stack([x, y, torch.ones_like(x)], dim=-1), dim=-1, eps=1e-6)
+    return functional.normalize(torch.stack([x, y, torch.ones_like(x)], dim=-1), dim=-1, eps=1e-6)
 
 
 def _world_rays(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
@@ -83,10 +83,10 @@ def ray_transforms(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> tupl
         c2w: Relative poses, one per latent frame, [B, T, 4, 4].
         intrinsics: Of the same frames, in frame pixels, [B, T, 4].
     """
-    forward = F.normalize(_world_rays(config, c2w, intrinsics), dim=-1, eps=1e-6)
+    forward = functional.normalize(_world_rays(config, c2w, intrinsics), dim=-1, eps=1e-6)
     down = c2w[:, :, None, :3, 1].expand_as(forward)
-    right = F.normalize(torch.linalg.cross(down, forward), dim=-1, eps=1e-6)
-    below = F.normalize(torch.linalg.cross(forward, right), dim=-1, eps=1e-6)
+    right = functional.normalize(torch.linalg.cross(down, forward), dim=-1, eps=1e-6)
+    below = functional.normalize(torch.linalg.cross(forward, right), dim=-1, eps=1e-6)
     rotation = torch.stack([right, below, forward], dim=-2)
     origin = c2w[:, :, None, :3, 3:].expand(*forward.shape, 1)
     bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=c2w.dtype, device=c2w.device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.config import ModelConfig
 
@@ -57,7 +57,7 @@ class TextProjection(nn.Module):
         self.fc2 = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, text: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(text), approximate="tanh"))
+        return self.fc2(functional.gelu(self.fc1(text), approximate="tanh"))
 
 
 class TextEmbedder(nn.Module):
@@ -91,5 +91,5 @@ class FinalLayer(nn.Module):
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise tokens [B, T, S, C], then scale and shift per frame [B, T, 1, C]."""
-    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    normed = functional.layer_norm(x, x.shape[-1:], eps=1e-6)
     return torch.addcmul(shift.to(normed.dtype), normed, 1 + scale.to(normed.dtype)).to(x.dtype)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.config import ModelConfig
 from model.gdn import Chunks
@@ -54,18 +54,18 @@ class FeedForward(nn.Module):
         Returns:
             Tokens [B, T, S, C] and the last frame of y, the input of the temporal convolution, [B, 1, S, C].
         """
-        wide = F.silu(self.inverted_conv(x))
+        wide = functional.silu(self.inverted_conv(x))
         wide = self.depth_conv(wide.flatten(0, 1).unflatten(1, self.grid))
         value, gate = wide.chunk(2, dim=-1)
-        y = self.point_conv(value * F.silu(gate)).reshape(x.shape)
+        y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
         return self._over_time(y, chunks, history), y[:, -1:].float()
 
     def _over_time(self, y: Tensor, chunks: Chunks, history: Tensor | None) -> Tensor:
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)
         before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)
         previous = torch.cat([before, y[:, :-1]], dim=1)
-        output = y + F.linear(y, present) + F.linear(previous, past)
+        output = y + functional.linear(y, present) + functional.linear(previous, past)
         if any(stop - start > 1 for start, stop in chunks):
-            following = [F.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
-            output = output + F.linear(torch.cat(following, dim=1), future)
+            following = [functional.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
+            output = output + functional.linear(torch.cat(following, dim=1), future)
         return output

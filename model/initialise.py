@@ -28,7 +28,8 @@ def initialise(model: WorldModel, fresh: bool) -> None:
     for linear in (model.t_embedder.mlp[0], model.t_embedder.mlp[2], model.t_block[1], text.fc1, text.fc2):
         assert isinstance(linear, nn.Linear)
         nn.init.normal_(linear.weight, std=0.02)
-    nn.init.constant_(model.attention_y_norm.weight, 0.01)
+    # The released model inherits captions from a text-to-video model; a fresh one has to listen to them from the start.
+    nn.init.constant_(model.attention_y_norm.weight, 1.0 if fresh else 0.01)
     nn.init.zeros_(model.raymap_embedder.proj.weight)
     for block in model.blocks:
         _initialise_block(block, fresh)

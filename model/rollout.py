@@ -49,6 +49,11 @@ class RolloutState:
             {n: torch.zeros(batch, *shape, device=device) for n, shape in state_shapes(config).items()}
         )
 
+    def block(self, layer: int) -> dict[str, Tensor]:
+        """Pick one block's tensors, named without their prefix."""
+        prefix = f"blocks.{layer}."
+        return {n.removeprefix(prefix): tensor for n, tensor in self.tensors.items() if n.startswith(prefix)}
+
     def detach(self) -> RolloutState:
         """Cut the graph, so that the next window's gradient stops here."""
         return RolloutState({name: tensor.detach() for name, tensor in self.tensors.items()})

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model.attention import CrossAttention, SelfAttention, SequenceContext
+from model.attention import CrossAttention, SelfAttention, SequenceContext, State
 from model.camera import (
     plucker_maps,
     ray_transforms,
@@ -26,7 +26,7 @@ from model.feedforward import FeedForward
 from model.gdn import Chunks
 from model.initialise import initialise
 from model.rollout import NUM_FRAMES, RolloutState
-from model.rotary import rotary_tables
+from model.rotary import conjugate, rotary_table
 
 
 class Block(nn.Module):
@@ -35,7 +35,6 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         size = config.hidden_size
-        self.ffn_history = f"blocks.{layer}.ffn_history"
         self.scale_shift_table = nn.Parameter(torch.randn(6, size) / size**0.5)
         self.attn = SelfAttention(config, layer)
         self.plucker_proj = nn.Linear(size, size)
@@ -50,19 +49,20 @@ class Block(nn.Module):
         text_mask: Tensor,
         plucker: Tensor,
         context: SequenceContext,
+        state: State | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Transform tokens x [B, T, S, C]; modulation [B, T, 6, C], text [B, L, C], plucker [B, T, S, C]."""
         table = (self.scale_shift_table + modulation).unsqueeze(3).to(x.dtype)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.unbind(2)
-        attended, state = self.attn(modulate(x, shift_a, scale_a), context)
+        attended, after = self.attn(modulate(x, shift_a, scale_a), context, state)
         x = torch.addcmul(x, gate_a, attended.to(x.dtype))
         x = x + self.plucker_proj(plucker)
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
-        history = None if context.state is None else context.state[self.ffn_history]
+        history = None if state is None else state["ffn_history"]
         fed, last = self.mlp(modulate(x, shift_f, scale_f), context.chunks, history)
         if context.keep_state:
-            state[self.ffn_history] = last
-        return torch.addcmul(x, gate_f, fed.to(x.dtype)), state
+            after["ffn_history"] = last
+        return torch.addcmul(x, gate_f, fed.to(x.dtype)), after
 
 
 class WorldModel(nn.Module):
@@ -223,9 +223,10 @@ class WorldModel(nn.Module):
         if context.keep_state:
             count = 0.0 if state is None else state.tensors[NUM_FRAMES]
             after[NUM_FRAMES] = torch.zeros_like(timesteps[:, 0]) + count + latents.shape[2]
-        for block in self.blocks:
-            x, new = block(x, modulation, caption, caption_mask, plucker, context)
-            after |= new
+        for layer, block in enumerate(self.blocks):
+            before = None if state is None else state.block(layer)
+            x, new = block(x, modulation, caption, caption_mask, plucker, context, before)
+            after |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
         output = self.final_layer(x, time).float().transpose(-1, -2)
         velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)
         if self.config.velocity_skip:
@@ -247,15 +248,17 @@ class WorldModel(nn.Module):
         config = self.config
         poses = ucpe_poses(config, self._scaled(c2w_windows), frame_index)
         rays = ray_transforms(config, poses, ucpe_poses(config, intrinsics.float(), frame_index))
+        camera_rope = rotary_table(config, frame_index, config.head_dim // 2).unsqueeze(3)
         committed = None if state is None else state.tensors[NUM_FRAMES]
         return SequenceContext(
             chunks=chunks,
-            rope=rotary_tables(config, frame_index),
-            camera_rope=rotary_tables(config, frame_index, config.head_dim // 2),
+            rope=rotary_table(config, frame_index).unsqueeze(3),
+            camera_rope=camera_rope,
+            camera_unrope=conjugate(camera_rope),
             to_ray=rays[0],
             to_world=rays[1],
             mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
             camera_conv_history=not streaming,
-            state=None if state is None else state.tensors,
+            is_first=None if committed is None else committed == 0,
             keep_state=streaming,
         )
