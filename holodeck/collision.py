@@ -58,7 +58,9 @@ def is_free(shapes: ShapeArrays, position: Vector, radius_m: float) -> bool:
     return _push_out(shapes, np.asarray(position, np.float64), radius_m) is None
 
 
-def _inside(position: Vector, bounds: tuple[float, float, float, float], ceiling_m: float, radius_m: float) -> Vector:
+def _inside(
+    position: Vector, bounds: tuple[float, float, float, float], ceiling_m: float, radius_m: float
+) -> Vector:
     x = np.clip(position[0], bounds[0] + radius_m, bounds[2] - radius_m)
     z = np.clip(position[2], bounds[1] + radius_m, bounds[3] - radius_m)
     return np.array([x, np.clip(position[1], -ceiling_m, -FLOOR_M), z])
@@ -99,8 +101,15 @@ def _closest_on_round(shapes: ShapeArrays, curved: NDArray[np.bool_], position: 
 
 
 def _leave_by_side(low: Vector, high: Vector, position: Vector, radius_m: float) -> Vector:
-    gaps = np.array([position[0] - low[0], high[0] - position[0], position[2] - low[2], high[2] - position[2]])
+    gaps = np.array(
+        [position[0] - low[0], high[0] - position[0], position[2] - low[2], high[2] - position[2]]
+    )
     side = int(gaps.argmin())
     out = position.copy()
-    out[0 if side < 2 else 2] = (low[0] - radius_m, high[0] + radius_m, low[2] - radius_m, high[2] + radius_m)[side]
+    out[0 if side < 2 else 2] = (
+        low[0] - radius_m,
+        high[0] + radius_m,
+        low[2] - radius_m,
+        high[2] + radius_m,
+    )[side]
     return out

@@ -63,7 +63,9 @@ class Place:
         c2w[:3, 3] = (self.spawn_xz[0], -EYE_HEIGHT_M, self.spawn_xz[1])
         return c2w
 
-    def render(self, c2w: NDArray[np.float64], intrinsics: NDArray[np.float32], width: int, height: int) -> NDArray[np.uint8]:
+    def render(
+        self, c2w: NDArray[np.float64], intrinsics: NDArray[np.float32], width: int, height: int
+    ) -> NDArray[np.uint8]:
         """Draw the place.
 
         Args:
@@ -73,9 +75,13 @@ class Place:
         Returns:
             RGB, [height, width, 3].
         """
-        return render(self.arrays, self.surface, np.asarray(c2w, np.float64), np.asarray(intrinsics), width, height)
+        return render(
+            self.arrays, self.surface, np.asarray(c2w, np.float64), np.asarray(intrinsics), width, height
+        )
 
-    def slide(self, position: NDArray[np.float64], delta: NDArray[np.float64], radius_m: float = 0.35) -> NDArray[np.float64]:
+    def slide(
+        self, position: NDArray[np.float64], delta: NDArray[np.float64], radius_m: float = 0.35
+    ) -> NDArray[np.float64]:
         """Move by `delta`, sliding along walls and staying inside the place; [3], metres."""
         return slide(self.arrays, self.bounds, self.ceiling_m, position, delta, radius_m)
 
@@ -89,7 +95,9 @@ class GroundPainter:
 
     def rectangle(self, x: float, z: float, width: float, depth: float, color: Color) -> None:
         """Fill a rectangle centred on (x, z)."""
-        corners = [(x + sx * width / 2, z + sz * depth / 2) for sx, sz in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        corners = [
+            (x + sx * width / 2, z + sz * depth / 2) for sx, sz in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        ]
         self.polygon(corners, color)
 
     def circle(self, x: float, z: float, radius: float, color: Color) -> None:
@@ -103,7 +111,9 @@ class GroundPainter:
         for i in range(columns):
             for j in range(rows):
                 if (i + j) % 2 == 0:
-                    self.rectangle(x - width / 2 + (i + 0.5) * tile, z - depth / 2 + (j + 0.5) * tile, tile, tile, color)
+                    self.rectangle(
+                        x - width / 2 + (i + 0.5) * tile, z - depth / 2 + (j + 0.5) * tile, tile, tile, color
+                    )
 
     def polygon(self, points: Sequence[tuple[float, float]], color: Color) -> None:
         """Fill a convex polygon given in metres."""
@@ -116,9 +126,14 @@ class GroundPainter:
         for shape in shapes:
             outline, tops = _outline(shape)
             reach = [np.array(p) - np.array([sun[0], sun[2]]) / max(-sun[1], 0.05) * h for p, h in tops]
-            base = [np.array(p) - np.array([sun[0], sun[2]]) / max(-sun[1], 0.05) * max(-shape.high[1], 0.0) for p in outline]
+            base = [
+                np.array(p) - np.array([sun[0], sun[2]]) / max(-sun[1], 0.05) * max(-shape.high[1], 0.0)
+                for p in outline
+            ]
             hull = cv2.convexHull(np.array(base + reach, np.float32))[:, 0]
-            cv2.fillConvexPoly(mask, self._pixels([(float(a), float(b)) for a, b in hull]), 255, cv2.LINE_AA, shift=4)
+            cv2.fillConvexPoly(
+                mask, self._pixels([(float(a), float(b)) for a, b in hull]), 255, cv2.LINE_AA, shift=4
+            )
         share = mask.astype(np.float32)[..., None] / 255.0
         self.picture *= 1.0 - (1.0 - SHADOW) * share
 
@@ -144,7 +159,10 @@ def _outline(shape: Shape) -> tuple[list[tuple[float, float]], list[tuple[tuple[
         corners = [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]
         return corners, [(c, height) for c in corners]
     cx, cz, radius = (x0 + x1) / 2, (z0 + z1) / 2, (x1 - x0) / 2
-    ring = [(cx + radius * np.sin(a), cz + radius * np.cos(a)) for a in np.linspace(0, 2 * np.pi, 24, endpoint=False)]
+    ring = [
+        (cx + radius * np.sin(a), cz + radius * np.cos(a))
+        for a in np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    ]
     if shape.kind == Kind.CONE:
         return ring, [((cx, cz), height)]
     if shape.kind == Kind.SPHERE:

@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from holodeck.shading import Surface, shade
+from holodeck.shading import GROUND, SKY, Surface, shade
 from holodeck.shapes import Kind, ShapeArrays
 
 Array = NDArray[np.float32]
 
 SUPERSAMPLING = 2
 """Rays per pixel along each side."""
+LENS_BLUR_PX = 0.5
+"""Standard deviation of the lens: like any camera's low-pass filter, it keeps thin edges from crawling."""
 NEAR_M = 0.02
 """Hits closer than this are ignored."""
 FAR_M = 1e6
-GROUND, SKY = -1, -2
-"""Ids of hits that are no shape."""
 _EDGES = [(i, i | 1 << a) for i in range(8) for a in range(3) if not i >> a & 1]
 
 
@@ -46,7 +46,8 @@ class Rays:
         v = ((np.arange(height * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - cy) / fy
         rotation = c2w[:3, :3]
         x, y, z = (
-            (rotation[a, 0] * u[None] + (rotation[a, 1] * v + rotation[a, 2])[:, None]).astype(np.float32) for a in range(3)
+            (rotation[a, 0] * u[None] + (rotation[a, 1] * v + rotation[a, 2])[:, None]).astype(np.float32)
+            for a in range(3)
         )
         for part in (x, y, z):
             part[np.abs(part) < 1e-7] = 1e-7
@@ -54,7 +55,12 @@ class Rays:
 
 
 def render(
-    shapes: ShapeArrays, surface: Surface, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
+    shapes: ShapeArrays,
+    surface: Surface,
+    c2w: NDArray[np.float64],
+    intrinsics: Array,
+    width: int,
+    height: int,
 ) -> NDArray[np.uint8]:
     """Draw the scene from one camera.
 
@@ -80,7 +86,8 @@ def render(
         else:
             _cast_round(shapes, n, rays, depth, hit, window)
     color = shade(shapes, surface, rays, depth, hit)
-    small = cv2.resize(color, (width, height), interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(color, (0, 0), LENS_BLUR_PX * SUPERSAMPLING)
+    small = cv2.resize(soft, (width, height), interpolation=cv2.INTER_AREA)
     return (np.clip(small, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
@@ -129,7 +136,7 @@ def _rectangles(
     return bounds, visible[np.argsort(nearest[visible])].tolist()
 
 
-def _cast_box(low, high, n, origin, inverse, depth, hit, window) -> None:  # noqa: ANN001
+def _cast_box(low, high, n, origin, inverse, depth, hit, window) -> None:
     """Slab test of one axis-aligned box inside its rectangle."""
     near = far = None
     for axis in range(3):
@@ -143,7 +150,9 @@ def _cast_box(low, high, n, origin, inverse, depth, hit, window) -> None:  # noq
     np.copyto(hit[window], np.int16(n), where=better)
 
 
-def _cast_round(shapes: ShapeArrays, n: int, rays: Rays, depth: Array, hit: NDArray[np.int16], window) -> None:  # noqa: ANN001
+def _cast_round(
+    shapes: ShapeArrays, n: int, rays: Rays, depth: Array, hit: NDArray[np.int16], window
+) -> None:
     """Quadric test of one cylinder, cone or sphere inside its rectangle."""
     dx, dy, dz = rays.x[window], rays.y[window], rays.z[window]
     low, high = shapes.low[n], shapes.high[n]
@@ -152,7 +161,11 @@ def _cast_round(shapes: ShapeArrays, n: int, rays: Rays, depth: Array, hit: NDAr
     kind = shapes.kind[n]
     if kind == Kind.SPHERE:
         oy = rays.origin[1] - (low[1] + high[1]) / 2
-        a, b, c = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, ox * ox + oy * oy + oz * oz - radius**2
+        a, b, c = (
+            dx * dx + dy * dy + dz * dz,
+            ox * dx + oy * dy + oz * dz,
+            ox * ox + oy * oy + oz * oz - radius**2,
+        )
     elif kind == Kind.CYLINDER:
         a, b, c = dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz - radius**2
     else:
@@ -176,7 +189,7 @@ def _cast_round(shapes: ShapeArrays, n: int, rays: Rays, depth: Array, hit: NDAr
             _keep(t, inside, n, depth, hit, window)
 
 
-def _keep(t: Array, valid: NDArray[np.bool_], n: int, depth: Array, hit: NDArray[np.int16], window) -> None:  # noqa: ANN001
+def _keep(t: Array, valid: NDArray[np.bool_], n: int, depth: Array, hit: NDArray[np.int16], window) -> None:
     better = valid & (t > NEAR_M) & (t < depth[window])
     np.copyto(depth[window], t, where=better)
     np.copyto(hit[window], np.int16(n), where=better)

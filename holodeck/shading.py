@@ -1,4 +1,7 @@
-"""Colour of what the rays hit: sunlight by face, patterns, painted ground, fog."""
+"""Colour of what the rays hit: sunlight by face, patterns, painted ground, fog.
+
+Samples are coloured shape by shape, so that paint and light are plain numbers and only positions are arrays.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,14 @@ if TYPE_CHECKING:
     from holodeck.renderer import Rays
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
+GROUND, SKY = -1, -2
+"""Ids of hits that are no shape."""
 TONES = 4
 """Steps of light on round shapes: flat steps keep the picture bold."""
+_TILT = np.array([0.6, -0.5, -0.35])
+"""Faces turned from the sun still differ a little from each other, so that every edge stays visible."""
 
 
 @dataclass(frozen=True)
@@ -33,130 +41,155 @@ class Surface:
     ground_size_m: float
 
 
+@dataclass
+class Hits:
+    """The samples that hit one shape, P of them: world position and depth."""
+
+    x: Array
+    y: Array
+    z: Array
+    depth: Array
+
+
 def shade(shapes: ShapeArrays, surface: Surface, rays: Rays, depth: Array, hit: NDArray[np.int16]) -> Array:
     """Colour every sample: RGB in [0, 1], [H, W, 3]."""
+    dx, dy, dz = rays.x.ravel(), rays.y.ravel(), rays.z.ravel()
     flat_hit, flat_depth = hit.ravel(), depth.ravel()
-    direction = np.stack([rays.x.ravel(), rays.y.ravel(), rays.z.ravel()], 1)
-    length = np.sqrt(np.einsum("pc,pc->p", direction, direction))
-    out = np.empty_like(direction)
-    sky = np.flatnonzero(flat_hit == -2)
-    out[sky] = surface.sky.shade(direction[sky] / length[sky, None])
-    ground = np.flatnonzero(flat_hit == -1)
-    if ground.size:
-        point = rays.origin + flat_depth[ground, None] * direction[ground]
-        out[ground] = _ground_color(surface, point, flat_depth[ground])
-    solid = np.flatnonzero(flat_hit >= 0)
-    if solid.size:
-        point = rays.origin + flat_depth[solid, None] * direction[solid]
-        out[solid] = _shape_color(shapes, surface.sky, flat_hit[solid], point, flat_depth[solid])
-    seen = np.flatnonzero(flat_hit >= -1)
-    clear = np.exp(-((flat_depth[seen] * length[seen] / surface.sky.fog_m) ** 1.5))[:, None]
-    horizon = np.array(surface.sky.horizon, np.float32)
-    out[seen] = horizon + clear * (out[seen] - horizon)
+    out = np.empty((flat_hit.size, 3), np.float32)
+    order = np.argsort(flat_hit, kind="stable")
+    ids, starts = np.unique(flat_hit[order], return_index=True)
+    for n, chosen in zip(ids.tolist(), np.split(order, starts[1:]), strict=True):
+        x, y, z, t = dx[chosen], dy[chosen], dz[chosen], flat_depth[chosen]
+        length = np.sqrt(x * x + y * y + z * z)
+        if n == SKY:
+            out[chosen] = surface.sky.shade(np.stack([x, y, z], 1) / length[:, None])
+            continue
+        origin = rays.origin
+        hits = Hits(origin[0] + t * x, origin[1] + t * y, origin[2] + t * z, t)
+        color = _ground_color(surface, hits) if n == GROUND else _shape_color(shapes, surface.sky, n, hits)
+        clear = np.exp(-((t * length / surface.sky.fog_m) ** 1.5))[:, None]
+        horizon = np.array(surface.sky.horizon, np.float32)
+        color -= horizon
+        color *= clear
+        color += horizon
+        out[chosen] = color
     return out.reshape(*hit.shape, 3)
 
 
-def _ground_color(surface: Surface, point: Array, depth: Array) -> Array:
+def _ground_color(surface: Surface, hits: Hits) -> Array:
     """Sample the painted ground at a level that fits the pixel's footprint."""
-    color = np.empty((len(point), 3), np.float32)
-    level = np.digitize(depth, (9.0, 24.0))
+    color = np.empty((len(hits.x), 3), np.float32)
+    level = np.digitize(hits.depth, (9.0, 24.0))
     for n, picture in enumerate(surface.ground):
         chosen = np.flatnonzero(level == n)
         if not chosen.size:
             continue
         scale = picture.shape[0] / surface.ground_size_m
-        u = (point[chosen, 0] - surface.ground_low[0]) * scale - 0.5
-        v = (point[chosen, 2] - surface.ground_low[1]) * scale - 0.5
         # cv2.remap takes at most 32767 columns, so the list of points is folded into rows.
         rows = -(-len(chosen) // 256)
         maps = np.zeros((2, rows * 256), np.float32)
-        maps[0, : len(chosen)], maps[1, : len(chosen)] = u, v
-        limit = float(picture.shape[0] - 1)
-        maps = np.clip(maps, 0.0, limit).reshape(2, rows, 256)
+        maps[0, : len(chosen)] = (hits.x[chosen] - surface.ground_low[0]) * scale - 0.5
+        maps[1, : len(chosen)] = (hits.z[chosen] - surface.ground_low[1]) * scale - 0.5
+        maps = np.clip(maps, 0.0, float(picture.shape[0] - 1)).reshape(2, rows, 256)
         sampled = cv2.remap(picture, maps[0], maps[1], cv2.INTER_LINEAR)
         color[chosen] = sampled.reshape(-1, 3)[: len(chosen)]
     return color
 
 
-def _shape_color(shapes: ShapeArrays, sky: Sky, ids: NDArray[np.int16], point: Array, depth: Array) -> Array:
-    normal, across = _normals(shapes, ids, point)
-    sun = sky.sun_direction().astype(np.float32)
-    light = normal @ sun
-    is_round = shapes.kind[ids] != Kind.BOX
-    light = np.where(is_round, np.ceil(light * TONES) / TONES, light)
-    # Faces turned from the sun still differ a little from each other, so that every edge stays visible.
-    away = 0.12 * (normal @ np.array([0.6, -0.5, -0.35], np.float32))
-    brightness = sky.ambient + away + (1.0 - sky.ambient) * np.clip(light, 0.0, 1.0)
-    up = normal[:, 1] < np.where(is_round, -0.999, -0.5)
-    share, third = _pattern_share(shapes, ids, across, -point[:, 1], depth)
-    palette = shapes.colors[ids]
-    color = palette[:, 0] + share[:, None] * (palette[:, 1] - palette[:, 0])
-    color = np.where(third[:, None], palette[:, 2], color)
-    color = np.where(up[:, None], palette[:, 3], color)
-    glow = np.maximum(shapes.params[ids, 3], third.astype(np.float32))
-    return color * (brightness + glow * (1.0 - brightness))[:, None]
+def _shape_color(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> Array:
+    """Paint times light for the samples of shape n, [P, 3]."""
+    is_box = shapes.kind[n] == Kind.BOX
+    brightness, across, up = (_box_light if is_box else _round_light)(shapes, sky, n, hits)
+    share, third = _pattern_share(shapes, n, across, hits)
+    palette = shapes.colors[n]
+    color = palette[0] + share[:, None] * (palette[1] - palette[0])
+    glow = shapes.params[n, 3]
+    brightness += glow * (1.0 - brightness)
+    if third is not None:
+        color[third] = palette[2]
+        brightness[third] = 1.0
+    color[up] = palette[3]
+    color *= brightness[:, None]
+    return color
 
 
-def _normals(shapes: ShapeArrays, ids: NDArray[np.int16], point: Array) -> tuple[Array, Array]:
-    """Outward unit normals [P, 3], and the horizontal surface coordinate of the patterns [P], metres."""
-    low, high = shapes.low[ids], shapes.high[ids]
-    centre, half = (low + high) / 2, (high - low) / 2
-    offset = point - centre
-    relative = offset / half
-    axis = np.abs(relative).argmax(1)
-    rows = np.arange(len(ids))
-    normal = np.zeros_like(offset)
-    normal[rows, axis] = np.sign(relative[rows, axis])
-    across = np.where(axis == 0, point[:, 2], point[:, 0])
-    kind = shapes.kind[ids]
-    curved = np.flatnonzero(kind != Kind.BOX)
-    if curved.size:
-        normal[curved] = _round_normals(kind[curved], offset[curved], half[curved])
-        angle = np.arctan2(offset[curved, 0], offset[curved, 2])
-        across[curved] = angle * half[curved, 0]
-    return normal, across
+def _light(sky: Sky, cosine: Array | float, tilt: Array | float) -> Array | float:
+    """Brightness from the cosine to the sun and the edge-keeping tilt."""
+    return sky.ambient + 0.12 * tilt + (1.0 - sky.ambient) * np.clip(cosine, 0.0, 1.0)
 
 
-def _round_normals(kind: NDArray[np.int8], offset: Array, half: Array) -> Array:
-    normal = offset.copy()
-    upright = kind != Kind.SPHERE
-    normal[upright, 1] = 0.0
-    lean = kind == Kind.CONE
-    normal[lean, 1] = -np.hypot(offset[lean, 0], offset[lean, 2]) * half[lean, 0] / (2 * half[lean, 1])
-    cap = (kind == Kind.CYLINDER) & (np.abs(np.abs(offset[:, 1]) - half[:, 1]) < 1e-3)
-    normal[cap] = 0.0
-    normal[cap, 1] = np.sign(offset[cap, 1])
-    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+def _box_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Array, Array, Mask]:
+    """Brightness [P], horizontal surface coordinate of the patterns [P] in metres, and which samples face up."""
+    centre, half = (shapes.low[n] + shapes.high[n]) / 2, (shapes.high[n] - shapes.low[n]) / 2
+    rx, ry, rz = (
+        (hits.x - centre[0]) / half[0],
+        (hits.y - centre[1]) / half[1],
+        (hits.z - centre[2]) / half[2],
+    )
+    ax, ay, az = np.abs(rx), np.abs(ry), np.abs(rz)
+    on_x = (ax >= ay) & (ax >= az)
+    on_y = (ay > ax) & (ay >= az)
+    sun = sky.sun_direction()
+    brightness = np.empty_like(rx)
+    for axis, mask, relative in ((0, on_x, rx), (1, on_y, ry), (2, ~(on_x | on_y), rz)):
+        plus, minus = (_light(sky, sign * sun[axis], sign * _TILT[axis]) for sign in (1.0, -1.0))
+        brightness[mask] = np.where(relative[mask] > 0, plus, minus)
+    across = np.where(on_x, hits.z, hits.x)
+    return brightness, across, on_y & (ry < 0)
 
 
-def _pattern_share(
-    shapes: ShapeArrays, ids: NDArray[np.int16], across: Array, height: Array, depth: Array
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Share of the second colour in [0, 1] and whether the third shines, both [P].
+def _round_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Array, Array, Mask]:
+    """The same for a cylinder, cone or sphere; light comes in flat tones."""
+    centre, half = (shapes.low[n] + shapes.high[n]) / 2, (shapes.high[n] - shapes.low[n]) / 2
+    nx, ny, nz = hits.x - centre[0], hits.y - centre[1], hits.z - centre[2]
+    across = np.arctan2(nx, nz) * half[0]
+    kind = shapes.kind[n]
+    up = np.zeros(nx.shape, bool)
+    if kind == Kind.CYLINDER:
+        up = ny < 1e-3 - half[1]
+        capped = np.abs(ny) > half[1] - 1e-3
+        nx, nz = np.where(capped, 0.0, nx), np.where(capped, 0.0, nz)
+        ny = np.where(capped, np.sign(ny), 0.0)
+    elif kind == Kind.CONE:
+        ny = -np.hypot(nx, nz) * half[0] / (2 * half[1])
+    scale = 1.0 / np.maximum(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+    nx, ny, nz = nx * scale, ny * scale, nz * scale
+    sun = sky.sun_direction()
+    cosine = np.ceil((nx * sun[0] + ny * sun[1] + nz * sun[2]) * TONES) / TONES
+    tilt = np.round((nx * _TILT[0] + ny * _TILT[1] + nz * _TILT[2]) * TONES) / TONES
+    return np.asarray(_light(sky, cosine, tilt), np.float32), across, up
 
-    A pattern finer than about three pixels fades to its mean, so that far walls stay calm.
+
+def _pattern_share(shapes: ShapeArrays, n: int, across: Array, hits: Hits) -> tuple[Array, Mask | None]:
+    """Share of the second colour in [0, 1], [P], and where the third shines.
+
+    A pattern finer than a few pixels fades to its mean, so that far walls stay calm.
     """
-    pattern = shapes.pattern[ids]
-    period, period_v, duty = shapes.params[ids, 0], shapes.params[ids, 1], shapes.params[ids, 2]
+    pattern = shapes.pattern[n]
+    if pattern == Pattern.PLAIN:
+        return np.zeros_like(across), None
+    period, period_v, duty = (float(v) for v in shapes.params[n, :3])
+    height = -hits.y
+    if pattern == Pattern.TRIM:
+        return (height < period_v * duty).astype(np.float32), None
     u, v = across / period, height / period_v
     fu, fv = u - np.floor(u), v - np.floor(v)
-    band = fv < duty
-    stripe = fu < duty
-    checker = (np.floor(u) + np.floor(v)) % 2 < 0.5
-    margin = (1.0 - duty) / 2
-    window = (np.abs(fu - 0.5) < 0.5 - margin) & (np.abs(fv - 0.5) < 0.5 - margin)
-    trim = height < period_v * duty
-    share = np.select(
-        [pattern == p for p in (Pattern.BANDS, Pattern.STRIPES, Pattern.CHECKER, Pattern.TRIM)],
-        [band, stripe, checker, trim],
-        window & (pattern >= Pattern.WINDOWS),
-    ).astype(np.float32)
-    share[pattern == Pattern.PLAIN] = 0.0
-    mean = np.where(pattern >= Pattern.WINDOWS, duty * duty, np.where(pattern == Pattern.CHECKER, 0.5, duty))
-    finest = np.minimum(np.where(pattern == Pattern.BANDS, 1e3, period), np.where(pattern == Pattern.STRIPES, 1e3, period_v))
-    fades = (pattern != Pattern.PLAIN) & (pattern != Pattern.TRIM)
-    calm = np.where(fades, np.clip(depth / (finest * 16.0) - 1.0, 0.0, 1.0), 0.0)
-    share += calm * (mean - share)
-    cell = np.sin(np.floor(u) * 12.9898 + np.floor(v) * 78.233 + ids * 3.7) * 43758.547
-    lit = (pattern == Pattern.LIT_WINDOWS) & window & (cell - np.floor(cell) < 0.45) & (calm < 0.7)
-    return share, lit
+    window: Mask | None = None
+    if pattern == Pattern.BANDS:
+        share, mean, finest = fv < duty, duty, period_v
+    elif pattern == Pattern.STRIPES:
+        share, mean, finest = fu < duty, duty, period
+    elif pattern == Pattern.CHECKER:
+        share, mean, finest = (np.floor(u) + np.floor(v)) % 2 < 0.5, 0.5, min(period, period_v)
+    else:
+        window = (np.abs(fu - 0.5) < duty / 2) & (np.abs(fv - 0.5) < duty / 2)
+        share, mean, finest = window, duty * duty, min(period, period_v)
+    calm = np.clip(hits.depth / (finest * 16.0) - 1.0, 0.0, 1.0)
+    blended = share.astype(np.float32)
+    blended += calm * (mean - blended)
+    if pattern != Pattern.LIT_WINDOWS or window is None:
+        return blended, None
+    column, row = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
+    # Three large primes scatter neighbouring cells; whole numbers give every window the same light in every frame.
+    scattered = (column * 73856093 ^ row * 19349663 ^ n * 83492791) * 2654435761 >> 16 & 255
+    return blended, window & (scattered < 115) & (calm < 0.7)

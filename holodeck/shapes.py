@@ -80,24 +80,46 @@ def hex_color(code: str) -> Color:
     return ((value >> 16) / 255.0, (value >> 8 & 255) / 255.0, (value & 255) / 255.0)
 
 
-def box(x: float, z: float, width: float, depth: float, height: float, paint: Paint, base: float = 0.0, solid: bool = True) -> Shape:
+def box(
+    x: float,
+    z: float,
+    width: float,
+    depth: float,
+    height: float,
+    paint: Paint,
+    base: float = 0.0,
+    solid: bool = True,
+) -> Shape:
     """Make an upright box centred on (x, z), standing `base` metres above the ground."""
     low = (x - width / 2, -(base + height), z - depth / 2)
     return Shape(Kind.BOX, low, (x + width / 2, -base, z + depth / 2), paint, solid)
 
 
-def round_shape(kind: Kind, x: float, z: float, radius: float, height: float, paint: Paint, base: float = 0.0, solid: bool = True) -> Shape:
+def round_shape(
+    kind: Kind,
+    x: float,
+    z: float,
+    radius: float,
+    height: float,
+    paint: Paint,
+    base: float = 0.0,
+    solid: bool = True,
+) -> Shape:
     """Make a cylinder, cone or sphere inscribed in a box of side 2 * radius and the given height."""
     low = (x - radius, -(base + height), z - radius)
     return Shape(kind, low, (x + radius, -base, z + radius), paint, solid)
 
 
-def cylinder(x: float, z: float, radius: float, height: float, paint: Paint, base: float = 0.0, solid: bool = True) -> Shape:
+def cylinder(
+    x: float, z: float, radius: float, height: float, paint: Paint, base: float = 0.0, solid: bool = True
+) -> Shape:
     """Make an upright cylinder."""
     return round_shape(Kind.CYLINDER, x, z, radius, height, paint, base, solid)
 
 
-def cone(x: float, z: float, radius: float, height: float, paint: Paint, base: float = 0.0, solid: bool = True) -> Shape:
+def cone(
+    x: float, z: float, radius: float, height: float, paint: Paint, base: float = 0.0, solid: bool = True
+) -> Shape:
     """Make an upright cone, point up."""
     return round_shape(Kind.CONE, x, z, radius, height, paint, base, solid)
 

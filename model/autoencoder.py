@@ -52,7 +52,9 @@ class AutoencoderConfig:
         """
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown:
-            raise ValueError(f"unknown autoencoder settings {sorted(unknown)}; this file was made by another version")
+            raise ValueError(
+                f"unknown autoencoder settings {sorted(unknown)}; this file was made by another version"
+            )
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -90,9 +92,13 @@ class Encoder(nn.Module):
         super().__init__()
         stem_channels = 3 * config.temporal_stride * STEM**2
         self.conv_in = nn.Conv2d(stem_channels, config.width, 3, padding=1)
-        self.blocks = nn.Sequential(*[ResidualBlock(config.width) for _ in range(config.num_encoder_blocks[0])])
+        self.blocks = nn.Sequential(
+            *[ResidualBlock(config.width) for _ in range(config.num_encoder_blocks[0])]
+        )
         self.down = nn.Conv2d(config.width * 4, config.deep_width, 1)
-        self.deep_blocks = nn.Sequential(*[ResidualBlock(config.deep_width) for _ in range(config.num_encoder_blocks[1])])
+        self.deep_blocks = nn.Sequential(
+            *[ResidualBlock(config.deep_width) for _ in range(config.num_encoder_blocks[1])]
+        )
         self.conv_out = nn.Conv2d(config.deep_width, config.latent_channels // 4, 3, padding=1)
 
     def forward(self, groups: Tensor) -> Tensor:
@@ -109,9 +115,13 @@ class Decoder(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(config.latent_channels // 4, config.deep_width, 3, padding=1)
         self.mix_past = nn.Conv2d(2 * config.deep_width, config.deep_width, 1)
-        self.deep_blocks = nn.Sequential(*[ResidualBlock(config.deep_width) for _ in range(config.num_decoder_blocks[1])])
+        self.deep_blocks = nn.Sequential(
+            *[ResidualBlock(config.deep_width) for _ in range(config.num_decoder_blocks[1])]
+        )
         self.up = nn.Conv2d(config.deep_width, 4 * config.width, 1)
-        self.blocks = nn.Sequential(*[ResidualBlock(config.width) for _ in range(config.num_decoder_blocks[0])])
+        self.blocks = nn.Sequential(
+            *[ResidualBlock(config.width) for _ in range(config.num_decoder_blocks[0])]
+        )
         self.norm = ChannelNorm(config.width)
         self.conv_out = nn.Conv2d(config.width, 3 * config.temporal_stride * STEM**2, 3, padding=1)
 
@@ -209,7 +219,9 @@ class StreamingDecoder(nn.Module):
         width = self.autoencoder.config.deep_width
         return [("past_features", (1, width, 2 * latent_height, 2 * latent_width)), ("started", (1,))]
 
-    def forward(self, latent: Tensor, past_features: Tensor, started: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, latent: Tensor, past_features: Tensor, started: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode one latent frame.
 
         Args:

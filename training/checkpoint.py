@@ -37,7 +37,9 @@ def load_state(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format_version") != str(FORMAT_VERSION):
-                raise ValueError(f"{path} is no training state of version {FORMAT_VERSION}; delete it to start the stage again")
+                raise ValueError(
+                    f"{path} is no training state of version {FORMAT_VERSION}; delete it to start the stage again"
+                )
             return _fill(json.loads(metadata["tree"]), {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to start the stage again") from error

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from training.checkpoint import load_state, random_state, save_state, set_random_state
 from training.optimizer import MasterOptimizer
@@ -52,7 +59,9 @@ def learning_rate_scale(progress: float, config: LoopConfig) -> float:
     return max(config.final_lr, min(1.0, left))
 
 
-def run_stage(stage: Stage, config: LoopConfig, run_dir: Path, seed: int, on_save: Callable[[], None] | None = None) -> bool:
+def run_stage(
+    stage: Stage, config: LoopConfig, run_dir: Path, seed: int, on_save: Callable[[], None] | None = None
+) -> bool:
     """Train a stage to its end, resuming where an earlier call stopped.
 
     Writes `<stage>.state.safetensors` (everything needed to go on) and `<stage>.log.jsonl` into `run_dir`.

@@ -30,11 +30,19 @@ class MasterOptimizer:
     Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets torch's Muon take them.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, is_matrix: Callable[[str, Tensor], bool] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        is_matrix: Callable[[str, Tensor], bool] | None = None,
+    ) -> None:
         self.config = config
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.masters = [p.detach().float().reshape(len(p), -1).clone() if p.ndim > 2 else p.detach().float().clone() for p in self.parameters]
+        self.masters = [
+            p.detach().float().reshape(len(p), -1).clone() if p.ndim > 2 else p.detach().float().clone()
+            for p in self.parameters
+        ]
         self.averages = [m.clone() for m in self.masters]
         judge = is_matrix or (lambda name, p: True)
         matrices, others = [], []
@@ -43,9 +51,13 @@ class MasterOptimizer:
             (matrices if is_big and judge(name, parameter) else others).append(master)
         self.optimizers: list[torch.optim.Optimizer] = []
         if matrices:
-            self.optimizers.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+            self.optimizers.append(
+                torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
+            )
         if others:
-            self.optimizers.append(torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True))
+            self.optimizers.append(
+                torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+            )
         self.base_lrs = [group["lr"] for o in self.optimizers for group in o.param_groups]
         self.num_updates = 0
 
@@ -57,7 +69,9 @@ class MasterOptimizer:
         """
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             gradient = parameter.grad
-            master.grad = torch.zeros_like(master) if gradient is None else gradient.float().reshape(master.shape)
+            master.grad = (
+                torch.zeros_like(master) if gradient is None else gradient.float().reshape(master.shape)
+            )
             parameter.grad = None
         norm = float(nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None]))
         if not math.isfinite(norm):
@@ -81,7 +95,18 @@ class MasterOptimizer:
     @torch.no_grad()
     def averaged_state(self) -> dict[str, Tensor]:
         """The averaged weights under the model's parameter names, fp32."""
-        return {n: a.reshape(p.shape).clone() for n, a, p in zip(self.names, self.averages, self.parameters, strict=True)}
+        return {
+            n: a.reshape(p.shape).clone()
+            for n, a, p in zip(self.names, self.averages, self.parameters, strict=True)
+        }
+
+    @torch.no_grad()
+    def start_from(self, earlier: MasterOptimizer) -> None:
+        """Take over another run's averaged weights, with a clean optimiser state."""
+        for own, average, source in zip(self.masters, self.averages, earlier.averages, strict=True):
+            own.copy_(source)
+            average.copy_(source)
+        self._publish(self.masters)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""

@@ -22,10 +22,15 @@ def _shapes() -> list[Shape]:
     for side in (-1, 1):
         for n in range(5):
             shapes += _column(side * 5.2, -8 + 4 * n)
-        shapes += [box(side * 5.2, 0, 1.5, 18.4, 0.8, Paint(_WHITE, _NAVY, Pattern.STRIPES, period=2.0), base=4.9)]
+        shapes += [
+            box(side * 5.2, 0, 1.5, 18.4, 0.8, Paint(_WHITE, _NAVY, Pattern.STRIPES, period=2.0), base=4.9)
+        ]
     shapes += [box(0, 0.5, 4.4, 11, 0.35, Paint(_WHITE, top=_TEAL))]
     shapes += [cylinder(0, 8.6, 1.1, 1.4, Paint(_TERRACOTTA)), sphere(0, 8.6, 1.3, Paint(_GOLD), base=1.4)]
-    shapes += [cylinder(0, -8.6, 0.9, 1.0, Paint(_NAVY)), cone(0, -8.6, 0.9, 2.6, Paint(_GOLD, _ORANGE, Pattern.BANDS, period_v=1.3), base=1.0)]
+    shapes += [
+        cylinder(0, -8.6, 0.9, 1.0, Paint(_NAVY)),
+        cone(0, -8.6, 0.9, 2.6, Paint(_GOLD, _ORANGE, Pattern.BANDS, period_v=1.3), base=1.0),
+    ]
     temple = Paint(_TERRACOTTA, _NAVY, Pattern.WINDOWS, period=2.8, period_v=5.4, duty=0.55)
     shapes += [box(0, 14, 14, 3, 5, temple), box(0, 14, 15, 4, 0.9, Paint(_WHITE), base=5)]
     shapes += [cone(0, 14, 3.4, 3.2, Paint(_ORANGE, _WHITE, Pattern.STRIPES, period=2.6), base=5.9)]

@@ -4,7 +4,12 @@ from holodeck.place import GroundPainter, Place
 from holodeck.shapes import Color, Paint, Pattern, Shape, box, cone, cylinder, hex_color, sphere
 from holodeck.sky import Sky
 
-_RED, _BLUE, _GREEN, _YELLOW = hex_color("cf3f3a"), hex_color("2d62b0"), hex_color("2f9461"), hex_color("f0b323")
+_RED, _BLUE, _GREEN, _YELLOW = (
+    hex_color("cf3f3a"),
+    hex_color("2d62b0"),
+    hex_color("2f9461"),
+    hex_color("f0b323"),
+)
 _WHITE, _BLACK = hex_color("f6f1e7"), hex_color("26222e")
 _HEIGHT = 3.4
 _DOOR, _THICK = 2.2, 0.4
@@ -41,12 +46,31 @@ def _shapes() -> list[Shape]:
         shapes += _lining(x, z, color)
     shapes += _partition(-3.75, 0, True, _RED, _YELLOW) + _partition(3.75, 0, True, _BLUE, _GREEN)
     shapes += _partition(0, -3.75, False, _RED, _BLUE) + _partition(0, 3.75, False, _YELLOW, _GREEN)
-    shapes += [box(0, 0, 16, 16, 0.3, Paint(_WHITE, hex_color("d9d2c4"), Pattern.CHECKER, period=2.0, period_v=2.0), base=_HEIGHT)]
+    shapes += [
+        box(
+            0,
+            0,
+            16,
+            16,
+            0.3,
+            Paint(_WHITE, hex_color("d9d2c4"), Pattern.CHECKER, period=2.0, period_v=2.0),
+            base=_HEIGHT,
+        )
+    ]
     plinth = Paint(_WHITE)
     shapes += [box(-5.0, -5.0, 1.0, 1.0, 0.9, plinth), sphere(-5.0, -5.0, 0.55, Paint(_YELLOW), base=0.9)]
-    shapes += [box(5.0, -5.0, 1.0, 1.0, 0.9, plinth), cone(5.0, -5.0, 0.5, 1.3, Paint(_RED, _WHITE, Pattern.BANDS, period_v=0.6), base=0.9)]
-    shapes += [cylinder(5.0, 5.0, 0.6, 2.2, Paint(_BLUE, _WHITE, Pattern.STRIPES, period=0.9)), sphere(5.0, 5.0, 0.45, Paint(_RED), base=2.2)]
-    shapes += [box(-5.0, 5.0, 1.4, 1.4, 0.5, Paint(_BLACK)), box(-5.0, 5.0, 0.8, 0.8, 1.6, Paint(_GREEN), base=0.5)]
+    shapes += [
+        box(5.0, -5.0, 1.0, 1.0, 0.9, plinth),
+        cone(5.0, -5.0, 0.5, 1.3, Paint(_RED, _WHITE, Pattern.BANDS, period_v=0.6), base=0.9),
+    ]
+    shapes += [
+        cylinder(5.0, 5.0, 0.6, 2.2, Paint(_BLUE, _WHITE, Pattern.STRIPES, period=0.9)),
+        sphere(5.0, 5.0, 0.45, Paint(_RED), base=2.2),
+    ]
+    shapes += [
+        box(-5.0, 5.0, 1.4, 1.4, 0.5, Paint(_BLACK)),
+        box(-5.0, 5.0, 0.8, 0.8, 1.6, Paint(_GREEN), base=0.5),
+    ]
     for x, z, w, d, a, b in (
         (-7.45, -3.2, 0.1, 2.4, _BLUE, _YELLOW),
         (7.45, -3.2, 0.1, 2.4, _YELLOW, _RED),
@@ -57,7 +81,18 @@ def _shapes() -> list[Shape]:
         (3.2, 7.45, 2.4, 0.1, _YELLOW, _BLUE),
         (-3.2, 7.45, 2.4, 0.1, _BLUE, _WHITE),
     ):
-        shapes.append(box(x, z, w, d, 1.5, Paint(a, b, Pattern.CHECKER, period=0.8, period_v=0.75, glow=0.3), base=1.0, solid=False))
+        shapes.append(
+            box(
+                x,
+                z,
+                w,
+                d,
+                1.5,
+                Paint(a, b, Pattern.CHECKER, period=0.8, period_v=0.75, glow=0.3),
+                base=1.0,
+                solid=False,
+            )
+        )
     return shapes
 
 

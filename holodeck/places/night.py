@@ -5,11 +5,20 @@ from holodeck.shapes import Color, Paint, Pattern, Shape, box, cylinder, hex_col
 from holodeck.sky import Sky
 
 _INDIGO, _BLACK, _SLATE = hex_color("2a2560"), hex_color("14122b"), hex_color("3b3f6b")
-_MAGENTA, _CYAN, _AMBER, _LIME = hex_color("ff2f92"), hex_color("22d3ee"), hex_color("ffb627"), hex_color("9be15d")
+_MAGENTA, _CYAN, _AMBER, _LIME = (
+    hex_color("ff2f92"),
+    hex_color("22d3ee"),
+    hex_color("ffb627"),
+    hex_color("9be15d"),
+)
 
 
-def _tower(x: float, z: float, width: float, depth: float, height: float, wall: Color, light: Color) -> list[Shape]:
-    paint = Paint(wall, _BLACK, Pattern.LIT_WINDOWS, period=1.9, period_v=2.1, duty=0.58, top=_BLACK, third=light)
+def _tower(
+    x: float, z: float, width: float, depth: float, height: float, wall: Color, light: Color
+) -> list[Shape]:
+    paint = Paint(
+        wall, _BLACK, Pattern.LIT_WINDOWS, period=1.9, period_v=2.1, duty=0.58, top=_BLACK, third=light
+    )
     return [box(x, z, width, depth, height, paint)]
 
 
@@ -27,10 +36,19 @@ def _shapes() -> list[Shape]:
     shapes += [_neon(9.45, 1, 0.12, 5.0, 1.1, 3.2, _LIME), _neon(1.5, -10.45, 5.0, 0.12, 1.1, 3.2, _AMBER)]
     shapes += [_neon(-9.45, -1, 0.12, 5.0, 1.1, 3.2, _MAGENTA), _neon(7.45, -9, 0.12, 1.2, 6.0, 2.5, _AMBER)]
     kiosk = Paint(_BLACK, _CYAN, Pattern.STRIPES, period=0.8, duty=0.5, top=_CYAN, glow=0.85)
-    shapes += [box(3.6, 3.6, 1.8, 1.8, 2.4, kiosk), box(3.6, 3.6, 2.3, 2.3, 0.3, Paint(_MAGENTA, glow=1.0), base=2.4)]
-    shapes += [cylinder(-3.8, -3.2, 1.3, 0.6, Paint(_SLATE, top=_MAGENTA)), sphere(-3.8, -3.2, 0.9, Paint(_LIME, glow=0.7), base=0.7)]
+    shapes += [
+        box(3.6, 3.6, 1.8, 1.8, 2.4, kiosk),
+        box(3.6, 3.6, 2.3, 2.3, 0.3, Paint(_MAGENTA, glow=1.0), base=2.4),
+    ]
+    shapes += [
+        cylinder(-3.8, -3.2, 1.3, 0.6, Paint(_SLATE, top=_MAGENTA)),
+        sphere(-3.8, -3.2, 0.9, Paint(_LIME, glow=0.7), base=0.7),
+    ]
     for x, z in ((-4.5, 4.0), (4.5, -4.0), (-4.5, -7.6), (4.5, 7.6)):
-        shapes += [cylinder(x, z, 0.12, 3.4, Paint(_SLATE)), sphere(x, z, 0.42, Paint(_AMBER, glow=1.0), base=3.3, solid=False)]
+        shapes += [
+            cylinder(x, z, 0.12, 3.4, Paint(_SLATE)),
+            sphere(x, z, 0.42, Paint(_AMBER, glow=1.0), base=3.3, solid=False),
+        ]
     return shapes
 
 

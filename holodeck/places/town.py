@@ -4,15 +4,25 @@ from holodeck.place import GroundPainter, Place
 from holodeck.shapes import Paint, Pattern, Shape, box, cone, cylinder, hex_color, sphere
 from holodeck.sky import Sky
 
-_RED, _BLUE, _YELLOW, _GREEN = hex_color("d8452e"), hex_color("2f6fb5"), hex_color("f2b42c"), hex_color("3f9b6c")
+_RED, _BLUE, _YELLOW, _GREEN = (
+    hex_color("d8452e"),
+    hex_color("2f6fb5"),
+    hex_color("f2b42c"),
+    hex_color("3f9b6c"),
+)
 _PINK, _CREAM, _DARK = hex_color("e07a8f"), hex_color("fbeed3"), hex_color("3a2a45")
 _ORANGE, _STONE = hex_color("f07c2a"), hex_color("cfc4b8")
 
 
-def _house(x: float, z: float, width: float, depth: float, height: float, color: tuple[float, float, float]) -> list[Shape]:
+def _house(
+    x: float, z: float, width: float, depth: float, height: float, color: tuple[float, float, float]
+) -> list[Shape]:
     wall = Paint(color, _DARK, Pattern.WINDOWS, period=2.0, period_v=2.4, duty=0.5, top=_ORANGE)
     roof = Paint(_DARK, top=_DARK)
-    return [box(x, z, width, depth, height, wall), box(x, z, width + 0.5, depth + 0.5, 0.4, roof, base=height)]
+    return [
+        box(x, z, width, depth, height, wall),
+        box(x, z, width + 0.5, depth + 0.5, 0.4, roof, base=height),
+    ]
 
 
 def _shapes() -> list[Shape]:
@@ -29,10 +39,15 @@ def _shapes() -> list[Shape]:
     stripes = Paint(_CREAM, _RED, Pattern.BANDS, period_v=2.0, duty=0.5)
     shapes += [box(-4.5, -11.5, 3, 3, 11, stripes), cone(-4.5, -11.5, 2.4, 4, Paint(_DARK), base=11)]
     shapes += [cylinder(0, 1.5, 1.7, 0.7, Paint(_STONE, top=hex_color("4fc3d9")))]
-    shapes += [cylinder(0, 1.5, 0.35, 2.2, Paint(_STONE)), sphere(0, 1.5, 0.55, Paint(hex_color("4fc3d9")), base=2.2)]
+    shapes += [
+        cylinder(0, 1.5, 0.35, 2.2, Paint(_STONE)),
+        sphere(0, 1.5, 0.55, Paint(hex_color("4fc3d9")), base=2.2),
+    ]
     for x, z, color in ((-4.5, 4.5, _RED), (4.5, 4.5, _BLUE), (-4.5, -3.5, _GREEN), (4.5, -3.5, _YELLOW)):
         shapes += [cylinder(x, z, 0.16, 2.3, Paint(_DARK))]
-        shapes += [cone(x, z, 1.3, 0.9, Paint(color, _CREAM, Pattern.STRIPES, period=1.0), base=2.1, solid=False)]
+        shapes += [
+            cone(x, z, 1.3, 0.9, Paint(color, _CREAM, Pattern.STRIPES, period=1.0), base=2.1, solid=False)
+        ]
     return shapes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from holodeck import Place
 from holodeck.collision import is_free
 
 Array = NDArray[np.float64]
+
+CLEAR_VIEW_M = 4.0
+"""A view that is blocked nearer than this is left for a better one: most frames should show more than one bare wall."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,22 @@ def random_gait(rng: np.random.Generator) -> Gait:
     """Draw a stretch: mostly strolls, sometimes a look around, sometimes a flight."""
     kind = rng.random()
     if kind < 0.62:
-        return Gait(rng.uniform(1.0, 2.4), rng.normal(0, 18), rng.normal(0, 3), 0.0, 1.6, rng.uniform(40, 110))
+        return Gait(
+            rng.uniform(1.0, 2.4), rng.normal(0, 18), rng.normal(0, 3), 0.0, 1.6, rng.uniform(40, 110)
+        )
     if kind < 0.82:
-        return Gait(rng.uniform(0.0, 0.6), rng.uniform(-180, 180), rng.normal(0, 9), 0.0, 1.6, rng.uniform(30, 110))
+        return Gait(
+            rng.uniform(0.0, 0.6), rng.uniform(-180, 180), rng.normal(0, 9), 0.0, 1.6, rng.uniform(30, 110)
+        )
     roll = rng.normal(0, 10) if rng.random() < 0.5 else 0.0
-    return Gait(rng.uniform(0.8, 2.4), rng.normal(0, 40), rng.normal(0, 10), roll, rng.uniform(0.8, 3.4), rng.uniform(30, 90))
+    return Gait(
+        rng.uniform(0.8, 2.4),
+        rng.normal(0, 40),
+        rng.normal(0, 10),
+        roll,
+        rng.uniform(0.8, 3.4),
+        rng.uniform(30, 90),
+    )
 
 
 def walk(place: Place, num_frames: int, fps: int, seed: int) -> Array:
@@ -63,6 +77,8 @@ class _Walker:
         self.rates = np.zeros(3)
         self.heading_deg = place.spawn_yaw_deg
         self.waypoint: Array | None = None
+        self.blocked_s = 0.0
+        """For how long a wall has filled the view."""
         self._new_stretch()
 
     def _new_stretch(self) -> None:
@@ -71,6 +87,24 @@ class _Walker:
         if self.rng.random() < 0.75 or self.waypoint is None:
             self.waypoint = self._free_point()
         self.stop_s = 0.0
+        self._look_where_it_is_open()
+
+    def _clearance_m(self, yaw_deg: float) -> float:
+        """Distance to the first solid thing at eye height in a direction, at most CLEAR_VIEW_M."""
+        step = 0.5 * np.array([np.sin(np.radians(yaw_deg)), 0.0, np.cos(np.radians(yaw_deg))])
+        point = self.position.copy()
+        for n in range(1, round(CLEAR_VIEW_M / 0.5) + 1):
+            point = point + step
+            if not is_free(self.place.arrays, point, 0.1):
+                return 0.5 * n
+        return CLEAR_VIEW_M
+
+    def _look_where_it_is_open(self) -> None:
+        """Turn the stretch's view direction to the most open of a few random offsets, if its own is blocked."""
+        offsets = [self.gait.look_offset_deg, *self.rng.uniform(-180, 180, 5)]
+        open_m = [self._clearance_m(self.heading_deg + offset) for offset in offsets]
+        if open_m[0] < CLEAR_VIEW_M:
+            self.gait = replace(self.gait, look_offset_deg=float(offsets[int(np.argmax(open_m))]))
 
     def _free_point(self) -> Array:
         low_x, low_z, high_x, high_z = self.place.bounds
@@ -89,6 +123,10 @@ class _Walker:
             gap = self._gap()
         self._turn(np.degrees(np.arctan2(gap[0], gap[2])))
         self._move()
+        self.blocked_s = self.blocked_s + self.dt_s if self._clearance_m(self.angles_deg[0]) < 1.6 else 0.0
+        if self.blocked_s > 0.5:
+            self._look_where_it_is_open()
+            self.blocked_s = 0.0
         return self._pose()
 
     def _gap(self) -> Array:
@@ -124,7 +162,14 @@ class _Walker:
 
     def _pose(self) -> Array:
         yaw, pitch, roll = np.radians(self.angles_deg)
-        cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+        cy, sy, cp, sp, cr, sr = (
+            np.cos(yaw),
+            np.sin(yaw),
+            np.cos(pitch),
+            np.sin(pitch),
+            np.cos(roll),
+            np.sin(roll),
+        )
         c2w = np.eye(4)
         c2w[:3, :3] = (
             np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

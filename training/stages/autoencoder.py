@@ -16,52 +16,73 @@ from training.optimizer import MasterOptimizer, OptimizerConfig
 Walk = NDArray[np.uint8]
 
 
-class AutoencoderStage:
-    """Batches of clips from rendered walks and the reconstruction loss."""
+STILL_SHARE = 0.25
+"""Share of clips whose first group is one frame held still, as at the start of a world."""
+KL_WEIGHT = 1e-3
+"""Weight of the posterior's KL divergence from a unit Gaussian; with a variance that is fixed, half the mean square."""
 
-    name = "autoencoder"
+
+class AutoencoderStage:
+    """Batches of two neighbouring groups of frames and the reconstruction loss."""
 
     def __init__(
-        self, config: AutoencoderConfig, walks: Sequence[Walk], batch_size: int = 4, num_latent_frames: int = 3
+        self,
+        config: AutoencoderConfig,
+        walks: Sequence[Walk],
+        batch_size: int = 10,
+        crop: tuple[int, int] | None = (48, 80),
+        name: str = "autoencoder",
+        optimizer: OptimizerConfig | None = None,
     ) -> None:
-        self.walks, self.batch_size, self.num_latent_frames = walks, batch_size, num_latent_frames
+        """Prepare the stage.
+
+        Args:
+            crop: Height and width that clips are cut to, for more variety per step; None trains on whole frames.
+        """
+        self.name, self.walks, self.batch_size, self.crop = name, walks, batch_size, crop
         self.model = Autoencoder(config).to(torch.bfloat16).to(memory_format=torch.channels_last)
-        self.optimizer = MasterOptimizer(self.model, OptimizerConfig())
+        self.optimizer = MasterOptimizer(self.model, optimizer or OptimizerConfig())
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
-        """One step on clips of `num_latent_frames` latent frames."""
-        video = self._batch(rng)
-        clean = torch.from_numpy(video).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
-        low = clean.to(torch.bfloat16)
-        raw = self.model.encoder(self.model.group(low).contiguous(memory_format=torch.channels_last))
+        """One step on a batch of clips."""
+        clean = self._batch(rng)
+        low = clean.flatten(0, 1).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        raw = self.model.encoder(low)
         noisy = raw + self.model.config.latent_noise * torch.randn_like(raw)
-        decoded = self.model.decode_raw(noisy.unflatten(0, (self.batch_size, -1))).float()
+        decoded = self.model.decode_groups(noisy.unflatten(0, (self.batch_size, -1))).float()
         loss = reconstruction_loss(decoded.flatten(0, 1), clean.flatten(0, 1))
-        loss.backward()
+        size = raw.float().square().mean()
+        (loss + KL_WEIGHT * 0.5 * size).backward()
         error = functional.mse_loss(decoded.detach().clamp(-1, 1), clean)
-        return {"loss": float(loss.detach()), "psnr": float(10 * torch.log10(4.0 / error))}
+        psnr = float(10 * torch.log10(4.0 / error))
+        return {"loss": float(loss.detach()), "psnr": psnr, "latent_rms": float(size.detach().sqrt())}
 
-    def _batch(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        num_frames = 1 + self.model.config.temporal_stride * (self.num_latent_frames - 1)
+    def _batch(self, rng: np.random.Generator) -> Tensor:
+        """Draw clips of two groups, [B, 2, 3R, H, W] in [-1, 1]; half of them mirrored."""
+        stride = self.model.config.temporal_stride
         clips = []
         for _ in range(self.batch_size):
             walk = self.walks[rng.integers(len(self.walks))]
-            start = rng.integers(walk.shape[0] - num_frames + 1)
-            clip = np.asarray(walk[start : start + num_frames])
+            start = rng.integers(walk.shape[0] - 2 * stride + 1)
+            clip = walk[start : start + 2 * stride]
+            if self.crop is not None:
+                top = rng.integers(clip.shape[1] - self.crop[0] + 1)
+                left = rng.integers(clip.shape[2] - self.crop[1] + 1)
+                clip = clip[:, top : top + self.crop[0], left : left + self.crop[1]]
+            clip = np.array(clip)
+            if rng.random() < STILL_SHARE:
+                clip[:stride] = clip[stride - 1]
             clips.append(clip[:, :, ::-1] if rng.random() < 0.5 else clip)
-        return np.ascontiguousarray(np.stack(clips))
+        video = torch.from_numpy(np.ascontiguousarray(np.stack(clips))).permute(0, 1, 4, 2, 3)
+        return (video.float() / 127.5 - 1.0).reshape(self.batch_size, 2, 3 * stride, *video.shape[-2:])
 
     @torch.no_grad()
-    def finished_model(self, num_clips: int = 48) -> Autoencoder:
+    def finished_model(self, num_batches: int = 40) -> Autoencoder:
         """The averaged weights in fp32, with latent statistics measured on the training walks."""
         model = Autoencoder(self.model.config)
         model.load_state_dict(self.optimizer.averaged_state(), strict=False)
         rng = np.random.default_rng(0)
-        raws = []
-        for _ in range(num_clips):
-            video = torch.from_numpy(self._batch(rng)).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
-            raws.append(model.encoder(model.group(video)))
-        raw = torch.cat(raws)
+        raw = torch.cat([model.encoder(self._batch(rng).flatten(0, 1)) for _ in range(num_batches)])
         model.latents_mean.copy_(raw.mean((0, 2, 3)))
         model.latents_std.copy_(raw.std((0, 2, 3)).clamp_min(1e-3))
         return model.eval()

@@ -1,0 +1,125 @@
+"""Walks as latents: encoded once, kept in memory, cut into training windows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.autoencoder import Autoencoder
+from training.data.render import RenderJob, load_walk
+
+GROUPS_PER_CALL = 32
+
+
+@dataclass(frozen=True)
+class LatentWalk:
+    """One encoded walk of T latent frames through a place."""
+
+    scene: int
+    """Row of the place in the table of scene embeddings."""
+    latents: Tensor
+    """Normalised, [T, C, H, W] float16; latent 0 is the place's first frame."""
+    c2w: Tensor
+    """Poses relative to the first frame in packed windows, [T, R, 4, 4] float32."""
+    intrinsics: Tensor
+    """fx, fy, cx, cy in frame pixels, [4] float32."""
+
+
+def pack_windows(c2w: NDArray[np.float64], stride: int) -> NDArray[np.float32]:
+    """Arrange poses [1 + stride * (T - 1), 4, 4] as windows [T, stride, 4, 4], relative to the first pose.
+
+    The window of latent 0 is the first frame repeated, as when a walk has only begun.
+    """
+    relative = np.linalg.inv(c2w[0]) @ c2w
+    first = np.repeat(relative[:1], stride, 0)[None]
+    return np.concatenate([first, relative[1:].reshape(-1, stride, 4, 4)]).astype(np.float32)
+
+
+@torch.no_grad()
+def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor:
+    """Encode a clip [F, H, W, 3] to normalised latents [T, C, h, w] float16."""
+    stride = autoencoder.config.temporal_stride
+    dtype = autoencoder.encoder.conv_in.weight.dtype
+    padded = np.concatenate([np.repeat(frames[:1], stride - 1, 0), frames])
+    parts = []
+    for start in range(0, len(padded), stride * GROUPS_PER_CALL):
+        part = torch.from_numpy(padded[start : start + stride * GROUPS_PER_CALL]).permute(0, 3, 1, 2)
+        groups = (part.float() / 127.5 - 1.0).reshape(-1, stride * 3, *part.shape[-2:])
+        raw = autoencoder.encoder(groups.to(dtype).contiguous(memory_format=torch.channels_last)).float()
+        mean, std = autoencoder.latents_mean.float(), autoencoder.latents_std.float()
+        parts.append(((raw - mean[:, None, None]) / std[:, None, None]).half())
+    return torch.cat(parts)
+
+
+def encode_walks(
+    jobs: Sequence[RenderJob], scenes: Sequence[str], autoencoder: Autoencoder, directory: Path
+) -> Iterator[LatentWalk]:
+    """Encode rendered walks, each once: the latents lie beside the frames, named after the autoencoder's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode() + tensor.float().numpy().tobytes())
+    tag = digest.hexdigest()[:8]
+    for job in jobs:
+        frames, poses = load_walk(job, directory)
+        path = directory / f"{job.stem}.{tag}.latents.npy"
+        if not path.exists():
+            temporary = path.with_suffix(".tmp.npy")
+            np.save(temporary, encode_frames(autoencoder, np.asarray(frames)).numpy(), allow_pickle=False)
+            os.replace(temporary, path)
+        latents = torch.from_numpy(np.load(path, allow_pickle=False))
+        windows = torch.from_numpy(pack_windows(poses, autoencoder.config.temporal_stride))
+        yield LatentWalk(scenes.index(job.place), latents, windows, torch.tensor(job.intrinsics))
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """The first latent of each walk and a window of n latents from anywhere along it; B samples."""
+
+    scene: Tensor
+    """Row in the scene table, int64 [B]."""
+    latents: Tensor
+    """Clean, [B, C, 1 + n, H, W] float32; frame 0 is the walk's first."""
+    c2w: Tensor
+    """Relative poses in packed windows, [B, (1 + n) * R, 4, 4]."""
+    intrinsics: Tensor
+    """[B, (1 + n) * R, 4]."""
+    frame_index: Tensor
+    """Absolute latent frame, int64 [B, 1 + n]."""
+
+
+MAX_INDEX_SHIFT = 2000
+"""Half of the windows pretend to lie later in a walk than they do, by up to this many latent frames, so that rotary
+positions of long sessions are familiar."""
+
+
+def draw_windows(
+    walks: Sequence[LatentWalk], batch_size: int, length: int, rng: np.random.Generator
+) -> WindowBatch:
+    """Cut one window of `length` latents out of each of `batch_size` random walks."""
+    picks = [walks[i] for i in rng.integers(len(walks), size=batch_size)]
+    latents, poses, index = [], [], []
+    for walk in picks:
+        start = int(rng.integers(1, len(walk.latents) - length + 1))
+        window = slice(start, start + length)
+        latents.append(torch.cat([walk.latents[:1], walk.latents[window]]))
+        poses.append(torch.cat([walk.c2w[:1], walk.c2w[window]]).flatten(0, 1))
+        shift = int(rng.integers(MAX_INDEX_SHIFT)) if rng.random() < 0.5 and start > 1 else 0
+        index.append(
+            torch.cat([torch.zeros(1, dtype=torch.int64), torch.arange(start, start + length) + shift])
+        )
+    c2w = torch.stack(poses)
+    return WindowBatch(
+        scene=torch.tensor([walk.scene for walk in picks]),
+        latents=torch.stack(latents).float().transpose(1, 2).contiguous(),
+        c2w=c2w,
+        intrinsics=torch.stack([walk.intrinsics for walk in picks])[:, None].expand(-1, c2w.shape[1], -1),
+        frame_index=torch.stack(index),
+    )

@@ -1,0 +1,193 @@
+"""The pocket world from nothing: draw, encode, train, export, measure; every step is kept and a second call goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+
+import holodeck
+from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.config import ModelConfig, pocket
+from training.checkpoint import load_state
+from training.data.latents import LatentWalk, encode_walks
+from training.data.render import RenderJob, render_walks
+from training.loop import LoopConfig, run_stage
+from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.stages.autoencoder import AutoencoderStage
+from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
+from training.stages.self_forcing import SelfForcingStage
+
+INTRINSICS = (104.0, 104.0, 80.0, 48.0)
+"""fx, fy, cx, cy in pixels: 75 degrees across 160 pixels."""
+FPS = 16
+UNLIMITED_STEPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class PocketRecipe:
+    """How the pocket world is made; minutes are of training, on whatever machine this is."""
+
+    num_autoencoder_walks: int = 3
+    """Walks per place that the autoencoder sees."""
+    num_walks: int = 12
+    """Walks per place that the generator sees."""
+    walk_frames: int = 961
+    """One minute each."""
+    autoencoder_minutes: float = 15.0
+    """On crops."""
+    autoencoder_whole_minutes: float = 7.0
+    """Then on whole frames."""
+    pose_minutes: float = 35.0
+    """Generator, mostly from pose and scene alone."""
+    history_minutes: float = 20.0
+    """Generator, mostly with noisy history in front."""
+    self_forcing_minutes: float = 20.0
+    """Generator on its own frames."""
+    timesteps: tuple[int, ...] = (1000, 727)
+    """Step schedule that the last stage trains and the bundle plays."""
+    seed: int = 0
+
+    def scaled(self, minutes: float) -> PocketRecipe:
+        """The same recipe with all training times in proportion, `minutes` in total."""
+        names = [name for name in self.__dataclass_fields__ if name.endswith("_minutes")]
+        factor = minutes / sum(getattr(self, name) for name in names)
+        return replace(self, **{name: getattr(self, name) * factor for name in names})
+
+
+class PocketRun:
+    """One run directory and the steps that fill it."""
+
+    def __init__(self, recipe: PocketRecipe, directory: Path, config: ModelConfig | None = None) -> None:
+        self.recipe, self.directory = recipe, directory
+        self.config = config or pocket()
+        self.data = directory / "data"
+        self.places = holodeck.place_names()
+
+    def jobs(self, num_walks: int) -> list[RenderJob]:
+        """Walks to render: the first `num_walks` of every place."""
+        width, height = self.config.frame_width, self.config.frame_height
+        frames = self.recipe.walk_frames
+        seeds = range(num_walks)
+        return [RenderJob(p, s, frames, width, height, FPS, INTRINSICS) for s in seeds for p in self.places]
+
+    def render(self, num_walks: int) -> list[RenderJob]:
+        """Draw the walks that are missing."""
+        jobs = self.jobs(num_walks)
+        done = render_walks(jobs, self.data, num_workers=torch.get_num_threads())
+        for _ in track(done, "drawing walks", total=len(jobs)):
+            pass
+        return jobs
+
+    def autoencoder(self) -> Autoencoder:
+        """Train the autoencoder on crops, then on whole frames; afterwards just load it."""
+        path = self.directory / "autoencoder.safetensors"
+        config = AutoencoderConfig(self.config.in_channels, self.config.temporal_stride)
+        if not path.exists():
+            jobs = self.render(self.recipe.num_autoencoder_walks)
+            walks = [np.load(self.data / f"{job.stem}.frames.npy", mmap_mode="r") for job in jobs]
+            self._train_autoencoder(config, walks, path)
+        model = Autoencoder(config)
+        model.load_state_dict(load_file(path))
+        return model.eval()
+
+    def _train_autoencoder(
+        self, config: AutoencoderConfig, walks: Sequence[NDArray[np.uint8]], path: Path
+    ) -> None:
+        torch.manual_seed(self.recipe.seed)
+        crops = AutoencoderStage(config, walks, optimizer=OptimizerConfig(muon_lr=0.03, adam_lr=2e-3))
+        loop = LoopConfig(UNLIMITED_STEPS, self.recipe.autoencoder_minutes, decay=0.95, final_lr=0.15)
+        run_stage(crops, loop, self.directory, self.recipe.seed)
+        slow = OptimizerConfig(muon_lr=0.005, adam_lr=4e-4)
+        whole = AutoencoderStage(
+            config, walks, batch_size=4, crop=None, name="autoencoder-whole", optimizer=slow
+        )
+        whole.optimizer.start_from(crops.optimizer)
+        loop = LoopConfig(UNLIMITED_STEPS, self.recipe.autoencoder_whole_minutes, decay=1.0, final_lr=0.01)
+        run_stage(whole, loop, self.directory, self.recipe.seed)
+        finished = whole.finished_model()
+        save_file({name: tensor.contiguous() for name, tensor in finished.state_dict().items()}, path)
+
+    def latent_walks(self, autoencoder: Autoencoder) -> list[LatentWalk]:
+        """Draw and encode every walk, each once."""
+        jobs = self.render(self.recipe.num_walks)
+        fast = Autoencoder(autoencoder.config)
+        fast.load_state_dict(autoencoder.state_dict())
+        encoded = encode_walks(jobs, self.places, fast, self.data)
+        return list(track(encoded, "encoding walks", total=len(jobs)))
+
+    def generator(self, walks: Sequence[LatentWalk]) -> ScenicModel:
+        """Train the generator through its three stages and return the averaged weights, fp32."""
+        recipe, num_scenes = self.recipe, len(self.places)
+        torch.manual_seed(recipe.seed)
+        model = ScenicModel(self.config, num_scenes).to(torch.bfloat16)
+        pose = GeneratorStage("generator-pose", model, walks, NoiseMixture(pose_only=0.85))
+        loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.3, final_lr=0.3)
+        run_stage(pose, loop, self.directory, recipe.seed)
+        slower = OptimizerConfig(muon_lr=0.006, adam_lr=6e-4)
+        history = GeneratorStage(
+            "generator-history", model, walks, NoiseMixture(pose_only=0.3), optimizer=slower
+        )
+        history.optimizer.start_from(pose.optimizer)
+        loop = LoopConfig(UNLIMITED_STEPS, recipe.history_minutes, decay=0.6, final_lr=0.2)
+        run_stage(history, loop, self.directory, recipe.seed + 1)
+        slow = OptimizerConfig(muon_lr=0.003, adam_lr=3e-4)
+        forcing = SelfForcingStage("self-forcing", model, walks, recipe.timesteps, optimizer=slow)
+        forcing.optimizer.start_from(history.optimizer)
+        loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
+        run_stage(forcing, loop, self.directory, recipe.seed + 2)
+        return averaged_model(self.config, num_scenes, forcing.optimizer)
+
+
+def averaged_model(config: ModelConfig, num_scenes: int, optimizer: MasterOptimizer) -> ScenicModel:
+    """The averaged weights as an fp32 model."""
+    model = ScenicModel(config, num_scenes)
+    model.load_state_dict(optimizer.averaged_state(), strict=False)
+    return model.eval()
+
+
+def train_pocket(
+    runs: Path,
+    destination: Path,
+    minutes: float | None = None,
+    dry_run: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> None:
+    """Make the pocket world, or go on making it.
+
+    Args:
+        runs: Where walks, latents and training states are kept.
+        destination: Gets `bundles/pocket` and `worlds/*.world`.
+        minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
+        dry_run: Only print the recipe.
+    """
+    recipe = PocketRecipe() if minutes is None else PocketRecipe().scaled(minutes)
+    say = report or Console(stderr=True).print
+    if dry_run:
+        say(json.dumps({"recipe": asdict(recipe), "model": pocket().to_dict()}, indent=2))
+        return
+    from training.publish import publish
+
+    runs.mkdir(parents=True, exist_ok=True)
+    run = PocketRun(recipe, runs)
+    autoencoder = run.autoencoder()
+    model = run.generator(run.latent_walks(autoencoder))
+    publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination)
+
+
+def load_stage(config: ModelConfig, num_scenes: int, path: Path) -> ScenicModel:
+    """The averaged weights out of a generator stage's training state, finished or not, fp32."""
+    model = ScenicModel(config, num_scenes)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for parameter, average in zip(parameters, load_state(path)["optimizer"]["averages"], strict=True):
+            parameter.copy_(average.reshape(parameter.shape))
+    return model.eval()

@@ -1,0 +1,70 @@
+"""Turns trained weights into what people play: a bundle and one world file per place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import holodeck
+from engine.world import World, WorldInfo, write_world
+from model.autoencoder import Autoencoder
+from training.data.latents import encode_frames
+from training.stages.generator import ScenicModel
+
+LICENCE = "Apache-2.0"
+
+
+@torch.no_grad()
+def make_world(
+    name: str,
+    scene: int,
+    model: ScenicModel,
+    autoencoder: Autoencoder,
+    intrinsics: tuple[float, float, float, float],
+    weights_sha256: str,
+) -> World:
+    """Make a world from a holodeck place: its first frame, first latent, scene tokens and start pose."""
+    place = holodeck.get_place(name)
+    config = model.world.config
+    camera = np.array(intrinsics, np.float32)
+    frame = place.render(place.spawn, camera, config.frame_width, config.frame_height)
+    latent = encode_frames(autoencoder, frame[None])[0].float().numpy()
+    text, mask = model.text(torch.tensor([scene]))
+    info = WorldInfo(
+        name=name,
+        title=place.title,
+        licence=LICENCE,
+        model=weights_sha256,
+        speed_scale=1.0,
+        place=name,
+        caption=place.caption,
+    )
+    return World(
+        info=info,
+        first_latent=latent,
+        first_frame=frame,
+        text=text[0].float().numpy(),
+        text_mask=mask[0].float().numpy(),
+        intrinsics=camera,
+        c2w=place.spawn,
+    )
+
+
+def publish(
+    model: ScenicModel,
+    autoencoder: Autoencoder,
+    places: Sequence[str],
+    intrinsics: tuple[float, float, float, float],
+    timesteps: Sequence[int],
+    destination: Path,
+) -> None:
+    """Write `bundles/pocket` and `worlds/<place>.world` under `destination`."""
+    from export.onnx import export_bundle
+
+    bundle = export_bundle(model.world, autoencoder, destination / "bundles" / "pocket", timesteps=timesteps)
+    for scene, name in enumerate(places):
+        world = make_world(name, scene, model, autoencoder, intrinsics, bundle.spec.weights_sha256)
+        write_world(destination / "worlds" / f"{name}.world", world)

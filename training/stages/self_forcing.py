@@ -1,0 +1,141 @@
+"""Self-forcing stage: the generator walks on its own frames and learns to stay true to the place.
+
+Each sample is a rollout that goes on over many training steps with its detached state, so the memory that the network meets
+here is the one it meets in a long session. Because the places are known, the target is the true latent and no critic is needed;
+gradients flow through one denoising step per chunk, drawn at random, and never from chunk to chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.rollout import RolloutState
+from training.data.latents import LatentWalk
+from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.stages.generator import ScenicModel, is_hidden_matrix
+
+
+@dataclass
+class Rollout:
+    """One walk being followed: where it stands and what it remembers."""
+
+    walk: LatentWalk
+    position: int
+    """Next latent frame of the walk."""
+    index_shift: int
+    """Added to the position where the rotary code asks for it."""
+    remaining: int
+    """Chunks left before the rollout starts again elsewhere."""
+
+
+class SelfForcingStage:
+    """Persistent rollouts of one latent frame a chunk, and the loss against the true latents."""
+
+    def __init__(
+        self,
+        name: str,
+        model: ScenicModel,
+        walks: Sequence[LatentWalk],
+        timesteps: Sequence[int],
+        num_rollouts: int = 24,
+        chunks_per_step: int = 2,
+        max_chunks: int = 240,
+        optimizer: OptimizerConfig | None = None,
+    ) -> None:
+        self.name, self.model, self.walks = name, model, walks
+        self.sigmas = [t / 1000.0 for t in timesteps]
+        self.num_rollouts, self.chunks_per_step, self.max_chunks = num_rollouts, chunks_per_step, max_chunks
+        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
+        self.rollouts: list[Rollout] = []
+        self.state: RolloutState | None = None
+
+    def backward(self, rng: np.random.Generator) -> dict[str, float]:
+        """Take every rollout `chunks_per_step` chunks further and accumulate gradients."""
+        if not self.rollouts:
+            self.rollouts = [self._start(rng) for _ in range(self.num_rollouts)]
+        self._restart(rng)
+        total = 0.0
+        for _ in range(self.chunks_per_step):
+            total += self._advance(rng)
+        return {"loss": total / self.chunks_per_step, "clean_mse": self.last_clean_mse}
+
+    def _start(self, rng: np.random.Generator) -> Rollout:
+        walk = self.walks[rng.integers(len(self.walks))]
+        position = 1 if rng.random() < 0.3 else int(rng.integers(1, len(walk.latents) - 8))
+        shift = int(rng.integers(2000)) if position > 1 and rng.random() < 0.5 else 0
+        longest = min(self.max_chunks, len(walk.latents) - position)
+        return Rollout(walk, position, shift, int(rng.integers(8, longest + 1)) if longest > 8 else longest)
+
+    @torch.no_grad()
+    def _restart(self, rng: np.random.Generator) -> None:
+        """Replace rollouts that have ended, and commit the first frame of the new ones."""
+        ended = [
+            n for n, r in enumerate(self.rollouts) if r.remaining < self.chunks_per_step or self.state is None
+        ]
+        if not ended:
+            return
+        for n in ended:
+            self.rollouts[n] = self._start(rng)
+        picks = [self.rollouts[n] for n in ended]
+        latents = torch.stack([r.walk.latents[:1] for r in picks]).float().transpose(1, 2)
+        _, fresh = self._step(picks, latents, 0.0, [0] * len(picks), None)
+        if self.state is None:
+            self.state = fresh
+            return
+        rows = torch.tensor(ended)
+        merged = {
+            name: tensor.index_copy(0, rows, fresh.tensors[name])
+            for name, tensor in self.state.tensors.items()
+        }
+        self.state = RolloutState(merged)
+
+    def _step(
+        self,
+        rollouts: Sequence[Rollout],
+        latents: Tensor,
+        sigma: float,
+        positions: Sequence[int],
+        state: RolloutState | None,
+    ) -> tuple[Tensor, RolloutState]:
+        """Run the network on one latent frame of each rollout, all at one noise level."""
+        poses = torch.stack([r.walk.c2w[p] for r, p in zip(rollouts, positions, strict=True)])
+        intrinsics = torch.stack([r.walk.intrinsics for r in rollouts])[:, None].expand(
+            -1, poses.shape[1], -1
+        )
+        index = torch.tensor(
+            [p + (r.index_shift if p else 0) for r, p in zip(rollouts, positions, strict=True)]
+        )
+        text, mask = self.model.text(torch.tensor([r.walk.scene for r in rollouts]))
+        times = torch.full((len(rollouts), 1), 1000.0 * sigma)
+        return self.model.world.step(latents, times, poses, intrinsics, index, text, mask, state)
+
+    def _advance(self, rng: np.random.Generator) -> float:
+        """Generate one chunk of every rollout, learn from one of its denoising steps, commit the result."""
+        positions = [r.position for r in self.rollouts]
+        target = torch.stack(
+            [r.walk.latents[p] for r, p in zip(self.rollouts, positions, strict=True)]
+        ).float()[:, :, None]
+        x = torch.randn_like(target)
+        exit_step = int(rng.integers(len(self.sigmas)))
+        for number, sigma in enumerate(self.sigmas[: exit_step + 1]):
+            with torch.set_grad_enabled(number == exit_step):
+                velocity, _ = self._step(self.rollouts, x, sigma, positions, self.state)
+                clean = x - sigma * velocity.float()
+            if number < exit_step:
+                # The sampler's own Euler step: the noise that is left is the noise that was there.
+                x = x - (sigma - self.sigmas[number + 1]) * velocity.float()
+        error = (clean - target).square().mean()
+        (error / self.sigmas[exit_step] ** 2 / self.chunks_per_step).backward()
+        with torch.no_grad():
+            _, after = self._step(self.rollouts, clean.detach(), 0.0, positions, self.state)
+        self.state = after.detach()
+        for rollout in self.rollouts:
+            rollout.position += 1
+            rollout.remaining -= 1
+        self.last_clean_mse = float(error.detach())
+        return self.last_clean_mse
