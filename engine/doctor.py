@@ -1,0 +1,209 @@
+"""What this machine can run, and what is missing; nothing heavy is imported and nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from engine import assets
+from engine.errors import EngineError
+from engine.session import num_cores
+from engine.world import list_worlds
+
+Status = Literal["ok", "missing", "problem"]
+MIN_PYTHON = (3, 11)
+MIN_CORES = 2
+MIN_MEMORY_GB = 2.0
+PLAY_MODULES = {
+    "onnxruntime": "onnxruntime",
+    "pygame": "pygame-ce",
+    "cv2": "opencv-python-headless",
+    "av": "av",
+}
+"""Import name and distribution of what a walk needs."""
+EXTRAS = {
+    "export": {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript"},
+    "train": {"torch": "torch"},
+    "rtx": {"tensorrt_rtx": "tensorrt-rtx", "cuda": "cuda-python"},
+}
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the report."""
+
+    name: str
+    status: Status
+    """"problem" keeps a walk from working, "missing" only narrows what can be done."""
+    detail: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        return {"name": self.name, "status": self.status, "detail": self.detail, "remedy": self.remedy}
+
+
+def run_checks(environ: Mapping[str, str]) -> list[Check]:
+    """Look at this machine and installation.
+
+    Args:
+        environ: The environment variables, for the display.
+    """
+    return [
+        check_python(),
+        check_cores(num_cores()),
+        check_memory(available_memory_gb()),
+        check_cpu_flags(cpu_flags()),
+        *(check_module(module, name) for module, name in PLAY_MODULES.items()),
+        check_display(environ, sys.platform),
+        check_bundles(),
+        check_worlds(),
+        check_gpu(),
+        *(check_extra(extra, modules) for extra, modules in EXTRAS.items()),
+    ]
+
+
+def can_play(checks: list[Check]) -> bool:
+    return all(check.status != "problem" for check in checks)
+
+
+def check_python() -> Check:
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info[:2] < MIN_PYTHON:
+        return Check("python", "problem", detail, "install Python 3.11 or later")
+    return Check("python", "ok", detail)
+
+
+def check_cores(count: int) -> Check:
+    detail = f"{count} usable"
+    if count < MIN_CORES:
+        return Check("cores", "missing", detail, "give this process two cores, or the picture may stutter")
+    return Check("cores", "ok", detail)
+
+
+def check_memory(free_gb: float | None) -> Check:
+    if free_gb is None:
+        return Check("memory", "ok", "this system does not say how much is free")
+    detail = f"{free_gb:.1f} GB free"
+    if free_gb < MIN_MEMORY_GB:
+        return Check("memory", "problem", detail, f"close other programs until {MIN_MEMORY_GB:g} GB are free")
+    return Check("memory", "ok", detail)
+
+
+def check_cpu_flags(flags: set[str] | None) -> Check:
+    if flags is None:
+        return Check("cpu", "ok", platform.processor() or platform.machine())
+    known = [flag for flag in CPU_FLAGS if flag in flags]
+    if platform.machine() in ("x86_64", "AMD64") and "avx2" not in flags:
+        return Check("cpu", "missing", "no avx2", "expect a slow walk; take a machine made after 2014")
+    return Check("cpu", "ok", " ".join(known) or "no known vector extensions")
+
+
+def check_module(module: str, distribution: str) -> Check:
+    version = installed_version(module, distribution)
+    if version is None:
+        remedy = f"install it with `pip install {distribution}`"
+        return Check(distribution, "problem", "not installed", remedy)
+    return Check(distribution, "ok", version)
+
+
+def check_display(environ: Mapping[str, str], system: str) -> Check:
+    if not system.startswith("linux"):
+        return Check("display", "ok", "the desktop's own")
+    for variable in ("WAYLAND_DISPLAY", "DISPLAY"):
+        if environ.get(variable):
+            return Check("display", "ok", f"{variable}={environ[variable]}")
+    return Check("display", "missing", "none", "log in to a desktop, or walk with `flaneur play --headless`")
+
+
+def check_bundles() -> Check:
+    """Open every shipped bundle and compare its hashes."""
+    names = assets.bundle_names()
+    if not names:
+        remedy = "install Flaneur again, or make one with `flaneur export onnx`"
+        return Check("bundles", "problem", f"none in {assets.bundles_dir()}", remedy)
+    try:
+        for name in names:
+            assets.find_bundle(name)
+    except EngineError as error:
+        return Check("bundles", "problem", str(error), "install Flaneur again")
+    return Check("bundles", "ok", ", ".join(names))
+
+
+def check_worlds() -> Check:
+    entries = list_worlds([assets.worlds_dir()])
+    if not entries:
+        return Check("worlds", "problem", f"none in {assets.worlds_dir()}", "install Flaneur again")
+    broken = [entry for entry in entries if entry.problem]
+    if broken:
+        return Check("worlds", "problem", broken[0].problem, "install Flaneur again")
+    return Check("worlds", "ok", ", ".join(entry.name for entry in entries))
+
+
+def check_gpu() -> Check:
+    """Ask the NVIDIA driver for its devices, if there is one."""
+    none = Check("gpu", "missing", "no NVIDIA driver", "none is needed for the pocket world")
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return none
+    query = [program, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return Check("gpu", "missing", "nvidia-smi gives no answer", "install the NVIDIA driver again")
+    devices = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return Check("gpu", "ok", "; ".join(devices)) if devices else none
+
+
+def check_extra(extra: str, modules: Mapping[str, str]) -> Check:
+    """Look for the optional packages of one of our extras."""
+    versions = {name: installed_version(module, name) for module, name in modules.items()}
+    found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    lacking = ", ".join(name for name, version in versions.items() if version is None)
+    if lacking:
+        remedy = f"for `{extra}` work, install it with `pip install 'flaneur[{extra}]'`"
+        return Check(f"extra {extra}", "missing", f"no {lacking}", remedy)
+    return Check(f"extra {extra}", "ok", found)
+
+
+def installed_version(module: str, distribution: str) -> str | None:
+    """Return a package's version without importing it, None if it is not installed."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def available_memory_gb(meminfo: Path = Path("/proc/meminfo")) -> float | None:
+    """Return the memory that could be had without swapping, None where the system has no such file."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 2**20
+    return None
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str] | None:
+    """Return the processor's feature flags, None where the system has no such file."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return set(value.split())
+    return None

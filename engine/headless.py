@@ -1,0 +1,210 @@
+"""Walks without a window: as fast as the engine can, along a given track."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from engine.atomic import replacing
+from engine.fitting import rebase
+from engine.session import Clock, Session
+from engine.timing import Percentiles, TimingLog
+from engine.tracks import Track, output_intrinsics
+from engine.types import CameraTrack, FrameChunk
+from engine.world import World
+
+MAX_CHUNKS = 1_000_000
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a walk made, and how fast."""
+
+    world: str
+    engine: str
+    backend: str
+    device: str
+    seed: int
+    num_chunks: int
+    num_frames: int
+    """With the world's first frame."""
+    fps: float
+    first_frame_s: float
+    """From the beginning to the first generated frame."""
+    log: TimingLog = field(repr=False)
+    latents_sha256: list[str]
+
+    @property
+    def realtime_factor(self) -> float | None:
+        return self.log.realtime_factor
+
+    @property
+    def chunk_ms(self) -> Percentiles:
+        return self.log.stage("chunk_ms")
+
+    def as_json(self, frames_path: str | None = None, video_path: str | None = None) -> dict[str, Any]:
+        """Return the fields that `play --json` and `replay --json` promise."""
+        factor = self.realtime_factor
+        return {
+            "world": self.world,
+            "engine": self.engine,
+            "backend": self.backend,
+            "device": self.device,
+            "seed": self.seed,
+            "num_chunks": self.num_chunks,
+            "num_frames": self.num_frames,
+            "fps": self.fps,
+            "first_frame_s": round(self.first_frame_s, 4),
+            "realtime_factor": None if factor is None else round(factor, 4),
+            "chunk_ms": self.chunk_ms.as_json(),
+            "latents_sha256": self.latents_sha256,
+            "frames_path": frames_path,
+            "video_path": video_path,
+        }
+
+
+def run_headless(
+    session: Session,
+    track: CameraTrack,
+    num_chunks: int,
+    seed: int,
+    on_chunk: Callable[[FrameChunk], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    started_s: float | None = None,
+    clock: Clock = time.perf_counter,
+) -> RunReport:
+    """Reset the session and walk along `track`; decoding overlaps denoising.
+
+    Args:
+        track: Its frame 0 is the camera of the world's first frame; it ends in holding still.
+        on_chunk: Gets every chunk in order, on the caller's thread; the world's first frame is in none.
+        progress: Gets the number of chunks done and of all.
+        started_s: When the engine began to be opened, for the time to the first frame; now without it.
+    """
+    if not 1 <= num_chunks <= MAX_CHUNKS:
+        raise ValueError(f"the number of chunks must lie between 1 and {MAX_CHUNKS}, got {num_chunks}")
+    started_s = clock() if started_s is None else started_s
+    log = TimingLog(session.fps)
+    hashes: list[str] = []
+
+    def finish(decoded: Future[FrameChunk]) -> None:
+        chunk = decoded.result()
+        log.add(chunk)
+        hashes.append(chunk.latents_sha256)
+        if on_chunk is not None:
+            on_chunk(chunk)
+        if progress is not None:
+            progress(len(hashes), num_chunks)
+
+    session.reset(seed)
+    with ThreadPoolExecutor(1, "flaneur-decoder") as decoder:
+        decoded: Future[FrameChunk] | None = None
+        for step in range(num_chunks):
+            latents = session.denoise(_cut(track, step, session.frames_per_chunk, clock()))
+            if decoded is not None:
+                finish(decoded)
+            decoded = decoder.submit(session.decode, latents)
+        if decoded is not None:
+            finish(decoded)
+    return RunReport(
+        world=session.world.name,
+        engine=session.engine,
+        backend=session.backend,
+        device=session.device,
+        seed=seed,
+        num_chunks=num_chunks,
+        num_frames=1 + num_chunks * session.frames_per_chunk,
+        fps=session.fps,
+        first_frame_s=log.records[0].ready_s - started_s,
+        log=log,
+        latents_sha256=hashes,
+    )
+
+
+def place_track(track: Track, world: World) -> CameraTrack:
+    """Move a track to begin at the world's start pose, and give it the world's lens if it has none."""
+    c2w = rebase(track.c2w, world.c2w)
+    intrinsics = output_intrinsics(track, *world.frame_size)
+    if intrinsics is None:
+        intrinsics = np.tile(world.intrinsics, (track.num_frames, 1))
+    return CameraTrack(c2w, intrinsics.astype(np.float32))
+
+
+def num_chunks_for(track: CameraTrack, frames_per_chunk: int) -> int:
+    """Return how many chunks it takes to walk to a track's end."""
+    return max(1, -(-(track.num_frames - 1) // frames_per_chunk))
+
+
+def _cut(track: CameraTrack, step: int, frames_per_chunk: int, now_s: float) -> CameraTrack:
+    """Return the cameras of the given step, standing still behind the track's end."""
+    frames = 1 + step * frames_per_chunk + np.arange(frames_per_chunk)
+    frames = np.minimum(frames, track.num_frames - 1)
+    return CameraTrack(track.c2w[frames], track.intrinsics[frames], now_s)
+
+
+class FramesWriter:
+    """Writes frames and poses to an .npz chunk by chunk; for a number of frames known beforehand."""
+
+    def __init__(self, archive: zipfile.ZipFile, shape: tuple[int, int, int, int]) -> None:
+        self._archive = archive
+        self._shape = shape
+        self._c2w: list[NDArray[np.float64]] = []
+        self._member = archive.open("frames.npy", "w", force_zip64=True)
+        _write_npy_header(self._member, shape, "|u1")
+        self._num_frames = 0
+
+    def write(self, frames: NDArray[np.uint8], c2w: NDArray[np.float64]) -> None:
+        """Append frames [F, H, W, 3] and their poses [F, 4, 4]."""
+        if frames.shape[1:] != self._shape[1:] or len(frames) != len(c2w):
+            raise ValueError(f"frames must be [F, {self._shape[1:]}], one pose each, got {frames.shape}")
+        self._member.write(np.ascontiguousarray(frames).tobytes())
+        self._c2w.append(c2w)
+        self._num_frames += len(frames)
+
+    def finish(self) -> None:
+        """Write the poses; every frame must be there."""
+        self._member.close()
+        if self._num_frames != self._shape[0]:
+            raise ValueError(f"{self._shape[0]} frames were announced, {self._num_frames} were written")
+        poses = np.concatenate(self._c2w).astype("<f8")
+        with self._archive.open("c2w.npy", "w") as member:
+            _write_npy_header(member, poses.shape, "<f8")
+            member.write(poses.tobytes())
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._member.close()
+
+
+@contextmanager
+def open_frames(path: str | Path, num_frames: int, frame_size: tuple[int, int]) -> Iterator[FramesWriter]:
+    """Yield a writer to the .npz file `path`, which appears when the block ends well and not otherwise.
+
+    The file holds `frames` uint8 [F, H, W, 3] and `c2w` float64 [F, 4, 4].
+    """
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"frames are written to an .npz file, got {Path(path).name}")
+    width, height = frame_size
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        writer = FramesWriter(archive, (num_frames, height, width, 3))
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.finish()
+
+
+def _write_npy_header(stream: Any, shape: tuple[int, ...], dtype: str) -> None:
+    npy_format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": tuple(shape)})
