@@ -1,4 +1,7 @@
-"""A toy bundle and a toy world: graphs small enough to build in a test, with real recurrent state."""
+"""A toy bundle and a toy world: graphs small enough to build in a test, with real recurrent state.
+
+onnx takes seconds to import, so only tests that build a bundle pay for it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from engine.bundle import Bundle, hash_file, open_bundle
 from engine.world import World, WorldInfo
@@ -24,13 +25,18 @@ STATE = [
 CACHES = [{"name": "tail", "shape": [1, C, 1, H, W], "dtype": "float32"}]
 
 
-def _value(name: str, dtype: int, shape: list[int | str]) -> onnx.ValueInfoProto:
+def _value(name: str, dtype: int, shape: list[int | str]) -> Any:
+    from onnx import helper
+
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
 def _save(
     path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, Any]
 ) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
     tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, path.stem, inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -40,7 +46,9 @@ def _save(
 
 def _step_graph(path: Path, num_frames: int) -> None:
     """Every input moves the velocity, and the memory decays towards the latents and cameras it saw."""
-    node = helper.make_node
+    from onnx import TensorProto
+    from onnx.helper import make_node as node
+
     nodes = [
         node("ReduceMean", ["c2w"], ["camera"], keepdims=0),
         node("ReduceMean", ["intrinsics"], ["lens"], keepdims=0),
@@ -94,7 +102,9 @@ def _step_graph(path: Path, num_frames: int) -> None:
 
 def _decoder_graph(path: Path) -> None:
     """Three latent channels become blocks of colour that brighten; the cache adds an afterglow."""
-    node = helper.make_node
+    from onnx import TensorProto
+    from onnx.helper import make_node as node
+
     nodes = [
         node("Mul", ["tail", "half"], ["glow"]),
         node("Add", ["latent", "glow"], ["tail_out"]),
