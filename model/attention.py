@@ -143,7 +143,9 @@ class SelfAttention(nn.Module):
             self.conv_k = nn.Conv1d(size, size, config.conv_kernel, groups=size, bias=False)
             self.conv_k_cam = nn.Conv1d(size, size, config.conv_kernel, groups=size, bias=False)
 
-    def forward(self, x: Tensor, context: SequenceContext, state: State | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, context: SequenceContext, state: State | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attend; [B, T, S, C] in and out, and this block's state tensors before and after."""
         path = self._softmax if self.is_softmax else self._delta_net
         main, camera, after = path(x, context, state)
@@ -161,7 +163,8 @@ class SelfAttention(nn.Module):
         decay = torch.exp(-self.A_log.float().exp() * functional.softplus(raw + self.dt_bias.float()))
         return beta, decay
 
-    def _delta_net(self, x: Tensor, context: SequenceContext, state: State | None
+    def _delta_net(
+        self, x: Tensor, context: SequenceContext, state: State | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         scale = {
             "frame": (self.config.head_dim * x.shape[2]) ** -0.5,
@@ -177,11 +180,7 @@ class SelfAttention(nn.Module):
             query = self._heads(_norm(q, self.q_norm)).relu()
             key = self._heads(_norm(k, self.k_norm, key_scale)).relu()
             qkv = [query, key, rotate(query, context.rope), rotate(key, context.rope), self._heads(v)]
-            before = (
-                None
-                if state is None
-                else (state["numerator"], state["normaliser"])
-            )
+            before = None if state is None else (state["numerator"], state["normaliser"])
             qkv = [tensor.transpose(2, 3) for tensor in qkv]
             main, after = frame_attention(*qkv, beta, decay, context.chunks, before)
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
@@ -193,7 +192,13 @@ class SelfAttention(nn.Module):
         return main.transpose(2, 3).flatten(-2), camera, new
 
     def _camera_delta_net(
-        self, x: Tensor, context: SequenceContext, beta: Tensor, decay: Tensor, key_scale: float, state: State | None
+        self,
+        x: Tensor,
+        context: SequenceContext,
+        beta: Tensor,
+        decay: Tensor,
+        key_scale: float,
+        state: State | None,
     ) -> tuple[Tensor, Tensor]:
         k = self.k_proj_cam(x)
         k = short_convolution(
@@ -232,7 +237,8 @@ class SelfAttention(nn.Module):
     def _from_ray(self, x: Tensor, context: SequenceContext) -> Tensor:
         return apply_ray_frame(x, context.to_ray.transpose(-1, -2), context.camera_unrope)
 
-    def _softmax(self, x: Tensor, context: SequenceContext, state: State | None
+    def _softmax(
+        self, x: Tensor, context: SequenceContext, state: State | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         with _full_precision(x):
@@ -254,7 +260,14 @@ class SelfAttention(nn.Module):
         return main.float().flatten(-2), read.flatten(-2), new | camera_new
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, state: State | None, part: str, width: int
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        context: SequenceContext,
+        state: State | None,
+        part: str,
+        width: int,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attend over the sink, the window and the current frames; [B, T, S, h, D] in and out."""
         q, k, v = (tensor.flatten(1, 2).transpose(1, 2) for tensor in (q, k, v))
@@ -272,7 +285,9 @@ class SelfAttention(nn.Module):
         dtype = self.qkv.weight.dtype
         if torch.is_autocast_enabled(q.device.type):
             dtype = torch.get_autocast_dtype(q.device.type)
-        out = softmax_attention(q.to(dtype), all_k.to(dtype), all_v.to(dtype), context.mask, 1 / math.sqrt(width))
+        out = softmax_attention(
+            q.to(dtype), all_k.to(dtype), all_v.to(dtype), context.mask, 1 / math.sqrt(width)
+        )
         return out.transpose(1, 2).unflatten(1, (-1, self.config.tokens_per_frame)), new
 
     def _remember(

@@ -1,0 +1,124 @@
+"""Model weights on disk: safetensors with the config as JSON metadata, official key names in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.transformer import WorldModel
+
+CONFIG_KEY = "model_config"
+"""Metadata entry that holds the config."""
+UNUSED_KEYS = frozenset({"pos_embed"})
+"""Official tensors that no part of the network reads."""
+POINTWISE = {
+    "x_embedder.proj.weight": 5,
+    "plucker_embedder.proj.weight": 5,
+    "raymap_embedder.proj.weight": 5,
+    "mlp.inverted_conv.conv.weight": 4,
+    "mlp.point_conv.conv.weight": 4,
+}
+"""Linear weights that the official file stores as 1x1 convolutions, by the end of their key, with that rank."""
+
+
+def to_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give linear layers the convolution shapes of the official file."""
+    return {name: _as_convolution(name, tensor) for name, tensor in weights.items()}
+
+
+def _as_convolution(name: str, tensor: Tensor) -> Tensor:
+    for end, rank in POINTWISE.items():
+        if name.endswith(end) and tensor.ndim < rank:
+            return tensor.reshape(*tensor.shape, *[1] * (rank - tensor.ndim))
+    return tensor
+
+
+def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn an official state dict, with or without a `model.` prefix, into ours."""
+    named = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    return {
+        name: tensor.flatten(1) if any(name.endswith(end) for end in POINTWISE) else tensor
+        for name, tensor in named.items()
+        if name not in UNUSED_KEYS
+    }
+
+
+def load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
+    """Put official weights into a model, which may be on the meta device.
+
+    Raises:
+        ValueError: A key is missing or unknown, or a shape differs.
+    """
+    ours = from_official(weights)
+    wanted = model.state_dict()
+    problems = [
+        *(f"missing {name}" for name in wanted if name not in ours),
+        *(f"unexpected {name}" for name in ours if name not in wanted),
+        *(
+            f"{name} is {tuple(ours[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in ours and ours[name].shape != tensor.shape
+        ),
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ValueError(
+            f"weights do not fit the {model.config.name} model: {shown}; use the config they came with"
+        )
+    model.load_state_dict(ours, assign=any(tensor.is_meta for tensor in wanted.values()))
+
+
+def save_checkpoint(model: WorldModel, path: Path) -> None:
+    """Write weights under their official names, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {n: t.detach().contiguous().cpu() for n, t in to_official(model.state_dict()).items()}
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    try:
+        save_file(weights, partial, metadata={CONFIG_KEY: json.dumps(model.config.to_dict())})
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(
+    path: Path, config: ModelConfig | None = None, dtype: torch.dtype | None = None
+) -> WorldModel:
+    """Build a model from a file.
+
+    Args:
+        config: For official files, which carry none; a stored config wins.
+        dtype: Precision of the weights; None keeps the file's.
+
+    Raises:
+        ValueError: The file is unreadable, has no config, or does not fit it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get(CONFIG_KEY)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"cannot read checkpoint {path}: {error}; give a .safetensors file of a model"
+        ) from None
+    if stored is not None:
+        config = ModelConfig.from_dict(json.loads(stored))
+    if config is None:
+        raise ValueError(f"checkpoint {path} holds no model config; name the config to read it with")
+    if dtype is not None:
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    with torch.device("meta"):
+        model = WorldModel(config)
+    load_weights(model, weights)
+    return model

@@ -1,0 +1,99 @@
+"""Laws of the frame-wise delta rule, and the fast form against its double-precision twin."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model import naive
+from model.gdn import delta_rule, frame_attention
+
+CHUNKS = {
+    "forward only": [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)],
+    "both ways": [(0, 5)],
+    "chunk-causal": [(0, 3), (3, 5)],
+}
+TOLERANCE = 2e-5
+"""Float32 sums over a few dozen products, against float64."""
+
+
+def sample(frames: int = 5, tokens: int = 6, width: int = 4) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    shape = (2, frames, 3, tokens, width)
+    scale = (tokens * width) ** -0.5
+    return {
+        "query": torch.rand(shape),
+        "key": torch.rand(shape) * scale,
+        "rotated_query": torch.randn(shape),
+        "rotated_key": torch.randn(shape) * scale,
+        "value": torch.randn(shape),
+        "beta": torch.rand(shape[:-1]),
+        "decay": 0.5 + torch.rand(shape[:3]) / 2,
+    }
+
+
+@pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS.keys())
+@pytest.mark.parametrize("carried", [False, True], ids=["from zero", "from a state"])
+def test_fast_scan_equals_its_twin(chunks: list[tuple[int, int]], carried: bool) -> None:
+    inputs = sample()
+    initial = (torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4)) if carried else None
+    output, (state, norm) = frame_attention(**inputs, chunks=chunks, initial=initial)
+    expected, (state_64, norm_64) = naive.frame_attention(**inputs, chunks=chunks, initial=initial)
+    torch.testing.assert_close(state.double(), state_64, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(norm.double(), norm_64, atol=TOLERANCE, rtol=TOLERANCE)
+    # The division magnifies rounding where the normaliser is small.
+    torch.testing.assert_close(output.double(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_backward_scan_excludes_the_frame_itself() -> None:
+    inputs = sample(frames=2)
+    key, value = inputs["rotated_key"], inputs["value"]
+    both, _ = delta_rule(key, value, inputs["beta"], inputs["decay"], [(0, 2)], None)
+    forward, _ = delta_rule(key, value, inputs["beta"], inputs["decay"], [(0, 1), (1, 2)], None)
+    later = (key[:, 1] * inputs["beta"][:, 1, ..., None]).mT @ value[:, 1]
+    torch.testing.assert_close(both[:, 0] - forward[:, 0], later)
+    torch.testing.assert_close(both[:, 1], forward[:, 1])
+
+
+def test_single_frame_reads_only_itself() -> None:
+    inputs = sample(frames=1)
+    output, _ = frame_attention(**inputs, chunks=[(0, 1)])
+    written = inputs["rotated_key"] * inputs["beta"][..., None]
+    numerator = inputs["rotated_query"] @ (written.mT @ inputs["value"])
+    plain = inputs["key"] * inputs["beta"][..., None]
+    denominator = inputs["query"] @ plain.sum(-2).unsqueeze(-1)
+    torch.testing.assert_close(output, numerator / (denominator + 1e-8))
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_constant_value_comes_back_unchanged(frames: int) -> None:
+    inputs = sample(frames=frames)
+    inputs |= {"rotated_query": inputs["query"], "rotated_key": inputs["key"]}
+    inputs["value"] = torch.tensor([1.0, -2.0, 0.5, 3.0]).expand_as(inputs["value"])
+    output, _ = frame_attention(**inputs, chunks=[(0, frames)])
+    torch.testing.assert_close(output, inputs["value"], atol=1e-3, rtol=1e-3)
+
+
+def test_segments_compose_into_the_whole_scan() -> None:
+    inputs = sample()
+    args = [inputs[name] for name in ("rotated_key", "value", "beta", "decay")]
+    whole, last = delta_rule(*args, CHUNKS["forward only"], None)
+    first, state = delta_rule(*(tensor[:, :2] for tensor in args), [(0, 1), (1, 2)], None)
+    second, end = delta_rule(*(tensor[:, 2:] for tensor in args), [(0, 1), (1, 2), (2, 3)], state)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(end, last)
+
+
+def largest_gain(scale: float, tokens: int, width: int) -> float:
+    """Return the spectral norm of a frame's state transition for random normed keys."""
+    torch.manual_seed(1)
+    key = torch.randn(tokens, width)
+    key = (key / key.square().mean(-1, keepdim=True).sqrt()).relu() * scale
+    transition = torch.eye(width) - 0.993 * key.T @ key
+    return float(torch.linalg.matrix_norm(transition, 2))
+
+
+def test_frame_key_scale_keeps_the_state_from_growing() -> None:
+    tokens, width = 880, 112
+    assert largest_gain((tokens * width) ** -0.5, tokens, width) <= 1
+    assert largest_gain(width**-0.5, tokens, width) > 1

@@ -1,0 +1,285 @@
+"""Whole clips, windows and streaming agree; nothing leaks from the future; state never grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.chunks import chunk_ranges
+from model.config import ModelConfig, sana_wm, tiny
+from model.rollout import RolloutState, state_shapes
+from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
+from model.transformer import WorldModel
+
+VARIANTS = {
+    "single frames": tiny(),
+    "no sink": replace(tiny(), sink=False),
+    "longer chunks": replace(tiny(), chunk_size=2, first_chunk_size=3, num_cached_chunks=2),
+    "longer chunks, no sink": replace(
+        tiny(), chunk_size=2, first_chunk_size=3, num_cached_chunks=2, sink=False
+    ),
+}
+TOLERANCE = 2e-5
+"""Float32 rounding of the same sums in another order, through three blocks."""
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+def random_model(config: ModelConfig) -> WorldModel:
+    """Build a model whose every weight matters."""
+    model = WorldModel(config, fresh=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.eval()
+
+
+def silence_camera(model: WorldModel, plucker: bool = False) -> None:
+    for block in model.blocks:
+        block.attn.out_proj_cam.weight.zero_()
+        block.attn.out_proj_cam.bias.zero_()
+        if plucker:
+            block.plucker_proj.weight.zero_()
+
+
+def clip(config: ModelConfig, frames: int, batch: int = 2) -> dict[str, Tensor]:
+    stride = config.temporal_stride
+    poses = torch.eye(4).expand(batch, frames * stride, 4, 4).clone()
+    poses[..., :3, 3] = torch.randn(batch, frames * stride, 3)
+    size = config.frame_width * 0.6
+    centre = [size, size, config.frame_width / 2, config.frame_height / 2]
+    return {
+        "latents": torch.randn(batch, config.in_channels, frames, config.latent_height, config.latent_width),
+        "timesteps": torch.rand(batch, frames) * 1000,
+        "text": torch.randn(batch, config.text_length, config.text_dim),
+        "text_mask": (torch.arange(config.text_length) < 4).float().expand(batch, -1),
+        "c2w_windows": poses,
+        "intrinsics": torch.tensor(centre).expand(batch, frames * stride, 4),
+        "frame_index": torch.arange(frames).expand(batch, frames),
+    }
+
+
+def part(inputs: dict[str, Tensor], start: int, stop: int, stride: int) -> dict[str, Tensor]:
+    return {
+        **inputs,
+        "latents": inputs["latents"][:, :, start:stop],
+        "timesteps": inputs["timesteps"][:, start:stop],
+        "frame_index": inputs["frame_index"][:, start:stop],
+        "c2w_windows": inputs["c2w_windows"][:, start * stride : stop * stride],
+        "intrinsics": inputs["intrinsics"][:, start * stride : stop * stride],
+    }
+
+
+def step(
+    model: WorldModel, inputs: dict[str, Tensor], state: RolloutState | None
+) -> tuple[Tensor, RolloutState]:
+    named = {name: tensor for name, tensor in inputs.items() if name != "frame_index"}
+    return model.step(**named, start_frame=inputs["frame_index"][:, 0], state=state)
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_window_equals_repeated_steps(config: ModelConfig) -> None:
+    model = random_model(config)
+    frames = config.first_chunk_size + 5 * config.chunk_size
+    inputs = clip(config, frames)
+    whole, last = model.window(**inputs)
+    state: RolloutState | None = None
+    outputs = []
+    for start, stop in chunk_ranges(config, frames, starts=True):
+        output, state = step(model, part(inputs, start, stop, config.temporal_stride), state)
+        outputs.append(output)
+        assert {name: tuple(t.shape[1:]) for name, t in state.tensors.items()} == state_shapes(config)
+    assert state is not None
+    torch.testing.assert_close(torch.cat(outputs, 2), whole, atol=TOLERANCE, rtol=TOLERANCE)
+    for name, tensor in last.tensors.items():
+        torch.testing.assert_close(state.tensors[name], tensor, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_window_continues_from_the_state_of_the_one_before() -> None:
+    config = tiny()
+    model = random_model(config)
+    inputs = clip(config, 9)
+    inputs["frame_index"] = inputs["frame_index"] + (inputs["frame_index"] > 0) * 136
+    whole, _ = model.window(**inputs)
+    first, state = model.window(**part(inputs, 0, 4, config.temporal_stride))
+    second, _ = model.window(**part(inputs, 4, 9, config.temporal_stride), state=state.detach())
+    torch.testing.assert_close(torch.cat([first, second], 2), whole, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_streaming_equals_the_whole_clip_where_the_window_is_wide(chunk_size: int) -> None:
+    config = replace(tiny(), chunk_size=chunk_size, num_cached_chunks=9)
+    model = random_model(config)
+    # The camera key convolution has no memory across chunks in streaming, by specification.
+    silence_camera(model)
+    inputs = clip(config, 1 + 4 * chunk_size)
+    stride, frames = config.temporal_stride, 1 + 4 * chunk_size
+    video = 1 + stride * (frames - 1)
+    c2w = torch.eye(4).expand(2, video, 4, 4).clone()
+    c2w[..., 0, 3] = torch.linspace(0, 2, video)
+    order = [max(0, stride * k - (stride - 1)) + j for k in range(frames) for j in range(stride)]
+    inputs["c2w_windows"] = c2w[:, order]
+    streamed, _ = model.window(**inputs)
+    names = ("latents", "timesteps", "text", "text_mask")
+    whole = model(*(inputs[n] for n in names), c2w, inputs["intrinsics"][:, :video])
+    torch.testing.assert_close(streamed, whole, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_one_chunk_is_the_bidirectional_pass() -> None:
+    config = replace(tiny(), first_chunk_size=4, chunk_size=3)
+    model = random_model(config)
+    inputs = clip(config, 4)
+    args = [inputs[n] for n in ("latents", "timesteps", "text", "text_mask")]
+    args += [inputs["c2w_windows"][:, :7], inputs["intrinsics"][:, :7]]
+    torch.testing.assert_close(model(*args), model(*args, mode="bidirectional"))
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
+def test_later_chunks_leave_earlier_outputs_unchanged(config: ModelConfig) -> None:
+    model = random_model(config)
+    frames = config.first_chunk_size + 2 * config.chunk_size
+    inputs = clip(config, frames)
+    video = 1 + config.temporal_stride * (frames - 1)
+    args = [inputs["timesteps"], inputs["text"], inputs["text_mask"]]
+    args += [inputs["c2w_windows"][:, :video], inputs["intrinsics"][:, :video]]
+    before = model(inputs["latents"], *args)
+    changed = inputs["latents"].clone()
+    changed[:, :, -config.chunk_size :] += 1
+    after = model(changed, *args)
+    kept = frames - config.chunk_size
+    torch.testing.assert_close(after[:, :, :kept], before[:, :, :kept])
+    assert not torch.allclose(after[:, :, kept:], before[:, :, kept:])
+
+
+def test_memory_lasts_longer_than_the_window() -> None:
+    config = tiny()
+    model = random_model(config)
+    inputs = clip(config, 8)
+    before, _ = model.window(**inputs)
+    inputs["latents"][:, :, 2] += 1
+    after, _ = model.window(**inputs)
+    assert not torch.allclose(after[:, :, -1], before[:, :, -1])
+
+
+def test_silent_camera_branches_ignore_the_camera() -> None:
+    config = tiny()
+    model = random_model(config)
+    silence_camera(model, plucker=True)
+    inputs = clip(config, 4)
+    before, _ = model.window(**inputs)
+    inputs["c2w_windows"] = inputs["c2w_windows"].roll(1, dims=1)
+    after, _ = model.window(**inputs)
+    torch.testing.assert_close(after, before)
+
+
+def test_softmax_camera_path_ignores_the_world_frame() -> None:
+    config = replace(tiny(), softmax_every_n=1, translation_scale=1.0)
+    model = random_model(config)
+    for block in model.blocks:
+        block.plucker_proj.weight.zero_()
+    inputs = clip(config, 3)
+    before, _ = model.window(**inputs)
+    angle = torch.tensor(0.7)
+    world = torch.eye(4)
+    world[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    world[:3, 3] = torch.tensor([0.3, -0.2, 0.5])
+    moved, _ = model.window(**{**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
+    torch.testing.assert_close(moved, before, atol=1e-4, rtol=1e-4)
+
+
+def test_delta_net_camera_path_ignores_rotations_of_the_world_only() -> None:
+    config = replace(tiny(), softmax_every_n=9, translation_scale=1.0)
+    model = random_model(config)
+    for block in model.blocks:
+        block.plucker_proj.weight.zero_()
+    inputs = clip(config, 3)
+    before, _ = model.window(**inputs)
+    angle = torch.tensor(0.7)
+    world = torch.eye(4)
+    world[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    turned, _ = model.window(**{**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
+    torch.testing.assert_close(turned, before, atol=1e-4, rtol=1e-4)
+    world[0, 3] = 2.0
+    moved, _ = model.window(**{**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
+    assert not torch.allclose(moved, before, atol=1e-4, rtol=1e-4)
+
+
+def conditions(inputs: dict[str, Tensor]) -> ChunkConditions:
+    return ChunkConditions(
+        inputs["c2w_windows"],
+        inputs["intrinsics"],
+        inputs["frame_index"][:, 0],
+        inputs["text"],
+        inputs["text_mask"],
+    )
+
+
+def test_denoise_reads_and_only_commit_writes() -> None:
+    config = tiny()
+    model = random_model(config)
+    inputs = clip(config, 2)
+    pieces = [part(inputs, k, k + 1, config.temporal_stride) for k in range(2)]
+    state = commit_chunk(model, pieces[0]["latents"], conditions(pieces[0]), None)
+    held = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    made = denoise_chunk(model, pieces[1]["latents"], conditions(pieces[1]), state, (1000, 500))
+    again = denoise_chunk(model, pieces[1]["latents"], conditions(pieces[1]), state, (1000, 500))
+    assert torch.equal(made, again)
+    assert all(torch.equal(state.tensors[name], tensor) for name, tensor in held.items())
+    committed = commit_chunk(model, made, conditions(pieces[1]), state)
+    assert committed.tensors["num_frames"].tolist() == [2, 2]
+    changed = [n for n, t in committed.tensors.items() if not torch.equal(t, held[n])]
+    assert {n for n in held if "sink" in n} == set(held) - set(changed)
+
+
+def test_clean_frame_stays_as_it_is() -> None:
+    config = replace(tiny(), chunk_size=2, first_chunk_size=3)
+    model = random_model(config)
+    inputs = clip(config, 3)
+    clean = inputs["latents"][:, :, :1] + 1
+    made = denoise_chunk(model, inputs["latents"], conditions(inputs), None, (1000, 500), clean=clean)
+    assert torch.equal(made[:, :, :1], clean)
+    assert not torch.equal(made[:, :, 1:], inputs["latents"][:, :, 1:])
+
+
+def test_state_keeps_its_size_over_twenty_chunks() -> None:
+    config = tiny()
+    model = random_model(config)
+    inputs = clip(config, 1)
+    state = RolloutState.zeros(config, 2)
+    shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
+    for index in range(20):
+        inputs["frame_index"] = torch.full((2, 1), index)
+        velocity, state = step(model, inputs, state)
+        assert torch.isfinite(velocity).all()
+        assert {name: tensor.shape for name, tensor in state.tensors.items()} == shapes
+
+
+def test_gradients_reach_every_weight_that_is_used() -> None:
+    config = tiny()
+    model = random_model(config)
+    with torch.enable_grad():
+        velocity, state = model.window(**clip(config, 3))
+        second, _ = model.window(**clip(config, 3), state=state.detach())
+        (velocity + second).square().mean().backward()
+    silent = {name for name, p in model.named_parameters() if p.grad is None}
+    softmax = [layer for layer in range(config.num_layers) if config.is_softmax(layer)]
+    gates = ("A_log", "dt_bias", "beta_proj.weight", "beta_proj.bias", "gate_proj.weight", "gate_proj.bias")
+    unused = {f"blocks.{layer}.attn.{gate}" for layer in softmax for gate in gates}
+    assert silent == unused | {"raymap_embedder.proj.weight", "raymap_embedder.proj.bias"}
+
+
+def test_released_model_has_the_published_size() -> None:
+    with torch.device("meta"):
+        model = WorldModel(sana_wm())
+    assert sum(parameter.numel() for parameter in model.parameters()) == 2_661_800_448
+    # The released file's 872 tensors include a position table that nothing reads.
+    assert len(model.state_dict()) + 1 == 872
