@@ -26,6 +26,7 @@ from engine.world import World
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "holodeck"]
 Clock = Callable[[], float]
+MAX_DENOISE_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +184,8 @@ def open_session(
 
 
 def default_denoise_threads() -> int:
-    """Leave one core to the decoder and the window."""
-    return max(1, num_cores() - 1)
+    """Leave one core to the decoder and the window; a step is too small to share among many."""
+    return min(MAX_DENOISE_THREADS, max(1, num_cores() - 1))
 
 
 def num_cores() -> int:
