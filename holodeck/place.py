@@ -142,7 +142,8 @@ class GroundPainter:
         levels = [self.picture]
         for _ in range(2):
             side = levels[-1].shape[0] // 4
-            levels.append(cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA))
+            smaller = cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA)
+            levels.append(np.asarray(smaller, np.float32))
         return tuple(levels)
 
     def _pixels(self, points: Sequence[tuple[float, float]]) -> NDArray[np.int32]:

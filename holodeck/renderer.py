@@ -138,13 +138,13 @@ def _rectangles(
 
 def _cast_box(low, high, n, origin, inverse, depth, hit, window) -> None:
     """Slab test of one axis-aligned box inside its rectangle."""
-    near = far = None
+    near = np.full_like(depth[window], NEAR_M)
+    far = np.full_like(near, FAR_M)
     for axis in range(3):
         slope = inverse[axis][window]
         first, second = (low[axis] - origin[axis]) * slope, (high[axis] - origin[axis]) * slope
-        enter, leave = np.minimum(first, second), np.maximum(first, second)
-        near = enter if near is None else np.maximum(near, enter, out=near)
-        far = leave if far is None else np.minimum(far, leave, out=far)
+        np.maximum(near, np.minimum(first, second), out=near)
+        np.minimum(far, np.maximum(first, second), out=far)
     better = (near < far) & (near > NEAR_M) & (near < depth[window])
     np.copyto(depth[window], near, where=better)
     np.copyto(hit[window], np.int16(n), where=better)

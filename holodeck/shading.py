@@ -62,7 +62,7 @@ def shade(shapes: ShapeArrays, surface: Surface, rays: Rays, depth: Array, hit: 
         x, y, z, t = dx[chosen], dy[chosen], dz[chosen], flat_depth[chosen]
         length = np.sqrt(x * x + y * y + z * z)
         if n == SKY:
-            out[chosen] = surface.sky.shade(np.stack([x, y, z], 1) / length[:, None])
+            out[chosen] = surface.sky.shade((np.stack([x, y, z], 1) / length[:, None]).astype(np.float32))
             continue
         origin = rays.origin
         hits = Hits(origin[0] + t * x, origin[1] + t * y, origin[2] + t * z, t)
@@ -113,9 +113,9 @@ def _shape_color(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> Array:
     return color
 
 
-def _light(sky: Sky, cosine: Array | float, tilt: Array | float) -> Array | float:
+def _light(sky: Sky, cosine: Array, tilt: Array) -> Array:
     """Brightness from the cosine to the sun and the edge-keeping tilt."""
-    return sky.ambient + 0.12 * tilt + (1.0 - sky.ambient) * np.clip(cosine, 0.0, 1.0)
+    return np.asarray(sky.ambient + 0.12 * tilt + (1.0 - sky.ambient) * np.clip(cosine, 0.0, 1.0), np.float32)
 
 
 def _box_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Array, Array, Mask]:
@@ -132,8 +132,10 @@ def _box_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Array
     sun = sky.sun_direction()
     brightness = np.empty_like(rx)
     for axis, mask, relative in ((0, on_x, rx), (1, on_y, ry), (2, ~(on_x | on_y), rz)):
-        plus, minus = (_light(sky, sign * sun[axis], sign * _TILT[axis]) for sign in (1.0, -1.0))
-        brightness[mask] = np.where(relative[mask] > 0, plus, minus)
+        signs = np.array([-1.0, 1.0], np.float32)
+        brightness[mask] = _light(sky, signs * sun[axis], signs * _TILT[axis])[
+            (relative[mask] > 0).astype(int)
+        ]
     across = np.where(on_x, hits.z, hits.x)
     return brightness, across, on_y & (ry < 0)
 
@@ -157,7 +159,7 @@ def _round_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Arr
     sun = sky.sun_direction()
     cosine = np.ceil((nx * sun[0] + ny * sun[1] + nz * sun[2]) * TONES) / TONES
     tilt = np.round((nx * _TILT[0] + ny * _TILT[1] + nz * _TILT[2]) * TONES) / TONES
-    return np.asarray(_light(sky, cosine, tilt), np.float32), across, up
+    return _light(sky, cosine, tilt), across, up
 
 
 def _pattern_share(shapes: ShapeArrays, n: int, across: Array, hits: Hits) -> tuple[Array, Mask | None]:

@@ -73,4 +73,4 @@ class Sky:
         height = np.zeros_like(azimuth)
         for count, share, phase in zip((5, 8, 13), (0.5, 0.3, 0.2), phases, strict=True):
             height += share * np.abs(2 * ((turn * count + phase) % 1.0) - 1.0)
-        return np.sin(np.radians(self.hill_height_deg)) * height.astype(np.float32)
+        return np.asarray(np.sin(np.radians(self.hill_height_deg)) * height, np.float32)

@@ -55,7 +55,8 @@ class AutoencoderConfig:
             raise ValueError(
                 f"unknown autoencoder settings {sorted(unknown)}; this file was made by another version"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**known)
 
 
 class ChannelNorm(nn.Module):

@@ -105,7 +105,7 @@ def test_walks_keep_out_of_walls_and_see_more_than_one_wall(name):
     assert np.allclose(poses[0], place.spawn)
     for c2w in poses[::5]:
         assert is_free(place.arrays, c2w[:3, 3], 0.3)
-    frames = [place.render(c2w, INTRINSICS / 4, 40, 24) for c2w in poses[::20]]
+    frames = [place.render(c2w, INTRINSICS / np.float32(4), 40, 24) for c2w in poses[::20]]
     bare = [f for f in frames if f.reshape(-1, 3).std(0).max() < 8]
     assert len(bare) <= len(frames) // 5
 

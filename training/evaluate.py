@@ -124,9 +124,13 @@ def as_table(scores: Sequence[HorizonScore]) -> str:
     ]
     for s in scores:
         gain = s.generated - s.repeated_first
-        lines.append(
-            f"| {s.world} | {s.seconds:g} s | {s.generated:.1f} dB | {s.repeated_first:.1f} dB | {gain:+.1f} dB | {s.autoencoder:.1f} dB |"
+        figures = (
+            f"{s.generated:.1f} dB",
+            f"{s.repeated_first:.1f} dB",
+            f"{gain:+.1f} dB",
+            f"{s.autoencoder:.1f} dB",
         )
+        lines.append(f"| {s.world} | {s.seconds:g} s | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 

@@ -84,7 +84,8 @@ class MasterOptimizer:
             optimizer.step()
         self.num_updates += 1
         decay = min(self.config.ema_decay, self.num_updates / (self.num_updates + 10))
-        torch._foreach_lerp_(self.averages, self.masters, 1.0 - decay)
+        for average, master in zip(self.averages, self.masters, strict=True):
+            average.lerp_(master, 1.0 - decay)
         self._publish(self.masters)
         return norm
 

@@ -54,7 +54,8 @@ def build() -> Place:
     return Place(
         name="colonnade",
         title="The Colonnade",
-        caption="White columns with orange capitals beside a turquoise pool under a clear noon sky; a golden ball, a small temple, cypresses.",
+        caption="White columns with orange capitals beside a turquoise pool under a "
+        "clear noon sky; a golden ball, a small temple, cypresses.",
         shapes=_shapes(),
         sky=Sky(
             zenith=hex_color("1673c9"),

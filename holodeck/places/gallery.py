@@ -108,7 +108,8 @@ def build() -> Place:
     return Place(
         name="gallery",
         title="The Gallery",
-        caption="Four rooms of an art gallery, red, blue, green and yellow, joined by doorways, with geometric statues and pictures.",
+        caption="Four rooms of an art gallery, red, blue, green and yellow, joined by "
+        "doorways, with geometric statues and pictures.",
         shapes=_shapes(),
         sky=Sky(
             zenith=_WHITE,

@@ -84,7 +84,8 @@ def build() -> Place:
     return Place(
         name="garden",
         title="Garden of Shapes",
-        caption="A lawn with round white paths and giant coloured solids, a striped ball, a chequered cube, a rocket, clipped trees, hedges.",
+        caption="A lawn with round white paths and giant coloured solids, a striped "
+        "ball, a chequered cube, a rocket, clipped trees, hedges.",
         shapes=_shapes(),
         sky=Sky(
             zenith=hex_color("57b8ff"),

@@ -71,7 +71,8 @@ def build() -> Place:
     return Place(
         name="night",
         title="Night City",
-        caption="A crossroads between dark towers at night, windows lit amber, cyan and magenta, neon signs, street lamps, a huge moon.",
+        caption="A crossroads between dark towers at night, windows lit amber, cyan "
+        "and magenta, neon signs, street lamps, a huge moon.",
         shapes=_shapes(),
         sky=Sky(
             zenith=hex_color("0b0a2a"),

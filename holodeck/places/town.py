@@ -62,7 +62,8 @@ def build() -> Place:
     return Place(
         name="town",
         title="Market Town",
-        caption="A market square at sunset, ringed by red, blue, yellow and green houses with dark windows; a fountain and a striped tower.",
+        caption="A market square at sunset, ringed by red, blue, yellow and green "
+        "houses with dark windows; a fountain and a striped tower.",
         shapes=_shapes(),
         sky=Sky(
             zenith=hex_color("5b4fa8"),

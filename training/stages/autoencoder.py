@@ -40,7 +40,8 @@ class AutoencoderStage:
             crop: Height and width that clips are cut to, for more variety per step; None trains on whole frames.
         """
         self.name, self.walks, self.batch_size, self.crop = name, walks, batch_size, crop
-        self.model = Autoencoder(config).to(torch.bfloat16).to(memory_format=torch.channels_last)
+        self.model = Autoencoder(config).to(torch.bfloat16)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = MasterOptimizer(self.model, optimizer or OptimizerConfig())
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
@@ -62,7 +63,7 @@ class AutoencoderStage:
         stride = self.model.config.temporal_stride
         clips = []
         for _ in range(self.batch_size):
-            walk = self.walks[rng.integers(len(self.walks))]
+            walk = self.walks[int(rng.integers(len(self.walks)))]
             start = rng.integers(walk.shape[0] - 2 * stride + 1)
             clip = walk[start : start + 2 * stride]
             if self.crop is not None:

@@ -65,7 +65,7 @@ class SelfForcingStage:
         return {"loss": total / self.chunks_per_step, "clean_mse": self.last_clean_mse}
 
     def _start(self, rng: np.random.Generator) -> Rollout:
-        walk = self.walks[rng.integers(len(self.walks))]
+        walk = self.walks[int(rng.integers(len(self.walks)))]
         position = 1 if rng.random() < 0.3 else int(rng.integers(1, len(walk.latents) - 8))
         shift = int(rng.integers(2000)) if position > 1 and rng.random() < 0.5 else 0
         longest = min(self.max_chunks, len(walk.latents) - position)
@@ -120,7 +120,7 @@ class SelfForcingStage:
         target = torch.stack(
             [r.walk.latents[p] for r, p in zip(self.rollouts, positions, strict=True)]
         ).float()[:, :, None]
-        x = torch.randn_like(target)
+        x = clean = torch.randn_like(target)
         exit_step = int(rng.integers(len(self.sigmas)))
         for number, sigma in enumerate(self.sigmas[: exit_step + 1]):
             with torch.set_grad_enabled(number == exit_step):
