@@ -43,19 +43,15 @@ class DurationEstimate:
     """Predicts a chunk's duration: a high quantile of recent ones, so that one stall does not poison it."""
 
     def __init__(self, initial_s: float, history: int, quantile: float = 0.8) -> None:
-        self._initial_s = initial_s
+        self.predicted_s = initial_s
         self._quantile = quantile
         self._recent_s: deque[float] = deque(maxlen=history)
 
     def add(self, duration_s: float) -> None:
+        """Learn from one chunk; what is no duration is ignored."""
         if math.isfinite(duration_s) and duration_s >= 0.0:
             self._recent_s.append(duration_s)
-
-    @property
-    def predicted_s(self) -> float:
-        if not self._recent_s:
-            return self._initial_s
-        return float(np.quantile(self._recent_s, self._quantile))
+            self.predicted_s = float(np.quantile(self._recent_s, self._quantile))
 
 
 @dataclass(frozen=True)
@@ -138,25 +134,21 @@ class FramePacer:
         """Note that a chunk was asked for."""
         self._requests_s.append(now_s)
 
-    def add_chunk(
-        self, num_frames: int, ready_s: float, busy_s: float | None = None, learn: bool = True
-    ) -> None:
-        """Note a chunk's frames.
+    def add_chunk(self, num_frames: int, start_s: float, free_s: float, ready_s: float) -> None:
+        """Note a chunk's frames, however late they are noticed here.
 
         Args:
             num_frames: Video frames it brings.
-            ready_s: Clock time at which the engine finished it, however late it is noticed here.
-            busy_s: How long the engine could take no other chunk; all of the time if not known.
-            learn: False for a chunk whose time says nothing about the next one, such as a first one.
+            start_s: Clock time at which the engine began it.
+            free_s: Clock time at which the engine could have begun the next.
+            ready_s: Clock time at which it was finished.
         """
         self._num_frames += num_frames
         self._started = True
-        if not self._requests_s:
-            return
-        duration_s = ready_s - self._requests_s.popleft()
-        if learn:
-            self._ready.add(duration_s)
-            self._busy.add(duration_s if busy_s is None else busy_s)
+        if self._requests_s:
+            self._requests_s.popleft()
+        self._ready.add(ready_s - start_s)
+        self._busy.add(free_s - start_s)
 
     def pause(self, now_s: float) -> None:
         """Stop the clock; chunks on their way still arrive and teach."""

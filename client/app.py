@@ -1,0 +1,164 @@
+"""The window's loop: events in, one screen at a time, pictures out at display rate and only when they change."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pygame
+
+from client.catalog import world_cards, world_folders
+from client.folders import pictures_dir, settings_file
+from client.opening import Opened
+from client.options import PlayOptions
+from client.settings import load_settings, save_settings
+from client.shell import Screen, Shell
+from client.start_screen import LoadingScreen, StartScreen
+from client.walk_screen import WalkScreen
+from client.window import Window
+
+DISPLAY_FPS = 60
+_CLIENT_MS_WEIGHT = 0.1
+
+
+def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Path | None = None) -> int:
+    """Open the window and stay until the player leaves.
+
+    Args:
+        options: What the command line asked for.
+        environ: The process's environment; names the platform's folders and drivers.
+        home: The player's home folder.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        BackendUnavailable: There is no display.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path.home() if home is None else home
+    file = settings_file(environ, home)
+    settings, complaint = load_settings(file)
+    window = Window(
+        settings.window_width, settings.window_height, options.fullscreen, "SDL_VIDEODRIVER" in environ
+    )
+    try:
+        folders = world_folders(options.world)
+        shell = Shell(options, window, settings, pictures_dir(environ, home), folders, time.perf_counter)
+        if complaint:
+            shell.toasts.add(complaint, shell.clock(), warning=True)
+        App(shell).loop()
+        width, height = window.windowed_size
+        settings = shell.settings.model_copy(update={"window_width": width, "window_height": height})
+        # The window is closing; a disk that takes no settings must not keep it open.
+        with suppress(ValueError):
+            save_settings(file, settings)
+    finally:
+        window.close()
+    return 0
+
+
+class App:
+    """The loop and the way between the screens."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._screen = self._first_screen()
+
+    def loop(self) -> None:
+        """Run until the player leaves; whatever ends it, the screen gives back what it holds."""
+        ticker = pygame.time.Clock()
+        redraw = True
+        toasts = self._shell.toasts
+        texts: list[str] = []
+        try:
+            while self._shell.running:
+                began_s = self._shell.clock()
+                redraw |= self._pump(began_s)
+                redraw |= self._screen.update(began_s)
+                redraw |= self._follow()
+                redraw |= toasts.is_fading(began_s) or toasts.texts(began_s) != texts
+                if redraw:
+                    texts = toasts.texts(began_s)
+                    self._draw(began_s)
+                    self._note_work(began_s)
+                redraw = False
+                ticker.tick(DISPLAY_FPS)
+        finally:
+            self._screen.leave()
+
+    def _draw(self, now_s: float) -> None:
+        window = self._shell.window
+        self._screen.draw(window.surface, now_s)
+        bottom = window.size[1] - self._shell.look.px(8)
+        self._shell.toasts.draw(window.surface, self._shell.look, now_s, bottom)
+        window.show()
+
+    def _note_work(self, began_s: float) -> None:
+        took_ms = 1e3 * (self._shell.clock() - began_s)
+        self._shell.client_ms += _CLIENT_MS_WEIGHT * (took_ms - self._shell.client_ms)
+
+    def _pump(self, now_s: float) -> bool:
+        """Deal with all events; say whether there was one that may change the picture."""
+        changed = False
+        for event in pygame.event.get():
+            changed = True
+            if not self._handle(event, now_s):
+                self._screen.handle(event, now_s)
+        return changed
+
+    def _handle(self, event: pygame.event.Event, now_s: float) -> bool:
+        """Deal with what means the same on every screen; say whether that was it."""
+        shell = self._shell
+        if event.type == pygame.QUIT:
+            shell.quit()
+            return True
+        if event.type == pygame.KEYDOWN and event.key == pygame.K_q and event.mod & pygame.KMOD_CTRL:
+            shell.quit()
+            return True
+        if event.type == pygame.KEYDOWN and event.key == pygame.K_F11:
+            shell.window.toggle_fullscreen()
+            shell.note_size()
+            return True
+        if event.type in (pygame.VIDEORESIZE, pygame.WINDOWSIZECHANGED):
+            shell.window.note_resize()
+            shell.note_size()
+            return True
+        if event.type == pygame.WINDOWFOCUSLOST:
+            shell.release_controls()
+            return True
+        if message := shell.pads.handle(event):
+            shell.toasts.add(message, now_s)
+        return False
+
+    def _follow(self) -> bool:
+        """Go to the next screen if one was asked for."""
+        make = self._shell.take_next()
+        if make is None:
+            return False
+        self._screen.leave()
+        self._screen = make()
+        return True
+
+    def _first_screen(self) -> Screen:
+        options = self._shell.options
+        if options.world is None and options.replay is None:
+            return self._start()
+        self._shell.cards = world_cards(self._shell.folders, options.backend)
+        return self._open(options)
+
+    def _start(self, chosen: str | None = None) -> Screen:
+        return StartScreen(self._shell, self._open, chosen)
+
+    def _open(self, options: PlayOptions) -> Screen:
+        return LoadingScreen(self._shell, options, self._walk, partial(self._start, options.world))
+
+    def _walk(self, options: PlayOptions, opened: Opened) -> Screen:
+        # What is recorded or replayed belongs to the first walk; those after it are free.
+        self._shell.options = replace(self._shell.options, record=None, replay=None)
+        return WalkScreen(self._shell, options, opened, self._open, self._start)

@@ -1,0 +1,46 @@
+"""The card of a paused walk: going on, settings, leaving."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from client.menu import CardMenu, Choice
+from client.picture import Style
+from client.settings import Settings
+
+_MOUSE_STEP = 1.25
+_STYLES: tuple[Style, ...] = get_args(Style)
+
+
+def pause_card(settings: Settings, chosen: int = 0) -> CardMenu:
+    """Return the card with the settings' present values."""
+    card = CardMenu(
+        "Paused",
+        [
+            Choice("resume", "Go on"),
+            Choice("mouse", "Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
+            Choice("invert", "Mouse up looks", "down" if settings.invert_y else "up"),
+            Choice("picture", "Picture", settings.picture),
+            Choice("hud", "Figures", "on" if settings.hud else "off"),
+            Choice("reset", "Start again"),
+            Choice("worlds", "Other worlds"),
+            Choice("quit", "Quit"),
+        ],
+    )
+    card.chosen = chosen
+    return card
+
+
+def adjust(settings: Settings, key: str, direction: int) -> Settings:
+    """Return the settings with one value moved up (1) or down (-1); unchanged for a line without a value."""
+    if key == "mouse":
+        mouse_deg_px = settings.mouse_deg_px * _MOUSE_STEP**direction
+        return settings.model_copy(update={"mouse_deg_px": max(0.01, min(2.0, mouse_deg_px))})
+    if key == "invert":
+        return settings.model_copy(update={"invert_y": not settings.invert_y})
+    if key == "picture":
+        style = _STYLES[(_STYLES.index(settings.picture) + direction) % len(_STYLES)]
+        return settings.model_copy(update={"picture": style})
+    if key == "hud":
+        return settings.model_copy(update={"hud": not settings.hud})
+    return settings

@@ -1,0 +1,155 @@
+"""Where the cameras of the next chunk come from: the player's rig, or a track walked before.
+
+A planner is called on the engine thread, at the last moment before the model starts. The client thread reads
+what is documented as readable, and nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.controls import Intent
+from client.rig import CameraRig, Slide
+from engine import fitting
+from engine.session import Session
+from engine.tracks import Track, output_intrinsics
+from engine.types import CameraTrack, Intrinsics
+from engine.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedChunk:
+    """What a planner made of the input of one chunk."""
+
+    track: CameraTrack
+    intents: NDArray[np.float64] | None
+    """[N, 11], what was asked for; None where nobody did."""
+
+
+class Planner(ABC):
+    """Makes the cameras of one chunk after another."""
+
+    num_chunks: int | None = None
+    """Chunks until the walk ends; None if it goes on for as long as the player wants. Readable."""
+    rig: CameraRig | None = None
+    """The player's camera, where there is one; its `flying` may be read and set by the client thread."""
+
+    def __init__(self) -> None:
+        self._planned: dict[int, PlannedChunk] = {}
+        self._next = 0
+
+    def plan(self, intent: Intent, chunk_index: int) -> CameraTrack:
+        """Return the next chunk's cameras; the index is the session's and not needed."""
+        planned = self._plan(intent, self._next)
+        self._planned[self._next] = planned
+        self._next += 1
+        return planned.track
+
+    def reset(self) -> None:
+        """Go back to the first chunk."""
+        self._planned.clear()
+        self._next = 0
+
+    def take(self, number: int) -> PlannedChunk:
+        """Return and forget a planned chunk, counted from 0; for the client thread, once it was made."""
+        return self._planned.pop(number)
+
+    @abstractmethod
+    def _plan(self, intent: Intent, number: int) -> PlannedChunk: ...
+
+
+class RigPlanner(Planner):
+    """Cameras from the player's intents."""
+
+    def __init__(self, rig: CameraRig, num_frames: int) -> None:
+        super().__init__()
+        self.rig = self._rig = rig
+        self._num_frames = num_frames
+
+    def reset(self) -> None:
+        super().reset()
+        self._rig.reset()
+
+    def _plan(self, intent: Intent, number: int) -> PlannedChunk:
+        return PlannedChunk(self._rig.plan(intent, self._num_frames), intent_row(intent, number))
+
+
+class TrackPlanner(Planner):
+    """Cameras walked before; the last chunk is repeated for whoever asks for more."""
+
+    def __init__(self, tracks: Sequence[CameraTrack]) -> None:
+        super().__init__()
+        self.num_chunks = len(tracks)
+        self._tracks = tracks
+
+    def _plan(self, intent: Intent, number: int) -> PlannedChunk:
+        return PlannedChunk(self._tracks[min(number, len(self._tracks) - 1)], None)
+
+
+def intent_row(intent: Intent, number: int) -> NDArray[np.float64]:
+    """Return an intent as a recording keeps it, [1, 11]; its time is the number of its chunk."""
+    axes = (intent.forward, intent.strafe, intent.rise, intent.yaw, intent.pitch, intent.roll)
+    look = (intent.look_dx_rad, intent.look_dy_rad)
+    return np.array([[float(number), *axes, *look, float(intent.run), float(intent.level)]])
+
+
+def world_intrinsics(world: World) -> Intrinsics:
+    """Return the camera of a world's first frame."""
+    fx, fy, cx, cy = (float(value) for value in world.intrinsics)
+    width, height = world.frame_size
+    return Intrinsics(fx, fy, cx, cy, width, height)
+
+
+def place_slide(world: World) -> Slide | None:
+    """Return the collision of the place a world was made from, if it has one."""
+    if world.place is None:
+        return None
+    import holodeck
+
+    if world.place not in holodeck.place_names():
+        return None
+    return holodeck.get_place(world.place).slide
+
+
+def rig_planner(session: Session) -> RigPlanner:
+    """Return the planner of a free walk."""
+    world = session.world
+    rig = CameraRig(
+        world.c2w, world_intrinsics(world), session.fps, world.info.speed_scale, place_slide(world)
+    )
+    return RigPlanner(rig, session.frames_per_chunk)
+
+
+def track_planner(session: Session, track: Track) -> TrackPlanner:
+    """Return the planner of a walk along a camera track, begun where the world begins."""
+    track = fitting.at_fps(track, session.fps)
+    size = session.frames_per_chunk
+    num_chunks = max(1, -(-(track.num_frames - 1) // size))
+    track = fitting.hold(track, 1 + num_chunks * size)
+    c2w = fitting.rebase(track.c2w, session.world.c2w)[1:]
+    width, height = session.frame_size
+    given = output_intrinsics(track, width, height)
+    own = np.repeat(session.world.intrinsics[None], track.num_frames, axis=0)
+    intrinsics = np.asarray(own if given is None else given, np.float32)[1:]
+    return TrackPlanner(
+        [CameraTrack(c2w[i : i + size], intrinsics[i : i + size]) for i in range(0, num_chunks * size, size)]
+    )
+
+
+def merge_intents(waiting: Intent, new: Intent) -> Intent:
+    """Join an intent no chunk has seen yet and the next: the axes are the newest, the mouse adds up."""
+    return replace(
+        new,
+        look_dx_rad=waiting.look_dx_rad + new.look_dx_rad,
+        look_dy_rad=waiting.look_dy_rad + new.look_dy_rad,
+    )
+
+
+def spend_intent(latched: Intent) -> Intent:
+    """Return what is left of an intent once a chunk was planned by it: held keys, but no mouse."""
+    return replace(latched, look_dx_rad=0.0, look_dy_rad=0.0)

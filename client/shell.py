@@ -1,0 +1,130 @@
+"""What all screens share: the window, its look, the devices, the settings, and the way from one screen to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pygame
+
+from client.controls import KeyboardState, MouseLook
+from client.hud import Toasts
+from client.menu import WorldCard
+from client.navigation import Step
+from client.options import PlayOptions
+from client.pads import Pads, step_of_button
+from client.settings import Settings
+from client.theme import Theme, scale_for
+from client.window import Window
+from engine.assets import assets_dir
+
+_KEY_STEPS = {
+    pygame.K_UP: Step.UP,
+    pygame.K_DOWN: Step.DOWN,
+    pygame.K_LEFT: Step.LEFT,
+    pygame.K_RIGHT: Step.RIGHT,
+    pygame.K_RETURN: Step.ACCEPT,
+    pygame.K_KP_ENTER: Step.ACCEPT,
+    pygame.K_SPACE: Step.ACCEPT,
+    pygame.K_ESCAPE: Step.BACK,
+}
+
+
+def step_of(event: pygame.event.Event) -> Step | None:
+    """Return the menu step an event stands for, from a keyboard or a gamepad."""
+    if event.type == pygame.KEYDOWN:
+        return _KEY_STEPS.get(event.key)
+    if event.type == pygame.CONTROLLERBUTTONDOWN:
+        return step_of_button(event.button)
+    return None
+
+
+class Screen(ABC):
+    """One thing the window can be busy with."""
+
+    @abstractmethod
+    def handle(self, event: pygame.event.Event, now_s: float) -> None:
+        """Answer one event."""
+
+    @abstractmethod
+    def update(self, now_s: float) -> bool:
+        """Let time pass; say whether the picture changed by it."""
+
+    @abstractmethod
+    def draw(self, target: pygame.Surface, now_s: float) -> None:
+        """Draw everything."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Give back what the screen holds; another one follows, or the end."""
+
+
+class Shell:
+    """The one instance of everything there is one of."""
+
+    def __init__(
+        self,
+        options: PlayOptions,
+        window: Window,
+        settings: Settings,
+        pictures_dir: Path,
+        folders: Sequence[Path],
+        clock: Callable[[], float],
+    ) -> None:
+        self.options = options
+        self.window = window
+        self.settings = settings
+        self.pictures_dir = pictures_dir
+        """Where screenshots and recordings go."""
+        self.folders = list(folders)
+        """Where worlds are looked for by name."""
+        self.clock = clock
+        self.cards: list[WorldCard] = []
+        self.toasts = Toasts()
+        self.pads = Pads()
+        self.keyboard = KeyboardState()
+        self.mouse = MouseLook(0.0)
+        self.client_ms = 0.0
+        """Work of the client thread for a picture, lately."""
+        self.running = True
+        self.mouse_grabbed = False
+        self._next: Callable[[], Screen] | None = None
+        self.note_size()
+        self.apply_settings(settings)
+
+    def note_size(self) -> None:
+        """Choose the size of the interface for the window's."""
+        scale = scale_for(*self.window.size)
+        if not hasattr(self, "look") or self.look.scale != scale:
+            self.look = Theme(scale, assets_dir() / "fonts")
+
+    def apply_settings(self, settings: Settings) -> None:
+        self.settings = settings
+        self.mouse.sensitivity_rad_px = settings.mouse_deg_px * 0.017453292519943295
+        self.mouse.invert_y = settings.invert_y
+
+    def grab_mouse(self, grabbed: bool) -> None:
+        """Look with the mouse, or give the pointer back."""
+        if grabbed != self.mouse_grabbed:
+            self.mouse_grabbed = grabbed
+            self.window.grab_mouse(grabbed)
+            self.mouse.forget()
+
+    def release_controls(self) -> None:
+        """Let go of every key and of the mouse: their releases may never be seen here."""
+        self.keyboard.release_all()
+        self.mouse.forget()
+        self.grab_mouse(False)
+
+    def show(self, make: Callable[[], Screen]) -> None:
+        """Leave this screen and make the next, once the current event is dealt with."""
+        self._next = make
+
+    def take_next(self) -> Callable[[], Screen] | None:
+        """Return what makes the next screen, once."""
+        make, self._next = self._next, None
+        return make
+
+    def quit(self) -> None:
+        self.running = False

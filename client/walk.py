@@ -1,0 +1,211 @@
+"""A walk under way: worker, planner and pacer under one clock. Knows no window and no devices."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.controls import KEY_MAP_VERSION, STANDING, Intent
+from client.hud import NUM_BARS, ChunkBar, Figures
+from client.pacing import FramePacer, PacingConfig
+from client.planners import Planner, merge_intents, spend_intent
+from client.recorder import WalkedChunk, WalkRecorder
+from engine.replay import header_for
+from engine.session import Session
+from engine.types import FrameChunk
+from engine.worker import Worker
+
+SPEED_WINDOW_S = 2.0
+"""Length of time over which the frames shown a second are counted."""
+NUM_TIMED_CHUNKS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class WalkFrame:
+    """One frame of the walk."""
+
+    index: int
+    """Counted from the world's first frame."""
+    pixels: NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+    c2w: NDArray[np.float64]
+    """[4, 4], the pose it was made for, in the world's own frame."""
+    chunk_index: int
+    latched_s: float | None = None
+    """When the input behind it was read, on the first frame of a chunk."""
+
+
+class Walk:
+    """One rollout as the client thread sees it; every method returns at once, but for `close`."""
+
+    def __init__(self, session: Session, planner: Planner, seed: int, clock: Callable[[], float]) -> None:
+        self.session = session
+        self.planner = planner
+        self.seed = seed
+        self.recorder = WalkRecorder()
+        self._clock = clock
+        config = PacingConfig(session.fps, session.frames_per_chunk)
+        self._pacer = FramePacer(config)
+        self._deadline_ms = 1e3 * config.chunk_s
+        self._chunk_ms: deque[float] = deque(maxlen=NUM_TIMED_CHUNKS)
+        self._bars: deque[ChunkBar] = deque(maxlen=NUM_BARS)
+        self._worker: Worker[Intent] = Worker(
+            session,
+            planner.plan,
+            STANDING,
+            seed=seed,
+            on_request=True,
+            merge=merge_intents,
+            spend=spend_intent,
+            clock=clock,
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        world = self.session.world
+        self._frames: deque[WalkFrame] = deque([WalkFrame(0, world.first_frame, world.c2w, 0)])
+        self._num_frames = 1
+        self._num_chunks = 0
+        self._num_requested = 0
+        self._shown_s: deque[float] = deque()
+        self._response_ms = 0.0
+        self._pacer.reset(self._clock())
+        self._pacer.add_first_frame()
+
+    @property
+    def frame(self) -> WalkFrame:
+        """The frame that is on."""
+        return self._frames[0]
+
+    @property
+    def paused(self) -> bool:
+        return self._pacer.paused
+
+    @property
+    def progress(self) -> float | None:
+        """How much of a replay was shown, 0 to 1; None in a free walk."""
+        if self.planner.num_chunks is None:
+            return None
+        total = 1 + self.planner.num_chunks * self.session.frames_per_chunk
+        return (self.frame.index + 1) / total
+
+    @property
+    def walked_s(self) -> float:
+        """Length of the walk that was made so far, seconds of video."""
+        return self.recorder.num_chunks * self.session.frames_per_chunk / self.session.fps
+
+    def update(self, intent: Intent, now_s: float) -> bool:
+        """Take in what was made, choose the frame and ask for more; say whether the frame changed.
+
+        Raises:
+            EngineError: The engine stopped; a reset may bring it back.
+            RecordingStopped: The recording is over for want of space; the walk goes on.
+        """
+        if not self.paused:
+            self._worker.post(intent)
+        before = self.frame.index
+        try:
+            self._collect()
+        finally:
+            self._show(now_s)
+            self._request(now_s)
+        return self.frame.index != before
+
+    def _collect(self) -> None:
+        while (chunk := self._worker.poll()) is not None:
+            self._note_times(chunk)
+            for i, (pixels, c2w) in enumerate(zip(chunk.frames, chunk.c2w, strict=True)):
+                latched_s = chunk.times.latched_s if i == 0 else None
+                self._frames.append(WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, latched_s))
+                self._num_frames += 1
+            times = chunk.times
+            self._pacer.add_chunk(len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s)
+            self._record(chunk)
+
+    def _note_times(self, chunk: FrameChunk) -> None:
+        times = chunk.times
+        self._chunk_ms.append(times.chunk_ms)
+        self._bars.append(ChunkBar(times.denoise_ms, times.commit_ms, times.decode_ms))
+
+    def _record(self, chunk: FrameChunk) -> None:
+        planned = self.planner.take(self._num_chunks)
+        self._num_chunks += 1
+        track = replace(planned.track, latched_s=chunk.times.latched_s)
+        self.recorder.add(WalkedChunk(track, chunk.latents_sha256, planned.intents, chunk.latents))
+
+    def _show(self, now_s: float) -> None:
+        index = self._pacer.tick(now_s)
+        while index is not None and self._frames[0].index < index:
+            self._frames.popleft()
+            self._shown_s.append(now_s)
+            if (latched_s := self._frames[0].latched_s) is not None:
+                self._response_ms = 1e3 * (now_s - latched_s)
+        while self._shown_s and self._shown_s[0] < now_s - SPEED_WINDOW_S:
+            self._shown_s.popleft()
+
+    def _request(self, now_s: float) -> None:
+        at_end = self.planner.num_chunks is not None and self._num_requested >= self.planner.num_chunks
+        if not at_end and self._pacer.should_request(now_s):
+            self._worker.request()
+            self._pacer.note_request(now_s)
+            self._num_requested += 1
+
+    def pause(self) -> None:
+        """Hold the frame and start nothing new."""
+        if not self.paused:
+            self._pacer.pause(self._clock())
+            self._worker.pause()
+
+    def resume(self) -> None:
+        if self.paused:
+            self._pacer.resume(self._clock())
+            self._worker.resume()
+
+    def reset(self) -> None:
+        """Go back to the world's first frame with the same seed; a recording must be stopped before."""
+        self.resume()
+        self._worker.reset(self.seed, then=self.planner.reset)
+        self._begin()
+        self.recorder.forget()
+
+    def start_recording(self, path: Path) -> None:
+        """Record to a new file, from the walk's first chunk on."""
+        self.recorder.start(path, header_for(self.session, str(KEY_MAP_VERSION)))
+
+    def close(self) -> bool:
+        """End the walk; say whether the engine's threads ended in time."""
+        return self._worker.close()
+
+    def figures(self, client_ms: float) -> Figures:
+        """Return what the HUD shows."""
+        pacer, counts = self._pacer, self._pacer.counts
+        p50, p95 = np.percentile(self._chunk_ms, (50, 95)) if self._chunk_ms else (0.0, 0.0)
+        rig = self.planner.rig
+        return Figures(
+            world=self.session.world.title,
+            engine=self.session.engine,
+            backend=self.session.backend,
+            seed=self.seed,
+            fps=self.session.fps,
+            fps_shown=len(self._shown_s) / SPEED_WINDOW_S,
+            realtime_factor=self._deadline_ms / p50 if p50 else 0.0,
+            chunk_ms_p50=float(p50),
+            chunk_ms_p95=float(p95),
+            deadline_ms=self._deadline_ms,
+            bars=tuple(self._bars),
+            response_ms=self._response_ms,
+            buffered_frames=pacer.buffered_frames,
+            in_flight=pacer.in_flight,
+            rate=pacer.rate,
+            holds=counts.holds,
+            hold_s=counts.hold_s,
+            chunk_index=self.frame.chunk_index,
+            c2w=self.frame.c2w,
+            flying=rig.flying if rig is not None else False,
+            client_ms=client_ms,
+        )

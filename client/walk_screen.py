@@ -1,0 +1,303 @@
+"""The walk in the window: devices in, frames and figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pygame
+
+from client import hud, theme
+from client.catalog import index_of
+from client.controls import read_intent
+from client.menu import CardMenu, frame_surface
+from client.navigation import Step
+from client.opening import Opened
+from client.options import PlayOptions
+from client.pause_card import adjust, pause_card
+from client.photo import make_folder, save_photo, unused_path
+from client.picture import enlarge, fit_rect
+from client.shell import Screen, Shell, step_of
+from client.start_screen import problem_card
+from client.walk import Walk
+from engine.errors import EngineError
+from engine.recording import SUFFIX, RecordingStopped
+
+FIGURES_EVERY_S = 0.25
+_WELCOME = "Click to look with the mouse. F1 shows all keys."
+
+
+class WalkScreen(Screen):
+    """A walk under way, with what lies over it."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        options: PlayOptions,
+        opened: Opened,
+        open_world: Callable[[PlayOptions], Screen],
+        choose: Callable[[str | None], Screen],
+    ) -> None:
+        """Begin to walk.
+
+        Args:
+            shell: What all screens share.
+            options: What was asked for; its recording is begun at once.
+            opened: The session and what plans its cameras.
+            open_world: Makes the screen that opens another world.
+            choose: Makes the start screen, with a world chosen.
+        """
+        self._shell = shell
+        self._options = options
+        self._open_world = open_world
+        self._choose = choose
+        self._walk = Walk(opened.session, opened.planner, opened.seed, shell.clock)
+        self._card: CardMenu | None = None
+        self._broken = False
+        self._help = False
+        self._changed = True
+        self._figures: hud.Figures | None = None
+        self._figures_s = 0.0
+        self._picture: tuple[object, pygame.Surface] | None = None
+        shell.window.set_title(opened.session.world.title)
+        shell.release_controls()
+        if options.replay is None:
+            shell.toasts.add(_WELCOME, shell.clock())
+        if options.record is not None:
+            self._start_recording(options.record, shell.clock())
+
+    def handle(self, event: pygame.event.Event, now_s: float) -> None:
+        self._changed = True
+        if self._card is not None:
+            self._handle_card(event, self._card, now_s)
+        elif event.type == pygame.KEYUP:
+            self._shell.keyboard.release(event.scancode)
+        elif event.type == pygame.KEYDOWN:
+            self._press(event, now_s)
+        elif event.type == pygame.MOUSEMOTION:
+            if self._shell.mouse_grabbed:
+                self._shell.mouse.move(*event.rel)
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            self._help = False
+            self._shell.grab_mouse(self._walk.planner.rig is not None)
+        elif step_of(event) in (Step.MENU, Step.BACK):
+            self._open_pause()
+
+    def _press(self, event: pygame.event.Event, now_s: float) -> None:
+        if self._shell.keyboard.press(event.scancode):
+            return
+        actions: dict[int, Callable[[float], None]] = {
+            pygame.KSCAN_F1: self._toggle_help,
+            pygame.KSCAN_F3: self._toggle_figures,
+            pygame.KSCAN_F10: self._toggle_recording,
+            pygame.KSCAN_F12: self._take_photo,
+            pygame.KSCAN_F: self._toggle_flying,
+            pygame.KSCAN_P: lambda _: self._open_pause(),
+            pygame.KSCAN_BACKSPACE: self._reset,
+            pygame.KSCAN_N: lambda _: self._go_to_neighbour(1),
+            pygame.KSCAN_PAGEDOWN: lambda _: self._go_to_neighbour(1),
+            pygame.KSCAN_PAGEUP: lambda _: self._go_to_neighbour(-1),
+            pygame.KSCAN_ESCAPE: self._escape,
+        }
+        if (action := actions.get(event.scancode)) is not None:
+            action(now_s)
+
+    def _escape(self, now_s: float) -> None:
+        """Undo the innermost thing: the help, the mouse, the walk itself."""
+        if self._help:
+            self._help = False
+        elif self._shell.mouse_grabbed:
+            self._shell.grab_mouse(False)
+        else:
+            self._open_pause()
+
+    def _toggle_help(self, now_s: float) -> None:
+        self._help = not self._help
+
+    def _toggle_figures(self, now_s: float) -> None:
+        shell = self._shell
+        shell.apply_settings(shell.settings.model_copy(update={"hud": not shell.settings.hud}))
+        self._figures = None
+
+    def _toggle_flying(self, now_s: float) -> None:
+        rig = self._walk.planner.rig
+        if rig is not None:
+            rig.flying = not rig.flying
+            self._shell.toasts.add("Flying: Space rises, C sinks." if rig.flying else "Walking.", now_s)
+
+    def _open_pause(self) -> None:
+        self._shell.release_controls()
+        self._walk.pause()
+        self._card = pause_card(self._shell.settings)
+
+    def _handle_card(self, event: pygame.event.Event, card: CardMenu, now_s: float) -> None:
+        step = step_of(event)
+        if event.type == pygame.KEYDOWN and event.scancode == pygame.KSCAN_P and not self._broken:
+            step = Step.MENU
+        if event.type == pygame.MOUSEMOTION and (index := card.at(event.pos)) is not None:
+            card.chosen = index
+        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            step = Step.ACCEPT if card.at(event.pos) is not None else None
+        if step in (Step.UP, Step.DOWN):
+            card.move(1 if step is Step.DOWN else -1)
+        elif step in (Step.LEFT, Step.RIGHT):
+            self._adjust(card, 1 if step is Step.RIGHT else -1)
+        elif step in (Step.BACK, Step.MENU):
+            self._choose_line("resume", now_s)
+        elif step is Step.ACCEPT:
+            self._choose_line(card.key, now_s)
+
+    def _adjust(self, card: CardMenu, direction: int) -> None:
+        settings = adjust(self._shell.settings, card.key, direction)
+        if settings != self._shell.settings:
+            self._shell.apply_settings(settings)
+            self._card = pause_card(settings, card.chosen)
+
+    def _choose_line(self, key: str, now_s: float) -> None:
+        if key in ("again", "reset") or (key == "resume" and self._broken):
+            self._card, self._broken = None, False
+            self._reset(now_s)
+        elif key == "resume":
+            self._card = None
+            self._walk.resume()
+        elif key == "worlds":
+            name = self._options.world
+            self._shell.show(lambda: self._choose(name))
+        elif key == "quit":
+            self._shell.quit()
+        elif self._card is not None:
+            self._adjust(self._card, 1)
+
+    def _reset(self, now_s: float) -> None:
+        self._stop_recording(now_s)
+        self._shell.keyboard.release_all()
+        self._shell.mouse.forget()
+        self._walk.reset()
+
+    def _go_to_neighbour(self, direction: int) -> None:
+        cards = [card for card in self._shell.cards if not card.problem]
+        if cards:
+            path = self._walk.session.world.path
+            here = index_of(cards, str(path) if path is not None else self._options.world)
+            card = cards[(here + direction) % len(cards)]
+            options = replace(self._options, world=card.name, replay=None, record=None)
+            self._shell.show(lambda: self._open_world(options))
+
+    def _toggle_recording(self, now_s: float) -> None:
+        if self._walk.recorder.path is not None:
+            self._stop_recording(now_s)
+            return
+        folder, name = self._shell.pictures_dir, self._walk.session.world.name
+        try:
+            make_folder(folder)
+        except ValueError as error:
+            self._warn(error, now_s)
+            return
+        self._start_recording(unused_path(folder, name, SUFFIX, datetime.now().astimezone()), now_s)
+
+    def _start_recording(self, path: Path, now_s: float) -> None:
+        try:
+            self._walk.start_recording(path)
+        except (ValueError, EngineError) as error:
+            self._warn(error, now_s)
+        else:
+            self._shell.toasts.add("Recording the walk from its first step.", now_s)
+
+    def _stop_recording(self, now_s: float) -> None:
+        try:
+            path = self._walk.recorder.stop()
+        except RecordingStopped as error:
+            self._warn(error, now_s)
+            return
+        if path is not None:
+            self._shell.toasts.add(f"Recorded to {path}", now_s)
+
+    def _take_photo(self, now_s: float) -> None:
+        frame, session = self._walk.frame, self._walk.session
+        _, _, width, height = self._picture_rect()
+        path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
+        description = {
+            "world": session.world.name,
+            "title": session.world.title,
+            "world_sha256": session.world.sha256,
+            "engine": session.engine,
+            "backend": session.backend,
+            "seed": self._walk.seed,
+            "frame": frame.index,
+            "chunk": frame.chunk_index,
+            "c2w": frame.c2w.tolist(),
+            "intrinsics": session.world.intrinsics.tolist(),
+            "frame_size": list(session.frame_size),
+        }
+        try:
+            save_photo(path, enlarge(frame.pixels, width, height, self._shell.settings.picture), description)
+        except ValueError as error:
+            self._warn(error, now_s)
+        else:
+            self._shell.toasts.add(f"Saved {path}", now_s)
+
+    def _warn(self, error: Exception, now_s: float) -> None:
+        sentence = str(error)
+        self._shell.toasts.add(sentence[:1].upper() + sentence[1:] + ".", now_s, warning=True)
+
+    def update(self, now_s: float) -> bool:
+        intent = read_intent(self._shell.keyboard, self._shell.mouse, self._shell.pads.readings())
+        changed = self._changed
+        self._changed = False
+        try:
+            changed |= not self._broken and self._walk.update(intent, now_s)
+        except RecordingStopped as error:
+            self._warn(error, now_s)
+        except Exception as error:
+            self._break(error)
+        if self._shell.settings.hud and now_s - self._figures_s >= FIGURES_EVERY_S:
+            self._figures, self._figures_s = self._walk.figures(self._shell.client_ms), now_s
+            changed = True
+        return changed
+
+    def _break(self, error: Exception) -> None:
+        """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
+        self._broken = True
+        self._changed = True
+        self._shell.release_controls()
+        self._card = problem_card("The walk cannot go on", error)
+
+    def draw(self, target: pygame.Surface, now_s: float) -> None:
+        look = self._shell.look
+        target.fill(theme.INK)
+        left, top, width, height = self._picture_rect()
+        target.blit(self._enlarged(width, height), (left, top))
+        if self._shell.settings.hud and self._figures is not None:
+            hud.draw_figures(target, look, self._figures)
+        if self._walk.recorder.path is not None:
+            hud.draw_recording(target, look, self._walk.walked_s)
+        if (progress := self._walk.progress) is not None:
+            hud.draw_progress(target, look, _replay_label(progress, self._walk), progress)
+        if self._card is not None:
+            self._card.draw(target, look)
+        elif self._help:
+            hud.draw_help(target, look)
+
+    def _picture_rect(self) -> tuple[int, int, int, int]:
+        return fit_rect(*self._walk.session.frame_size, *self._shell.window.size)
+
+    def _enlarged(self, width: int, height: int) -> pygame.Surface:
+        """Return the frame at its size on the screen; made once for each frame, size and style."""
+        frame, style = self._walk.frame, self._shell.settings.picture
+        key = (frame, width, height, style)
+        if self._picture is None or self._picture[0] != key:
+            self._picture = key, frame_surface(enlarge(frame.pixels, width, height, style))
+        return self._picture[1]
+
+    def leave(self) -> None:
+        self._shell.release_controls()
+        self._stop_recording(self._shell.clock())
+        self._walk.close()
+
+
+def _replay_label(progress: float, walk: Walk) -> str:
+    if progress >= 1.0:
+        return "End of the recorded walk. Backspace starts it again, Esc leaves."
+    return f"Replay, {walk.frame.index / walk.session.fps:.1f} s"
