@@ -1,0 +1,1 @@
+"""The sub-commands of `flaneur`, one module each; heavy imports happen inside the functions."""

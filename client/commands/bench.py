@@ -1,0 +1,57 @@
+"""`flaneur bench`: what a walk takes on this machine."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from client.commands.choices import Backend, BackendChoice, Engine, Json, World
+from client.report import print_json, print_table, progress
+
+
+def register(root: typer.Typer) -> None:
+    root.command(name="bench")(bench)
+
+
+def bench(
+    world: World = None,
+    engine: Engine = None,
+    backend: Backend = BackendChoice.AUTO,
+    seed: Annotated[int, typer.Option(min=0, help="Of the walk.")] = 0,
+    chunks: Annotated[int, typer.Option(min=2, help="Chunks to measure.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Measure a walk: milliseconds per chunk by stage, realtime factor, memory, first frame."""
+    started_s = time.perf_counter()
+    from client.commands.headless import open_walk
+    from engine.bench import run_bench
+
+    session = open_walk(world, engine, backend.value, keep_latents=False)
+    try:
+        with progress("measuring", chunks) as bar:
+            report = run_bench(session, chunks, seed, lambda done, _: bar(done), started_s=started_s)
+    finally:
+        session.close()
+    result = report.as_json()
+    if as_json:
+        print_json(result)
+        return
+    rows = {name: result[name] for name in ("world", "engine", "backend", "device", "num_chunks")}
+    for name, stage in result["stages"].items():
+        rows[name.removesuffix("_ms")] = f"p50 {stage['p50']:.1f} ms, p95 {stage['p95']:.1f} ms"
+    interval = result["interval_ms"]
+    memory = result["peak_memory_bytes"]
+    print_table(
+        rows
+        | {
+            "interval": f"p50 {interval['p50']:.1f} ms, p95 {interval['p95']:.1f} ms",
+            "deadline": f"{result['deadline_ms']:.1f} ms, met by {100 * result['deadline_met']:.1f} %",
+            "realtime_factor": f"{result['realtime_factor']:.2f}",
+            "drift": f"{result['drift']:.2f} (last quarter over first)",
+            "first_frame": f"{result['first_frame_s']:.2f} s after the start",
+            "state": f"{result['state_bytes'] / 2**20:.1f} MiB",
+            "peak_memory": "" if memory is None else f"{memory / 2**20:.0f} MiB",
+        }
+    )

@@ -1,0 +1,29 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class BackendChoice(StrEnum):
+    """What makes the picture."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    HOLODECK = "holodeck"
+
+
+World = Annotated[str | None, typer.Argument(help="Name of a world, or path of a .world file.")]
+Engine = Annotated[str | None, typer.Option(help="Name or folder of an engine bundle.")]
+Backend = Annotated[BackendChoice, typer.Option(help="What makes the picture; holodeck draws the truth.")]
+KeyMap = Annotated[str, typer.Option(help="Key map of action strings: current or v1.")]
+Fullscreen = Annotated[bool, typer.Option("--fullscreen", help="Cover the whole screen.")]
+Headless = Annotated[bool, typer.Option("--headless", help="Open no window.")]
+Video = Annotated[Path | None, typer.Option(help="Write the walk to this .mp4 file.")]
+Frames = Annotated[Path | None, typer.Option(help="Write frames and poses to this .npz file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]

@@ -1,0 +1,33 @@
+"""`flaneur doctor`: what this machine can run, and what is missing."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from client.commands.choices import Json
+from client.report import print_json
+
+EXIT_CANNOT_PLAY = 2
+
+
+def register(root: typer.Typer) -> None:
+    root.command(name="doctor")(doctor)
+
+
+def doctor(as_json: Json = False) -> int:
+    """Say what this machine can run and what is missing; nothing is downloaded."""
+    from engine.doctor import can_play, run_checks
+
+    checks = run_checks(os.environ)
+    playable = can_play(checks)
+    if as_json:
+        print_json({"can_play": playable, "checks": [check.as_json() for check in checks]})
+        return 0 if playable else EXIT_CANNOT_PLAY
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        remedy = f"; {check.remedy}" if check.remedy else ""
+        print(f"{check.name:<{width}}  {check.status:<7}  {check.detail}{remedy}")
+    print("this machine can play" if playable else "this machine cannot play yet; mend the problems above")
+    return 0 if playable else EXIT_CANNOT_PLAY

@@ -1,0 +1,22 @@
+"""Saying which extra to install where an optional library is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OPTIONAL_LIBRARIES = ("torch", "onnx", "onnxscript")
+
+
+@contextmanager
+def extra_needed(what: str, extra: str) -> Iterator[None]:
+    """Turn a missing optional library inside the block into one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        if library not in OPTIONAL_LIBRARIES:
+            raise
+        raise ValueError(
+            f"{what} needs {library}, which is not installed; run pip install 'flaneur[{extra}]'"
+        ) from error

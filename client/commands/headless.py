@@ -1,0 +1,171 @@
+"""Walks without a window, for `play` and `replay`: along a track, into files and numbers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.report import print_json, print_table, progress, say_error
+from engine import assets
+from engine.fitting import at_fps
+from engine.headless import num_chunks_for, open_frames, place_track, run_headless
+from engine.recording import RecordingStopped, RecordingWriter
+from engine.replay import Comparison, header_for
+from engine.session import BackendName, Session, open_session
+from engine.tracks import Track
+from engine.types import CameraTrack, FrameChunk
+from engine.video import open_video
+from engine.world import find_world, list_worlds
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files a headless walk writes, where they are asked for."""
+
+    record: Path | None = None
+    video: Path | None = None
+    frames: Path | None = None
+    key_map: str = "current"
+    """For the recording's header."""
+
+
+def open_walk(
+    world: str | None, engine: str | None, backend: BackendName, keep_latents: bool = True
+) -> Session:
+    """Open a session on a world, the first there is by default."""
+    folder = assets.worlds_dir()
+    if world is None:
+        entries = list_worlds([folder])
+        if not entries:
+            raise ValueError(f"there are no worlds in {folder}; name a .world file")
+        world = entries[0].name
+    if engine is not None and backend == "holodeck":
+        raise ValueError("--backend holodeck draws the truth and takes no --engine; leave one of them out")
+    found = find_world(world, [folder])
+    bundle = None if engine is None else assets.find_bundle(engine)
+    return open_session(found, bundle, backend, keep_latents=keep_latents)
+
+
+def standing_still() -> Track:
+    return Track(np.eye(4)[None])
+
+
+def fit_track(session: Session, track: Track) -> CameraTrack:
+    """Return a track as the session's world sees it: at its rate, from its start, through its lens."""
+    return place_track(at_fps(track, session.fps), session.world)
+
+
+def walk(
+    session: Session,
+    track: CameraTrack,
+    num_chunks: int | None,
+    seed: int,
+    outputs: Outputs,
+    started_s: float,
+    comparison: Comparison | None = None,
+) -> dict[str, Any]:
+    """Walk along a track, write what is asked for, and return the numbers that `--json` promises.
+
+    Args:
+        session: Closed by the caller.
+        track: Its frame 0 is the camera of the world's first frame.
+        num_chunks: To the track's end by default; a shorter track ends in holding still.
+        seed: Of the rollout.
+        outputs: Files that appear whole or not at all, but for the recording, which grows chunk by chunk.
+        started_s: When the command began, on the clock of time.perf_counter.
+        comparison: Told of every chunk.
+    """
+    if num_chunks is None:
+        num_chunks = num_chunks_for(track, session.frames_per_chunk)
+    with ExitStack() as stack:
+        sinks = _Sinks(session, track, num_chunks, seed, outputs, stack)
+        bar = stack.enter_context(progress(f"walking through {session.world.name}", num_chunks))
+
+        def take(chunk: FrameChunk) -> None:
+            sinks.take(chunk)
+            if comparison is not None:
+                comparison.take(chunk.latents_sha256, chunk.latents)
+
+        report = run_headless(
+            session, track, num_chunks, seed, take, lambda done, _: bar(done), started_s=started_s
+        )
+    result = report.as_json(_text(outputs.frames), _text(outputs.video))
+    if outputs.record is not None:
+        result |= {"record_path": str(outputs.record), "record_problem": sinks.record_problem}
+    return result
+
+
+class _Sinks:
+    """The files of one walk."""
+
+    def __init__(
+        self,
+        session: Session,
+        track: CameraTrack,
+        num_chunks: int,
+        seed: int,
+        outputs: Outputs,
+        stack: ExitStack,
+    ) -> None:
+        self._track, self._frames_per_chunk = track, session.frames_per_chunk
+        self._num_taken = 0
+        self.record_problem: str | None = None
+        """Why the recording stopped before the walk did."""
+        self._recording = self._video = self._frames = None
+        world = session.world
+        if outputs.video is not None:
+            self._video = stack.enter_context(open_video(outputs.video, session.frame_size, session.fps))
+            self._video.write(world.first_frame[None])
+        if outputs.frames is not None:
+            num_frames = 1 + num_chunks * session.frames_per_chunk
+            self._frames = stack.enter_context(open_frames(outputs.frames, num_frames, session.frame_size))
+            self._frames.write(world.first_frame[None], world.c2w[None])
+        if outputs.record is not None:
+            header = header_for(session, outputs.key_map, seed)
+            self._recording = stack.enter_context(RecordingWriter(outputs.record, header))
+
+    def take(self, chunk: FrameChunk) -> None:
+        """Hand one chunk to every file; a recording that stops does not stop the walk."""
+        if self._video is not None:
+            self._video.write(chunk.frames)
+        if self._frames is not None:
+            self._frames.write(chunk.frames, chunk.c2w)
+        if self._recording is not None:
+            try:
+                self._recording.append(self._cameras(chunk), chunk.latents_sha256, latents=chunk.latents)
+            except RecordingStopped as error:
+                self.record_problem = str(error)
+                say_error(self.record_problem)
+        self._num_taken += 1
+
+    def _cameras(self, chunk: FrameChunk) -> CameraTrack:
+        first = 1 + self._num_taken * self._frames_per_chunk
+        frames = np.minimum(first + np.arange(len(chunk.frames)), self._track.num_frames - 1)
+        return CameraTrack(chunk.c2w, self._track.intrinsics[frames], chunk.times.latched_s)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def print_walk(result: dict[str, Any], as_json: bool) -> None:
+    """Print the numbers of a walk."""
+    if as_json:
+        print_json(result)
+        return
+    factor, chunk_ms = result["realtime_factor"], result["chunk_ms"]
+    print_table(
+        {name: result[name] for name in ("world", "engine", "backend", "seed", "num_chunks", "num_frames")}
+        | {
+            "first_frame": f"{result['first_frame_s']:.2f} s after the start",
+            "realtime_factor": "" if factor is None else f"{factor:.2f}",
+            "chunk": f"{chunk_ms['p50']:.1f} ms, 95 % within {chunk_ms['p95']:.1f} ms",
+            "frames": result["frames_path"],
+            "video": result["video_path"],
+            "recording": result.get("record_path"),
+        }
+    )

@@ -1,0 +1,45 @@
+"""`flaneur track`: camera tracks from one format to another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from client.commands.choices import Json, KeyMap
+from client.report import print_json, print_table
+
+app = typer.Typer(help="Convert camera tracks.", no_args_is_help=True)
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="track")
+
+
+@app.callback()
+def track() -> None:
+    """Convert camera tracks."""
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A .npy, .npz, .txt or .flaneur file, or an action string like w-48,aw-24.")
+    ],
+    destination: Annotated[str, typer.Argument(help="File to write: .npy, .npz or .txt (an action string).")],
+    key_map: KeyMap = "current",
+    fps: Annotated[float, typer.Option(min=1.0, max=1000.0, help="Frame rate of action strings.")] = 16.0,
+    as_json: Json = False,
+) -> None:
+    """Convert a camera track: poses [F, 4, 4] and SANA action strings into one another."""
+    from engine.tracks import convert as convert_track
+
+    track = convert_track(source, destination, fps, key_map)
+    result = {
+        "source": source,
+        "destination": destination,
+        "num_frames": track.num_frames,
+        "fps": track.fps,
+        "has_intrinsics": track.intrinsics is not None,
+    }
+    print_json(result) if as_json else print_table(result)

@@ -1,0 +1,56 @@
+"""What the commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Advance(Protocol):
+    """Tells a progress bar how far the work has come."""
+
+    def __call__(self, done: int) -> None: ...
+
+
+def say_error(sentence: str) -> None:
+    """Print one sentence for the user on stderr."""
+    print(f"flaneur: {sentence}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """Print a note on stderr."""
+    print(text, file=sys.stderr)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print one JSON object as the last line of stdout."""
+    print(json.dumps(result, allow_nan=False), flush=True)
+
+
+def print_table(rows: Mapping[str, Any]) -> None:
+    """Print names and values on stdout, one pair a line; empty values are left out."""
+    rows = {name: value for name, value in rows.items() if value not in (None, "", [])}
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
+        print(f"{name.replace('_', ' '):<{width}}  {value}")
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Advance]:
+    """Show a progress bar on stderr while the block runs, if stderr is a terminal.
+
+    Args:
+        what: The work, in a few words.
+        total: Number of steps; None where it is not known, which shows a pulse.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,21 @@
+"""Where a walker can go: the collision of the place a world was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+import holodeck
+from engine.world import World
+
+Slide = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""(position [3], wished displacement [3]) -> position [3], metres in the world's own frame."""
+
+
+def place_slide(world: World) -> Slide | None:
+    """Return the collision of a world's place; None where it has none that is known here."""
+    if world.place is None or world.place not in holodeck.place_names():
+        return None
+    return holodeck.get_place(world.place).slide

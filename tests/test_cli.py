@@ -1,0 +1,300 @@
+"""The command line, end to end and in one process: walks without a window, files, JSON and errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+import holodeck
+from client.cli import run
+from engine import assets
+from engine.actions import integrate_actions, parse_actions
+from engine.bundle import Bundle
+from engine.fitting import rebase
+from engine.recording import RecordingStopped, RecordingWriter, read_recording
+from engine.world import World, write_world
+
+ROOT = Path(__file__).resolve().parent.parent
+WALK_FIELDS = {
+    *("world", "engine", "backend", "seed", "num_chunks", "num_frames", "fps", "first_frame_s"),
+    *("realtime_factor", "chunk_ms", "latents_sha256", "frames_path", "video_path"),
+}
+Flaneur = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def flaneur(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_world: World
+) -> Flaneur:
+    """Run the command line in a folder that has two worlds; returns the exit status, stdout and stderr."""
+    worlds = tmp_path / "worlds"
+    worlds.mkdir()
+    for name, place in (("blocks", None), ("place", holodeck.place_names()[0])):
+        info = toy_world.info.model_copy(update={"name": name, "place": place})
+        write_world(worlds / f"{name}.world", replace(toy_world, info=info))
+    monkeypatch.setattr(assets, "worlds_dir", lambda: worlds)
+    monkeypatch.chdir(tmp_path)
+
+    def flaneur(*arguments: object) -> tuple[int, str, str]:
+        status = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return flaneur
+
+
+@pytest.fixture
+def toy(toy_bundle: Bundle) -> list[str]:
+    """The arguments of a headless walk through the toy model."""
+    return ["play", "blocks", "--engine", str(toy_bundle.path), "--headless", "--json"]
+
+
+def result_of(answer: tuple[int, str, str]) -> dict[str, Any]:
+    status, out, err = answer
+    assert status == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def test_a_headless_walk_draws_what_its_poses_see(flaneur: Flaneur, tmp_path: Path, toy_world: World):
+    arguments = ("play", "place", "--backend", "holodeck", "--headless", "--json")
+    files = ("--frames", "walk.npz", "--video", "walk.mp4")
+    result = result_of(flaneur(*arguments, "--actions", "w-6,d-4", "--seed", 3, *files))
+    assert result.keys() >= WALK_FIELDS
+    assert (result["backend"], result["seed"], result["num_chunks"], result["num_frames"]) == (
+        "holodeck",
+        3,
+        3,
+        13,
+    )
+    assert len(result["latents_sha256"]) == 3
+    with np.load("walk.npz") as walk:
+        frames, c2w = walk["frames"], walk["c2w"]
+    keys = parse_actions("w-6,d-4")
+    expected = rebase(integrate_actions(keys, 16.0), toy_world.c2w)
+    np.testing.assert_allclose(c2w[:11], expected, atol=1e-9)
+    np.testing.assert_array_equal(c2w[11:], np.tile(c2w[10], (2, 1, 1)))
+    np.testing.assert_array_equal(frames[0], toy_world.first_frame)
+    place = holodeck.get_place(holodeck.place_names()[0])
+    height, width = frames.shape[1:3]
+    np.testing.assert_array_equal(frames[7], place.render(c2w[7], toy_world.intrinsics, width, height))
+    with av.open("walk.mp4") as video:
+        assert sum(1 for _ in video.decode(video=0)) == 13
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["walk.mp4", "walk.npz", "worlds"]
+
+
+def test_poses_walked_again_give_the_same_frames(flaneur: Flaneur, toy: list[str]):
+    first = result_of(flaneur(*toy, "--actions", "wd-12", "--frames", "a.npz"))
+    second = result_of(flaneur(*toy, "--poses", "a.npz", "--frames", "b.npz"))
+    assert first["latents_sha256"] == second["latents_sha256"]
+    other = result_of(flaneur(*toy, "--poses", "a.npz", "--seed", 1))
+    assert other["latents_sha256"][0] != first["latents_sha256"][0]
+
+
+def test_chunks_alone_stand_still_and_cut_or_lengthen_a_track(flaneur: Flaneur, toy: list[str]):
+    assert result_of(flaneur(*toy, "--chunks", 3))["num_chunks"] == 3
+    assert result_of(flaneur(*toy, "--chunks", 2, "--actions", "w-40"))["num_frames"] == 9
+    longer = result_of(flaneur(*toy, "--chunks", 4, "--actions", "w-4", "--frames", "walk.npz"))
+    assert longer["num_frames"] == 17
+    with np.load("walk.npz") as walk:
+        np.testing.assert_array_equal(walk["c2w"][5:], np.tile(walk["c2w"][4], (12, 1, 1)))
+
+
+def test_a_recording_verifies_and_replays_the_same_frames(
+    flaneur: Flaneur, toy: list[str], toy_bundle: Bundle
+):
+    made = result_of(flaneur(*toy, "--actions", "w-8,da-8", "--record", "walk.flaneur", "--frames", "a.npz"))
+    assert made["record_path"] == "walk.flaneur"
+    engine = ("--engine", toy_bundle.path)
+    verified = result_of(flaneur("replay", "walk.flaneur", "--verify", "--json", *engine))
+    assert verified["identical"] is True
+    assert verified.keys() >= WALK_FIELDS
+    assert verified["latents_sha256"] == made["latents_sha256"]
+    status, out, _ = flaneur("replay", "walk.flaneur", "--verify", *engine)
+    assert (status, out) == (0, "identical: all 4 chunks came out bit for bit\n")
+    result_of(flaneur("replay", "walk.flaneur", "--headless", "--frames", "b.npz", "--json", *engine))
+    with np.load("a.npz") as first, np.load("b.npz") as second:
+        np.testing.assert_array_equal(first["frames"], second["frames"])
+        np.testing.assert_array_equal(first["c2w"], second["c2w"])
+
+
+def test_a_replay_names_the_first_chunk_that_differs(flaneur: Flaneur, toy: list[str], toy_bundle: Bundle):
+    result_of(flaneur(*toy, "--chunks", 4, "--record", "walk.flaneur"))
+    recording = read_recording("walk.flaneur", with_latents=True)
+    with RecordingWriter("other.flaneur", recording.header) as writer:
+        for chunk in recording.chunks:
+            sha256 = chunk.latents_sha256 if chunk.index != 2 else "0" * 64
+            writer.append(chunk.track, sha256)
+    engine = ("--engine", toy_bundle.path)
+    status, out, _ = flaneur("replay", "other.flaneur", "--verify", "--json", *engine)
+    result = json.loads(out)
+    assert (status, result["identical"], result["first_different"]) == (1, False, 2)
+    status, out, _ = flaneur("replay", "other.flaneur", "--verify", *engine)
+    assert status == 1
+    assert out.startswith("chunk 2 of 4 is the first that differs")
+
+
+def test_a_cut_recording_is_recovered_and_a_damaged_one_refused(
+    flaneur: Flaneur, toy: list[str], toy_bundle: Bundle
+):
+    result_of(flaneur(*toy, "--chunks", 4, "--record", "walk.flaneur"))
+    content = Path("walk.flaneur").read_bytes()
+    Path("cut.flaneur").write_bytes(content[:-200])
+    engine = ("--engine", toy_bundle.path)
+    status, _, err = flaneur("replay", "cut.flaneur", "--verify", *engine)
+    assert status == 0
+    assert "3 whole chunks were recovered" in err
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 4
+    Path("damaged.flaneur").write_bytes(damaged)
+    assert_user_error(flaneur("replay", "damaged.flaneur", "--verify", *engine), "is damaged at chunk")
+
+
+def test_a_recording_that_stops_does_not_stop_the_walk(
+    flaneur: Flaneur, toy: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def full(self: RecordingWriter, *_: object, **__: object) -> None:
+        if not self.stopped:
+            self.close()
+            raise RecordingStopped("recording to walk.flaneur stopped: No space left on device; free some")
+
+    monkeypatch.setattr(RecordingWriter, "append", full)
+    status, out, err = flaneur(*toy, "--chunks", 3, "--record", "walk.flaneur")
+    assert status == 2
+    assert err.count("No space left") == 1
+    assert json.loads(out)["num_chunks"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["play", "nowhere", "--headless", "--chunks", "1"],
+            "no world called 'nowhere'; the worlds here: blocks, place",
+        ),
+        (["play", "place", "--headless"], "--actions or --poses"),
+        (["play", "place", "--chunks", "4"], "--chunks is for a walk without a window; add --headless"),
+        (["play", "place", "--headless", "--actions", "w-4", "--poses", "a.npy"], "leave one of them out"),
+        (["play", "place", "--headless", "--actions", "q-4"], "unknown key 'q'"),
+        (["play", "place", "--headless", "--actions", "w-4", "--key-map", "v9"], "no key map 'v9'"),
+        (["play", "place", "--headless", "--poses", "nothing.npy"], "there is no track"),
+        (["play", "place", "--headless", "--chunks", "0"], "'--chunks'"),
+        (["play", "place", "--backend", "magic"], "magic"),
+        (["play", "place", "--engine", "nope", "--headless", "--chunks", "1"], "no bundle called 'nope'"),
+        (
+            ["play", "place", "--engine", "x", "--backend", "holodeck", "--headless", "--chunks", "1"],
+            "no --engine",
+        ),
+        (
+            ["play", "blocks", "--backend", "holodeck", "--headless", "--chunks", "1"],
+            "not made from a holodeck place",
+        ),
+        (["replay", "nothing.flaneur", "--verify"], "cannot read the recording nothing.flaneur"),
+        (["replay", "worlds/place.world", "--json"], "is no track by its name"),
+        (["track", "convert", "w-4", "walk.mov"], "use a file ending in"),
+        (["track", "convert", "w-4"], "see `flaneur track convert --help`"),
+        (["world", "show", "worlds/none.world"], "no world file"),
+        (["export", "show", "nope"], "no bundle called 'nope'"),
+        (["stroll"], "No such command 'stroll'"),
+        (["play", "--loudly"], "No such option: --loudly"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence_and_status_2(
+    flaneur: Flaneur, arguments: list[str], words: str
+):
+    assert_user_error(flaneur(*arguments), words)
+
+
+def assert_user_error(answer: tuple[int, str, str], words: str) -> None:
+    status, out, err = answer
+    assert status == 2
+    assert out == ""
+    assert words in err
+    assert err.startswith("flaneur: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "option", [["--video", "walk.avi"], ["--frames", "walk.npy"], ["--record", "walk.mp4"]]
+)
+def test_files_that_cannot_be_written_are_refused_before_the_walk(flaneur: Flaneur, option: list[str]):
+    before = sorted(Path().iterdir())
+    arguments = ("play", "place", "--backend", "holodeck", "--headless", "--chunks", 1)
+    assert_user_error(flaneur(*arguments, *option), "walk.")
+    assert sorted(Path().iterdir()) == before
+
+
+def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
+    flaneur: Flaneur, toy: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    from client.commands import headless
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headless._Sinks, "take", interrupt)
+    before = sorted(Path().iterdir())
+    files = ("--video", "walk.mp4", "--frames", "walk.npz", "--record", "walk.flaneur")
+    status, _, err = flaneur(*toy, "--chunks", 3, *files)
+    assert status == 130
+    assert err == "flaneur: interrupted; nothing half-written was left behind\n"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_worlds_are_listed_and_shown(flaneur: Flaneur, tmp_path: Path):
+    listed = result_of(flaneur("world", "list", "--json"))
+    paths = {name: str(tmp_path / "worlds" / f"{name}.world") for name in ("blocks", "place")}
+    assert listed == {"worlds": [{"name": name, "title": "A toy", "path": paths[name]} for name in paths]}
+    shown = result_of(flaneur("world", "show", "place", "--json"))
+    assert shown["place"] == holodeck.place_names()[0]
+    assert flaneur("world", "list")[1] == "blocks  A toy\nplace   A toy\n"
+
+
+def test_a_bundle_is_shown_and_measured(flaneur: Flaneur, toy_bundle: Bundle):
+    assert result_of(flaneur("export", "show", toy_bundle.path, "--json"))["name"] == "toy"
+    arguments = ("bench", "blocks", "--engine", toy_bundle.path, "--chunks", 4)
+    measured = result_of(flaneur(*arguments, "--json"))
+    assert measured["stages"].keys() >= {"denoise_ms", "decode_ms"}
+    status, out, _ = flaneur(*arguments)
+    assert status == 0
+    assert "realtime factor" in out
+
+
+def test_the_doctor_answers_as_text_and_json(flaneur: Flaneur):
+    status, out, _ = flaneur("doctor", "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert status == (0 if result["can_play"] else 2)
+    assert {check["name"] for check in result["checks"]} >= {"python", "display", "worlds"}
+    assert "python" in flaneur("doctor")[1]
+
+
+def test_a_track_is_converted_and_counted(flaneur: Flaneur):
+    result = result_of(flaneur("track", "convert", "w-4,a-2", "walk.npz", "--json"))
+    assert (result["num_frames"], result["fps"]) == (7, 16.0)
+    result_of(flaneur("track", "convert", "walk.npz", "walk.txt", "--json"))
+    assert Path("walk.txt").read_text() == "w-4,a-2\n"
+
+
+def test_help_is_shown_without_arguments_and_names_every_command(flaneur: Flaneur):
+    status, out, _ = flaneur()
+    assert status == 0
+    for command in ("play", "replay", "track", "world", "export", "train", "bench", "doctor"):
+        assert command in out
+
+
+def test_a_closed_pipe_is_no_traceback():
+    program = [sys.executable, "-c", "from client.cli import main; main()", "--help"]
+    with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()

@@ -1,0 +1,187 @@
+"""The walls between the rooms: who may import whom, and which library lives where."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("client", "engine", "export", "holodeck", "model", "training")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: where it stands, what it names, and whether it runs with its module."""
+
+    module: str
+    line: int
+    name: str
+    at_import: bool
+
+
+def imports_of(module: str, source: str) -> Iterator[Import]:
+    """Yield every import of a module; those under TYPE_CHECKING never run and do not count."""
+
+    def walk(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(module, child.lineno, alias.name, at_import)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{module}:{child.lineno}: relative imports hide what is imported"
+                yield Import(module, child.lineno, child.module or "", at_import)
+                for alias in child.names:
+                    yield Import(module, child.lineno, f"{child.module}.{alias.name}", at_import)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            else:
+                inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                yield from walk(child, at_import and not inside)
+
+    yield from walk(ast.parse(source), True)
+
+
+def is_in(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+MAY_IMPORT = {
+    "model": ("model",),
+    "holodeck": ("holodeck",),
+    "engine": ("engine", "holodeck"),
+    "client": ("client", "engine"),
+    "export": ("export", "model", "engine.bundle", "engine.errors", "engine.atomic"),
+    "training": ("training", "model", "holodeck", "export", "engine"),
+}
+COMMANDS = ("client.commands",)
+WINDOW = (
+    *("client.app", "client.controls", "client.hud", "client.loading", "client.menu", "client.pads"),
+    *("client.pause_card", "client.shell", "client.start_screen", "client.theme", "client.walk_screen"),
+    "client.window",
+)
+"""Modules of the window, the only ones that know pygame."""
+
+
+LIBRARY_HOMES = {
+    "torch": ("model", "training", "export"),
+    "onnxruntime": ("engine.backends.onnxruntime",),
+    "tensorrt": ("engine.backends.tensorrt", "export"),
+    "tensorrt_rtx": ("engine.backends.tensorrt", "export"),
+    "pygame": WINDOW,
+    "pickle": (),
+    "shelve": (),
+    "marshal": (),
+}
+"""Where each heavy or dangerous library may be imported."""
+
+
+def broken_wall(imported: Import) -> str | None:
+    """Return the rule an import breaks, None if it breaks none."""
+    room, name = imported.module.split(".")[0], imported.name
+    for library, homes in LIBRARY_HOMES.items():
+        if is_in(name, (library,)) and not is_in(imported.module, homes):
+            return f"{library} is at home in {', '.join(homes) or 'no room'}"
+    allowed = MAY_IMPORT[room]
+    if is_in(imported.module, COMMANDS) and not imported.at_import:
+        allowed = (*allowed, "export", "training")
+    # `from engine import bundle` names engine first; what is taken from it is judged on its own.
+    names_parent = any(package.startswith(f"{name}.") for package in allowed)
+    if is_in(name, ROOMS) and not is_in(name, allowed) and not names_parent:
+        return f"{room} may import {', '.join(allowed)} of ours"
+    return None
+
+
+def all_imports() -> list[Import]:
+    found: list[Import] = []
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            module = ".".join(part for part in parts if part != "__init__")
+            found.extend(imports_of(module, path.read_text(encoding="utf-8")))
+    return found
+
+
+def test_no_module_breaks_a_wall():
+    broken = [
+        f"{imported.module}:{imported.line} imports {imported.name}: {rule}"
+        for imported in all_imports()
+        if (rule := broken_wall(imported))
+    ]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("model.attention", "import engine"),
+        ("model.attention", "from engine.types import CameraTrack"),
+        ("holodeck.place", "from model import camera"),
+        ("engine.session", "import torch"),
+        ("engine.session", "def step():\n    from torch import nn"),
+        ("engine.session", "import onnxruntime as ort"),
+        ("engine.session", "from client import rig"),
+        ("client.rig", "import torch.nn"),
+        ("client.rig", "import pygame"),
+        ("client.rig", "def f():\n    import export.onnx"),
+        ("client.commands.export", "import export.onnx"),
+        ("client.commands.export", "from training import pocket"),
+        ("export.onnx", "from engine import session"),
+        ("export.onnx", "from training import loop"),
+        ("training.loop", "from client import app"),
+        ("engine.recording", "import pickle"),
+    ],
+)
+def test_a_broken_wall_is_found(module: str, source: str):
+    assert any(broken_wall(imported) for imported in imports_of(module, source))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("engine.session", "from holodeck import get_place"),
+        ("client.commands.export", "def run():\n    from export import onnx"),
+        ("client.rig", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("export.onnx", "from engine import bundle\nfrom model.config import ModelConfig\nimport torch"),
+        ("client.menu", "import pygame"),
+        ("model.config", "import modelling_tools"),
+    ],
+)
+def test_an_open_door_is_not_a_broken_wall(module: str, source: str):
+    assert not any(broken_wall(imported) for imported in imports_of(module, source))
+
+
+def test_every_room_is_imported_from_this_checkout():
+    for room in ROOMS:
+        if (ROOT / room / "__init__.py").exists():
+            origin = importlib.util.find_spec(room)
+            assert origin is not None
+            assert origin.origin is not None
+            assert Path(origin.origin).resolve() == ROOT / room / "__init__.py"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["play", "--help"], ["world", "list"], ["doctor", "--help"]]
+)
+def test_the_command_line_opens_without_heavy_libraries(arguments: list[str]):
+    heavy = loaded_libraries(arguments)
+    assert not heavy & {"torch", "pygame", "onnxruntime", "cv2", "av"}
+
+
+def loaded_libraries(arguments: list[str]) -> set[str]:
+    """Run the command line in a new process and return the top-level modules it imported."""
+    program = (
+        "import sys; from client.cli import run; status = run(sys.argv[1:]); "
+        "print('LOADED', *{name.split('.')[0] for name in sys.modules}); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
