@@ -291,6 +291,36 @@ def test_help_is_shown_without_arguments_and_names_every_command(flaneur: Flaneu
         assert command in out
 
 
+def test_a_recording_from_a_world_that_is_not_here_asks_for_it(flaneur: Flaneur):
+    arguments = (
+        "play",
+        "place",
+        "--backend",
+        "holodeck",
+        "--headless",
+        "--chunks",
+        2,
+        "--record",
+        "walk.flaneur",
+    )
+    assert flaneur(*arguments)[0] == 0
+    Path("worlds/place.world").rename("elsewhere.world")
+    assert_user_error(flaneur("replay", "walk.flaneur", "--verify"), "name its file with --world")
+    status, out, _ = flaneur("replay", "walk.flaneur", "--verify", "--world", "elsewhere.world")
+    assert status == 0
+    assert "identical" in out
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a display")
+@pytest.mark.parametrize("command", [["play", "place"], ["play"], ["replay", "walk.flaneur"]])
+def test_without_a_display_the_window_says_so(
+    flaneur: Flaneur, command: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(variable, raising=False)
+    assert_user_error(flaneur(*command), "there is no display to open a window on; use --headless")
+
+
 def test_a_closed_pipe_is_no_traceback():
     program = [sys.executable, "-c", "from client.cli import main; main()", "--help"]
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

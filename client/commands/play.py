@@ -56,10 +56,10 @@ def play(
         needing |= {"--frames": frames, "--json": as_json or None}
         if used := [name for name, value in needing.items() if value is not None]:
             raise ValueError(f"{used[0]} is for a walk without a window; add --headless")
-        from client.app import run
+        from client.commands.window import open_window
         from client.options import PlayOptions
 
-        return run(PlayOptions(world, engine, backend.value, seed, record, fullscreen))
+        return open_window(PlayOptions(world, engine, backend.value, seed, record, fullscreen))
     if fullscreen:
         raise ValueError("--fullscreen and --headless exclude each other; leave one of them out")
     if actions is not None and poses is not None:

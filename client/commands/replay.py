@@ -45,10 +45,10 @@ def replay(
     """
     started_s = time.perf_counter()
     if not (headless or verify or as_json or video or frames):
-        from client.app import run
+        from client.commands.window import open_window
         from client.options import PlayOptions
 
-        return run(PlayOptions(world, engine, backend.value, seed or 0, None, fullscreen, file))
+        return open_window(PlayOptions(world, engine, backend.value, seed or 0, None, fullscreen, file))
     from client.commands.headless import Outputs, fit_track, open_walk, print_walk, walk
     from engine.recording import read_recording
     from engine.recording_format import SUFFIX
@@ -62,7 +62,7 @@ def replay(
     chosen = backend.value
     if recording is not None:
         _tell_if_cut(recording)
-        world = world or recording.header.world
+        world = world or _world_of(recording)
         seed = recording.header.seed if seed is None else seed
         if chosen == "auto" and engine is None and recording.header.backend == "holodeck":
             chosen = "holodeck"
@@ -92,6 +92,18 @@ def replay(
     else:
         print(report.sentence())
     return 0 if report.identical else EXIT_DIFFERENT
+
+
+def _world_of(recording: Recording) -> str:
+    from engine.assets import worlds_dir
+    from engine.world import list_worlds
+
+    name = recording.header.world
+    if name not in [entry.name for entry in list_worlds([worlds_dir()])]:
+        raise ValueError(
+            f"the recording was made in the world {name}, which is not here; name its file with --world"
+        )
+    return name
 
 
 def _tell_if_cut(recording: Recording) -> None:
