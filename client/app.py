@@ -14,7 +14,7 @@ import pygame
 
 from client.catalog import world_cards, world_folders
 from client.folders import pictures_dir, settings_file
-from client.opening import Opened
+from client.opening import Opened, check_options
 from client.options import PlayOptions
 from client.settings import load_settings, save_settings
 from client.shell import Screen, Shell
@@ -39,16 +39,18 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
 
     Raises:
         BackendUnavailable: There is no display.
+        ValueError, EngineError: What was asked for cannot be opened.
     """
     environ = os.environ if environ is None else environ
     home = Path.home() if home is None else home
+    folders = world_folders(options.world)
+    check_options(options, folders)
     file = settings_file(environ, home)
     settings, complaint = load_settings(file)
     window = Window(
         settings.window_width, settings.window_height, options.fullscreen, "SDL_VIDEODRIVER" in environ
     )
     try:
-        folders = world_folders(options.world)
         shell = Shell(options, window, settings, pictures_dir(environ, home), folders, time.perf_counter)
         if complaint:
             shell.toasts.add(complaint, shell.clock(), warning=True)
@@ -68,29 +70,37 @@ class App:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._texts: list[str] = []
         self._screen = self._first_screen()
+
+    @property
+    def screen(self) -> Screen:
+        """The screen that is on."""
+        return self._screen
 
     def loop(self) -> None:
         """Run until the player leaves; whatever ends it, the screen gives back what it holds."""
         ticker = pygame.time.Clock()
-        redraw = True
-        toasts = self._shell.toasts
-        texts: list[str] = []
         try:
             while self._shell.running:
-                began_s = self._shell.clock()
-                redraw |= self._pump(began_s)
-                redraw |= self._screen.update(began_s)
-                redraw |= self._follow()
-                redraw |= toasts.is_fading(began_s) or toasts.texts(began_s) != texts
-                if redraw:
-                    texts = toasts.texts(began_s)
-                    self._draw(began_s)
-                    self._note_work(began_s)
-                redraw = False
+                self.turn()
                 ticker.tick(DISPLAY_FPS)
         finally:
             self._screen.leave()
+
+    def turn(self) -> None:
+        """Go once around the loop; the picture is only drawn anew if something in it changed."""
+        began_s, work_s = self._shell.clock(), time.thread_time()
+        toasts = self._shell.toasts
+        redraw = self._pump(began_s)
+        redraw |= self._screen.update(began_s)
+        redraw |= self._follow()
+        texts = toasts.texts(began_s)
+        if redraw or texts != self._texts or toasts.is_fading(began_s):
+            self._texts = texts
+            self._draw(began_s)
+            work_ms = 1e3 * (time.thread_time() - work_s)
+            self._shell.client_ms += _CLIENT_MS_WEIGHT * (work_ms - self._shell.client_ms)
 
     def _draw(self, now_s: float) -> None:
         window = self._shell.window
@@ -98,10 +108,6 @@ class App:
         bottom = window.size[1] - self._shell.look.px(8)
         self._shell.toasts.draw(window.surface, self._shell.look, now_s, bottom)
         window.show()
-
-    def _note_work(self, began_s: float) -> None:
-        took_ms = 1e3 * (self._shell.clock() - began_s)
-        self._shell.client_ms += _CLIENT_MS_WEIGHT * (took_ms - self._shell.client_ms)
 
     def _pump(self, now_s: float) -> bool:
         """Deal with all events; say whether there was one that may change the picture."""

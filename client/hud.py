@@ -60,7 +60,7 @@ class Figures:
     """Pose of the frame on the screen, [4, 4], world frame."""
     flying: bool
     client_ms: float
-    """Work of this thread for each picture it showed."""
+    """Processor time of the client thread for each picture it showed."""
 
 
 def pose_angles_deg(c2w: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -68,7 +68,8 @@ def pose_angles_deg(c2w: NDArray[np.float64]) -> tuple[float, float, float]:
     heading = math.degrees(math.atan2(c2w[0, 2], c2w[2, 2]))
     pitch = math.degrees(math.asin(max(-1.0, min(1.0, -c2w[1, 2]))))
     roll = math.degrees(math.atan2(c2w[1, 0], c2w[1, 1]))
-    return heading, pitch, roll
+    # Adding zero turns a negative zero, which would show as "-0", into zero.
+    return heading, round(pitch) + 0.0, round(roll) + 0.0
 
 
 def figure_rows(figures: Figures) -> list[tuple[str, str]]:
@@ -261,21 +262,21 @@ def draw_help(target: pygame.Surface, look: Theme) -> None:
     """Draw all keys over a darkened world."""
     look.shade(target)
     size = 15
-    columns = 2 if target.get_width() >= look.px(96) else 1
+    columns = 2 if target.get_width() >= look.px(84) else 1
     rows = len(HELP[0][1])
-    column_px = min(look.px(52), (target.get_width() - look.px(8)) // columns)
+    column_px = min(look.px(46), (target.get_width() - look.px(8)) // columns)
     row_px = look.px(3.5)
     group_px = look.px(4) + rows * row_px + look.px(2)
     width = columns * column_px + look.px(4)
     note = look.wrap(PAD_HELP, width - look.px(6), 13)
     note_px = len(note) * look.px(2.5)
-    height = look.px(8) + group_px * (len(HELP) // columns) + note_px + look.px(3)
+    height = look.px(9) + group_px * (len(HELP) // columns) + note_px + look.px(3)
     left, top = (target.get_width() - width) // 2, max(0, (target.get_height() - height) // 2)
     target.blit(look.panel(width, height), (left, top))
     target.blit(look.text("Keys", 24, bold=True), (left + look.px(3), top + look.px(3)))
     for i, (title, entries) in enumerate(HELP):
         x = left + look.px(3) + (i % columns) * column_px
-        y = top + look.px(8) + (i // columns) * group_px
+        y = top + look.px(9) + (i // columns) * group_px
         target.blit(look.text(title, size, bold=True, colour=theme.AMBER), (x, y))
         _draw_keys(target, look, x, y + look.px(4), row_px, entries)
     y = top + height - note_px - look.px(3)
@@ -293,5 +294,5 @@ def _draw_keys(
         target.blit(look.panel(*cap_size, theme.INK_RAISED, 255, 0.5), (x, y))
         target.blit(cap, (x + look.px(0.75), y + (cap_size[1] - cap.get_height()) // 2))
         label = look.text(meaning, 15)
-        target.blit(label, (x + look.px(19), y + (cap_size[1] - label.get_height()) // 2))
+        target.blit(label, (x + look.px(16), y + (cap_size[1] - label.get_height()) // 2))
         y += row_px

@@ -20,6 +20,7 @@ from engine.tracks import Track, load_track
 from engine.world import World, find_world
 
 Say = Callable[[str], None]
+_NO_WORLD = "a camera track does not say which world it is for; name one with --world"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def open_walk(
         replayed, options = _read_replay(options, options.replay)
     say("Reading the world")
     if options.world is None:
-        raise ValueError("a camera track does not say which world it is for; name one as well")
+        raise ValueError(_NO_WORLD)
     world = find_world(options.world, folders)
     seen(world)
     bundle = None
@@ -63,6 +64,33 @@ def open_walk(
     except BaseException:
         session.close()
         raise
+
+
+def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
+    """Refuse what cannot be opened or written while there is still a command line to say so on.
+
+    Raises:
+        ValueError: A path or name is wrong, in one sentence.
+        EngineError: A file is damaged or foreign, in one sentence.
+    """
+    if options.replay is not None:
+        _, options = _read_replay(options, options.replay)
+        if options.world is None:
+            raise ValueError(_NO_WORLD)
+    if options.world is not None:
+        find_world(options.world, folders)
+    if options.record is not None:
+        check_new_recording(options.record)
+
+
+def check_new_recording(path: Path) -> None:
+    """Refuse a path that no recording can be made at."""
+    if path.suffix != RECORDING_SUFFIX:
+        raise ValueError(f"a recording's name ends in {RECORDING_SUFFIX}, got {path.name!r}")
+    if path.exists():
+        raise ValueError(f"{path} exists already; choose another name for the recording")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder {path.parent} does not exist; make it first")
 
 
 def _read_replay(options: PlayOptions, file: Path) -> tuple[Recording | Track, PlayOptions]:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import Intent
-from client.rig import CameraRig, Slide
+from client.rig import CameraRig
 from engine import fitting
+from engine.collision import place_slide
 from engine.session import Session
 from engine.tracks import Track, output_intrinsics
 from engine.types import CameraTrack, Intrinsics
@@ -103,17 +104,6 @@ def world_intrinsics(world: World) -> Intrinsics:
     fx, fy, cx, cy = (float(value) for value in world.intrinsics)
     width, height = world.frame_size
     return Intrinsics(fx, fy, cx, cy, width, height)
-
-
-def place_slide(world: World) -> Slide | None:
-    """Return the collision of the place a world was made from, if it has one."""
-    if world.place is None:
-        return None
-    import holodeck
-
-    if world.place not in holodeck.place_names():
-        return None
-    return holodeck.get_place(world.place).slide
 
 
 def rig_planner(session: Session) -> RigPlanner:

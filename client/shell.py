@@ -86,7 +86,7 @@ class Shell:
         self.keyboard = KeyboardState()
         self.mouse = MouseLook(0.0)
         self.client_ms = 0.0
-        """Work of the client thread for a picture, lately."""
+        """Processor time of the client thread for a picture, lately."""
         self.running = True
         self.mouse_grabbed = False
         self._next: Callable[[], Screen] | None = None

@@ -269,7 +269,8 @@ class WalkScreen(Screen):
         target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
         target.blit(self._enlarged(width, height), (left, top))
-        if self._shell.settings.hud and self._figures is not None:
+        covered = self._help or self._card is not None
+        if self._shell.settings.hud and self._figures is not None and not covered:
             hud.draw_figures(target, look, self._figures)
         if self._walk.recorder.path is not None:
             hud.draw_recording(target, look, self._walk.walked_s)

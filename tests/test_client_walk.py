@@ -1,0 +1,213 @@
+"""A walk shows every frame in order, records from its first step, starts again, and survives its engine."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.controls import STANDING, Intent
+from client.planners import TrackPlanner, merge_intents, rig_planner, spend_intent, track_planner
+from client.recorder import WalkRecorder
+from client.walk import Walk
+from engine.errors import RolloutDiverged
+from engine.recording import read_recording
+from engine.session import Session, Snapshot
+from engine.tracks import Track
+from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
+from engine.world import World
+
+PATIENCE_S = 30.0
+
+
+class InstantSession(Session):
+    """Frames that hold the number of their chunk, made at once."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.engine = self.backend = self.device = "instant"
+        self.identity = f"instant:{world.sha256}"
+        self.frame_size = world.frame_size
+        self.fps = 64.0
+        self.frames_per_chunk = 4
+        self.fail_at: int | None = None
+        self.tracks: list[CameraTrack] = []
+        self.closed = False
+
+    def reset(self, seed: int) -> None:
+        self._seed = seed
+        self._next_denoised = self._next_decoded = 1
+        self.tracks.clear()
+
+    def denoise(self, track: CameraTrack) -> LatentChunk:
+        now_s = time.perf_counter()
+        index = self._next_denoised
+        if index == self.fail_at:
+            raise RolloutDiverged("the world fell apart; start again")
+        self._next_denoised += 1
+        self.tracks.append(track)
+        latents = np.full((1, 1, 1, 1), index, np.float32)
+        return LatentChunk(index, index, latents, f"{index:064x}", track, now_s, now_s, now_s)
+
+    def decode(self, chunk: LatentChunk) -> FrameChunk:
+        self._next_decoded += 1
+        width, height = self.frame_size
+        frames = np.full((4, height, width, 3), chunk.chunk_index % 256, np.uint8)
+        now_s = time.perf_counter()
+        times = ChunkTimes(chunk.track.latched_s, chunk.model_start_s, now_s, now_s, now_s, now_s)
+        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.identity, self._seed, self._next_denoised, self.world.c2w, {})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._next_denoised = self._next_decoded = snapshot.chunk_index
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def session(toy_world: World) -> InstantSession:
+    return InstantSession(toy_world)
+
+
+@pytest.fixture
+def walk(session: InstantSession) -> Iterator[Walk]:
+    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    yield walk
+    walk.close()
+
+
+def play_until(walk: Walk, done: Callable[[], bool], intent: Intent = STANDING) -> list[int]:
+    """Run the client's side until something is so; return the frames shown."""
+    shown: list[int] = []
+    deadline_s = time.perf_counter() + PATIENCE_S
+    while not done():
+        assert time.perf_counter() < deadline_s, "waited in vain"
+        if walk.update(intent, time.perf_counter()):
+            shown.append(walk.frame.index)
+        time.sleep(0.002)
+    return shown
+
+
+def test_the_first_picture_is_the_worlds_own_frame(walk: Walk, toy_world: World) -> None:
+    assert (walk.frame.pixels == toy_world.first_frame).all()
+    assert (walk.frame.c2w == toy_world.c2w).all()
+
+
+def test_frames_are_shown_in_order_with_the_poses_they_were_made_for(walk: Walk) -> None:
+    shown = play_until(walk, lambda: walk.frame.index >= 12, Intent(forward=1.0))
+    assert shown == sorted(set(shown))
+    assert walk.frame.pixels[0, 0, 0] == walk.frame.chunk_index
+    assert np.linalg.norm(walk.frame.c2w[:3, 3] - walk.session.world.c2w[:3, 3]) > 0.1
+
+
+def test_a_recording_started_late_holds_the_walk_from_its_first_step(
+    walk: Walk, session: InstantSession, tmp_path: Path
+) -> None:
+    play_until(walk, lambda: walk.recorder.num_chunks >= 3, Intent(forward=1.0, look_dx_rad=0.001))
+    walk.start_recording(tmp_path / "walk.flaneur")
+    play_until(walk, lambda: walk.recorder.num_chunks >= 5)
+    assert walk.recorder.stop() == tmp_path / "walk.flaneur"
+    recording = read_recording(tmp_path / "walk.flaneur")
+    assert recording.complete
+    assert len(recording.chunks) >= 5
+    assert recording.header.seed == 3
+    for chunk, track in zip(recording.chunks, session.tracks, strict=False):
+        assert (chunk.track.c2w == track.c2w).all()
+        assert (chunk.track.intrinsics == track.intrinsics).all()
+        assert chunk.track.latched_s == track.latched_s
+        assert chunk.intents.shape == (1, 11)
+    assert recording.chunks[1].intents[0, 1] == 1.0
+
+
+def test_reset_begins_again_at_the_first_frame_and_pose(walk: Walk, session: InstantSession) -> None:
+    play_until(walk, lambda: walk.frame.index >= 8, Intent(forward=1.0))
+    walk.reset()
+    assert walk.frame.index == 0
+    play_until(walk, lambda: walk.recorder.num_chunks >= 2)
+    assert session.tracks[0].c2w[0] == pytest.approx(session.world.c2w)
+    assert walk.recorder.num_chunks < 5
+
+
+def test_a_paused_walk_holds_its_frame_and_then_goes_on(walk: Walk) -> None:
+    play_until(walk, lambda: walk.frame.index >= 4)
+    walk.pause()
+    held = walk.frame.index
+    for _ in range(50):
+        walk.update(STANDING, time.perf_counter())
+        time.sleep(0.002)
+    assert walk.frame.index == held
+    walk.resume()
+    play_until(walk, lambda: walk.frame.index > held + 4)
+
+
+def test_an_engine_that_fails_says_so_and_a_reset_brings_the_walk_back(
+    walk: Walk, session: InstantSession
+) -> None:
+    session.fail_at = 3
+    with pytest.raises(RolloutDiverged, match="fell apart"):
+        play_until(walk, lambda: False)
+    session.fail_at = None
+    walk.reset()
+    play_until(walk, lambda: walk.frame.index >= 16)
+
+
+def test_closing_a_walk_closes_its_session(session: InstantSession) -> None:
+    walk = Walk(session, rig_planner(session), 0, time.perf_counter)
+    assert walk.close()
+    assert session.closed
+
+
+def test_a_replay_follows_its_track_and_holds_its_last_frame(session: InstantSession) -> None:
+    c2w = np.tile(session.world.c2w, (11, 1, 1))
+    c2w[:, 0, 3] += np.linspace(0.0, 1.0, 11)
+    planner = track_planner(session, Track(c2w, fps=64.0))
+    assert planner.num_chunks == 3
+    walk = Walk(session, planner, 0, time.perf_counter)
+    try:
+        play_until(walk, lambda: walk.progress == 1.0, Intent(forward=1.0))
+        assert walk.frame.index == 12
+        assert walk.frame.c2w == pytest.approx(c2w[-1])
+        assert not walk.update(STANDING, time.perf_counter())
+    finally:
+        walk.close()
+
+
+def test_a_track_planner_repeats_its_last_chunk_for_whoever_asks_for_more() -> None:
+    track = CameraTrack(np.tile(np.eye(4), (4, 1, 1)), np.ones((4, 4), np.float32))
+    planner = TrackPlanner([track])
+    assert planner.plan(STANDING, 1) is track
+    assert planner.plan(STANDING, 2) is track
+
+
+def test_mouse_motion_adds_up_until_a_chunk_is_planned_by_it() -> None:
+    waiting = Intent(forward=1.0, look_dx_rad=0.1, look_dy_rad=-0.2)
+    merged = merge_intents(waiting, Intent(strafe=-1.0, look_dx_rad=0.3))
+    assert (merged.forward, merged.strafe) == (0.0, -1.0)
+    assert (merged.look_dx_rad, merged.look_dy_rad) == pytest.approx((0.4, -0.2))
+    assert spend_intent(merged) == Intent(strafe=-1.0)
+
+
+def test_a_recording_that_cannot_be_made_leaves_the_walk_alone(walk: Walk, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot record"):
+        walk.start_recording(tmp_path / "missing" / "walk.flaneur")
+    assert walk.recorder.path is None
+    play_until(walk, lambda: walk.frame.index >= 4)
+
+
+def test_a_recorder_without_a_recording_has_nothing_to_stop() -> None:
+    assert WalkRecorder().stop() is None
+
+
+def test_the_figures_are_those_of_the_walk(walk: Walk) -> None:
+    play_until(walk, lambda: walk.frame.index >= 12)
+    figures = walk.figures(client_ms=1.5)
+    assert figures.seed == 3
+    assert figures.chunk_ms_p95 >= figures.chunk_ms_p50 > 0.0
+    assert figures.realtime_factor > 1.0
+    assert figures.response_ms > 0.0
+    assert figures.fps_shown > 0.0

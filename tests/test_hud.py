@@ -1,0 +1,178 @@
+"""What lies over the world can be read over any world, fits any window, and goes when its time has come."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pygame
+import pytest
+
+from client import hud, theme
+from client.controls import DEFAULT_BINDINGS
+from client.hud import ChunkBar, Figures, Toasts
+from client.loading import LoadingStages, draw_loading
+from client.menu import CardMenu, Choice, WorldCard, WorldMenu
+from client.pause_card import adjust, pause_card
+from client.settings import Settings
+from client.theme import Theme, scale_for
+from engine.assets import assets_dir
+
+SIZES = [(320, 192), (640, 384), (1280, 720), (1920, 1080), (800, 1200), (3840, 2160)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def font() -> Iterator[None]:
+    pygame.font.init()
+    yield
+    pygame.font.quit()
+
+
+def look_for(size: tuple[int, int]) -> Theme:
+    return Theme(scale_for(*size), assets_dir() / "fonts")
+
+
+def some_figures() -> Figures:
+    return Figures(
+        world="A world with quite a long title that does not fit into the panel",
+        engine="pocket",
+        backend="onnxruntime",
+        seed=1234567890,
+        fps=16.0,
+        fps_shown=15.9,
+        realtime_factor=2.1,
+        chunk_ms_p50=110.0,
+        chunk_ms_p95=190.0,
+        deadline_ms=250.0,
+        bars=[ChunkBar(60.0, 15.0, 30.0), ChunkBar(600.0, 15.0, 30.0)] * 40,
+        response_ms=180.0,
+        buffered_frames=2.5,
+        in_flight=1,
+        rate=1.0,
+        holds=3,
+        hold_s=0.4,
+        chunk_index=77,
+        c2w=np.eye(4),
+        flying=False,
+        client_ms=2.0,
+    )
+
+
+def luminance(colour: tuple[float, float, float]) -> float:
+    """Return the relative luminance of an sRGB colour, as WCAG defines it."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("world", [(255, 255, 255), (0, 0, 0), (255, 240, 120)])
+def test_text_on_a_panel_can_be_read_over_a_world_of_any_brightness(world: tuple[int, int, int]) -> None:
+    target = pygame.Surface((200, 100))
+    target.fill(world)
+    target.blit(look_for((1280, 720)).panel(200, 100), (0, 0))
+    red, green, blue, _ = target.get_at((100, 50))
+    ground = luminance((red, green, blue))
+    # WCAG asks for a contrast of 4.5 for text, 3 for large text.
+    assert (luminance(theme.PAPER) + 0.05) / (ground + 0.05) > 4.5
+    assert (luminance(theme.PAPER_DIM) + 0.05) / (ground + 0.05) > 3.0
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> None:
+    look, target = look_for(size), pygame.Surface(size)
+    hud.draw_figures(target, look, some_figures())
+    hud.draw_recording(target, look, 75.0)
+    hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
+    hud.draw_help(target, look)
+    toasts = Toasts()
+    toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
+    toasts.draw(target, look, 1.0, size[1])
+    pause_card(Settings()).draw(target, look)
+    stages = LoadingStages()
+    stages.begin("Reading the world", 0.0)
+    stages.begin("Starting the engine", 0.4)
+    draw_loading(target, look, "A world", stages, 1.0)
+    cards = [WorldCard(str(i), f"World {i}", "", np.zeros((96, 160, 3), np.uint8)) for i in range(7)]
+    menu = WorldMenu(cards, "footer", chosen=6)
+    menu.draw(target, look)
+    assert any(index == 6 for index, _ in menu._places), "the chosen world is on the screen"
+
+
+def test_the_help_names_every_key_that_moves_the_camera() -> None:
+    words = {word for _, entries in hud.HELP for keys, _ in entries for word in keys.split()}
+    pygame.display.init()
+    arrows = {pygame.KSCAN_UP, pygame.KSCAN_DOWN, pygame.KSCAN_LEFT, pygame.KSCAN_RIGHT}
+    shifts = {pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT}
+    for scancode in DEFAULT_BINDINGS.scancodes - arrows - shifts:
+        name = "Space" if scancode == pygame.KSCAN_SPACE else chr(scancode - pygame.KSCAN_A + ord("A"))
+        assert name in words
+    assert {"Arrows", "Shift"} <= words
+
+
+def test_angles_are_named_as_a_walker_would() -> None:
+    right = np.eye(4)
+    right[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    assert hud.pose_angles_deg(right)[0] == pytest.approx(90.0)
+    assert hud.pose_angles_deg(np.eye(4)) == (0.0, 0.0, 0.0)
+
+
+def test_a_message_goes_by_itself_and_a_warning_stays_longer() -> None:
+    toasts = Toasts()
+    toasts.add("saved", 0.0)
+    toasts.add("the disk is full", 0.0, warning=True)
+    assert toasts.texts(1.0) == ["saved", "the disk is full"]
+    assert toasts.texts(hud.TOAST_S + 0.1) == ["the disk is full"]
+    assert toasts.texts(2 * hud.TOAST_S + 0.1) == []
+
+
+def test_an_equal_message_is_shown_once_and_old_ones_give_way() -> None:
+    toasts = Toasts()
+    for text in ("one", "two", "two", "three", "four"):
+        toasts.add(text, 0.0)
+    assert toasts.texts(0.1) == ["two", "three", "four"]
+
+
+def test_loading_stages_follow_one_another() -> None:
+    stages = LoadingStages()
+    stages.begin("first", 1.0)
+    stages.begin("second", 3.0)
+    stages.end(7.0)
+    assert [(s.label, s.began_s, s.ended_s) for s in stages.stages] == [
+        ("first", 1.0, 3.0),
+        ("second", 3.0, 7.0),
+    ]
+    assert stages.elapsed_s(7.0) == 6.0
+
+
+def test_moving_through_the_worlds_stops_at_the_edges() -> None:
+    cards = [WorldCard(str(i), str(i), "", None) for i in range(4)]
+    menu = WorldMenu(cards, "")
+    menu.draw(pygame.Surface((1280, 720)), look_for((1280, 720)))
+    for dx, dy, expected in ((-1, 0, 0), (1, 0, 1), (0, -1, 1), (0, 1, 1), (1, 0, 2), (1, 0, 3), (1, 0, 3)):
+        menu.move(dx, dy)
+        assert menu.chosen == expected
+
+
+def test_a_card_is_chosen_from_around_its_ends() -> None:
+    card = CardMenu("Title", [Choice("a", "A"), Choice("b", "B")])
+    card.move(-1)
+    assert card.key == "b"
+    card.move(1)
+    assert card.key == "a"
+
+
+def test_each_setting_of_the_pause_card_moves_within_its_bounds() -> None:
+    settings = Settings()
+    for _ in range(100):
+        settings = adjust(settings, "mouse", 1)
+    assert settings.mouse_deg_px == 2.0
+    assert adjust(settings, "invert", 1).invert_y
+    assert adjust(settings, "picture", 1).picture == "smooth"
+    assert adjust(settings, "picture", -1).picture == "pixels"
+    assert adjust(settings, "hud", 1).hud
+    assert adjust(settings, "quit", 1) == settings
+
+
+def test_long_texts_are_broken_and_shortened_to_their_room() -> None:
+    look = look_for((1280, 720))
+    lines = look.wrap("one two three " + "x" * 500, 200)
+    assert all(look.font(16).size(line)[0] <= 200 for line in lines)
+    assert look.clipped("short", 200) == "short"
+    assert look.clipped("x" * 500, 200).endswith("...")
