@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,7 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.gdn import Chunks, delta_rule, frame_attention
-from model.rotary import rotate
-
+from model.headmap import HeadMap
 
 State = Mapping[str, Tensor]
 """One block's rollout tensors, by the part of their name after `blocks.{i}.`."""
@@ -28,16 +28,14 @@ class SequenceContext:
 
     chunks: Chunks
     """Frame ranges of the chunks."""
-    rope: Tensor
-    """Rotations of the main path, [B, T, S, 1, D / 2, 2]."""
-    camera_rope: Tensor
-    """Rotations of the second half of a camera head, [B, T, S, 1, D / 4, 2]."""
-    camera_unrope: Tensor
-    """The opposite rotations."""
-    to_ray: Tensor
-    """World-to-ray transform of each token, [B, T, S, 4, 4] float32."""
-    to_world: Tensor
-    """Its inverse."""
+    rope: HeadMap
+    """Rotary positions of the main path."""
+    ray_query: HeadMap
+    """Camera queries to where ray frames cancel: P^T, and rotations on the second half."""
+    ray_key: HeadMap
+    """The same for camera keys and values: P^-1."""
+    ray_read: HeadMap
+    """Camera outputs back into their own ray frames: P, and the opposite rotations."""
     mask: Tensor | None
     """Additive softmax mask over [sink, window, current] tokens, broadcastable to [B, 1, T * S, keys]."""
     camera_conv_history: bool
@@ -91,19 +89,6 @@ def _add_lagged(
         pad = (0, 0, 0, 0, lag, 0) if forward else (0, 0, 0, 0, 0, lag)
         total = total + functional.pad(moved * tap, pad)
     return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
-
-
-def apply_ray_frame(x: Tensor, transform: Tensor, table: Tensor) -> Tensor:
-    """Multiply groups of 4 in the first half of each head by a row transform, and rotate pairs in the second half.
-
-    Args:
-        x: [B, T, S, h, D].
-        transform: Applied from the right to each group as a row, [B, T, S, 4, 4].
-        table: Rotations, [B, T, S, 1, D / 4, 2].
-    """
-    half = x.shape[-1] // 2
-    groups = x[..., :half].reshape(*x.shape[:3], -1, 4) @ transform
-    return torch.cat([groups.reshape(*x.shape[:-1], half), rotate(x[..., half:], table)], dim=-1)
 
 
 def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
@@ -179,7 +164,7 @@ class SelfAttention(nn.Module):
         with _full_precision(x):
             query = self._heads(_norm(q, self.q_norm)).relu()
             key = self._heads(_norm(k, self.k_norm, key_scale)).relu()
-            qkv = [query, key, rotate(query, context.rope), rotate(key, context.rope), self._heads(v)]
+            qkv = [query, key, context.rope(query), context.rope(key), self._heads(v)]
             before = None if state is None else (state["numerator"], state["normaliser"])
             qkv = [tensor.transpose(2, 3) for tensor in qkv]
             main, after = frame_attention(*qkv, beta, decay, context.chunks, before)
@@ -218,32 +203,24 @@ class SelfAttention(nn.Module):
                 tensors[1], tensors[2], beta / discount[..., None], decay, context.chunks, initial
             )
             read = (tensors[0] @ states).transpose(2, 3)
-            return self._from_ray(read, context).flatten(-2), last
+            return context.ray_read(read).flatten(-2), last
 
     def _to_ray(
         self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext
     ) -> tuple[Tensor, Tensor, Tensor]:
-        to_world = context.to_world.transpose(-1, -2)
-        moved = (
-            apply_ray_frame(q, context.to_ray, context.camera_rope),
-            apply_ray_frame(k, to_world, context.camera_rope),
-            apply_ray_frame(v, to_world, context.camera_rope),
-        )
+        moved = context.ray_query(q), context.ray_key(k), context.ray_key(v)
         on = self.config.downscale_softmax if self.is_softmax else self.config.downscale_gdn
         if on:
             return shrink_to(moved[0], q), shrink_to(moved[1], k), shrink_to(moved[2], v)
         return moved
-
-    def _from_ray(self, x: Tensor, context: SequenceContext) -> Tensor:
-        return apply_ray_frame(x, context.to_ray.transpose(-1, -2), context.camera_unrope)
 
     def _softmax(
         self, x: Tensor, context: SequenceContext, state: State | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         with _full_precision(x):
-            query = rotate(self._heads(_norm(q, self.q_norm)), context.rope)
-            key = rotate(self._heads(_norm(k, self.k_norm)), context.rope)
+            query = context.rope(self._heads(_norm(q, self.q_norm)))
+            key = context.rope(self._heads(_norm(k, self.k_norm)))
             camera = self._to_ray(
                 self._heads(_norm(self.q_proj_cam(x), self.q_norm_cam)),
                 self._heads(_norm(self.k_proj_cam(x), self.k_norm_cam)),
@@ -256,7 +233,7 @@ class SelfAttention(nn.Module):
             width = padded_width(width)
         read, camera_new = self._attend(*camera, context, state, "camera_", width)
         with _full_precision(x):
-            read = self._from_ray(read.float(), context)
+            read = context.ray_read(read.float())
         return main.float().flatten(-2), read.flatten(-2), new | camera_new
 
     def _attend(
@@ -334,6 +311,11 @@ def padded_width(width: int) -> int:
 def _norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
     """Normalise in float32, with a scale folded into the weight."""
     assert norm.eps is not None
+    if torch.compiler.is_exporting():
+        # Spelled out in the one form that graph runtimes recognise as a single operator.
+        x = x.float()
+        mean_square = x.pow(2).mean(-1, keepdim=True)
+        return x / torch.sqrt(mean_square + norm.eps) * (norm.weight.float() * scale)
     return functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float() * scale, norm.eps)
 
 
@@ -348,8 +330,10 @@ def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
     return frames
 
 
-def _full_precision(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
+def _full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Switch autocast off; nothing at all where it is not on, so that exported graphs stay plain."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class CrossAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -75,6 +76,16 @@ def load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
             f"weights do not fit the {model.config.name} model: {shown}; use the config they came with"
         )
     model.load_state_dict(ours, assign=any(tensor.is_meta for tensor in wanted.values()))
+
+
+def weights_sha256(model: WorldModel) -> str:
+    """Hash names and values of all weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(values.numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(model: WorldModel, path: Path) -> None:

@@ -45,9 +45,8 @@ def attention_mask(
     """
     if committed is None and len(chunks) == 1:
         return None
-    lengths = [stop - start for start, stop in chunks]
-    ordinals = torch.arange(len(chunks), device=device, dtype=torch.float32)
-    own = ordinals.repeat_interleave(torch.tensor(lengths, device=device))[None]
+    order = [float(index) for index, (start, stop) in enumerate(chunks) for _ in range(start, stop)]
+    own = torch.tensor([order], device=device)
     keys = own
     if committed is not None:
         frames = committed[:, None]
@@ -65,7 +64,9 @@ def attention_mask(
         reach = config.num_cached_chunks - 1 if config.sink else config.num_cached_chunks
         near = keys[:, None] >= queries[..., None] - reach
         visible = visible & (near | (keys[:, None] == 0) if config.sink else near)
-    mask = torch.where(visible, 0.0, float("-inf")).repeat_interleave(config.tokens_per_frame, dim=-1)
+    mask = torch.where(visible, 0.0, float("-inf"))
+    tokens = config.tokens_per_frame
+    mask = mask.unsqueeze(-1).expand(*mask.shape, tokens).flatten(-2)
     if len(chunks) > 1:
-        mask = mask.repeat_interleave(config.tokens_per_frame, dim=-2)
+        mask = mask.unsqueeze(-2).expand(*mask.shape[:-1], tokens, -1).flatten(-3, -2)
     return mask[:, None]

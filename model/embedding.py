@@ -85,7 +85,7 @@ class FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map tokens [B, T, S, C] with time embedding [B, T, C] to [B, T, S, in_channels]."""
-        shift, scale = (self.scale_shift_table + time[:, :, None]).unsqueeze(3).unbind(2)
+        shift, scale = (self.scale_shift_table + time[:, :, None]).chunk(2, dim=2)
         return self.linear(modulate(x, shift, scale))
 
 

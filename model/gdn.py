@@ -34,7 +34,7 @@ def delta_rule(
     Returns:
         The state each frame reads, [B, T, h, D, E], and the forward state after the last frame, [B, h, D, E].
     """
-    batch, frames, heads, _, width = key.shape
+    batch, frames, heads = key.shape[:3]
     written = key * beta[..., None]
     erase = written.transpose(-1, -2) @ key
     update = written.sum(-2).unsqueeze(-1) if value is None else written.transpose(-1, -2) @ value

@@ -24,6 +24,7 @@ from model.config import ModelConfig
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder, modulate
 from model.feedforward import FeedForward
 from model.gdn import Chunks
+from model.headmap import HeadMap
 from model.initialise import initialise
 from model.rollout import NUM_FRAMES, RolloutState
 from model.rotary import conjugate, rotary_table
@@ -52,8 +53,8 @@ class Block(nn.Module):
         state: State | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Transform tokens x [B, T, S, C]; modulation [B, T, 6, C], text [B, L, C], plucker [B, T, S, C]."""
-        table = (self.scale_shift_table + modulation).unsqueeze(3).to(x.dtype)
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.unbind(2)
+        table = (self.scale_shift_table + modulation).to(x.dtype)
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=2)
         attended, after = self.attn(modulate(x, shift_a, scale_a), context, state)
         x = torch.addcmul(x, gate_a, attended.to(x.dtype))
         x = x + self.plucker_proj(plucker)
@@ -247,16 +248,23 @@ class WorldModel(nn.Module):
     ) -> SequenceContext:
         config = self.config
         poses = ucpe_poses(config, self._scaled(c2w_windows), frame_index)
-        rays = ray_transforms(config, poses, ucpe_poses(config, intrinsics.float(), frame_index))
-        camera_rope = rotary_table(config, frame_index, config.head_dim // 2).unsqueeze(3)
+        to_ray, to_world = ray_transforms(config, poses, ucpe_poses(config, intrinsics.float(), frame_index))
+        table = rotary_table(config, frame_index, config.head_dim // 2).unsqueeze(3)
+        maps = [
+            HeadMap(rotary_table(config, frame_index).unsqueeze(3)),
+            HeadMap(table, to_ray),
+            HeadMap(table, to_world.transpose(-1, -2)),
+            HeadMap(conjugate(table), to_ray.transpose(-1, -2)),
+        ]
+        if torch.compiler.is_exporting():
+            maps = [head_map.dense() for head_map in maps]
         committed = None if state is None else state.tensors[NUM_FRAMES]
         return SequenceContext(
             chunks=chunks,
-            rope=rotary_table(config, frame_index).unsqueeze(3),
-            camera_rope=camera_rope,
-            camera_unrope=conjugate(camera_rope),
-            to_ray=rays[0],
-            to_world=rays[1],
+            rope=maps[0],
+            ray_query=maps[1],
+            ray_key=maps[2],
+            ray_read=maps[3],
             mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
             camera_conv_history=not streaming,
             is_first=None if committed is None else committed == 0,
