@@ -33,8 +33,9 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flaneur needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -V 2>&1); install a later one, or run make PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# Bytecode is made when a module is first used; made for everything it would be a tenth of the installation.
 $(VENV)/base.stamp: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --editable .
+	$(PIP) install --no-compile --editable .
 	@touch $@
 
 # torch goes first and by its plain version, so that pip takes a CPU build where one lies at hand.
