@@ -1,0 +1,255 @@
+"""PyTorch to ONNX: a bundle with one step graph per chunk length, one decoder graph and their description."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from engine.bundle import SPEC_FILE, EngineSpec, TensorSpec, hash_file
+from engine.errors import BuildFailed
+from model.checkpoint import weights_sha256
+from model.config import ModelConfig
+from model.rollout import RolloutState, state_shapes
+from model.sampler import STREAMING_TIMESTEPS, check_timesteps
+from model.transformer import WorldModel
+
+OPSET = 20
+"""Last operator set before attention became one operator that CPU runtimes lack."""
+INLINE_LIMIT_BYTES = 1_500_000_000
+"""Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
+INPUTS = ("latents", "timesteps", "c2w", "intrinsics", "start_frame", "text", "text_mask")
+OUT = "_out"
+"""Appended to a state tensor's name where the graph gives it back."""
+
+Progress = Callable[[str], None]
+
+
+class StepGraph(nn.Module):
+    """`WorldModel.step` as a function of plain tensors in the order of the graph's inputs."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+        self.names = list(state_shapes(model.config))
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        c2w: Tensor,
+        intrinsics: Tensor,
+        start_frame: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        *state: Tensor,
+    ) -> tuple[Tensor, ...]:
+        before = RolloutState(dict(zip(self.names, state, strict=True)))
+        velocity, after = self.model.step(
+            latents, timesteps, c2w, intrinsics, start_frame, text, text_mask, before
+        )
+        return velocity, *(after.tensors[name] for name in self.names)
+
+
+def step_inputs(config: ModelConfig, num_frames: int) -> tuple[Tensor, ...]:
+    """Make inputs of the right shapes for a step graph, state included, at the start of a rollout."""
+    stride = config.temporal_stride
+    grid = (config.latent_height, config.latent_width)
+    centre = [config.frame_width, config.frame_width, config.frame_width / 2, config.frame_height / 2]
+    inputs = (
+        torch.zeros(1, config.in_channels, num_frames, *grid),
+        torch.full((1, num_frames), 500.0),
+        torch.eye(4).expand(1, num_frames * stride, 4, 4).contiguous(),
+        torch.tensor(centre).expand(1, num_frames * stride, 4).contiguous(),
+        torch.ones(1, dtype=torch.int64),
+        torch.zeros(1, config.text_length, config.text_dim),
+        torch.ones(1, config.text_length),
+    )
+    return *inputs, *RolloutState.zeros(config).tensors.values()
+
+
+def export_bundle(
+    model: WorldModel,
+    decoder: nn.Module,
+    destination: Path,
+    timesteps: Sequence[float] = STREAMING_TIMESTEPS,
+    fps: float = 16.0,
+    notes: str = "",
+    progress: Progress | None = None,
+) -> Path:
+    """Write a bundle for ONNX Runtime, float32, whole or not at all.
+
+    Args:
+        decoder: A streaming decoder: `forward(latent, *caches) -> (frames, *caches)` and
+            `cache_spec(latent_height, latent_width) -> [(name, shape)]`.
+        destination: Folder to make; an existing bundle there is replaced.
+        timesteps: Step schedule, without the final 0.
+        progress: Told the name of each stage as it starts.
+
+    Raises:
+        ValueError: The destination is something else than a bundle, or the schedule is not one.
+        BuildFailed: The exporter gave up.
+    """
+    destination = Path(destination)
+    steps = check_timesteps(timesteps)
+    if destination.exists() and not (destination / SPEC_FILE).is_file():
+        raise ValueError(f"{destination} exists and is no bundle; name a new folder")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    report = progress or (lambda _stage: None)
+    partial = Path(
+        tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".partial")
+    )
+    try:
+        _fill(partial, model, decoder, steps, fps, notes, report)
+        _replace(partial, destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return destination
+
+
+def _fill(
+    folder: Path,
+    model: WorldModel,
+    decoder: nn.Module,
+    timesteps: list[float],
+    fps: float,
+    notes: str,
+    report: Progress,
+) -> None:
+    config = model.config
+    plain = copy.deepcopy(model).float().eval().requires_grad_(False)
+    step_graphs: dict[str, str] = {}
+    for num_frames in sorted({config.first_chunk_size, config.chunk_size}):
+        report(f"step graph for {num_frames} latent frames")
+        step_graphs[str(num_frames)] = f"step_{num_frames}.onnx"
+        _export_step(plain, num_frames, folder / step_graphs[str(num_frames)])
+    report("decoder graph")
+    caches = decoder.cache_spec(config.latent_height, config.latent_width)  # type: ignore[operator]
+    _export_decoder(copy.deepcopy(decoder).float().eval().requires_grad_(False), config, caches, folder)
+    report("description")
+    spec = EngineSpec(
+        format_version=1,
+        name=config.name,
+        model=config.to_dict(),
+        weights_sha256=weights_sha256(model),
+        latent_channels=config.in_channels,
+        latent_height=config.latent_height,
+        latent_width=config.latent_width,
+        frame_height=config.frame_height,
+        frame_width=config.frame_width,
+        fps=fps,
+        temporal_stride=config.temporal_stride,
+        spatial_stride=config.spatial_stride,
+        chunk_size=config.chunk_size,
+        first_chunk_size=config.first_chunk_size,
+        timesteps=tuple(timesteps),
+        step_graphs=step_graphs,
+        decoder_graph="decoder.onnx",
+        state=_tensor_specs([(name, (1, *shape)) for name, shape in state_shapes(config).items()]),
+        decoder_caches=_tensor_specs(caches),
+        precision={"step": "float32", "decoder": "float32"},
+        target="cpu",
+        builder=f"torch {torch.__version__}, onnx {onnx.__version__}",
+        files={file.name: hash_file(file) for file in sorted(folder.iterdir())},
+        text_dim=config.text_dim,
+        notes=notes,
+    )
+    (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=name, shape=tuple(shape), dtype="float32") for name, shape in tensors)
+
+
+def _export_step(model: WorldModel, num_frames: int, path: Path) -> None:
+    names = list(state_shapes(model.config))
+    length = torch.export.Dim("text_length", min=2, max=4096)
+    dynamic: list[Any] = [{}] * len(INPUTS)
+    dynamic[INPUTS.index("text")] = {1: length}
+    dynamic[INPUTS.index("text_mask")] = {1: length}
+    _write_graph(
+        StepGraph(model),
+        step_inputs(model.config, num_frames),
+        path,
+        inputs=[*INPUTS, *names],
+        outputs=["velocity", *(name + OUT for name in names)],
+        dynamic=(*dynamic, tuple({} for _ in names)),
+    )
+
+
+def _export_decoder(
+    decoder: nn.Module, config: ModelConfig, caches: Sequence[tuple[str, tuple[int, ...]]], folder: Path
+) -> None:
+    names = [name for name, _ in caches]
+    latent = torch.zeros(1, config.in_channels, 1, config.latent_height, config.latent_width)
+    _write_graph(
+        decoder,
+        (latent, *(torch.zeros(shape) for _, shape in caches)),
+        folder / "decoder.onnx",
+        inputs=["latent", *names],
+        outputs=["frames", *(name + OUT for name in names)],
+        dynamic=None,
+    )
+
+
+def _write_graph(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: Any,
+) -> None:
+    size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    with torch.no_grad(), _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                input_names=inputs,
+                output_names=outputs,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BuildFailed(f"torch could not export {path.name}: {reason}; use torch 2.13") from error
+    assert program is not None
+    program.save(path, external_data=size > INLINE_LIMIT_BYTES)
+    onnx.checker.check_model(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's remarks about its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _replace(folder: Path, destination: Path) -> None:
+    """Put a finished folder in place of an older one."""
+    old = folder.with_suffix(".old")
+    if destination.exists():
+        os.replace(destination, old)
+    os.replace(folder, destination)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""An exported bundle opens, runs like PyTorch over carried state, and appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.bundle import Bundle, open_bundle
+from engine.errors import BuildFailed
+from model.checkpoint import weights_sha256
+from model.config import tiny
+from model.transformer import WorldModel
+
+pytest.importorskip("onnxscript")
+from export.onnx import export_bundle
+from export.verify import summarise_bundle, verify_bundle
+
+CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
+
+
+class SmallDecoder(nn.Module):
+    """A decoder with one cache, in the form that the exporter expects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pixels = 3 * CONFIG.temporal_stride * CONFIG.spatial_stride**2
+        self.spread = nn.Linear(2 * CONFIG.in_channels, pixels)
+
+    def cache_spec(self, latent_height: int, latent_width: int) -> list[tuple[str, tuple[int, ...]]]:
+        return [("past", (1, CONFIG.in_channels, 1, latent_height, latent_width))]
+
+    def forward(self, latent: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        both = torch.cat([latent, past], 1)[0, :, 0].permute(1, 2, 0)
+        size = CONFIG.spatial_stride
+        cells = self.spread(both).unflatten(-1, (CONFIG.temporal_stride, size, size, 3))
+        frames = cells.permute(2, 0, 3, 1, 4, 5).flatten(1, 2).flatten(2, 3)
+        return ((frames.tanh() + 1) * 127.5).round().to(torch.uint8), latent + 0.5 * past
+
+
+@pytest.fixture(scope="module")
+def model() -> WorldModel:
+    torch.manual_seed(0)
+    model = WorldModel(CONFIG, fresh=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def decoder() -> SmallDecoder:
+    torch.manual_seed(1)
+    return SmallDecoder().eval()
+
+
+@pytest.fixture(scope="module")
+def bundle(model: WorldModel, decoder: SmallDecoder, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    stages: list[str] = []
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    export_bundle(model, decoder, folder, timesteps=(1000, 500), notes="a test", progress=stages.append)
+    assert stages == ["step graph for 1 latent frames", "decoder graph", "description"]
+    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+    return open_bundle(folder)
+
+
+@pytest.fixture
+def runner(bundle: Bundle) -> Iterator[object]:
+    onnxruntime = pytest.importorskip("engine.backends.onnxruntime")
+    backend = onnxruntime.OnnxRuntimeBackend(bundle, 1, 1)
+    yield backend
+    backend.close()
+
+
+def test_graphs_follow_pytorch_over_four_chunks(
+    bundle: Bundle, model: WorldModel, decoder: SmallDecoder, runner: object
+) -> None:
+    report = verify_bundle(model, decoder, bundle.spec, runner, num_chunks=4)  # type: ignore[arg-type]
+    assert len(report.chunks) == 5
+    # Float32 sums in another order, over two blocks.
+    assert report.velocity < 1e-4
+    assert report.state < 1e-4
+    # A value within rounding of a half may fall to either side.
+    assert report.frames <= 1
+    assert report.to_dict()["chunks"][4]["chunk_index"] == 4
+
+
+def test_a_wrong_model_does_not_verify(bundle: Bundle, decoder: SmallDecoder, runner: object) -> None:
+    torch.manual_seed(5)
+    other = WorldModel(CONFIG, fresh=True).eval()
+    report = verify_bundle(other, decoder, bundle.spec, runner, num_chunks=1)  # type: ignore[arg-type]
+    assert report.velocity > 0.01
+
+
+def test_the_description_names_weights_and_sizes(bundle: Bundle, model: WorldModel) -> None:
+    spec = bundle.spec
+    assert spec.weights_sha256 == weights_sha256(model)
+    assert spec.model == CONFIG.to_dict()
+    summary = summarise_bundle(spec, bundle.path)
+    assert set(summary["files_bytes"]) == {"step_1.onnx", "decoder.onnx"}
+    assert summary["frames_per_chunk"] == CONFIG.temporal_stride
+    assert summary["notes"] == "a test"
+
+
+def test_foreign_folders_are_left_alone(model: WorldModel, decoder: SmallDecoder, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ValueError, match="no bundle"):
+        export_bundle(model, decoder, tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_failed_export_leaves_nothing_behind(
+    model: WorldModel, decoder: SmallDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.onnx.errors.OnnxExporterError("no such operator")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(BuildFailed, match="no such operator"):
+        export_bundle(model, decoder, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
