@@ -95,7 +95,8 @@ class LoadingScreen(Screen):
         self._options = options
         self._ready = ready
         self._back = back
-        self._problem: CardMenu | None = None
+        self.problem: CardMenu | None = None
+        """What went wrong, once something has."""
         self._backdrop: pygame.Surface | None = None
         folders = list(shell.folders)
         shell.release_controls()
@@ -103,21 +104,21 @@ class LoadingScreen(Screen):
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
         step = step_of(event)
-        if self._problem is None:
+        if self.problem is None:
             if step is Step.BACK:
                 self._shell.show(self._back)
             return
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            index = self._problem.at(event.pos)
+            index = self.problem.at(event.pos)
             if index is not None:
-                self._problem.chosen = index
+                self.problem.chosen = index
                 step = Step.ACCEPT
         if step in (Step.UP, Step.DOWN):
-            self._problem.move(1 if step is Step.DOWN else -1)
+            self.problem.move(1 if step is Step.DOWN else -1)
         elif step is Step.BACK:
             self._shell.show(self._back)
         elif step is Step.ACCEPT:
-            self._choose(self._problem.key)
+            self._choose(self.problem.key)
 
     def _choose(self, key: str) -> None:
         if key == "again":
@@ -129,12 +130,12 @@ class LoadingScreen(Screen):
             self._shell.quit()
 
     def update(self, now_s: float) -> bool:
-        if self._problem is not None:
+        if self.problem is not None:
             return False
         try:
             opened = self._opening.poll()
         except Exception as error:
-            self._problem = problem_card("This world cannot be opened", error)
+            self.problem = problem_card("This world cannot be opened", error)
             return True
         if opened is not None:
             options = self._options
@@ -145,8 +146,8 @@ class LoadingScreen(Screen):
         world = self._opening.world
         title = world.title if world is not None else "Opening"
         draw_loading(target, self._shell.look, title, self._opening.stages, now_s, self._draw_backdrop)
-        if self._problem is not None:
-            self._problem.draw(target, self._shell.look)
+        if self.problem is not None:
+            self.problem.draw(target, self._shell.look)
 
     def _draw_backdrop(self, target: pygame.Surface) -> None:
         world = self._opening.world

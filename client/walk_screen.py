@@ -53,7 +53,7 @@ class WalkScreen(Screen):
         self._options = options
         self._open_world = open_world
         self._choose = choose
-        self._walk = Walk(opened.session, opened.planner, opened.seed, shell.clock)
+        self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock)
         self._card: CardMenu | None = None
         self._broken = False
         self._help = False
@@ -81,7 +81,7 @@ class WalkScreen(Screen):
                 self._shell.mouse.move(*event.rel)
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self._help = False
-            self._shell.grab_mouse(self._walk.planner.rig is not None)
+            self._shell.grab_mouse(self.walk.planner.rig is not None)
         elif step_of(event) in (Step.MENU, Step.BACK):
             self._open_pause()
 
@@ -122,14 +122,14 @@ class WalkScreen(Screen):
         self._figures = None
 
     def _toggle_flying(self, now_s: float) -> None:
-        rig = self._walk.planner.rig
+        rig = self.walk.planner.rig
         if rig is not None:
             rig.flying = not rig.flying
             self._shell.toasts.add("Flying: Space rises, C sinks." if rig.flying else "Walking.", now_s)
 
     def _open_pause(self) -> None:
         self._shell.release_controls()
-        self._walk.pause()
+        self.walk.pause()
         self._card = pause_card(self._shell.settings)
 
     def _handle_card(self, event: pygame.event.Event, card: CardMenu, now_s: float) -> None:
@@ -161,7 +161,7 @@ class WalkScreen(Screen):
             self._reset(now_s)
         elif key == "resume":
             self._card = None
-            self._walk.resume()
+            self.walk.resume()
         elif key == "worlds":
             name = self._options.world
             self._shell.show(lambda: self._choose(name))
@@ -174,22 +174,22 @@ class WalkScreen(Screen):
         self._stop_recording(now_s)
         self._shell.keyboard.release_all()
         self._shell.mouse.forget()
-        self._walk.reset()
+        self.walk.reset()
 
     def _go_to_neighbour(self, direction: int) -> None:
         cards = [card for card in self._shell.cards if not card.problem]
         if cards:
-            path = self._walk.session.world.path
+            path = self.walk.session.world.path
             here = index_of(cards, str(path) if path is not None else self._options.world)
             card = cards[(here + direction) % len(cards)]
             options = replace(self._options, world=card.name, replay=None, record=None)
             self._shell.show(lambda: self._open_world(options))
 
     def _toggle_recording(self, now_s: float) -> None:
-        if self._walk.recorder.path is not None:
+        if self.walk.recorder.path is not None:
             self._stop_recording(now_s)
             return
-        folder, name = self._shell.pictures_dir, self._walk.session.world.name
+        folder, name = self._shell.pictures_dir, self.walk.session.world.name
         try:
             make_folder(folder)
         except ValueError as error:
@@ -199,7 +199,7 @@ class WalkScreen(Screen):
 
     def _start_recording(self, path: Path, now_s: float) -> None:
         try:
-            self._walk.start_recording(path)
+            self.walk.start_recording(path)
         except (ValueError, EngineError) as error:
             self._warn(error, now_s)
         else:
@@ -207,7 +207,7 @@ class WalkScreen(Screen):
 
     def _stop_recording(self, now_s: float) -> None:
         try:
-            path = self._walk.recorder.stop()
+            path = self.walk.recorder.stop()
         except RecordingStopped as error:
             self._warn(error, now_s)
             return
@@ -215,7 +215,7 @@ class WalkScreen(Screen):
             self._shell.toasts.add(f"Recorded to {path}", now_s)
 
     def _take_photo(self, now_s: float) -> None:
-        frame, session = self._walk.frame, self._walk.session
+        frame, session = self.walk.frame, self.walk.session
         _, _, width, height = self._picture_rect()
         path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
         description = {
@@ -224,7 +224,7 @@ class WalkScreen(Screen):
             "world_sha256": session.world.sha256,
             "engine": session.engine,
             "backend": session.backend,
-            "seed": self._walk.seed,
+            "seed": self.walk.seed,
             "frame": frame.index,
             "chunk": frame.chunk_index,
             "c2w": frame.c2w.tolist(),
@@ -247,13 +247,13 @@ class WalkScreen(Screen):
         changed = self._changed
         self._changed = False
         try:
-            changed |= not self._broken and self._walk.update(intent, now_s)
+            changed |= not self._broken and self.walk.update(intent, now_s)
         except RecordingStopped as error:
             self._warn(error, now_s)
         except Exception as error:
             self._break(error)
         if self._shell.settings.hud and now_s - self._figures_s >= FIGURES_EVERY_S:
-            self._figures, self._figures_s = self._walk.figures(self._shell.client_ms), now_s
+            self._figures, self._figures_s = self.walk.figures(self._shell.client_ms), now_s
             changed = True
         return changed
 
@@ -272,21 +272,21 @@ class WalkScreen(Screen):
         covered = self._help or self._card is not None
         if self._shell.settings.hud and self._figures is not None and not covered:
             hud.draw_figures(target, look, self._figures)
-        if self._walk.recorder.path is not None:
-            hud.draw_recording(target, look, self._walk.walked_s)
-        if (progress := self._walk.progress) is not None:
-            hud.draw_progress(target, look, _replay_label(progress, self._walk), progress)
+        if self.walk.recorder.path is not None:
+            hud.draw_recording(target, look, self.walk.walked_s)
+        if (progress := self.walk.progress) is not None:
+            hud.draw_progress(target, look, _replay_label(progress, self.walk), progress)
         if self._card is not None:
             self._card.draw(target, look)
         elif self._help:
             hud.draw_help(target, look)
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
-        return fit_rect(*self._walk.session.frame_size, *self._shell.window.size)
+        return fit_rect(*self.walk.session.frame_size, *self._shell.window.size)
 
     def _enlarged(self, width: int, height: int) -> pygame.Surface:
         """Return the frame at its size on the screen; made once for each frame, size and style."""
-        frame, style = self._walk.frame, self._shell.settings.picture
+        frame, style = self.walk.frame, self._shell.settings.picture
         key = (frame, width, height, style)
         if self._picture is None or self._picture[0] != key:
             self._picture = key, frame_surface(enlarge(frame.pixels, width, height, style))
@@ -295,7 +295,7 @@ class WalkScreen(Screen):
     def leave(self) -> None:
         self._shell.release_controls()
         self._stop_recording(self._shell.clock())
-        self._walk.close()
+        self.walk.close()
 
 
 def _replay_label(progress: float, walk: Walk) -> str:

@@ -1,0 +1,457 @@
+"""The window is used as a player would: real events in, pixels, poses and files out."""
+
+import ctypes
+import ctypes.util
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pygame
+import pytest
+
+import holodeck
+from client.app import App, run
+from client.options import PlayOptions
+from client.photo import read_photo_description
+from client.settings import Settings
+from client.shell import Shell
+from client.start_screen import LoadingScreen, StartScreen
+from client.walk_screen import WalkScreen
+from client.window import Window
+from engine.errors import BackendUnavailable, SpecMismatch
+from engine.recording import read_recording
+from engine.world import World, WorldInfo, write_world
+
+PATIENCE_S = 60.0
+ROOT = Path(__file__).resolve().parent.parent
+WIDTH, HEIGHT = 40, 24
+"""Small enough to be drawn at once, so that the tests wait for nothing."""
+
+
+def make_world(folder: Path, place_name: str) -> Path:
+    """Write a world file for a holodeck place."""
+    place = holodeck.get_place(place_name)
+    intrinsics = np.array([WIDTH * 0.6, WIDTH * 0.6, WIDTH / 2, HEIGHT / 2], np.float32)
+    world = World(
+        WorldInfo(name=place_name, title=place.title, licence="Apache-2.0", model="0" * 64, place=place_name),
+        np.zeros((4, 3, 5), np.float32),
+        place.render(place.spawn, intrinsics, WIDTH, HEIGHT),
+        np.zeros((1, 4), np.float32),
+        np.ones(1, np.float32),
+        intrinsics,
+        place.spawn,
+    )
+    write_world(folder / f"{place_name}.world", world)
+    return folder / f"{place_name}.world"
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worlds")
+    for name in holodeck.place_names()[:2]:
+        make_world(folder, name)
+    return folder
+
+
+class Player:
+    """A player at an application that shows its window nowhere."""
+
+    def __init__(self, options: PlayOptions, folders: list[Path], pictures_dir: Path) -> None:
+        self.window = Window(640, 384, unseen=True)
+        self.shell = Shell(options, self.window, Settings(), pictures_dir, folders, time.perf_counter)
+        self.app = App(self.shell)
+
+    @property
+    def walk(self) -> WalkScreen:
+        assert isinstance(self.app.screen, WalkScreen)
+        return self.app.screen
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        deadline_s = time.perf_counter() + PATIENCE_S
+        while not done():
+            assert time.perf_counter() < deadline_s, f"waited in vain for {what}"
+            self.app.turn()
+            time.sleep(0.002)
+
+    def wait_for(self, screen: type[object]) -> None:
+        self.wait(lambda: isinstance(self.app.screen, screen), screen.__name__)
+
+    def key(self, scancode: int, down: bool | None = None) -> None:
+        """Press and release a key, or only one of the two."""
+        key = _key_of(scancode)
+        for event_type in (pygame.KEYDOWN, pygame.KEYUP):
+            if down is None or down == (event_type == pygame.KEYDOWN):
+                pygame.event.post(pygame.event.Event(event_type, key=key, scancode=scancode, mod=0))
+        self.app.turn()
+
+    def post(self, event_type: int, **fields: Any) -> None:
+        pygame.event.post(pygame.event.Event(event_type, **fields))
+        self.app.turn()
+
+    def frames_go_by(self, number: int) -> None:
+        start = self.walk.walk.frame.index
+        self.wait(lambda: self.walk.walk.frame.index >= start + number, f"{number} frames")
+
+    def close(self) -> None:
+        self.app.screen.leave()
+        self.window.close()
+
+
+def _key_of(scancode: int) -> int:
+    """Return the key symbol of a US keyboard's scancode, for the keys these tests press."""
+    named = {
+        pygame.KSCAN_RETURN: pygame.K_RETURN,
+        pygame.KSCAN_ESCAPE: pygame.K_ESCAPE,
+        pygame.KSCAN_RIGHT: pygame.K_RIGHT,
+        pygame.KSCAN_LEFT: pygame.K_LEFT,
+        pygame.KSCAN_DOWN: pygame.K_DOWN,
+        pygame.KSCAN_UP: pygame.K_UP,
+    }
+    return named.get(scancode, pygame.K_UNKNOWN)
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Player]]:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    players: list[Player] = []
+
+    def start(options: PlayOptions, folders: list[Path]) -> Player:
+        players.append(Player(options, folders, tmp_path / "pictures"))
+        return players[-1]
+
+    yield start
+    for player in players:
+        player.close()
+
+
+@pytest.fixture
+def player(play: Callable[..., Player], worlds: Path) -> Player:
+    """A player whose walk is under way."""
+    first = sorted(worlds.glob("*.world"))[0]
+    player = play(PlayOptions(world=str(first), backend="holodeck"), [worlds])
+    player.wait_for(WalkScreen)
+    return player
+
+
+def test_a_world_is_chosen_from_the_start_screen_and_walked_through(
+    play: Callable[..., Player], worlds: Path
+) -> None:
+    player = play(PlayOptions(backend="holodeck"), [worlds])
+    assert isinstance(player.app.screen, StartScreen)
+    player.key(pygame.KSCAN_RIGHT)
+    player.key(pygame.KSCAN_RETURN)
+    player.wait_for(WalkScreen)
+    chosen = sorted(worlds.glob("*.world"))[1]
+    assert player.walk.walk.session.world.path == chosen
+    before = pygame.surfarray.array3d(player.window.surface)
+    player.key(pygame.KSCAN_W, down=True)
+    player.frames_go_by(12)
+    player.key(pygame.KSCAN_W, down=False)
+    moved = player.walk.walk.frame.c2w[:3, 3] - player.walk.walk.session.world.c2w[:3, 3]
+    assert np.linalg.norm(moved) > 0.2
+    assert (pygame.surfarray.array3d(player.window.surface) != before).any()
+
+
+def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
+    shell, walk = player.shell, player.walk.walk
+    rig = walk.planner.rig
+    assert rig is not None
+    player.key(pygame.KSCAN_F)
+    assert rig.flying
+    player.key(pygame.KSCAN_F3)
+    assert shell.settings.hud
+    player.key(pygame.KSCAN_F1)
+    player.key(pygame.KSCAN_F1)
+    player.frames_go_by(4)
+    player.key(pygame.KSCAN_P)
+    assert walk.paused
+    player.key(pygame.KSCAN_ESCAPE)
+    assert not walk.paused
+    player.key(pygame.KSCAN_BACKSPACE)
+    assert walk.frame.index == 0
+    name = walk.session.world.name
+    player.key(pygame.KSCAN_N)
+    player.wait_for(LoadingScreen)
+    player.wait_for(WalkScreen)
+    assert player.walk.walk.session.world.name != name
+
+
+def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:
+    player.frames_go_by(2)
+    player.key(pygame.KSCAN_F12)
+    (file,) = (tmp_path / "pictures").glob("*.png")
+    description = read_photo_description(file)
+    assert description["seed"] == 0
+    assert description["backend"] == "holodeck"
+    assert np.array(description["c2w"]).shape == (4, 4)
+    assert any("Saved" in text for text in player.shell.toasts.texts(time.perf_counter()))
+
+
+def test_a_recorded_walk_is_replayed_with_the_same_poses(
+    player: Player, play: Callable[..., Player], worlds: Path, tmp_path: Path
+) -> None:
+    player.key(pygame.KSCAN_F10)
+    player.key(pygame.KSCAN_D, down=True)
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F10)
+    (file,) = (tmp_path / "pictures").glob("*.flaneur")
+    recording = read_recording(file)
+    assert recording.complete
+    player.close()
+    again = play(PlayOptions(replay=file), [worlds])
+    again.wait_for(WalkScreen)
+    again.wait(lambda: again.walk.walk.progress == 1.0, "the end of the replay")
+    assert (again.walk.walk.frame.c2w == recording.chunks[-1].track.c2w[-1]).all()
+
+
+def test_losing_the_focus_lets_go_of_every_key_and_of_the_mouse(player: Player) -> None:
+    player.key(pygame.KSCAN_W, down=True)
+    player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
+    assert player.shell.mouse_grabbed
+    player.post(pygame.WINDOWFOCUSLOST)
+    assert player.shell.keyboard.held == ()
+    assert not player.shell.mouse_grabbed
+
+
+def test_escape_first_frees_the_mouse_and_then_pauses(player: Player) -> None:
+    player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
+    player.key(pygame.KSCAN_ESCAPE)
+    assert not player.shell.mouse_grabbed
+    assert not player.walk.walk.paused
+    player.key(pygame.KSCAN_ESCAPE)
+    assert player.walk.walk.paused
+
+
+def test_a_grabbed_mouse_turns_the_camera(player: Player) -> None:
+    player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
+    player.post(pygame.MOUSEMOTION, rel=(200, 0), pos=(10, 10), buttons=(0, 0, 0))
+    player.frames_go_by(12)
+    start, now = player.walk.walk.session.world.c2w, player.walk.walk.frame.c2w
+    turned_deg = np.degrees(np.arccos((np.trace(start[:3, :3].T @ now[:3, :3]) - 1) / 2))
+    assert turned_deg == pytest.approx(200 * Settings().mouse_deg_px, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (160, 900), (1600, 90), (2560, 1440)])
+def test_a_window_of_any_size_shows_the_walk(player: Player, size: tuple[int, int]) -> None:
+    pygame.display.set_mode(size, pygame.RESIZABLE)
+    player.post(pygame.VIDEORESIZE, w=size[0], h=size[1], size=size)
+    for scancode in (pygame.KSCAN_F3, pygame.KSCAN_F1, pygame.KSCAN_F1, pygame.KSCAN_P, pygame.KSCAN_P):
+        player.key(scancode)
+    player.frames_go_by(4)
+
+
+def test_a_damaged_world_is_explained_in_the_window_and_left_again(
+    play: Callable[..., Player], tmp_path: Path
+) -> None:
+    path = make_world(tmp_path, holodeck.place_names()[0])
+    player = play(PlayOptions(backend="holodeck"), [tmp_path])
+    path.write_bytes(path.read_bytes()[:-100])
+    player.key(pygame.KSCAN_RETURN)
+    player.wait_for(LoadingScreen)
+    player.wait(lambda: "cut short" in _problem_text(player), "the explanation")
+    player.key(pygame.KSCAN_ESCAPE)
+    player.wait_for(StartScreen)
+
+
+def _problem_text(player: Player) -> str:
+    screen = player.app.screen
+    return screen.problem.text if isinstance(screen, LoadingScreen) and screen.problem else ""
+
+
+def test_random_input_never_ends_the_window(player: Player) -> None:
+    chance = random.Random(5)
+    quitting = {pygame.KSCAN_RETURN, pygame.KSCAN_SPACE}
+    for _ in range(300):
+        kind = chance.randrange(4)
+        if kind == 0:
+            scancode = chance.randrange(4, 100)
+            if scancode not in quitting:
+                player.key(scancode, down=chance.random() < 0.5)
+        elif kind == 1:
+            player.post(pygame.MOUSEMOTION, rel=(chance.randrange(-99, 99), 3), pos=(5, 5), buttons=(0, 0, 0))
+        elif kind == 2:
+            player.post(chance.choice((pygame.WINDOWFOCUSLOST, pygame.WINDOWEXPOSED)))
+        else:
+            player.app.turn()
+    assert player.shell.running
+
+
+def test_closing_the_window_ends_the_program_and_keeps_the_settings(
+    monkeypatch: pytest.MonkeyPatch, worlds: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    turns = iter(range(1000))
+
+    def close_soon(app: App) -> None:
+        if next(turns) == 5:
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+        original(app)
+
+    original = App.turn
+    monkeypatch.setattr(App, "turn", close_soon)
+    first = sorted(worlds.glob("*.world"))[0]
+    environ = {"SDL_VIDEODRIVER": "dummy"}
+    assert run(PlayOptions(world=str(first), backend="holodeck"), environ, tmp_path) == 0
+    assert not pygame.display.get_init()
+    written = [file.name for file in tmp_path.rglob("settings.json")]
+    assert written == ["settings.json"]
+
+
+def test_bad_options_are_refused_before_a_window_opens(worlds: Path, tmp_path: Path) -> None:
+    world = str(sorted(worlds.glob("*.world"))[0])
+    cut = tmp_path / "cut.flaneur"
+    cut.write_bytes(b"\x89FLANEUR")
+    with pytest.raises(ValueError, match="no world called"):
+        run(PlayOptions(world="atlantis"), {}, tmp_path)
+    with pytest.raises(ValueError, match="ends in"):
+        run(PlayOptions(world=world, record=tmp_path / "walk.mp4"), {}, tmp_path)
+    with pytest.raises(ValueError, match="exists already"):
+        run(PlayOptions(world=world, record=cut), {}, tmp_path)
+    with pytest.raises(SpecMismatch, match="cut before its first chunk"):
+        run(PlayOptions(replay=cut), {}, tmp_path)
+
+
+def play_command(world: Path, *extra: str) -> list[str]:
+    return [sys.executable, "-m", "client.cli", "play", str(world), "--backend", "holodeck", *extra]
+
+
+def plain_environ(home: Path, **extra: str) -> dict[str, str]:
+    """Return an environment with no display and a home of its own."""
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_CONFIG_HOME")
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    return environ | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)} | extra
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+def test_without_a_display_play_says_so_in_one_sentence(worlds: Path, tmp_path: Path) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    result = subprocess.run(
+        play_command(world),
+        cwd=ROOT,
+        env=plain_environ(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2
+    assert "--headless" in result.stderr
+    assert "Traceback" not in result.stderr
+    with pytest.raises(BackendUnavailable, match="no display"):
+        raise BackendUnavailable(result.stderr.strip().splitlines()[-1])
+
+
+class ClientMessage(ctypes.Structure):
+    """Xlib's XClientMessageEvent, filled up to the size of its XEvent."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("serial", ctypes.c_ulong),
+        ("send_event", ctypes.c_int),
+        ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong),
+        ("message_type", ctypes.c_ulong),
+        ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5),
+        ("rest", ctypes.c_long * 12),
+    )
+
+
+class Desktop:
+    """A virtual X display with a player's hands on it."""
+
+    def __init__(self, folder: Path) -> None:
+        read_end, write_end = os.pipe()
+        self._server = subprocess.Popen(
+            ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x600x24", "-fbdir", str(folder)],
+            pass_fds=[write_end],
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(write_end)
+        with os.fdopen(read_end) as numbers:
+            self.display = f":{numbers.readline().strip()}"
+        self._screen = folder / "Xvfb_screen0"
+
+    def picture(self) -> str:
+        """Return a hash of all pixels on the screen."""
+        return hashlib.sha256(self._screen.read_bytes()).hexdigest()
+
+    def do(self, *words: str) -> str:
+        environ = os.environ | {"DISPLAY": self.display}
+        done = subprocess.run(["xdotool", *words], env=environ, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
+
+    def focused_window(self) -> int:
+        """Return the window that has the keyboard; searching by name needs a window manager."""
+        found = self.do("getwindowfocus")
+        return int(found) if found.isdigit() else 0
+
+    def close_window(self, window: int) -> None:
+        """Press the window's close button, as a window manager passes it on."""
+        x11 = ctypes.CDLL(ctypes.util.find_library("X11") or "libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        x11.XInternAtom.restype = ctypes.c_ulong
+        display = ctypes.c_void_p(x11.XOpenDisplay(self.display.encode()))
+        atoms = [x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")]
+        message = ClientMessage(type=33, window=window, message_type=atoms[0], format=32)
+        message.data[0] = atoms[1]
+        x11.XSendEvent(display, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
+        x11.XCloseDisplay(display)
+
+    def close(self) -> None:
+        self._server.terminate()
+        self._server.wait(timeout=30)
+
+
+def wait_until(done: Callable[[], bool], what: str) -> None:
+    deadline_s = time.perf_counter() + PATIENCE_S
+    while not done():
+        assert time.perf_counter() < deadline_s, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def desktop(tmp_path: Path) -> Iterator[Desktop]:
+    if missing := [tool for tool in ("Xvfb", "xdotool") if shutil.which(tool) is None]:
+        pytest.skip(f"{' and '.join(missing)} not installed: no real window to test")
+    (tmp_path / "screen").mkdir()
+    desktop = Desktop(tmp_path / "screen")
+    yield desktop
+    desktop.close()
+
+
+def test_a_real_window_walks_records_and_closes(desktop: Desktop, worlds: Path, tmp_path: Path) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    record = tmp_path / "walk.flaneur"
+    environ = plain_environ(tmp_path, DISPLAY=desktop.display)
+    program = subprocess.Popen(
+        play_command(world, "--record", str(record)), cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: record.exists(), "the walk to begin")
+        wait_until(lambda: desktop.focused_window() > 1, "the window to have the keyboard")
+        for key in ("w", "Right", "space"):
+            before = desktop.picture()
+            desktop.do("keydown", key)
+            wait_until(lambda before=before: desktop.picture() != before, f"the picture to answer {key}")
+            desktop.do("keyup", key)
+        desktop.do("key", "F12")
+        pictures = tmp_path / "Pictures" / "Flaneur"
+        wait_until(lambda: any(pictures.glob("*.png")), "the screenshot")
+        desktop.close_window(desktop.focused_window())
+        assert program.wait(timeout=PATIENCE_S) == 0
+    finally:
+        program.kill()
+        _, complaints = program.communicate()
+    assert "Traceback" not in complaints
+    recording = read_recording(record)
+    assert recording.complete
+    moved = recording.chunks[-1].track.c2w[-1, :3, 3] - recording.track().c2w[0, :3, 3]
+    assert np.linalg.norm(moved) > 0.2
