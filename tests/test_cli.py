@@ -328,3 +328,14 @@ def test_a_closed_pipe_is_no_traceback():
         assert process.stderr is not None
         process.stdout.close()
         assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_random_pocket_is_exported_verified_and_played(flaneur: Flaneur, tmp_path: Path):
+    pytest.importorskip("onnxscript")
+    source = ("--model", "pocket", "--random-weights")
+    made = result_of(flaneur("export", "onnx", *source, "-o", "bundle", "--timesteps", "1000,727", "--json"))
+    assert made["name"] == "pocket"
+    checked = result_of(flaneur("export", "verify", "bundle", *source, "--chunks", 2, "--json"))
+    assert checked["passed"] is True
+    assert [row["chunk_index"] for row in checked["chunks"]] == [0, 1, 2]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client.commands.choices import Json
-from client.report import print_json, print_table
+from client.commands.extras import extra_needed
+from client.report import print_json, print_table, say
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
 
@@ -19,6 +21,86 @@ def register(root: typer.Typer) -> None:
 @app.callback()
 def export() -> None:
     """Make, show and verify engine bundles."""
+
+
+Model = Annotated[str, typer.Option(help="pocket, sana-wm, or a checkpoint with its autoencoder beside it.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="A preset's sizes, weights from a seed.")
+]
+
+MAX_VELOCITY_ERROR = 1e-3
+"""Largest difference of a float32 graph's velocity (of order 1) that passes; measured ones stay below 1e-4."""
+MAX_FRAME_ERROR = 2
+"""Largest difference of a byte of a decoded frame that passes: rounding may fall either way."""
+EXIT_DIFFERENT = 1
+
+
+@app.command()
+def onnx(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    model: Model = "pocket",
+    random_weights: RandomWeights = False,
+    timesteps: Annotated[
+        str | None, typer.Option(help="Step schedule, such as 1000,727; default: the model's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a model and its decoder to a bundle for ONNX Runtime."""
+    steps = None if timesteps is None else _schedule(timesteps)
+    with extra_needed("exporting", "export"):
+        from export.onnx import export_bundle
+        from export.sources import open_source
+    from engine.bundle import open_bundle
+
+    world_model, decoder = open_source(model, random_weights)
+    schedule = {} if steps is None else {"timesteps": steps}
+    notes = "random weights" if random_weights else ""
+    folder = export_bundle(world_model, decoder, output, notes=notes, progress=say, **schedule)
+    bundle = open_bundle(folder)
+    result = {"path": str(folder), "name": bundle.spec.name, "sha256": bundle.sha256}
+    print_json(result) if as_json else print_table(result)
+
+
+def _schedule(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--timesteps takes numbers with commas between them, got {text!r}") from error
+
+
+@app.command()
+def verify(
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
+    model: Model = "pocket",
+    random_weights: RandomWeights = False,
+    chunks: Annotated[
+        int, typer.Option(min=1, help="Chunks to generate; cache faults hide in later ones.")
+    ] = 4,
+    as_json: Json = False,
+) -> int:
+    """Hold a bundle's graphs against PyTorch, chunk by chunk; exit status 1 if they differ too much."""
+    with extra_needed("verifying a bundle", "export"):
+        from export.sources import open_source
+        from export.verify import verify_bundle
+    from engine.assets import find_bundle
+    from engine.backends.onnxruntime import OnnxRuntimeBackend
+
+    opened = find_bundle(bundle)
+    world_model, decoder = open_source(model, random_weights)
+    runner = OnnxRuntimeBackend(opened, 1, 1)
+    try:
+        report = verify_bundle(world_model, decoder, opened.spec, runner, chunks)
+    finally:
+        runner.close()
+    passed = report.velocity <= MAX_VELOCITY_ERROR and report.frames <= MAX_FRAME_ERROR
+    if as_json:
+        print_json({"passed": passed, **report.to_dict()})
+    else:
+        print(
+            f"{'equal' if passed else 'different'}: over {chunks} chunks velocity differs by at most "
+            f"{report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255"
+        )
+    return 0 if passed else EXIT_DIFFERENT
 
 
 @app.command()
