@@ -36,6 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.strerror:
-            raise ValueError(f"cannot write {target}: {error.strerror}; nothing was left behind") from error
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise ValueError(f"cannot write {target}: {reason}; free some space or name another place") from error
         raise

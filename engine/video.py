@@ -72,7 +72,7 @@ def open_video(path: str | Path, frame_size: tuple[int, int], fps: float) -> Ite
                 writer.finish()
         except av.error.FFmpegError as error:
             raise ValueError(
-                f"cannot write the video {path}: {error.strerror or error}; nothing was left"
+                f"cannot write the video {path}: {error.strerror or error}; free some space"
             ) from error
 
 
