@@ -98,16 +98,21 @@ class App:
         texts = toasts.texts(began_s)
         if redraw or texts != self._texts or toasts.is_fading(began_s):
             self._texts = texts
-            self._draw(began_s)
+            self.draw(began_s)
             work_ms = 1e3 * (time.thread_time() - work_s)
             self._shell.client_ms += _CLIENT_MS_WEIGHT * (work_ms - self._shell.client_ms)
 
-    def _draw(self, now_s: float) -> None:
+    def draw(self, now_s: float) -> None:
+        """Draw the screen and the messages over it, and show them."""
         window = self._shell.window
         self._screen.draw(window.surface, now_s)
         bottom = window.size[1] - self._shell.look.px(8)
         self._shell.toasts.draw(window.surface, self._shell.look, now_s, bottom)
         window.show()
+
+    def open(self, options: PlayOptions) -> None:
+        """Leave what is on and open a world."""
+        self._shell.show(partial(self._open, options))
 
     def _pump(self, now_s: float) -> bool:
         """Deal with all events; say whether there was one that may change the picture."""

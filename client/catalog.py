@@ -31,7 +31,9 @@ def _card(entry: WorldEntry, backend: BackendName) -> WorldCard:
     except EngineError as error:
         return WorldCard(path, entry.title, "", None, entry.problem or str(error))
     made_by = "Drawn exactly, no model" if backend == "holodeck" else "Generated as you walk"
-    return WorldCard(path, world.title, world.info.caption or made_by, world.first_frame)
+    # A caption is written for the model and lists everything; its first clause says what a person wants to know.
+    note = world.info.caption.partition(";")[0] or made_by
+    return WorldCard(path, world.title, note, world.first_frame)
 
 
 def index_of(cards: Sequence[WorldCard], name_or_path: str | None) -> int:

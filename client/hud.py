@@ -175,6 +175,10 @@ class Toasts:
         self._shown = [toast for toast in self._shown if toast[1] != text][-2:]
         self._shown.append((now_s + TOAST_S * (2 if warning else 1), text, warning))
 
+    def clear(self) -> None:
+        """Take all messages away."""
+        self._shown.clear()
+
     def texts(self, now_s: float) -> list[str]:
         """Return the messages on the screen at this moment."""
         self._shown = [toast for toast in self._shown if toast[0] > now_s]

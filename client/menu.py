@@ -14,6 +14,9 @@ from client import theme
 from client.picture import enlarge
 from client.theme import Theme
 
+CAPTION = 8.0
+"""Height of the text under a world's picture, grid units: a title and two lines."""
+
 
 @dataclass(frozen=True, eq=False)
 class WorldCard:
@@ -80,7 +83,7 @@ class WorldMenu:
 
     def _lay_out(self, look: Theme, room: pygame.Rect) -> None:
         """Put the cards on a grid that shows as many as can be read."""
-        gap, caption = look.px(3), look.px(6)
+        gap, caption = look.px(3), look.px(CAPTION)
         self._columns = max(1, min(3, room.width // look.px(38)))
         card_width = (room.width - gap * (self._columns - 1)) // self._columns
         rows = math.ceil(len(self.cards) / self._columns)
@@ -107,14 +110,15 @@ class WorldMenu:
             rim = place.inflate(look.px(1), look.px(1))
             target.blit(look.panel(*rim.size, theme.AMBER, 255, 1.5), rim)
         target.blit(look.panel(*place.size, theme.INK_RAISED, 255), place)
-        picture_area = pygame.Rect(*place.topleft, place.width, place.height - look.px(6))
+        picture_area = pygame.Rect(*place.topleft, place.width, place.height - look.px(CAPTION))
         target.blit(self._picture(look, index, picture_area.size), picture_area)
         text_left, text_width = place.left + look.px(2), place.width - look.px(4)
         title = look.text(look.clipped(card.title, text_width, 17, bold=True), 17, bold=True)
         target.blit(title, (text_left, picture_area.bottom + look.px(0.75)))
-        note = look.clipped(card.problem or card.note, text_width, 13)
         colour = theme.SIGNAL_RED if card.problem else theme.PAPER_DIM
-        target.blit(look.text(note, 13, colour=colour), (text_left, picture_area.bottom + look.px(3.25)))
+        for i, line in enumerate(two_lines(look, card.problem or card.note, text_width)):
+            top = picture_area.bottom + look.px(3.25 + 2.0 * i)
+            target.blit(look.text(line, 13, colour=colour), (text_left, top))
 
     def _picture(self, look: Theme, index: int, size: tuple[int, int]) -> pygame.Surface:
         key = (index, *size)
@@ -133,6 +137,14 @@ class WorldMenu:
         filled = crop_to(picture, width / height)
         surface = frame_surface(enlarge(filled, width, height))
         return theme.round_picture(surface, look.px(1))
+
+
+def two_lines(look: Theme, text: str, width_px: int) -> list[str]:
+    """Break a note into at most two lines, with dots where it goes on."""
+    lines = look.wrap(text, width_px, 13)
+    if len(lines) > 2:
+        return [lines[0], look.clipped(f"{lines[1]} {lines[2]}", width_px, 13)]
+    return lines
 
 
 def crop_to(frame: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from client.options import PlayOptions
 from client.picture import enlarge
 from client.shell import Screen, Shell, step_of
 from engine.errors import EngineError
+from engine.world import World
 
 _MOVES = {Step.UP: (0, -1), Step.DOWN: (0, 1), Step.LEFT: (-1, 0), Step.RIGHT: (1, 0)}
 FOOTER = "Arrows choose    Enter walks    F11 full screen    Esc quits"
@@ -101,6 +102,11 @@ class LoadingScreen(Screen):
         folders = list(shell.folders)
         shell.release_controls()
         self._opening = Opening(lambda say, seen: open_walk(options, folders, say, seen), shell.clock)
+
+    @property
+    def world(self) -> World | None:
+        """The world being opened, as soon as it is read."""
+        return self._opening.world
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
         step = step_of(event)

@@ -1,0 +1,173 @@
+"""Takes the screenshots of the documentation from the current build.
+
+    python scripts/screenshots.py [--worlds FOLDER] [--backend BACKEND] [-o docs/screenshots]
+
+Drives the real application with real events on a driver that shows nothing, so it needs no display.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["SDL_VIDEODRIVER"] = "dummy"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import pygame
+
+from client.app import App
+from client.options import PlayOptions
+from client.settings import Settings
+from client.shell import Shell
+from client.start_screen import LoadingScreen
+from client.walk_screen import WalkScreen
+from client.window import Window
+from engine.assets import worlds_dir
+
+SIZE = (1280, 768)
+PATIENCE_S = 120.0
+
+
+class Photographer:
+    """An application, the hands on it, and the folder its pictures go to."""
+
+    def __init__(self, options: PlayOptions, folders: list[Path], out: Path, size: tuple[int, int]) -> None:
+        self._out = out
+        self._scratch = tempfile.TemporaryDirectory()
+        self.window = Window(*size, unseen=True)
+        # The dummy driver has a small desktop; a picture for the docs has the size asked for.
+        pygame.display.set_mode(size, pygame.RESIZABLE)
+        self.shell = Shell(
+            options, self.window, Settings(), Path(self._scratch.name), folders, time.perf_counter
+        )
+        self.app = App(self.shell)
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        deadline_s = time.perf_counter() + PATIENCE_S
+        while not done():
+            if time.perf_counter() > deadline_s:
+                raise TimeoutError("the application did not come so far")
+            self.app.turn()
+            time.sleep(0.005)
+
+    def key(self, scancode: int, key: int = pygame.K_UNKNOWN, down: bool | None = None) -> None:
+        for event_type in (pygame.KEYDOWN, pygame.KEYUP):
+            if down is None or down == (event_type == pygame.KEYDOWN):
+                pygame.event.post(pygame.event.Event(event_type, key=key, scancode=scancode, mod=0))
+        self.app.turn()
+
+    def walk(self, seconds: float, *scancodes: int) -> None:
+        """Hold keys for a length of the walk, whatever time it takes to make."""
+        screen = self.app.screen
+        assert isinstance(screen, WalkScreen)
+        end = screen.walk.frame.index + round(seconds * screen.walk.session.fps)
+        for scancode in scancodes:
+            self.key(scancode, down=True)
+        self.wait(lambda: screen.walk.frame.index >= end)
+        for scancode in scancodes:
+            self.key(scancode, down=False)
+
+    def is_walking(self) -> bool:
+        return isinstance(self.app.screen, WalkScreen)
+
+    def opening_world(self) -> bool:
+        """Say whether the loading screen knows the world by now."""
+        return isinstance(self.app.screen, LoadingScreen) and self.app.screen.world is not None
+
+    def open(self, options: PlayOptions) -> None:
+        """Go to another world, or replay a walk."""
+        self.app.open(options)
+        self.wait(lambda: isinstance(self.app.screen, LoadingScreen))
+        self.wait(self.is_walking)
+
+    def clear_messages(self) -> None:
+        """Wait until no message is on the screen."""
+        self.wait(lambda: not self.shell.toasts.texts(time.perf_counter()))
+
+    def take(self, name: str) -> None:
+        """Save what the window shows."""
+        self.app.draw(time.perf_counter())
+        picture = pygame.surfarray.array3d(self.window.surface).swapaxes(0, 1)
+        self._out.mkdir(parents=True, exist_ok=True)
+        file = self._out / f"{name}.png"
+        cv2.imwrite(str(file), picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        print(f"{file}  {file.stat().st_size >> 10} KB")
+
+    def close(self) -> None:
+        self.app.screen.leave()
+        self.window.close()
+        self._scratch.cleanup()
+
+
+def take_walk(photographer: Photographer) -> None:
+    """From the start screen through a walk with everything that can lie over it."""
+    shell = photographer.shell
+    photographer.take("start")
+    photographer.key(pygame.KSCAN_RETURN, pygame.K_RETURN)
+    photographer.wait(lambda: isinstance(photographer.app.screen, LoadingScreen))
+    photographer.wait(lambda: photographer.opening_world() or photographer.is_walking())
+    if not photographer.is_walking():
+        photographer.take("loading")
+    photographer.wait(photographer.is_walking)
+    photographer.take("welcome")
+    photographer.walk(1.5, pygame.KSCAN_W)
+    photographer.walk(0.5, pygame.KSCAN_RIGHT)
+    photographer.clear_messages()
+    photographer.take("walk")
+    photographer.key(pygame.KSCAN_F3)
+    photographer.walk(2.0, pygame.KSCAN_LEFT, pygame.KSCAN_W)
+    photographer.take("figures")
+    photographer.key(pygame.KSCAN_F1)
+    photographer.take("help")
+    photographer.key(pygame.KSCAN_F1)
+    photographer.key(pygame.KSCAN_P)
+    photographer.take("pause")
+    photographer.key(pygame.KSCAN_P)
+    photographer.key(pygame.KSCAN_F3)
+    photographer.key(pygame.KSCAN_F10)
+    photographer.walk(1.0, pygame.KSCAN_E, pygame.KSCAN_X)
+    photographer.take("recording")
+    photographer.key(pygame.KSCAN_F10)
+    recording = next(shell.pictures_dir.glob("*.flaneur"))
+    options = PlayOptions(replay=recording, world=shell.cards[0].name, backend=shell.options.backend)
+    shell.toasts.clear()
+    photographer.open(options)
+    photographer.walk(2.5)
+    photographer.take("replay")
+
+
+def take_worlds(photographer: Photographer) -> None:
+    """A little way into each world."""
+    for card in list(photographer.shell.cards):
+        options = PlayOptions(world=card.name, backend=photographer.shell.options.backend)
+        photographer.open(options)
+        photographer.walk(2.0, pygame.KSCAN_W, pygame.KSCAN_LEFT)
+        photographer.shell.toasts.clear()
+        photographer.take(f"world-{Path(card.name).stem}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--worlds", type=Path, default=worlds_dir(), help="folder of world files")
+    parser.add_argument("--backend", default="auto", choices=["auto", "onnxruntime", "holodeck"])
+    parser.add_argument("--each-world", action="store_true", help="also take a picture in each world")
+    parser.add_argument("-o", "--out", type=Path, default=Path("docs/screenshots"))
+    arguments = parser.parse_args()
+    options = PlayOptions(backend=arguments.backend)
+    photographer = Photographer(options, [arguments.worlds], arguments.out, SIZE)
+    try:
+        take_walk(photographer)
+        if arguments.each_world:
+            take_worlds(photographer)
+    finally:
+        photographer.close()
+
+
+if __name__ == "__main__":
+    main()
