@@ -164,10 +164,19 @@ class SelfAttention(nn.Module):
         with _full_precision(x):
             query = self._heads(_norm(q, self.q_norm)).relu()
             key = self._heads(_norm(k, self.k_norm, key_scale)).relu()
-            qkv = [query, key, context.rope(query), context.rope(key), self._heads(v)]
+            rotated_query, rotated_key = context.rope(query), context.rope(key)
             before = None if state is None else (state["numerator"], state["normaliser"])
-            qkv = [tensor.transpose(2, 3) for tensor in qkv]
-            main, after = frame_attention(*qkv, beta, decay, context.chunks, before)
+            main, after = frame_attention(
+                query.transpose(2, 3),
+                key.transpose(2, 3),
+                rotated_query.transpose(2, 3),
+                rotated_key.transpose(2, 3),
+                self._heads(v).transpose(2, 3),
+                beta,
+                decay,
+                context.chunks,
+                before,
+            )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
         if context.keep_state:

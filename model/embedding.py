@@ -45,7 +45,7 @@ class TimestepEmbedder(nn.Module):
         times = timesteps.long().float() if self.truncate else timesteps.float()
         angles = times[..., None] * frequencies
         wave = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.mlp(wave.to(self.mlp[0].weight.dtype))
+        return self.mlp(wave.to(next(self.mlp.parameters()).dtype))
 
 
 class TextProjection(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from model.transformer import WorldModel
+    from model.transformer import Block, WorldModel
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""
@@ -32,10 +32,10 @@ def initialise(model: WorldModel, fresh: bool) -> None:
     nn.init.constant_(model.attention_y_norm.weight, 1.0 if fresh else 0.01)
     nn.init.zeros_(model.raymap_embedder.proj.weight)
     for block in model.blocks:
-        _initialise_block(block, fresh)
+        _initialise_block(cast("Block", block), fresh)
 
 
-def _initialise_block(block: nn.Module, fresh: bool) -> None:
+def _initialise_block(block: Block, fresh: bool) -> None:
     attn = block.attn
     nn.init.zeros_(attn.beta_proj.weight)
     nn.init.constant_(attn.beta_proj.bias, 5.0)

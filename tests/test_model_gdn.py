@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from model import naive
-from model.gdn import delta_rule, frame_attention
+from model.gdn import Chunks, delta_rule, frame_attention
 
 CHUNKS = {
     "forward only": [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)],
@@ -17,7 +18,7 @@ TOLERANCE = 2e-5
 """Float32 sums over a few dozen products, against float64."""
 
 
-def sample(frames: int = 5, tokens: int = 6, width: int = 4) -> dict[str, torch.Tensor]:
+def sample(frames: int = 5, tokens: int = 6, width: int = 4) -> dict[str, Tensor]:
     torch.manual_seed(0)
     shape = (2, frames, 3, tokens, width)
     scale = (tokens * width) ** -0.5
@@ -32,13 +33,26 @@ def sample(frames: int = 5, tokens: int = 6, width: int = 4) -> dict[str, torch.
     }
 
 
+def attend(
+    inputs: dict[str, Tensor],
+    chunks: Chunks,
+    initial: tuple[Tensor, Tensor] | None = None,
+    slowly: bool = False,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    names = ("query", "key", "rotated_query", "rotated_key", "value")
+    query, key, rotated_query, rotated_key, value = (inputs[name] for name in names)
+    gates = inputs["beta"], inputs["decay"]
+    function = naive.frame_attention if slowly else frame_attention
+    return function(query, key, rotated_query, rotated_key, value, *gates, chunks, initial)
+
+
 @pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS.keys())
 @pytest.mark.parametrize("carried", [False, True], ids=["from zero", "from a state"])
 def test_fast_scan_equals_its_twin(chunks: list[tuple[int, int]], carried: bool) -> None:
     inputs = sample()
     initial = (torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4)) if carried else None
-    output, (state, norm) = frame_attention(**inputs, chunks=chunks, initial=initial)
-    expected, (state_64, norm_64) = naive.frame_attention(**inputs, chunks=chunks, initial=initial)
+    output, (state, norm) = attend(inputs, chunks, initial)
+    expected, (state_64, norm_64) = attend(inputs, chunks, initial, slowly=True)
     torch.testing.assert_close(state.double(), state_64, atol=TOLERANCE, rtol=TOLERANCE)
     torch.testing.assert_close(norm.double(), norm_64, atol=TOLERANCE, rtol=TOLERANCE)
     # The division magnifies rounding where the normaliser is small.
@@ -57,7 +71,7 @@ def test_backward_scan_excludes_the_frame_itself() -> None:
 
 def test_single_frame_reads_only_itself() -> None:
     inputs = sample(frames=1)
-    output, _ = frame_attention(**inputs, chunks=[(0, 1)])
+    output, _ = attend(inputs, [(0, 1)])
     written = inputs["rotated_key"] * inputs["beta"][..., None]
     numerator = inputs["rotated_query"] @ (written.mT @ inputs["value"])
     plain = inputs["key"] * inputs["beta"][..., None]
@@ -70,16 +84,17 @@ def test_constant_value_comes_back_unchanged(frames: int) -> None:
     inputs = sample(frames=frames)
     inputs |= {"rotated_query": inputs["query"], "rotated_key": inputs["key"]}
     inputs["value"] = torch.tensor([1.0, -2.0, 0.5, 3.0]).expand_as(inputs["value"])
-    output, _ = frame_attention(**inputs, chunks=[(0, frames)])
+    output, _ = attend(inputs, [(0, frames)])
     torch.testing.assert_close(output, inputs["value"], atol=1e-3, rtol=1e-3)
 
 
 def test_segments_compose_into_the_whole_scan() -> None:
     inputs = sample()
-    args = [inputs[name] for name in ("rotated_key", "value", "beta", "decay")]
-    whole, last = delta_rule(*args, CHUNKS["forward only"], None)
-    first, state = delta_rule(*(tensor[:, :2] for tensor in args), [(0, 1), (1, 2)], None)
-    second, end = delta_rule(*(tensor[:, 2:] for tensor in args), [(0, 1), (1, 2), (2, 3)], state)
+    key, value, beta, decay = (inputs[name] for name in ("rotated_key", "value", "beta", "decay"))
+    chunks = CHUNKS["forward only"]
+    whole, last = delta_rule(key, value, beta, decay, chunks, None)
+    first, state = delta_rule(key[:, :2], value[:, :2], beta[:, :2], decay[:, :2], chunks[:2], None)
+    second, end = delta_rule(key[:, 2:], value[:, 2:], beta[:, 2:], decay[:, 2:], chunks[:3], state)
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
     torch.testing.assert_close(end, last)
 

@@ -34,7 +34,7 @@ def reference_config() -> ModelConfig:
 def build_reference(config: ModelConfig) -> torch.nn.Module:
     pytest.importorskip("diffusers")
     try:
-        from diffusers import SanaWMTransformer3DModel
+        from diffusers.models.transformers.transformer_sana_wm import SanaWMTransformer3DModel
     except RuntimeError as error:
         pytest.skip(f"the reference does not import here: {error}")
     return SanaWMTransformer3DModel(

@@ -43,12 +43,16 @@ def random_model(config: ModelConfig) -> WorldModel:
     return model.eval()
 
 
-def silence_camera(model: WorldModel, plucker: bool = False) -> None:
-    for block in model.blocks:
-        block.attn.out_proj_cam.weight.zero_()
-        block.attn.out_proj_cam.bias.zero_()
-        if plucker:
-            block.plucker_proj.weight.zero_()
+def silence_rays(model: WorldModel) -> None:
+    for name, parameter in model.named_parameters():
+        if ".out_proj_cam." in name:
+            parameter.zero_()
+
+
+def silence_plucker(model: WorldModel) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith("plucker_proj.weight"):
+            parameter.zero_()
 
 
 def clip(config: ModelConfig, frames: int, batch: int = 2) -> dict[str, Tensor]:
@@ -79,11 +83,24 @@ def part(inputs: dict[str, Tensor], start: int, stop: int, stride: int) -> dict[
     }
 
 
-def step(
+CONDITIONS = ("text", "text_mask", "c2w_windows", "intrinsics")
+
+
+def run_window(
+    model: WorldModel, inputs: dict[str, Tensor], state: RolloutState | None = None
+) -> tuple[Tensor, RolloutState]:
+    text, mask, poses, intrinsics = (inputs[name] for name in CONDITIONS)
+    noisy = inputs["latents"], inputs["timesteps"]
+    return model.window(*noisy, text, mask, poses, intrinsics, inputs["frame_index"], state)
+
+
+def run_step(
     model: WorldModel, inputs: dict[str, Tensor], state: RolloutState | None
 ) -> tuple[Tensor, RolloutState]:
-    named = {name: tensor for name, tensor in inputs.items() if name != "frame_index"}
-    return model.step(**named, start_frame=inputs["frame_index"][:, 0], state=state)
+    start = inputs["frame_index"][:, 0]
+    cameras = inputs["c2w_windows"], inputs["intrinsics"], start
+    conditions = (*cameras, inputs["text"], inputs["text_mask"])
+    return model.step(inputs["latents"], inputs["timesteps"], *conditions, state)
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
@@ -91,11 +108,11 @@ def test_window_equals_repeated_steps(config: ModelConfig) -> None:
     model = random_model(config)
     frames = config.first_chunk_size + 5 * config.chunk_size
     inputs = clip(config, frames)
-    whole, last = model.window(**inputs)
+    whole, last = run_window(model, inputs)
     state: RolloutState | None = None
     outputs = []
     for start, stop in chunk_ranges(config, frames, starts=True):
-        output, state = step(model, part(inputs, start, stop, config.temporal_stride), state)
+        output, state = run_step(model, part(inputs, start, stop, config.temporal_stride), state)
         outputs.append(output)
         assert {name: tuple(t.shape[1:]) for name, t in state.tensors.items()} == state_shapes(config)
     assert state is not None
@@ -109,9 +126,9 @@ def test_window_continues_from_the_state_of_the_one_before() -> None:
     model = random_model(config)
     inputs = clip(config, 9)
     inputs["frame_index"] = inputs["frame_index"] + (inputs["frame_index"] > 0) * 136
-    whole, _ = model.window(**inputs)
-    first, state = model.window(**part(inputs, 0, 4, config.temporal_stride))
-    second, _ = model.window(**part(inputs, 4, 9, config.temporal_stride), state=state.detach())
+    whole, _ = run_window(model, inputs)
+    first, state = run_window(model, part(inputs, 0, 4, config.temporal_stride))
+    second, _ = run_window(model, part(inputs, 4, 9, config.temporal_stride), state.detach())
     torch.testing.assert_close(torch.cat([first, second], 2), whole, atol=TOLERANCE, rtol=TOLERANCE)
 
 
@@ -120,7 +137,7 @@ def test_streaming_equals_the_whole_clip_where_the_window_is_wide(chunk_size: in
     config = replace(tiny(), chunk_size=chunk_size, num_cached_chunks=9)
     model = random_model(config)
     # The camera key convolution has no memory across chunks in streaming, by specification.
-    silence_camera(model)
+    silence_rays(model)
     inputs = clip(config, 1 + 4 * chunk_size)
     stride, frames = config.temporal_stride, 1 + 4 * chunk_size
     video = 1 + stride * (frames - 1)
@@ -128,7 +145,7 @@ def test_streaming_equals_the_whole_clip_where_the_window_is_wide(chunk_size: in
     c2w[..., 0, 3] = torch.linspace(0, 2, video)
     order = [max(0, stride * k - (stride - 1)) + j for k in range(frames) for j in range(stride)]
     inputs["c2w_windows"] = c2w[:, order]
-    streamed, _ = model.window(**inputs)
+    streamed, _ = run_window(model, inputs)
     names = ("latents", "timesteps", "text", "text_mask")
     whole = model(*(inputs[n] for n in names), c2w, inputs["intrinsics"][:, :video])
     torch.testing.assert_close(streamed, whole, atol=TOLERANCE, rtol=TOLERANCE)
@@ -164,52 +181,51 @@ def test_memory_lasts_longer_than_the_window() -> None:
     config = tiny()
     model = random_model(config)
     inputs = clip(config, 8)
-    before, _ = model.window(**inputs)
+    before, _ = run_window(model, inputs)
     inputs["latents"][:, :, 2] += 1
-    after, _ = model.window(**inputs)
+    after, _ = run_window(model, inputs)
     assert not torch.allclose(after[:, :, -1], before[:, :, -1])
 
 
 def test_silent_camera_branches_ignore_the_camera() -> None:
     config = tiny()
     model = random_model(config)
-    silence_camera(model, plucker=True)
+    silence_rays(model)
+    silence_plucker(model)
     inputs = clip(config, 4)
-    before, _ = model.window(**inputs)
+    before, _ = run_window(model, inputs)
     inputs["c2w_windows"] = inputs["c2w_windows"].roll(1, dims=1)
-    after, _ = model.window(**inputs)
+    after, _ = run_window(model, inputs)
     torch.testing.assert_close(after, before)
 
 
 def test_softmax_camera_path_ignores_the_world_frame() -> None:
     config = replace(tiny(), softmax_every_n=1, translation_scale=1.0)
     model = random_model(config)
-    for block in model.blocks:
-        block.plucker_proj.weight.zero_()
+    silence_plucker(model)
     inputs = clip(config, 3)
-    before, _ = model.window(**inputs)
+    before, _ = run_window(model, inputs)
     angle = torch.tensor(0.7)
     world = torch.eye(4)
     world[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
     world[:3, 3] = torch.tensor([0.3, -0.2, 0.5])
-    moved, _ = model.window(**{**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
+    moved, _ = run_window(model, {**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
     torch.testing.assert_close(moved, before, atol=1e-4, rtol=1e-4)
 
 
 def test_delta_net_camera_path_ignores_rotations_of_the_world_only() -> None:
     config = replace(tiny(), softmax_every_n=9, translation_scale=1.0)
     model = random_model(config)
-    for block in model.blocks:
-        block.plucker_proj.weight.zero_()
+    silence_plucker(model)
     inputs = clip(config, 3)
-    before, _ = model.window(**inputs)
+    before, _ = run_window(model, inputs)
     angle = torch.tensor(0.7)
     world = torch.eye(4)
     world[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
-    turned, _ = model.window(**{**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
+    turned, _ = run_window(model, {**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
     torch.testing.assert_close(turned, before, atol=1e-4, rtol=1e-4)
     world[0, 3] = 2.0
-    moved, _ = model.window(**{**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
+    moved, _ = run_window(model, {**inputs, "c2w_windows": world @ inputs["c2w_windows"]})
     assert not torch.allclose(moved, before, atol=1e-4, rtol=1e-4)
 
 
@@ -258,7 +274,7 @@ def test_state_keeps_its_size_over_twenty_chunks() -> None:
     shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
     for index in range(20):
         inputs["frame_index"] = torch.full((2, 1), index)
-        velocity, state = step(model, inputs, state)
+        velocity, state = run_step(model, inputs, state)
         assert torch.isfinite(velocity).all()
         assert {name: tensor.shape for name, tensor in state.tensors.items()} == shapes
 
@@ -267,8 +283,8 @@ def test_gradients_reach_every_weight_that_is_used() -> None:
     config = tiny()
     model = random_model(config)
     with torch.enable_grad():
-        velocity, state = model.window(**clip(config, 3))
-        second, _ = model.window(**clip(config, 3), state=state.detach())
+        velocity, state = run_window(model, clip(config, 3))
+        second, _ = run_window(model, clip(config, 3), state.detach())
         (velocity + second).square().mean().backward()
     silent = {name for name, p in model.named_parameters() if p.grad is None}
     softmax = [layer for layer in range(config.num_layers) if config.is_softmax(layer)]
