@@ -1,4 +1,4 @@
-"""Self-attention over space and time (gated delta net or softmax, each with its camera path) and cross-attention.
+"""Self-attention over space and time (gated delta net or softmax, each with its camera path).
 
 Letters in comments: B batch, T latent frames, S tokens a frame, C width, h heads, D head width.
 """
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
+from model.cross_attention import padded_width, rms_norm, softmax_attention
 from model.gdn import Chunks, delta_rule, frame_attention
 from model.headmap import HeadMap
+from model.short_convolution import short_convolution
 
 State = Mapping[str, Tensor]
 """One block's rollout tensors, by the part of their name after `blocks.{i}.`."""
@@ -44,51 +46,6 @@ class SequenceContext:
     """Where a state was given, whether it is still empty, [B] bool."""
     keep_state: bool
     """Whether to compute the state after these frames."""
-
-
-def short_convolution(
-    x: Tensor, weight: Tensor, chunks: Chunks, history: Tensor | None, across: bool
-) -> Tensor:
-    """Filter along time: causal taps, plus their mirror image within each chunk, the centre tap once.
-
-    Args:
-        x: [B, T, S, C].
-        weight: [C, 1, K]; the last tap is the current frame.
-        history: The K - 1 frames before x, [B, K - 1, S, C]; None for zeros.
-        across: Whether causal taps reach over chunk borders.
-    """
-    taps = weight[:, 0].to(x.dtype).unbind(-1)
-    reach = len(taps) - 1
-    output = x * taps[-1]
-    if across:
-        if history is not None:
-            padded = torch.cat([history.to(x.dtype), x], dim=1)
-            for lag in range(1, reach + 1):
-                output = torch.addcmul(
-                    output, padded[:, reach - lag : reach - lag + x.shape[1]], taps[reach - lag]
-                )
-        else:
-            output = _add_lagged(output, x, taps, (0, x.shape[1]), forward=True)
-    for chunk in chunks:
-        if chunk[1] - chunk[0] > 1:
-            if not across:
-                output = _add_lagged(output, x, taps, chunk, forward=True)
-            output = _add_lagged(output, x, taps, chunk, forward=False)
-    return output
-
-
-def _add_lagged(
-    output: Tensor, x: Tensor, taps: tuple[Tensor, ...], chunk: tuple[int, int], forward: bool
-) -> Tensor:
-    start, stop = chunk
-    part = x[:, start:stop]
-    total = torch.zeros_like(part)
-    for lag in range(1, min(len(taps), stop - start)):
-        tap = taps[len(taps) - 1 - lag]
-        moved = part[:, : stop - start - lag] if forward else part[:, lag:]
-        pad = (0, 0, 0, 0, lag, 0) if forward else (0, 0, 0, 0, 0, lag)
-        total = total + functional.pad(moved * tap, pad)
-    return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
 
 
 def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
@@ -162,8 +119,8 @@ class SelfAttention(nn.Module):
         k = short_convolution(raw_key, self.conv_k.weight, context.chunks, history, across=True)
         beta, decay = self._gates(x)
         with _full_precision(x):
-            query = self._heads(_norm(q, self.q_norm)).relu()
-            key = self._heads(_norm(k, self.k_norm, key_scale)).relu()
+            query = self._heads(rms_norm(q, self.q_norm)).relu()
+            key = self._heads(rms_norm(k, self.k_norm, key_scale)).relu()
             rotated_query, rotated_key = context.rope(query), context.rope(key)
             before = None if state is None else (state["numerator"], state["normaliser"])
             main, after = frame_attention(
@@ -201,8 +158,8 @@ class SelfAttention(nn.Module):
         q, v = self.q_proj_cam(x), self.v_proj_cam(x)
         initial = None if state is None else state["camera_numerator"]
         with _full_precision(x):
-            query = self._heads(_norm(q, self.q_norm_cam)).relu()
-            key = self._heads(_norm(k, self.k_norm_cam, key_scale)).relu()
+            query = self._heads(rms_norm(q, self.q_norm_cam)).relu()
+            key = self._heads(rms_norm(k, self.k_norm_cam, key_scale)).relu()
             to_ray_q, to_ray_k, to_ray_v = self._to_ray(query, key, self._heads(v), context)
             with torch.no_grad():
                 ratio = to_ray_k.square().sum(-1).clamp_min(1e-12) / key.square().sum(-1).clamp_min(1e-12)
@@ -228,11 +185,11 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         with _full_precision(x):
-            query = context.rope(self._heads(_norm(q, self.q_norm)))
-            key = context.rope(self._heads(_norm(k, self.k_norm)))
+            query = context.rope(self._heads(rms_norm(q, self.q_norm)))
+            key = context.rope(self._heads(rms_norm(k, self.k_norm)))
             camera = self._to_ray(
-                self._heads(_norm(self.q_proj_cam(x), self.q_norm_cam)),
-                self._heads(_norm(self.k_proj_cam(x), self.k_norm_cam)),
+                self._heads(rms_norm(self.q_proj_cam(x), self.q_norm_cam)),
+                self._heads(rms_norm(self.k_proj_cam(x), self.k_norm_cam)),
                 self._heads(self.v_proj_cam(x)),
                 context,
             )
@@ -300,34 +257,6 @@ class SelfAttention(nn.Module):
         return new
 
 
-def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Attend over [B, h, N, D] under an additive mask."""
-    mask = None if mask is None else mask.to(q.dtype)
-    if q.requires_grad and q.device.type == "cpu":
-        # The fused backward pass on CPUs takes up to five times as long as plain products.
-        scores = (q * scale) @ k.transpose(-1, -2)
-        return (scores if mask is None else scores + mask).softmax(-1) @ v
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-
-
-def padded_width(width: int) -> int:
-    """Return the head width that fused softmax kernels pad to."""
-    if width in (32, 64, 128, 256):
-        return width
-    return 128 if width < 128 else 256
-
-
-def _norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
-    """Normalise in float32, with a scale folded into the weight."""
-    assert norm.eps is not None
-    if torch.compiler.is_exporting():
-        # Spelled out in the one form that graph runtimes recognise as a single operator.
-        x = x.float()
-        mean_square = x.pow(2).mean(-1, keepdim=True)
-        return x / torch.sqrt(mean_square + norm.eps) * (norm.weight.float() * scale)
-    return functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float() * scale, norm.eps)
-
-
 def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
     """Take the last `count` frames of history and x along axis 1, zeros before the start, float32."""
     frames = x[:, -count:].float()
@@ -343,27 +272,3 @@ def _full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Switch autocast off; nothing at all where it is not on, so that exported graphs stay plain."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-
-
-class CrossAttention(nn.Module):
-    """Image tokens read the text tokens."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        size = config.hidden_size
-        self.num_heads = config.num_heads
-        self.q_linear = nn.Linear(size, size)
-        self.kv_linear = nn.Linear(size, 2 * size)
-        self.proj = nn.Linear(size, size)
-        self.q_norm = nn.RMSNorm(size, eps=1e-6)
-        self.k_norm = nn.RMSNorm(size, eps=1e-6)
-
-    def forward(self, x: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Attend from x [B, N, C] to text [B, L, C] under an additive mask [B, 1, 1, L]."""
-        query = self.q_linear(x)
-        dtype = query.dtype
-        key, value = self.kv_linear(text).chunk(2, dim=-1)
-        query, key = _norm(query, self.q_norm).to(dtype), _norm(key, self.k_norm).to(dtype)
-        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value))
-        out = softmax_attention(q, k, v, mask, q.shape[-1] ** -0.5)
-        return self.proj(out.transpose(1, 2).flatten(2))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model.attention import CrossAttention, SelfAttention, SequenceContext, State
+from model.attention import SelfAttention, SequenceContext, State
 from model.camera import (
     plucker_maps,
     ray_transforms,
@@ -21,6 +21,7 @@ from model.camera import (
 )
 from model.chunks import attention_mask, chunk_ranges
 from model.config import ModelConfig
+from model.cross_attention import CrossAttention
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder, modulate
 from model.feedforward import FeedForward
 from model.gdn import Chunks
@@ -141,7 +142,8 @@ class WorldModel(nn.Module):
         intrinsics: Tensor,
         frame_index: Tensor,
         state: RolloutState | None = None,
-    ) -> tuple[Tensor, RolloutState]:
+        keep_state: bool = True,
+    ) -> tuple[Tensor, RolloutState | None]:
         """Predict several chunks at once, each seeing what streaming would let it see of the ones before.
 
         Args:
@@ -152,16 +154,24 @@ class WorldModel(nn.Module):
             intrinsics: [B, T * temporal_stride, 4].
             frame_index: Absolute latent frame of each latent, int64 [B, T]; it may jump.
             state: After the frames before these; None when the first chunk is the conditioning one.
+            keep_state: Whether to compute the state after these frames.
 
         Returns:
-            Velocity [B, C, T, H, W] and the state after these frames.
+            Velocity [B, C, T, H, W] and the state after these frames, where it is kept.
         """
         chunks = chunk_ranges(self.config, latents.shape[2], starts=state is None)
-        velocity, after = self.run(
-            latents, timesteps, text, text_mask, c2w_windows, intrinsics, frame_index, chunks, state
+        return self.run(
+            latents,
+            timesteps,
+            text,
+            text_mask,
+            c2w_windows,
+            intrinsics,
+            frame_index,
+            chunks,
+            state,
+            keep_state=keep_state,
         )
-        assert after is not None
-        return velocity, after
 
     def step(
         self,
@@ -203,16 +213,18 @@ class WorldModel(nn.Module):
         chunks: Chunks,
         state: RolloutState | None,
         streaming: bool = True,
+        keep_state: bool = True,
     ) -> tuple[Tensor, RolloutState | None]:
         """Run the network over chunks of frames that follow `state`.
 
         Args:
             chunks: Frame ranges that see one another in both directions.
             streaming: Whether softmax blocks forget and camera key convolutions stop at chunk borders, and whether
-                the state afterwards is returned.
+                there is a state.
+            keep_state: Whether the state afterwards is computed.
         """
         dtype = self.x_embedder.proj.weight.dtype
-        context = self._context(c2w_windows, intrinsics, frame_index, chunks, state, streaming)
+        context = self._context(c2w_windows, intrinsics, frame_index, chunks, state, streaming, keep_state)
         maps = plucker_maps(self.config, self._scaled(c2w_windows), intrinsics.float())
         plucker = self.plucker_embedder(maps.to(dtype))
         time = self.t_embedder(timesteps)
@@ -245,6 +257,7 @@ class WorldModel(nn.Module):
         chunks: Chunks,
         state: RolloutState | None,
         streaming: bool,
+        keep_state: bool,
     ) -> SequenceContext:
         config = self.config
         poses = ucpe_poses(config, self._scaled(c2w_windows), frame_index)
@@ -268,5 +281,5 @@ class WorldModel(nn.Module):
             mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
             camera_conv_history=not streaming,
             is_first=None if committed is None else committed == 0,
-            keep_state=streaming,
+            keep_state=streaming and keep_state,
         )

@@ -17,6 +17,7 @@ from model.camera import (
     window_frames,
 )
 from model.config import pocket, sana_wm, tiny
+from model.headmap import HeadMap
 from model.rotary import _rotate_real, axis_pairs, conjugate, rotary_table, rotate
 
 
@@ -131,3 +132,16 @@ def test_complex_and_real_rotation_agree_and_undo() -> None:
     turned = rotate(x, table)
     torch.testing.assert_close(turned, _rotate_real(x.unflatten(-1, (-1, 2)), table).flatten(-2))
     torch.testing.assert_close(rotate(turned, conjugate(table)), x)
+
+
+@pytest.mark.parametrize("with_rays", [False, True], ids=["rotation only", "with ray frames"])
+def test_dense_head_maps_equal_the_sparse_ones(with_rays: bool) -> None:
+    torch.manual_seed(0)
+    config = tiny()
+    index = torch.tensor([[0, 9]])
+    width = config.head_dim // 2 if with_rays else config.head_dim
+    to_ray, _ = ray_transforms(config, random_poses(1, 2), centred_intrinsics(1, 2))
+    head_map = HeadMap(rotary_table(config, index, width).unsqueeze(3), to_ray if with_rays else None)
+    x = torch.randn(1, 2, config.tokens_per_frame, 3, config.head_dim)
+    assert head_map.dense().matrix is not None
+    torch.testing.assert_close(head_map.dense()(x), head_map(x), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,54 @@
+"""The short convolution over time that keys go through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.gdn import Chunks
+
+
+def short_convolution(
+    x: Tensor, weight: Tensor, chunks: Chunks, history: Tensor | None, across: bool
+) -> Tensor:
+    """Filter along time: causal taps, plus their mirror image within each chunk, the centre tap once.
+
+    Args:
+        x: [B, T, S, C].
+        weight: [C, 1, K]; the last tap is the current frame.
+        history: The K - 1 frames before x, [B, K - 1, S, C]; None for zeros.
+        across: Whether causal taps reach over chunk borders.
+    """
+    taps = weight[:, 0].to(x.dtype).unbind(-1)
+    reach = len(taps) - 1
+    output = x * taps[-1]
+    if across:
+        if history is not None:
+            padded = torch.cat([history.to(x.dtype), x], dim=1)
+            for lag in range(1, reach + 1):
+                output = torch.addcmul(
+                    output, padded[:, reach - lag : reach - lag + x.shape[1]], taps[reach - lag]
+                )
+        else:
+            output = _add_lagged(output, x, taps, (0, x.shape[1]), forward=True)
+    for chunk in chunks:
+        if chunk[1] - chunk[0] > 1:
+            if not across:
+                output = _add_lagged(output, x, taps, chunk, forward=True)
+            output = _add_lagged(output, x, taps, chunk, forward=False)
+    return output
+
+
+def _add_lagged(
+    output: Tensor, x: Tensor, taps: tuple[Tensor, ...], chunk: tuple[int, int], forward: bool
+) -> Tensor:
+    start, stop = chunk
+    part = x[:, start:stop]
+    total = torch.zeros_like(part)
+    for lag in range(1, min(len(taps), stop - start)):
+        tap = taps[len(taps) - 1 - lag]
+        moved = part[:, : stop - start - lag] if forward else part[:, lag:]
+        pad = (0, 0, 0, 0, lag, 0) if forward else (0, 0, 0, 0, 0, lag)
+        total = total + functional.pad(moved * tap, pad)
+    return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
