@@ -7,23 +7,20 @@ levelled. Knows no devices, no window and no clock. World vertical is -y (OpenCV
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import Intent
+from engine.collision import Slide
 from engine.integrator import Axes, IntegratorState, MotionConstants, step
 from engine.types import CameraTrack, Intrinsics
-
-Slide = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-"""(position [3], wished displacement [3]) -> position [3], all metres in the world frame."""
 
 WALKING = MotionConstants(
     move_m_s=1.6,
     turn_rad_s=math.radians(48.0),
-    pitch_limit_rad=math.radians(60.0),
+    pitch_limit_rad=math.radians(45.0),
     # A released key coasts as far as SANA's does, 0.4 m and 9.6 degrees, at four and five times its speeds.
     press_tau_s=0.11,
     coast_tau_s=0.22,
@@ -35,13 +32,13 @@ WALKING = MotionConstants(
 class RigLimits:
     """How a walker may move beyond what the integrator says."""
 
-    run_factor: float = 2.0
+    run_factor: float = 1.5
     """Speed of movement with the run key held, as a multiple of walking."""
-    climb_m: float = 6.0
-    """Highest flight above the starting eye height."""
-    sink_m: float = 1.2
+    climb_m: float = 2.0
+    """Highest flight above the starting eye height; the pocket worlds were learned from 0.8 to 3.4 m."""
+    sink_m: float = 0.9
     """Deepest flight below the starting eye height."""
-    look_limit_rad_s: float = math.radians(300.0)
+    look_limit_rad_s: float = math.radians(240.0)
     """Fastest turn by mouse; what exceeds it is carried into the next frames."""
     settle_s: float = 0.35
     """Time constant of levelling the horizon and of coming down to walking height."""
