@@ -91,7 +91,9 @@ def run_window(
 ) -> tuple[Tensor, RolloutState]:
     text, mask, poses, intrinsics = (inputs[name] for name in CONDITIONS)
     noisy = inputs["latents"], inputs["timesteps"]
-    return model.window(*noisy, text, mask, poses, intrinsics, inputs["frame_index"], state)
+    velocity, after = model.window(*noisy, text, mask, poses, intrinsics, inputs["frame_index"], state)
+    assert after is not None
+    return velocity, after
 
 
 def run_step(
@@ -299,3 +301,15 @@ def test_released_model_has_the_published_size() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == 2_661_800_448
     # The released file's 872 tensors include a position table that nothing reads.
     assert len(model.state_dict()) + 1 == 872
+
+
+def test_unkept_state_changes_nothing_else() -> None:
+    config = tiny()
+    model = random_model(config)
+    inputs = clip(config, 4)
+    text, mask, poses, intrinsics = (inputs[name] for name in CONDITIONS)
+    noisy = inputs["latents"], inputs["timesteps"]
+    index = inputs["frame_index"]
+    velocity, state = model.window(*noisy, text, mask, poses, intrinsics, index, keep_state=False)
+    assert state is None
+    assert torch.equal(velocity, run_window(model, inputs)[0])
