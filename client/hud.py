@@ -218,8 +218,8 @@ HELP: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Move",
         (
             ("W A S D", "walk, step aside"),
-            ("Space E", "rise (fly)"),
-            ("C Q", "sink (fly)"),
+            ("Space E", "rise, and fly"),
+            ("C Q", "sink, and fly"),
             ("Shift", "run"),
             ("F", "walk or fly"),
         ),

@@ -175,4 +175,4 @@ def problem_card(title: str, error: Exception) -> CardMenu:
     if not isinstance(error, EngineError | ValueError):
         sentence = f"Something unexpected happened ({type(error).__name__}: {sentence})."
     choices = [Choice("again", "Try again"), Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
-    return CardMenu(title, choices, sentence[:1].upper() + sentence[1:], warning=True)
+    return CardMenu(title, choices, f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.", warning=True)

@@ -28,8 +28,8 @@ Colour = tuple[int, int, int]
 
 
 def scale_for(width_px: int, height_px: int) -> float:
-    """Return the size of the interface for a window: 1 at 1280 x 720, in quarter steps."""
-    fitting = min(width_px / 1280, height_px / 720)
+    """Return the size of the interface for a window: 1 at 960 x 720, in quarter steps."""
+    fitting = min(width_px / 960, height_px / 720)
     return max(0.5, min(4.0, round(fitting * 4) / 4))
 
 

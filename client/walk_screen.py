@@ -115,6 +115,7 @@ class WalkScreen(Screen):
 
     def _toggle_help(self, now_s: float) -> None:
         self._help = not self._help
+        self._shell.toasts.clear()
 
     def _toggle_figures(self, now_s: float) -> None:
         shell = self._shell

@@ -147,7 +147,8 @@ def take_worlds(photographer: Photographer) -> None:
     for card in list(photographer.shell.cards):
         options = PlayOptions(world=card.name, backend=photographer.shell.options.backend)
         photographer.open(options)
-        photographer.walk(2.0, pygame.KSCAN_W, pygame.KSCAN_LEFT)
+        photographer.walk(0.5, pygame.KSCAN_LEFT)
+        photographer.walk(1.5, pygame.KSCAN_W)
         photographer.shell.toasts.clear()
         photographer.take(f"world-{Path(card.name).stem}")
 
