@@ -117,18 +117,25 @@ def run_headless(
             decoded = decoder.submit(session.decode, latents)
         if decoded is not None:
             finish(decoded)
+    return report_run(session, seed, log, hashes, started_s)
+
+
+def report_run(
+    session: Session, seed: int, log: TimingLog, latents_sha256: list[str], started_s: float
+) -> RunReport:
+    """Sum up a walk of which every chunk is in the log."""
     return RunReport(
         world=session.world.name,
         engine=session.engine,
         backend=session.backend,
         device=session.device,
         seed=seed,
-        num_chunks=num_chunks,
-        num_frames=1 + num_chunks * session.frames_per_chunk,
+        num_chunks=len(latents_sha256),
+        num_frames=1 + len(latents_sha256) * session.frames_per_chunk,
         fps=session.fps,
         first_frame_s=log.records[0].ready_s - started_s,
         log=log,
-        latents_sha256=hashes,
+        latents_sha256=latents_sha256,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
+from engine.headless import RunReport, report_run
 from engine.recording import RecordedChunk, Recording
 from engine.recording_format import RecordingHeader
-from engine.session import Session
+from engine.session import Clock, Session
+from engine.timing import TimingLog
+from engine.types import FrameChunk, LatentChunk
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,44 @@ def verify_replay(
         if on_chunk is not None:
             on_chunk(recorded.index + 1)
     return comparison.report()
+
+
+def replay_latents(
+    recording: Recording,
+    session: Session,
+    on_chunk: Callable[[FrameChunk], None],
+    *,
+    started_s: float,
+    clock: Clock = time.perf_counter,
+) -> RunReport:
+    """Decode the latents a recording holds, without the generator.
+
+    Args:
+        recording: Read with its latents.
+        session: Of the same engine and world; it is reset.
+        on_chunk: Gets every chunk in order.
+        started_s: When the engine began to be opened, for the time to the first frame.
+    """
+    check_replayable(recording, session)
+    session.reset(recording.header.seed)
+    log = TimingLog(session.fps)
+    index = session.next_chunk_index
+    start_frame = 0 if index == 0 else 1
+    for recorded in recording.chunks:
+        if recorded.latents is None:
+            raise ValueError(
+                f"chunk {recorded.index} of the recording has no latents; replay it with the generator"
+            )
+        now_s = clock()
+        latents = LatentChunk(
+            index, start_frame, recorded.latents, recorded.latents_sha256, recorded.track, now_s, now_s, now_s
+        )
+        chunk = session.decode(latents)
+        log.add(chunk)
+        on_chunk(chunk)
+        index, start_frame = index + 1, start_frame + recorded.latents.shape[1]
+    hashes = [recorded.latents_sha256 for recorded in recording.chunks]
+    return report_run(session, recording.header.seed, log, hashes, started_s)
 
 
 def _difference(

@@ -20,6 +20,7 @@ from engine import assets
 from engine.actions import integrate_actions, parse_actions
 from engine.bundle import Bundle
 from engine.fitting import rebase
+from engine.model_session import ModelSession
 from engine.recording import RecordingStopped, RecordingWriter, read_recording
 from engine.world import World, write_world
 
@@ -124,6 +125,19 @@ def test_a_recording_verifies_and_replays_the_same_frames(
     with np.load("a.npz") as first, np.load("b.npz") as second:
         np.testing.assert_array_equal(first["frames"], second["frames"])
         np.testing.assert_array_equal(first["c2w"], second["c2w"])
+
+
+def test_recorded_latents_are_decoded_without_the_generator(
+    flaneur: Flaneur, toy: list[str], toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+):
+    made = result_of(flaneur(*toy, "--actions", "w-8,da-8", "--record", "walk.flaneur", "--frames", "a.npz"))
+    monkeypatch.setattr(ModelSession, "denoise", lambda *_: pytest.fail("something was generated"))
+    arguments = ("replay", "walk.flaneur", "--from-latents", "--engine", toy_bundle.path, "--json")
+    decoded = result_of(flaneur(*arguments, "--frames", "b.npz"))
+    assert decoded.keys() >= WALK_FIELDS
+    assert decoded["latents_sha256"] == made["latents_sha256"]
+    with np.load("a.npz") as first, np.load("b.npz") as second:
+        np.testing.assert_array_equal(first["frames"], second["frames"])
 
 
 def test_a_replay_names_the_first_chunk_that_differs(flaneur: Flaneur, toy: list[str], toy_bundle: Bundle):

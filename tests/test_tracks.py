@@ -62,6 +62,7 @@ def test_a_bad_action_string_is_refused_in_one_sentence(text: str, words: str):
     assert len(str(caught.value)) < 250
 
 
+@settings(deadline=None)
 @given(SEGMENTS)
 def test_keys_survive_being_written_and_read(segments: list[tuple[frozenset[str], int]]):
     frames = [held for held, num_frames in segments for _ in range(num_frames)]
@@ -247,6 +248,7 @@ def test_a_rebased_track_is_the_same_motion_from_another_start():
     assert rebase(moved, moved[0]) is moved
 
 
+@settings(deadline=None)
 @given(st.floats(-3.0, 3.0), st.floats(-1.5, 1.5), st.floats(-3.0, 3.0), st.integers(2, 9))
 def test_resampling_stays_rigid(yaw: float, pitch: float, roll: float, num_frames: int):
     c2w = np.tile(np.eye(4), (2, 1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def onnx(
     from engine.bundle import open_bundle
 
     world_model, decoder = open_source(model, random_weights)
-    schedule = {} if steps is None else {"timesteps": steps}
+    schedule: dict[str, Any] = {} if steps is None else {"timesteps": steps}
     notes = "random weights" if random_weights else ""
     folder = export_bundle(world_model, decoder, output, notes=notes, progress=say, **schedule)
     bundle = open_bundle(folder)

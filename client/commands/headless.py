@@ -13,8 +13,8 @@ from client.report import print_json, print_table, progress, say_error
 from engine import assets
 from engine.fitting import at_fps
 from engine.headless import num_chunks_for, open_frames, place_track, run_headless
-from engine.recording import RecordingStopped, RecordingWriter
-from engine.replay import Comparison, header_for
+from engine.recording import Recording, RecordingStopped, RecordingWriter
+from engine.replay import Comparison, header_for, replay_latents
 from engine.session import BackendName, Session, open_session
 from engine.tracks import Track
 from engine.types import CameraTrack, FrameChunk
@@ -67,6 +67,7 @@ def walk(
     outputs: Outputs,
     started_s: float,
     comparison: Comparison | None = None,
+    decoded: Recording | None = None,
 ) -> dict[str, Any]:
     """Walk along a track, write what is asked for, and return the numbers that `--json` promises.
 
@@ -78,6 +79,7 @@ def walk(
         outputs: Files that appear whole or not at all, but for the recording, which grows chunk by chunk.
         started_s: When the command began, on the clock of time.perf_counter.
         comparison: Told of every chunk.
+        decoded: Take the latents of this recording instead of generating them; it is the recording of the track.
     """
     if num_chunks is None:
         num_chunks = num_chunks_for(track, session.frames_per_chunk)
@@ -87,12 +89,14 @@ def walk(
 
         def take(chunk: FrameChunk) -> None:
             sinks.take(chunk)
+            bar(sinks.num_taken)
             if comparison is not None:
                 comparison.take(chunk.latents_sha256, chunk.latents)
 
-        report = run_headless(
-            session, track, num_chunks, seed, take, lambda done, _: bar(done), started_s=started_s
-        )
+        if decoded is not None:
+            report = replay_latents(decoded, session, take, started_s=started_s)
+        else:
+            report = run_headless(session, track, num_chunks, seed, take, started_s=started_s)
     result = report.as_json(_text(outputs.frames), _text(outputs.video))
     if outputs.record is not None:
         result |= {"record_path": str(outputs.record), "record_problem": sinks.record_problem}
@@ -112,7 +116,7 @@ class _Sinks:
         stack: ExitStack,
     ) -> None:
         self._track, self._frames_per_chunk = track, session.frames_per_chunk
-        self._num_taken = 0
+        self.num_taken = 0
         self.record_problem: str | None = None
         """Why the recording stopped before the walk did."""
         self._recording = self._video = self._frames = None
@@ -140,10 +144,10 @@ class _Sinks:
             except RecordingStopped as error:
                 self.record_problem = str(error)
                 say_error(self.record_problem)
-        self._num_taken += 1
+        self.num_taken += 1
 
     def _cameras(self, chunk: FrameChunk) -> CameraTrack:
-        first = 1 + self._num_taken * self._frames_per_chunk
+        first = 1 + self.num_taken * self._frames_per_chunk
         frames = np.minimum(first + np.arange(len(chunk.frames)), self._track.num_frames - 1)
         return CameraTrack(chunk.c2w, self._track.intrinsics[frames], chunk.times.latched_s)
 

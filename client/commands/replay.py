@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,9 @@ from client.commands.choices import Backend, BackendChoice, Engine, Frames, Full
 from client.report import print_json, say
 
 if TYPE_CHECKING:
+    from client.commands.headless import Outputs
     from engine.recording import Recording
+    from engine.replay import VerifyReport
 
 EXIT_DIFFERENT = 1
 """Exit status of a replay that does not verify."""
@@ -28,6 +31,9 @@ def replay(
     verify: Annotated[
         bool, typer.Option("--verify", help="Say whether the walk comes out bit for bit.")
     ] = False,
+    from_latents: Annotated[
+        bool, typer.Option("--from-latents", help="Decode the recorded latents; nothing is generated.")
+    ] = False,
     world: Annotated[str | None, typer.Option(help="World to walk in; default: the recording's.")] = None,
     engine: Engine = None,
     backend: Backend = BackendChoice.AUTO,
@@ -40,55 +46,89 @@ def replay(
 ) -> int:
     """Walk a recording or a camera track again.
 
-    --verify, --video, --frames and --json open no window. --verify generates the recorded walk again and compares
-    its latents: exit status 0 if they are identical, 1 if not.
+    --verify, --from-latents, --video, --frames and --json open no window. --verify generates the recorded walk
+    again and compares its latents: exit status 0 if they are identical, 1 if not.
     """
     started_s = time.perf_counter()
-    if not (headless or verify or as_json or video or frames):
+    if verify and from_latents:
+        raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
+    if not (headless or verify or from_latents or as_json or video or frames):
         from client.commands.window import open_window
         from client.options import PlayOptions
 
         return open_window(PlayOptions(world, engine, backend.value, seed or 0, None, fullscreen, file))
-    from client.commands.headless import Outputs, fit_track, open_walk, print_walk, walk
-    from engine.recording import read_recording
+    from client.commands.headless import Outputs
     from engine.recording_format import SUFFIX
-    from engine.replay import Comparison, check_replayable
+
+    source = _Source(file, world, engine, backend, seed, Outputs(video=video, frames=frames), started_s)
+    if file.suffix == SUFFIX:
+        return _replay_recording(source, verify, from_latents, as_json)
+    if verify or from_latents:
+        raise ValueError(f"--verify and --from-latents take a {SUFFIX} recording, not {file.name}")
+    return _replay_track(source, as_json)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is walked again, with what, and into which files."""
+
+    file: Path
+    world: str | None
+    engine: str | None
+    backend: BackendChoice
+    seed: int | None
+    outputs: Outputs
+    started_s: float
+
+
+def _replay_track(source: _Source, as_json: bool) -> int:
+    from client.commands.headless import fit_track, open_walk, print_walk, walk
     from engine.tracks import load_track
 
-    recording = read_recording(file, with_latents=verify) if file.suffix == SUFFIX else None
-    if verify and recording is None:
-        raise ValueError(f"only a {SUFFIX} recording can be verified, {file.name} is a camera track")
-    track = load_track(file) if recording is None else recording.track()
-    chosen = backend.value
-    if recording is not None:
-        _tell_if_cut(recording)
-        world = world or _world_of(recording)
-        seed = recording.header.seed if seed is None else seed
-        if chosen == "auto" and engine is None and recording.header.backend == "holodeck":
-            chosen = "holodeck"
-    session = open_walk(world, engine, chosen)
-    try:
-        comparison = None
-        if verify and recording is not None:
+    track = load_track(source.file)
+    with closing(open_walk(source.world, source.engine, source.backend.value)) as session:
+        cameras = fit_track(session, track)
+        result = walk(session, cameras, None, source.seed or 0, source.outputs, source.started_s)
+    print_walk(result, as_json)
+    return 0
+
+
+def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json: bool) -> int:
+    from client.commands.headless import fit_track, open_walk, print_walk, walk
+    from engine.recording import read_recording
+    from engine.replay import Comparison, check_replayable
+
+    recording = read_recording(source.file, with_latents=verify or from_latents)
+    if not recording.complete:
+        say(f"the recording was cut; its {len(recording.chunks)} whole chunks were recovered")
+    header = recording.header
+    backend = source.backend.value
+    if backend == "auto" and source.engine is None and header.backend == "holodeck":
+        backend = "holodeck"
+    comparison = Comparison(recording) if verify else None
+    with closing(open_walk(source.world or _world_of(recording), source.engine, backend)) as session:
+        if comparison is not None:
             check_replayable(recording, session)
-            comparison = Comparison(recording)
-        num_chunks = None if recording is None else len(recording.chunks)
-        outputs = Outputs(video=video, frames=frames)
         result = walk(
-            session, fit_track(session, track), num_chunks, seed or 0, outputs, started_s, comparison
+            session,
+            fit_track(session, recording.track()),
+            len(recording.chunks),
+            header.seed if source.seed is None else source.seed,
+            source.outputs,
+            source.started_s,
+            comparison,
+            recording if from_latents else None,
         )
-    finally:
-        session.close()
     if comparison is None:
         print_walk(result, as_json)
         return 0
-    report = comparison.report()
+    return _print_verdict(result, comparison.report(), as_json)
+
+
+def _print_verdict(result: dict[str, Any], report: VerifyReport, as_json: bool) -> int:
     if as_json:
-        print_json(
-            result
-            | {"identical": report.identical, "first_different": report.first_different}
-            | asdict(report)
-        )
+        verdict = {"identical": report.identical, "first_different": report.first_different}
+        print_json(result | verdict | asdict(report))
     else:
         print(report.sentence())
     return 0 if report.identical else EXIT_DIFFERENT
@@ -104,8 +144,3 @@ def _world_of(recording: Recording) -> str:
             f"the recording was made in the world {name}, which is not here; name its file with --world"
         )
     return name
-
-
-def _tell_if_cut(recording: Recording) -> None:
-    if not recording.complete:
-        say(f"the recording was cut; its {len(recording.chunks)} whole chunks were recovered")
