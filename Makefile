@@ -20,7 +20,7 @@ check: setup-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
