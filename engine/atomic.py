@@ -38,5 +38,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or error
-            raise ValueError(f"cannot write {target}: {reason}; free some space or name another place") from error
+            raise ValueError(
+                f"cannot write {target}: {reason}; free some space or name another place"
+            ) from error
         raise
