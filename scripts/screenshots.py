@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["SDL_VIDEODRIVER"] = "dummy"
+os.environ |= {"SDL_VIDEODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
@@ -115,7 +115,6 @@ def take_walk(photographer: Photographer) -> None:
     if not photographer.is_walking():
         photographer.take("loading")
     photographer.wait(photographer.is_walking)
-    photographer.take("welcome")
     photographer.walk(1.5, pygame.KSCAN_W)
     photographer.walk(0.5, pygame.KSCAN_RIGHT)
     photographer.clear_messages()
@@ -147,8 +146,7 @@ def take_worlds(photographer: Photographer) -> None:
     for card in list(photographer.shell.cards):
         options = PlayOptions(world=card.name, backend=photographer.shell.options.backend)
         photographer.open(options)
-        photographer.walk(0.5, pygame.KSCAN_LEFT)
-        photographer.walk(1.5, pygame.KSCAN_W)
+        photographer.walk(1.0, pygame.KSCAN_W)
         photographer.shell.toasts.clear()
         photographer.take(f"world-{Path(card.name).stem}")
 
