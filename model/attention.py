@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +17,7 @@ from model.config import ModelConfig
 from model.cross_attention import padded_width, rms_norm, softmax_attention
 from model.gdn import Chunks, delta_rule, frame_attention
 from model.headmap import HeadMap
+from model.precision import full_precision
 from model.short_convolution import short_convolution
 
 State = Mapping[str, Tensor]
@@ -118,7 +118,7 @@ class SelfAttention(nn.Module):
         history = None if state is None else state["key_history"]
         k = short_convolution(raw_key, self.conv_k.weight, context.chunks, history, across=True)
         beta, decay = self._gates(x)
-        with _full_precision(x):
+        with full_precision(x):
             query = self._heads(rms_norm(q, self.q_norm)).relu()
             key = self._heads(rms_norm(k, self.k_norm, key_scale)).relu()
             rotated_query, rotated_key = context.rope(query), context.rope(key)
@@ -157,7 +157,7 @@ class SelfAttention(nn.Module):
         )
         q, v = self.q_proj_cam(x), self.v_proj_cam(x)
         initial = None if state is None else state["camera_numerator"]
-        with _full_precision(x):
+        with full_precision(x):
             query = self._heads(rms_norm(q, self.q_norm_cam)).relu()
             key = self._heads(rms_norm(k, self.k_norm_cam, key_scale)).relu()
             to_ray_q, to_ray_k, to_ray_v = self._to_ray(query, key, self._heads(v), context)
@@ -184,21 +184,20 @@ class SelfAttention(nn.Module):
         self, x: Tensor, context: SequenceContext, state: State | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        with _full_precision(x):
+        camera_q, camera_k = self.q_proj_cam(x), self.k_proj_cam(x)
+        camera_v = self._heads(self.v_proj_cam(x))
+        with full_precision(x):
             query = context.rope(self._heads(rms_norm(q, self.q_norm)))
             key = context.rope(self._heads(rms_norm(k, self.k_norm)))
-            camera = self._to_ray(
-                self._heads(rms_norm(self.q_proj_cam(x), self.q_norm_cam)),
-                self._heads(rms_norm(self.k_proj_cam(x), self.k_norm_cam)),
-                self._heads(self.v_proj_cam(x)),
-                context,
-            )
+            camera_query = self._heads(rms_norm(camera_q, self.q_norm_cam))
+            camera_key = self._heads(rms_norm(camera_k, self.k_norm_cam))
+            camera = self._to_ray(camera_query, camera_key, camera_v, context)
         main, new = self._attend(query, key, self._heads(v), context, state, "", self.config.head_dim)
         width = self.config.head_dim
         if self.config.camera_softmax_scale == "padded":
             width = padded_width(width)
         read, camera_new = self._attend(*camera, context, state, "camera_", width)
-        with _full_precision(x):
+        with full_precision(x):
             read = context.ray_read(read.float())
         return main.float().flatten(-2), read.flatten(-2), new | camera_new
 
@@ -266,9 +265,3 @@ def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
         before = x.new_zeros(shape, dtype=torch.float32) if history is None else history[:, -missing:]
         frames = torch.cat([before, frames], dim=1)
     return frames
-
-
-def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off; nothing at all where it is not on, so that exported graphs stay plain."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -21,12 +21,13 @@ from model.camera import (
 )
 from model.chunks import attention_mask, chunk_ranges
 from model.config import ModelConfig
-from model.cross_attention import CrossAttention
+from model.cross_attention import CrossAttention, rms_norm
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder, modulate
 from model.feedforward import FeedForward
 from model.gdn import Chunks
 from model.headmap import HeadMap
 from model.initialise import initialise
+from model.precision import full_precision
 from model.rollout import NUM_FRAMES, RolloutState
 from model.rotary import conjugate, rotary_table
 
@@ -115,7 +116,8 @@ class WorldModel(nn.Module):
         """
         batch, frames = timesteps.shape
         order = window_frames(frames, self.config.temporal_stride, c2w.shape[1])
-        poses = relative_poses(c2w)[:, order]
+        with full_precision(c2w):
+            poses = relative_poses(c2w)[:, order]
         index = torch.arange(frames, device=latents.device).expand(batch, frames)
         chunks = [(0, frames)] if mode == "bidirectional" else chunk_ranges(self.config, frames, starts=True)
         velocity, _ = self.run(
@@ -224,12 +226,16 @@ class WorldModel(nn.Module):
             keep_state: Whether the state afterwards is computed.
         """
         dtype = self.x_embedder.proj.weight.dtype
-        context = self._context(c2w_windows, intrinsics, frame_index, chunks, state, streaming, keep_state)
-        maps = plucker_maps(self.config, self._scaled(c2w_windows), intrinsics.float())
+        with full_precision(c2w_windows):
+            context = self._context(
+                c2w_windows, intrinsics, frame_index, chunks, state, streaming, keep_state
+            )
+            maps = plucker_maps(self.config, self._scaled(c2w_windows), intrinsics.float())
         plucker = self.plucker_embedder(maps.to(dtype))
         time = self.t_embedder(timesteps)
         modulation = self.t_block(time).unflatten(-1, (6, -1))
-        caption = self.attention_y_norm(self.y_embedder(text))
+        caption = self.y_embedder(text)
+        caption = rms_norm(caption, self.attention_y_norm).to(caption.dtype)
         caption_mask = torch.where(text_mask > 0, 0.0, -1e4)[:, None, None, :]
         x = self.x_embedder(latents.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
         after: dict[str, Tensor] = {}

@@ -313,3 +313,21 @@ def test_unkept_state_changes_nothing_else() -> None:
     velocity, state = model.window(*noisy, text, mask, poses, intrinsics, index, keep_state=False)
     assert state is None
     assert torch.equal(velocity, run_window(model, inputs)[0])
+
+
+@pytest.mark.parametrize("how", ["weights", "autocast"])
+def test_bfloat16_stays_near_float32_and_keeps_a_float32_state(how: str) -> None:
+    config = tiny()
+    model = WorldModel(config, fresh=True).eval()
+    first, second = clip(config, 3), clip(config, 2)
+    expected, state = run_window(model, first)
+    later, _ = run_window(model, second, state)
+    if how == "weights":
+        model = model.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        coarse, coarse_state = run_window(model, first)
+        coarse_later, _ = run_window(model, second, coarse_state)
+    assert {tensor.dtype for tensor in coarse_state.tensors.values()} == {torch.float32}
+    for ours, exact in ((coarse, expected), (coarse_later, later)):
+        # Eight bits of mantissa through three blocks.
+        assert (ours - exact).square().mean() < 1e-3 * exact.square().mean()
