@@ -180,7 +180,7 @@ def pocket() -> ModelConfig:
         in_channels=64,
         hidden_size=256,
         num_heads=8,
-        num_layers=8,
+        num_layers=4,
         mlp_ratio=3.0,
         softmax_every_n=4,
         text_dim=256,

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""
 CAMERA_GAIN = 0.1
-"""Share of a Xavier initialisation that wakes the camera branches of a fresh model."""
+"""Share of a Xavier initialisation that wakes the ray-frame branch of a fresh model."""
+LATENT_GAIN = 0.1
+"""The same for the latents' embedder: at full noise they say nothing, and pose and scene should be heard first."""
 
 
 @torch.no_grad()
@@ -31,6 +33,8 @@ def initialise(model: WorldModel, fresh: bool) -> None:
     # The released model inherits captions from a text-to-video model; a fresh one has to listen to them from the start.
     nn.init.constant_(model.attention_y_norm.weight, 1.0 if fresh else 0.01)
     nn.init.zeros_(model.raymap_embedder.proj.weight)
+    if fresh:
+        model.x_embedder.proj.weight.mul_(LATENT_GAIN)
     for block in model.blocks:
         _initialise_block(cast("Block", block), fresh)
 
@@ -50,8 +54,8 @@ def _initialise_block(block: Block, fresh: bool) -> None:
         for convolution in (attn.conv_k, attn.conv_k_cam):
             nn.init.zeros_(convolution.weight)
             convolution.weight[..., -1] = 1
-    for linear in (block.plucker_proj, attn.out_proj_cam):
+    for linear, gain in ((block.plucker_proj, 1.0), (attn.out_proj_cam, CAMERA_GAIN)):
         if fresh:
-            nn.init.xavier_uniform_(linear.weight, gain=CAMERA_GAIN)
+            nn.init.xavier_uniform_(linear.weight, gain=gain)
         else:
             nn.init.zeros_(linear.weight)

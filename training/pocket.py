@@ -15,13 +15,26 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 
 import holodeck
+from engine.bundle import Bundle
+from engine.world import list_worlds, read_world
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
 from training.checkpoint import load_state
-from training.data.latents import LatentWalk, encode_walks
+from training.data.latents import LatentWalk, encode_frames, encode_walks
 from training.data.render import RenderJob, render_walks
+from training.evaluate import (
+    HELD_OUT_SEED,
+    HORIZONS_S,
+    HorizonScore,
+    as_json,
+    as_table,
+    contact_sheet,
+    follow_walk,
+    score_walks,
+)
 from training.loop import LoopConfig, run_stage
 from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.publish import publish
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.self_forcing import SelfForcingStage
@@ -129,8 +142,11 @@ class PocketRun:
         recipe, num_scenes = self.recipe, len(self.places)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes).to(torch.bfloat16)
-        pose = GeneratorStage("generator-pose", model, walks, NoiseMixture(pose_only=0.85))
-        loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.3, final_lr=0.3)
+        fast = OptimizerConfig(muon_lr=0.01, adam_lr=2e-3)
+        pose = GeneratorStage(
+            "generator-pose", model, walks, NoiseMixture(pose_only=0.9), window=5, optimizer=fast
+        )
+        loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
         run_stage(pose, loop, self.directory, recipe.seed)
         slower = OptimizerConfig(muon_lr=0.006, adam_lr=6e-4)
         history = GeneratorStage(
@@ -174,13 +190,37 @@ def train_pocket(
     if dry_run:
         say(json.dumps({"recipe": asdict(recipe), "model": pocket().to_dict()}, indent=2))
         return
-    from training.publish import publish
-
     runs.mkdir(parents=True, exist_ok=True)
     run = PocketRun(recipe, runs)
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder))
-    publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination)
+    bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
+    scores = evaluate_worlds(bundle, destination, autoencoder, runs / "report")
+    say(as_table(scores))
+
+
+def evaluate_worlds(
+    bundle: Bundle, assets: Path, autoencoder: Autoencoder, report: Path, walks_per_world: int = 3
+) -> list[HorizonScore]:
+    """Measure every shipped world on held-out walks; writes a contact sheet per world and `scores.json` into `report`."""
+    scores: list[HorizonScore] = []
+    stride = autoencoder.config.temporal_stride
+
+    @torch.no_grad()
+    def reconstruct(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        latents = encode_frames(autoencoder, frames[: 1 + (len(frames) - 1) // stride * stride]).float()
+        video = autoencoder.decode(latents.transpose(0, 1)[None])[0]
+        return ((video.permute(0, 2, 3, 1).clamp(-1.0, 1.0) + 1.0) * 127.5).round().byte().numpy()
+
+    entries = list_worlds([assets / "worlds"])
+    for entry in track(entries, "measuring worlds"):
+        world = read_world(entry.path)
+        seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + walks_per_world)
+        walks = [follow_walk(bundle, world, seed, HORIZONS_S[-1], reconstruct) for seed in seeds]
+        scores += score_walks(world.name, walks, FPS)
+        contact_sheet(walks[:2], FPS, report / f"{world.name}.png")
+    (report / "scores.json").write_text(json.dumps(as_json(scores), indent=1) + "\n")
+    return scores
 
 
 def load_stage(config: ModelConfig, num_scenes: int, path: Path) -> ScenicModel:

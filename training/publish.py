@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import holodeck
+from engine.bundle import Bundle, open_bundle
 from engine.world import World, WorldInfo, write_world
-from model.autoencoder import Autoencoder
+from export.onnx import export_bundle
+from model.autoencoder import Autoencoder, StreamingDecoder
 from training.data.latents import encode_frames
 from training.stages.generator import ScenicModel
 
 LICENCE = "Apache-2.0"
+NOTES = "trained on walks through the holodeck places that the worlds are named after"
 
 
 @torch.no_grad()
@@ -60,11 +63,15 @@ def publish(
     intrinsics: tuple[float, float, float, float],
     timesteps: Sequence[int],
     destination: Path,
-) -> None:
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
     """Write `bundles/pocket` and `worlds/<place>.world` under `destination`."""
-    from export.onnx import export_bundle
-
-    bundle = export_bundle(model.world, autoencoder, destination / "bundles" / "pocket", timesteps=timesteps)
+    folder = destination / "bundles" / "pocket"
+    export_bundle(
+        model.world, StreamingDecoder(autoencoder), folder, timesteps, notes=NOTES, progress=progress
+    )
+    bundle = open_bundle(folder)
     for scene, name in enumerate(places):
         world = make_world(name, scene, model, autoencoder, intrinsics, bundle.spec.weights_sha256)
         write_world(destination / "worlds" / f"{name}.world", world)
+    return bundle

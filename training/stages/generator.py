@@ -98,7 +98,14 @@ class GeneratorStage:
         noisy = (1.0 - level) * batch.latents + level * noise
         text, mask = self.model.text(batch.scene)
         velocity, _ = self.model.world.window(
-            noisy, 1000.0 * sigma, text, mask, batch.c2w, batch.intrinsics, batch.frame_index
+            noisy,
+            1000.0 * sigma,
+            text,
+            mask,
+            batch.c2w,
+            batch.intrinsics,
+            batch.frame_index,
+            keep_state=False,
         )
         error = (velocity.float() - (noise - batch.latents)).square().mean((1, 3, 4))
         clean_error = (error * sigma.square())[trained].mean()
