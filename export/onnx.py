@@ -111,6 +111,8 @@ def export_bundle(
         tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".partial")
     )
     try:
+        # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
+        partial.chmod(0o755)
         _fill(partial, model, decoder, steps, fps, notes, report)
         _replace(partial, destination)
     finally:

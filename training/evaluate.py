@@ -5,19 +5,25 @@ Everything goes through the engine's own session, so what is measured is what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from engine.bundle import Bundle
 from engine.session import open_session
 from engine.types import CameraTrack
-from engine.world import World
+from engine.world import World, list_worlds, read_world
 from holodeck import get_place
+from model.autoencoder import Autoencoder
+from training.data.latents import encode_frames
 from training.data.walks import walk
 
 HORIZONS_S = (0.25, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -35,8 +41,8 @@ class HorizonScore:
     generated: float
     repeated_first: float
     """Of showing the first frame for ever."""
-    autoencoder: float
-    """Of encoding and decoding the truth: the ceiling."""
+    autoencoder: float | None
+    """Of encoding and decoding the truth: the ceiling; None where the autoencoder was not at hand."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class WalkFrames:
 
     truth: Frames
     generated: Frames
-    reconstructed: Frames
+    reconstructed: Frames | None
 
 
 def psnr(a: Frames, b: Frames) -> float:
@@ -54,13 +60,18 @@ def psnr(a: Frames, b: Frames) -> float:
     return float(10 * np.log10(255.0**2 / max(error, 1e-3)))
 
 
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
+    """Encode and decode a clip of 1 + stride * n frames, [F, H, W, 3]."""
+    latents = encode_frames(autoencoder, frames).float()
+    video = autoencoder.decode(latents.transpose(0, 1)[None])[0].permute(0, 2, 3, 1)
+    return ((video.clamp(-1.0, 1.0) + 1.0) * 127.5).round().byte().numpy()
+
+
 def follow_walk(
-    bundle: Bundle, world: World, seed: int, seconds: float, reconstruct: Callable[[Frames], Frames]
+    bundle: Bundle, world: World, seed: int, seconds: float, autoencoder: Autoencoder | None
 ) -> WalkFrames:
     """Generate one held-out walk and draw its truth.
-
-    Args:
-        reconstruct: Encodes and decodes a clip.
 
     Raises:
         ValueError: The world was not made from a holodeck place, so there is no truth to compare with.
@@ -84,7 +95,8 @@ def follow_walk(
             generated.append(session.step(track).frames)
     finally:
         session.close()
-    return WalkFrames(truth, np.concatenate(generated), reconstruct(truth))
+    kept = None if autoencoder is None else reconstruct(autoencoder, truth)
+    return WalkFrames(truth, np.concatenate(generated), kept)
 
 
 def score_walks(world: str, walks: Sequence[WalkFrames], fps: float) -> list[HorizonScore]:
@@ -92,21 +104,47 @@ def score_walks(world: str, walks: Sequence[WalkFrames], fps: float) -> list[Hor
     scores = []
     for seconds in HORIZONS_S:
         n = round(seconds * fps)
-        rows = [
-            (
-                psnr(w.truth[n], w.generated[n]),
-                psnr(w.truth[n], w.truth[0]),
-                psnr(w.truth[n], w.reconstructed[n]),
-            )
-            for w in walks
-        ]
-        means = np.mean(rows, 0).round(2)
-        scores.append(HorizonScore(world, seconds, *(float(m) for m in means)))
+        generated = np.mean([psnr(w.truth[n], w.generated[n]) for w in walks])
+        repeated = np.mean([psnr(w.truth[n], w.truth[0]) for w in walks])
+        kept = [psnr(w.truth[n], w.reconstructed[n]) for w in walks if w.reconstructed is not None]
+        ceiling = round(float(np.mean(kept)), 2) if kept else None
+        scores.append(
+            HorizonScore(world, seconds, round(float(generated), 2), round(float(repeated), 2), ceiling)
+        )
+    return scores
+
+
+def evaluate_worlds(
+    bundle: Bundle,
+    worlds: Path,
+    report: Path,
+    autoencoder: Autoencoder | None = None,
+    walks_per_world: int = 3,
+) -> list[HorizonScore]:
+    """Measure every world of a folder on held-out walks.
+
+    Writes a contact sheet per world, a table and `scores.json` into `report`.
+
+    Raises:
+        ValueError: The folder holds no worlds.
+    """
+    entries = list_worlds([worlds])
+    if not entries:
+        raise ValueError(f"{worlds} holds no worlds; name the folder with the .world files")
+    scores: list[HorizonScore] = []
+    for entry in track(entries, "measuring worlds", console=Console(stderr=True)):
+        world = read_world(entry.path)
+        seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + walks_per_world)
+        walks = [follow_walk(bundle, world, seed, HORIZONS_S[-1], autoencoder) for seed in seeds]
+        scores += score_walks(world.name, walks, bundle.spec.fps)
+        contact_sheet(walks[:2], bundle.spec.fps, report / f"{world.name}.png")
+    (report / "scores.json").write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n")
+    (report / "scores.md").write_text(as_table(scores) + "\n")
     return scores
 
 
 def contact_sheet(walks: Sequence[WalkFrames], fps: float, path: Path, scale: float = 1.5) -> None:
-    """Write a PNG: per walk a row of truth above a row of generated frames, at the horizons."""
+    """Write a PNG; per walk a row of truth above a row of generated frames, at the horizons."""
     rows = []
     for w in walks:
         picks = [round(seconds * fps) for seconds in HORIZONS_S]
@@ -132,8 +170,3 @@ def as_table(scores: Sequence[HorizonScore]) -> str:
         )
         lines.append(f"| {s.world} | {s.seconds:g} s | {' | '.join(figures)} |")
     return "\n".join(lines)
-
-
-def as_json(scores: Sequence[HorizonScore]) -> list[dict[str, float | str]]:
-    """Scores as plain values."""
-    return [asdict(s) for s in scores]

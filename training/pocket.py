@@ -12,26 +12,16 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import holodeck
-from engine.bundle import Bundle
-from engine.world import list_worlds, read_world
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
 from training.checkpoint import load_state
-from training.data.latents import LatentWalk, encode_frames, encode_walks
+from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, render_walks
-from training.evaluate import (
-    HELD_OUT_SEED,
-    HORIZONS_S,
-    HorizonScore,
-    as_json,
-    as_table,
-    contact_sheet,
-    follow_walk,
-    score_walks,
-)
+from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.publish import publish
@@ -108,9 +98,7 @@ class PocketRun:
             jobs = self.render(self.recipe.num_autoencoder_walks)
             walks = [np.load(self.data / f"{job.stem}.frames.npy", mmap_mode="r") for job in jobs]
             self._train_autoencoder(config, walks, path)
-        model = Autoencoder(config)
-        model.load_state_dict(load_file(path))
-        return model.eval()
+        return load_autoencoder(self.directory, config)
 
     def _train_autoencoder(
         self, config: AutoencoderConfig, walks: Sequence[NDArray[np.uint8]], path: Path
@@ -195,32 +183,25 @@ def train_pocket(
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder))
     bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
-    scores = evaluate_worlds(bundle, destination, autoencoder, runs / "report")
+    scores = evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)
     say(as_table(scores))
 
 
-def evaluate_worlds(
-    bundle: Bundle, assets: Path, autoencoder: Autoencoder, report: Path, walks_per_world: int = 3
-) -> list[HorizonScore]:
-    """Measure every shipped world on held-out walks; writes a contact sheet per world and `scores.json` into `report`."""
-    scores: list[HorizonScore] = []
-    stride = autoencoder.config.temporal_stride
+def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Autoencoder:
+    """The trained autoencoder of a run directory, fp32.
 
-    @torch.no_grad()
-    def reconstruct(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        latents = encode_frames(autoencoder, frames[: 1 + (len(frames) - 1) // stride * stride]).float()
-        video = autoencoder.decode(latents.transpose(0, 1)[None])[0]
-        return ((video.permute(0, 2, 3, 1).clamp(-1.0, 1.0) + 1.0) * 127.5).round().byte().numpy()
-
-    entries = list_worlds([assets / "worlds"])
-    for entry in track(entries, "measuring worlds"):
-        world = read_world(entry.path)
-        seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + walks_per_world)
-        walks = [follow_walk(bundle, world, seed, HORIZONS_S[-1], reconstruct) for seed in seeds]
-        scores += score_walks(world.name, walks, FPS)
-        contact_sheet(walks[:2], FPS, report / f"{world.name}.png")
-    (report / "scores.json").write_text(json.dumps(as_json(scores), indent=1) + "\n")
-    return scores
+    Raises:
+        ValueError: There is none yet, or it is damaged or of another size.
+    """
+    path = runs / "autoencoder.safetensors"
+    model = Autoencoder(config or AutoencoderConfig())
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"cannot use the autoencoder {path}; run `flaneur train pocket` to make it"
+        ) from error
+    return model.eval()
 
 
 def load_stage(config: ModelConfig, num_scenes: int, path: Path) -> ScenicModel:

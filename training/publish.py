@@ -71,6 +71,7 @@ def publish(
         model.world, StreamingDecoder(autoencoder), folder, timesteps, notes=NOTES, progress=progress
     )
     bundle = open_bundle(folder)
+    (destination / "worlds").mkdir(parents=True, exist_ok=True)
     for scene, name in enumerate(places):
         world = make_world(name, scene, model, autoencoder, intrinsics, bundle.spec.weights_sha256)
         write_world(destination / "worlds" / f"{name}.world", world)
