@@ -64,7 +64,7 @@ class Sky:
         if self.hills is not None:
             below = -direction[:, 1] < self._hill_profile(np.arctan2(direction[:, 0], direction[:, 2]))
             color[below] = np.array(self.hills, np.float32)
-        return color
+        return color.astype(np.float32, copy=False)
 
     def _hill_profile(self, azimuth: Array) -> Array:
         """Sine of the hills' elevation at each azimuth: three triangle waves of fixed random phase."""

@@ -15,7 +15,7 @@ from torch import Tensor
 FORMAT_VERSION = 1
 
 
-def save_state(path: Path, tree: dict[str, Any]) -> None:
+def save_state(path: Path, tree: dict[Any, Any]) -> None:
     """Write a tree of dicts and lists whose leaves are tensors or JSON values; a crash leaves the old file whole."""
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(tree, "", tensors)
@@ -27,7 +27,7 @@ def save_state(path: Path, tree: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> dict[Any, Any]:
     """Read what `save_state` wrote.
 
     Raises:
