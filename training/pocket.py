@@ -23,6 +23,7 @@ from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, render_walks
 from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
+from training.metric import pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.publish import publish
 from training.stages.autoencoder import AutoencoderStage
@@ -125,26 +126,35 @@ class PocketRun:
         encoded = encode_walks(jobs, self.places, fast, self.data)
         return list(track(encoded, "encoding walks", total=len(jobs)))
 
-    def generator(self, walks: Sequence[LatentWalk]) -> ScenicModel:
+    def generator(self, walks: Sequence[LatentWalk], autoencoder: Autoencoder) -> ScenicModel:
         """Train the generator through its three stages and return the averaged weights, fp32."""
         recipe, num_scenes = self.recipe, len(self.places)
+        metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes).to(torch.bfloat16)
         fast = OptimizerConfig(muon_lr=0.01, adam_lr=2e-3)
         pose = GeneratorStage(
-            "generator-pose", model, walks, NoiseMixture(pose_only=0.9), window=5, optimizer=fast
+            "generator-pose",
+            model,
+            walks,
+            NoiseMixture(pose_only=0.9),
+            window=5,
+            optimizer=fast,
+            metric=metric,
         )
         loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
         run_stage(pose, loop, self.directory, recipe.seed)
         slower = OptimizerConfig(muon_lr=0.006, adam_lr=6e-4)
         history = GeneratorStage(
-            "generator-history", model, walks, NoiseMixture(pose_only=0.3), optimizer=slower
+            "generator-history", model, walks, NoiseMixture(pose_only=0.3), optimizer=slower, metric=metric
         )
         history.optimizer.start_from(pose.optimizer)
         loop = LoopConfig(UNLIMITED_STEPS, recipe.history_minutes, decay=0.6, final_lr=0.2)
         run_stage(history, loop, self.directory, recipe.seed + 1)
         slow = OptimizerConfig(muon_lr=0.003, adam_lr=3e-4)
-        forcing = SelfForcingStage("self-forcing", model, walks, recipe.timesteps, optimizer=slow)
+        forcing = SelfForcingStage(
+            "self-forcing", model, walks, recipe.timesteps, optimizer=slow, metric=metric
+        )
         forcing.optimizer.start_from(history.optimizer)
         loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
         run_stage(forcing, loop, self.directory, recipe.seed + 2)
@@ -181,7 +191,7 @@ def train_pocket(
     runs.mkdir(parents=True, exist_ok=True)
     run = PocketRun(recipe, runs)
     autoencoder = run.autoencoder()
-    model = run.generator(run.latent_walks(autoencoder))
+    model = run.generator(run.latent_walks(autoencoder), autoencoder)
     bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
     scores = evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)
     say(as_table(scores))

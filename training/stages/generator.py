@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.transformer import WorldModel
 from training.data.latents import LatentWalk, WindowBatch, draw_windows
+from training.metric import measure
 from training.optimizer import MasterOptimizer, OptimizerConfig
 
 
@@ -64,7 +65,9 @@ class GeneratorStage:
         batch_size: int = 8,
         window: int = 7,
         optimizer: OptimizerConfig | None = None,
+        metric: Tensor | None = None,
     ) -> None:
+        self.metric = metric
         self.name, self.model, self.walks, self.mixture = name, model, walks, mixture
         self.batch_size, self.length = batch_size, window
         self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
@@ -107,7 +110,7 @@ class GeneratorStage:
             batch.frame_index,
             keep_state=False,
         )
-        error = (velocity.float() - (noise - batch.latents)).square().mean((1, 3, 4))
+        error = measure(velocity.float() - (noise - batch.latents), self.metric).square().mean((1, 3, 4))
         clean_error = (error * sigma.square())[trained].mean()
         alone = trained & (sigma == 1.0) & (trained[:, 1:2])
         return {

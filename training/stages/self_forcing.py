@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.rollout import RolloutState
 from training.data.latents import LatentWalk
+from training.metric import measure
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.stages.generator import ScenicModel, is_hidden_matrix
 
@@ -46,7 +47,9 @@ class SelfForcingStage:
         chunks_per_step: int = 2,
         max_chunks: int = 240,
         optimizer: OptimizerConfig | None = None,
+        metric: Tensor | None = None,
     ) -> None:
+        self.metric = metric
         self.name, self.model, self.walks = name, model, walks
         self.sigmas = [t / 1000.0 for t in timesteps]
         self.num_rollouts, self.chunks_per_step, self.max_chunks = num_rollouts, chunks_per_step, max_chunks
@@ -129,7 +132,7 @@ class SelfForcingStage:
             if number < exit_step:
                 # The sampler's own Euler step: the noise that is left is the noise that was there.
                 x = x - (sigma - self.sigmas[number + 1]) * velocity.float()
-        error = (clean - target).square().mean()
+        error = measure(clean - target, self.metric).square().mean()
         (error / self.sigmas[exit_step] ** 2 / self.chunks_per_step).backward()
         with torch.no_grad():
             _, after = self._step(self.rollouts, clean.detach(), 0.0, positions, self.state)
