@@ -12,6 +12,7 @@ from training.checkpoint import load_state, save_state
 from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
 from training.data.render import RenderJob, load_walk, render_walk
 from training.loop import LoopConfig, learning_rate_scale, run_stage
+from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
@@ -19,6 +20,15 @@ from training.stages.self_forcing import SelfForcingStage
 
 AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
 CONFIG = replace(tiny(), in_channels=16)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors are slower on two threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -181,3 +191,18 @@ def test_rendered_walk_is_reused_and_never_half_written(tmp_path):
     assert frames.shape == (5, 16, 32, 3)
     assert poses.shape == (5, 4, 4)
     assert replace(job, seed=2).stem != job.stem
+
+
+def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(AUTOENCODER).eval()
+    with torch.no_grad():
+        # Channel 0 of the normalised latent is made deaf: the decoder receives nothing of it.
+        autoencoder.latents_std[0] = 1e-6
+    metric = pixel_metric(autoencoder, latent_walks(), num_probes=4)
+    gram = metric @ metric
+    assert float(gram.trace()) == pytest.approx(16.0, rel=1e-3)
+    assert float(gram[0, 0]) < 0.2 * float(gram.diagonal()[1:].mean())
+    error = torch.randn(2, 16, 3, 2, 3)
+    torch.testing.assert_close(measure(error, None), error)
+    torch.testing.assert_close(measure(error, torch.eye(16)), error)
