@@ -5,6 +5,11 @@ onnx takes seconds to import, so only tests that build a bundle pay for it.
 
 from __future__ import annotations
 
+import os
+
+# Tiny tensors are slower on two threads than on one, and far slower beside other work; torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -22,15 +22,6 @@ AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
 CONFIG = replace(tiny(), in_channels=16)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors are slower on two threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def frames() -> np.ndarray:
     rng = np.random.default_rng(0)
