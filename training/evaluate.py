@@ -166,7 +166,7 @@ def as_table(scores: Sequence[HorizonScore]) -> str:
             f"{s.generated:.1f} dB",
             f"{s.repeated_first:.1f} dB",
             f"{gain:+.1f} dB",
-            f"{s.autoencoder:.1f} dB",
+            "" if s.autoencoder is None else f"{s.autoencoder:.1f} dB",
         )
         lines.append(f"| {s.world} | {s.seconds:g} s | {' | '.join(figures)} |")
     return "\n".join(lines)

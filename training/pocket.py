@@ -151,12 +151,12 @@ class PocketRun:
         history.optimizer.start_from(pose.optimizer)
         loop = LoopConfig(UNLIMITED_STEPS, recipe.history_minutes, decay=0.6, final_lr=0.2)
         run_stage(history, loop, self.directory, recipe.seed + 1)
-        slow = OptimizerConfig(muon_lr=0.003, adam_lr=3e-4)
+        slow = OptimizerConfig(muon_lr=0.005, adam_lr=1e-3)
         forcing = SelfForcingStage(
             "self-forcing", model, walks, recipe.timesteps, optimizer=slow, metric=metric
         )
         forcing.optimizer.start_from(history.optimizer)
-        loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
+        loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.9, final_lr=0.01)
         run_stage(forcing, loop, self.directory, recipe.seed + 2)
         return averaged_model(self.config, num_scenes, forcing.optimizer)
 
