@@ -28,11 +28,12 @@ MAX_IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class _Command:
-    """Work for the engine thread between two chunks; where it `begins` a rollout, `poll` raises its error."""
+    """Work for the engine thread between two chunks."""
 
     run: Callable[[], Any]
     future: Future[Any]
-    begins: bool
+    begins: int | None = None
+    """Epoch of the rollout it begins, whose polls raise its error; None where it begins none."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Worker(Generic[IntentT]):
 
     def call(self, run: Callable[[], ResultT]) -> Future[ResultT]:
         """Run something on the engine thread between two chunks, when nothing is in the making."""
-        return self._enqueue(_Command(run, Future(), begins=False))
+        return self._enqueue(_Command(run, Future()))
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Stop both threads and close the session; say whether they ended within the timeout."""
@@ -194,7 +195,7 @@ class Worker(Generic[IntentT]):
             self._ready.clear()
             self._num_requested = 0
             self._error = self._traceback = None
-            return self._enqueue(_Command(run, Future(), begins=True))
+            return self._enqueue(_Command(run, Future(), begins=self._epoch))
 
     def _enqueue(self, command: _Command) -> Future[Any]:
         with self._changed:
@@ -214,7 +215,7 @@ class Worker(Generic[IntentT]):
                 epoch = self._epoch
                 work = self._commands.popleft() if self._commands else self._latch()
             if isinstance(work, _Command):
-                self._execute(work, epoch)
+                self._execute(work)
             else:
                 self._denoise(work, epoch)
         self._decoder.join()
@@ -233,14 +234,14 @@ class Worker(Generic[IntentT]):
             and (self._num_requested > 0 or not self._on_request)
         )
 
-    def _execute(self, command: _Command, epoch: int) -> None:
+    def _execute(self, command: _Command) -> None:
         if not command.future.set_running_or_notify_cancel():
             return
         try:
             result = command.run()
         except Exception as error:
-            if command.begins:
-                self._fail(error, epoch)
+            if command.begins is not None:
+                self._fail(error, command.begins)
             command.future.set_exception(error)
         else:
             command.future.set_result(result)

@@ -410,6 +410,18 @@ def test_a_failed_reset_reaches_poll_and_future(
         worker.reset(1).result(WAIT_S)
 
 
+def test_a_failed_reset_does_not_outlive_the_reset_behind_it(
+    start: Callable[..., Worker[float]], session: GatedSession
+) -> None:
+    worker = start()
+    assert session.denoising.acquire(timeout=WAIT_S)
+    given_up = worker.reset(1, then=lambda: 1 // 0 and None)
+    worker.reset(2)
+    session.open_gates()
+    assert take(worker).latents_sha256 == "2.0"
+    assert isinstance(given_up.exception(WAIT_S), ZeroDivisionError)
+
+
 def test_a_failed_call_stays_in_its_future(
     start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
