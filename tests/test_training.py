@@ -11,6 +11,7 @@ from model.config import tiny
 from training.checkpoint import load_state, save_state
 from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
 from training.data.render import RenderJob, load_walk, render_walk
+from training.evaluate import HorizonScore, as_table
 from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
@@ -182,6 +183,16 @@ def test_rendered_walk_is_reused_and_never_half_written(tmp_path):
     assert frames.shape == (5, 16, 32, 3)
     assert poses.shape == (5, 4, 4)
     assert replace(job, seed=2).stem != job.stem
+
+
+def test_scores_without_an_autoencoder_make_a_table():
+    rows = as_table(
+        [HorizonScore("town", 1.0, 20.0, 12.0, None), HorizonScore("town", 4.0, 19.0, 11.0, 35.0)]
+    )
+    assert rows.splitlines()[2:] == [
+        "| town | 1 s | 20.0 dB | 12.0 dB | +8.0 dB |  |",
+        "| town | 4 s | 19.0 dB | 11.0 dB | +8.0 dB | 35.0 dB |",
+    ]
 
 
 def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
