@@ -66,7 +66,9 @@ class Window:
     def note_resize(self) -> None:
         """Remember the size the player gave the window."""
         if not self.fullscreen:
-            self._windowed_size = self.size
+            width, height = self.size
+            # Some desktops squeeze a window to a sliver; the next session should not begin as one.
+            self._windowed_size = max(MIN_WIDTH_PX, width), max(MIN_HEIGHT_PX, height)
 
     def grab_mouse(self, grabbed: bool) -> None:
         """Hide the pointer and report motion without bounds, or give it back."""

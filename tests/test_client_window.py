@@ -25,7 +25,7 @@ from client.settings import Settings
 from client.shell import Shell
 from client.start_screen import LoadingScreen, StartScreen
 from client.walk_screen import WalkScreen
-from client.window import Window
+from client.window import MIN_WIDTH_PX, Window
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.recording import read_recording
 from engine.world import World, WorldInfo, write_world
@@ -303,6 +303,20 @@ def test_closing_the_window_ends_the_program_and_keeps_the_settings(
     assert not pygame.display.get_init()
     written = [file.name for file in tmp_path.rglob("settings.json")]
     assert written == ["settings.json"]
+
+
+def test_a_squeezed_window_is_remembered_at_a_size_the_settings_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    window = Window(640, 384, unseen=True)
+    try:
+        pygame.display.set_mode((64, 40), pygame.RESIZABLE)
+        window.note_resize()
+        width, height = window.windowed_size
+    finally:
+        window.close()
+    assert Settings(window_width=width, window_height=height).window_width == MIN_WIDTH_PX
 
 
 def test_bad_options_are_refused_before_a_window_opens(worlds: Path, tmp_path: Path) -> None:
