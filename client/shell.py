@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ class Shell:
 
     def apply_settings(self, settings: Settings) -> None:
         self.settings = settings
-        self.mouse.sensitivity_rad_px = settings.mouse_deg_px * 0.017453292519943295
+        self.mouse.sensitivity_rad_px = math.radians(settings.mouse_deg_px)
         self.mouse.invert_y = settings.invert_y
 
     def grab_mouse(self, grabbed: bool) -> None:
