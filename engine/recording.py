@@ -25,6 +25,7 @@ from engine.errors import EngineError, SpecMismatch
 from engine.recording_format import (
     DIGEST_BYTES,
     INTENT_COLUMNS,
+    LATENT_AXES,
     LENGTH,
     MAGIC,
     MAX_CHUNK_FRAMES,
@@ -287,8 +288,10 @@ def _chunk(record: ChunkRecord, index: int, file: Path, with_latents: bool) -> R
     check_intrinsics(intrinsics, num_frames, where)
     latents = None
     if record.latents is not None:
-        if len(record.latents) != 4 * math.prod(record.latents_shape) or (
-            hashlib.sha256(record.latents).hexdigest() != record.latents_sha256
+        if (
+            len(record.latents_shape) != LATENT_AXES
+            or len(record.latents) != 4 * math.prod(record.latents_shape)
+            or hashlib.sha256(record.latents).hexdigest() != record.latents_sha256
         ):
             raise _damaged(file, index)
         if with_latents:

@@ -27,6 +27,8 @@ INTENT_COLUMNS = (
     *("look_yaw_rad", "look_pitch_rad", "run", "level"),
 )
 """One intent: when (clock of the walk), the six axes in [-1, 1], the mouse's turn, keys held as 0 or 1."""
+LATENT_AXES = 4
+"""Of kept latents, [C, T, H, W]."""
 MAX_RECORD_BYTES = 64 << 20
 MAX_CHUNKS = 1 << 20
 MAX_CHUNK_FRAMES = 4096
@@ -77,7 +79,7 @@ class ChunkRecord(BaseModel):
     intrinsics: Bytes
     latents_sha256: Sha256
     latents: Bytes | None
-    latents_shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=4)]
+    latents_shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=LATENT_AXES)]
 
 
 class EndRecord(BaseModel):

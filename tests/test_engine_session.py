@@ -348,3 +348,10 @@ def test_a_graph_that_is_no_graph_is_one_sentence(toy_bundle: Bundle, tmp_path: 
     with pytest.raises(SpecMismatch, match="cannot load") as caught:
         OnnxRuntimeBackend(replace(toy_bundle, path=tmp_path), 1, 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_cannot_run_is_one_sentence(bundle: Bundle) -> None:
+    backend = OnnxRuntimeBackend(bundle, 1, 1)
+    with pytest.raises(SpecMismatch, match="cannot run a graph of the bundle") as caught:
+        backend.run_decoder(np.zeros((1, 1, 1, 1, 1), np.float32), backend.new_caches())
+    assert "\n" not in str(caught.value)

@@ -251,3 +251,12 @@ def record_spans(content: bytes) -> list[tuple[int, int]]:
 
 def record_payloads(content: bytes) -> list[bytes]:
     return [content[start + 8 : end - 16] for start, end in record_spans(content)]
+
+
+def test_latents_of_another_form_are_refused(tmp_path: Path):
+    path = tmp_path / "walk.flaneur"
+    latents = chunk_latents(0).reshape(4, 3)
+    with RecordingWriter(path, header()) as writer:
+        writer.append(chunk_track(0), hashlib.sha256(latents.tobytes()).hexdigest(), latents=latents)
+    with pytest.raises(SpecMismatch, match="is damaged at chunk 0"):
+        read_recording(path)

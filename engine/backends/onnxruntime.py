@@ -85,8 +85,14 @@ class OnnxRuntimeBackend(Backend):
 def _run(
     graph: onnxruntime.InferenceSession, outputs: list[str], feed: dict[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
-    # Every output of our graphs is a dense tensor, which the runtime's own annotation cannot know.
-    return cast("list[NDArray[Any]]", graph.run(outputs, feed))
+    try:
+        # Every output of our graphs is a dense tensor, which the runtime's own annotation cannot know.
+        return cast("list[NDArray[Any]]", graph.run(outputs, feed))
+    except Exception as error:
+        # A graph that does not fit its description, or no memory; the runtime raises bare Exceptions.
+        raise SpecMismatch(
+            f"ONNX Runtime cannot run a graph of the bundle ({_reason(error)}); export the bundle again"
+        ) from error
 
 
 def _named(specs: tuple[TensorSpec, ...], values: list[NDArray[Any]]) -> State:
@@ -102,11 +108,14 @@ def _load(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        # ONNX Runtime raises bare Exceptions of many classes, some with pages of text.
-        reason = str(error).splitlines()[0][:200]
         raise SpecMismatch(
-            f"ONNX Runtime cannot load {path} ({reason}); export the bundle again with this version"
+            f"ONNX Runtime cannot load {path} ({_reason(error)}); export the bundle again with this version"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the beginning of what ONNX Runtime says: its Exceptions are of many classes, some with pages of text."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_interface(
