@@ -23,3 +23,9 @@ class PlayOptions:
     fullscreen: bool = False
     replay: Path | None = None
     """Recording or camera track to walk along instead of the player's own input."""
+
+
+def check_engine(engine: str | None, backend: BackendName) -> None:
+    """Refuse a bundle where none is used."""
+    if engine is not None and backend == "holodeck":
+        raise ValueError("--backend holodeck draws the truth and takes no --engine; leave one of them out")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from client.options import check_engine
 from client.report import print_json, print_table, progress, say_error
 from engine import assets
 from engine.fitting import at_fps
@@ -43,8 +45,7 @@ def open_walk(
         if not entries:
             raise ValueError(f"there are no worlds in {folder}; name a .world file")
         world = entries[0].name
-    if engine is not None and backend == "holodeck":
-        raise ValueError("--backend holodeck draws the truth and takes no --engine; leave one of them out")
+    check_engine(engine, backend)
     found = find_world(world, [folder])
     bundle = None if engine is None else assets.find_bundle(engine)
     return open_session(found, bundle, backend, keep_latents=keep_latents)
@@ -130,7 +131,8 @@ class _Sinks:
             self._frames.write(world.first_frame[None], world.c2w[None])
         if outputs.record is not None:
             header = header_for(session, outputs.key_map, seed)
-            self._recording = stack.enter_context(RecordingWriter(outputs.record, header))
+            self._recording = RecordingWriter(outputs.record, header)
+            stack.callback(self._end_recording)
 
     def take(self, chunk: FrameChunk) -> None:
         """Hand one chunk to every file; a recording that stops does not stop the walk."""
@@ -139,12 +141,23 @@ class _Sinks:
         if self._frames is not None:
             self._frames.write(chunk.frames, chunk.c2w)
         if self._recording is not None:
-            try:
+            with self._going_on():
                 self._recording.append(self._cameras(chunk), chunk.latents_sha256, latents=chunk.latents)
-            except RecordingStopped as error:
-                self.record_problem = str(error)
-                say_error(self.record_problem)
         self.num_taken += 1
+
+    def _end_recording(self) -> None:
+        assert self._recording is not None
+        with self._going_on():
+            self._recording.close()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Note why the recording stopped inside the block; the walk and its other files go on."""
+        try:
+            yield
+        except RecordingStopped as error:
+            self.record_problem = str(error)
+            say_error(self.record_problem)
 
     def _cameras(self, chunk: FrameChunk) -> CameraTrack:
         first = 1 + self.num_taken * self._frames_per_chunk
