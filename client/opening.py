@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.loading import LoadingStages
-from client.options import PlayOptions
+from client.options import PlayOptions, check_engine
 from client.planners import Planner, TrackPlanner, rig_planner, track_planner
 from engine import assets
 from engine.recording import Recording, read_recording
 from engine.recording_format import SUFFIX as RECORDING_SUFFIX
 from engine.replay import check_replayable
-from engine.session import Session, open_session
+from engine.session import Session, check_seed, open_session
 from engine.tracks import Track, load_track
 from engine.world import World, find_world
 
@@ -79,6 +79,8 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
             raise ValueError(_NO_WORLD)
     if options.world is not None:
         find_world(options.world, folders)
+    check_engine(options.engine, options.backend)
+    check_seed(options.seed)
     if options.record is not None:
         check_new_recording(options.record)
 

@@ -172,17 +172,19 @@ def test_a_cut_recording_is_recovered_and_a_damaged_one_refused(
     assert_user_error(flaneur("replay", "damaged.flaneur", "--verify", *engine), "is damaged at chunk")
 
 
+@pytest.mark.parametrize("method", ["append", "close"])
 def test_a_recording_that_stops_does_not_stop_the_walk(
-    flaneur: Flaneur, toy: list[str], monkeypatch: pytest.MonkeyPatch
+    flaneur: Flaneur, toy: list[str], monkeypatch: pytest.MonkeyPatch, method: str
 ):
     def full(self: RecordingWriter, *_: object, **__: object) -> None:
         if not self.stopped:
-            self.close()
+            self._end_file(keep=True)
             raise RecordingStopped("recording to walk.flaneur stopped: No space left on device; free some")
 
-    monkeypatch.setattr(RecordingWriter, "append", full)
-    status, out, err = flaneur(*toy, "--chunks", 3, "--record", "walk.flaneur")
+    monkeypatch.setattr(RecordingWriter, method, full)
+    status, out, err = flaneur(*toy, "--chunks", 3, "--record", "walk.flaneur", "--frames", "walk.npz")
     assert status == 2
+    assert Path("walk.npz").is_file()
     assert err.count("No space left") == 1
     assert json.loads(out)["num_chunks"] == 3
 
@@ -212,6 +214,8 @@ def test_a_recording_that_stops_does_not_stop_the_walk(
             "not made from a holodeck place",
         ),
         (["replay", "nothing.flaneur", "--verify"], "cannot read the recording nothing.flaneur"),
+        (["replay", "nothing.flaneur", "--verify", "--seed", "1"], "leave --seed out"),
+        (["replay", "nothing.flaneur", "--seed", "1"], "leave --seed out"),
         (["replay", "worlds/place.world", "--json"], "is no track by its name"),
         (["track", "convert", "w-4", "walk.mov"], "use a file ending in"),
         (["track", "convert", "w-4"], "see `flaneur track convert --help`"),

@@ -329,6 +329,10 @@ def test_bad_options_are_refused_before_a_window_opens(worlds: Path, tmp_path: P
         run(PlayOptions(world=world, record=tmp_path / "walk.mp4"), {}, tmp_path)
     with pytest.raises(ValueError, match="exists already"):
         run(PlayOptions(world=world, record=cut), {}, tmp_path)
+    with pytest.raises(ValueError, match="takes no --engine"):
+        run(PlayOptions(world=world, engine="pocket", backend="holodeck"), {}, tmp_path)
+    with pytest.raises(ValueError, match="the seed must lie between"):
+        run(PlayOptions(world=world, seed=1 << 64), {}, tmp_path)
     with pytest.raises(SpecMismatch, match="cut before its first chunk"):
         run(PlayOptions(replay=cut), {}, tmp_path)
 

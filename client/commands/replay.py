@@ -47,18 +47,23 @@ def replay(
     """Walk a recording or a camera track again.
 
     --verify, --from-latents, --video, --frames and --json open no window. --verify generates the recorded walk
-    again and compares its latents: exit status 0 if they are identical, 1 if not.
+    again and compares its latents: exit status 0 if they are identical, 1 if not. --seed makes another walk along
+    the same cameras; of a recording only without a window.
     """
     started_s = time.perf_counter()
     if verify and from_latents:
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
-    if not (headless or verify or from_latents or as_json or video or frames):
+    from engine.recording_format import SUFFIX
+
+    in_window = not (headless or verify or from_latents or as_json or video or frames)
+    if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
+        raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
+    if in_window:
         from client.commands.window import open_window
         from client.options import PlayOptions
 
         return open_window(PlayOptions(world, engine, backend.value, seed or 0, None, fullscreen, file))
     from client.commands.headless import Outputs
-    from engine.recording_format import SUFFIX
 
     source = _Source(file, world, engine, backend, seed, Outputs(video=video, frames=frames), started_s)
     if file.suffix == SUFFIX:
