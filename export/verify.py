@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -208,25 +207,3 @@ def _difference(ours: Arrays, theirs: Arrays) -> float:
     """Largest absolute difference; infinite where one of them is not a number."""
     gap = np.abs(ours.astype(np.float64) - theirs)
     return float(gap.max()) if np.isfinite(gap).all() else float("inf")
-
-
-def summarise_bundle(spec: EngineSpec, folder: Path) -> dict[str, Any]:
-    """Return what `flaneur export show` prints: sizes, schedule, precision and state of a bundle."""
-    sizes = {name: (folder / name).stat().st_size for name in spec.files}
-    return {
-        "name": spec.name,
-        "weights_sha256": spec.weights_sha256,
-        "frame": [spec.frame_width, spec.frame_height],
-        "fps": spec.fps,
-        "latent": [spec.latent_channels, spec.latent_height, spec.latent_width],
-        "chunk_size": spec.chunk_size,
-        "frames_per_chunk": spec.frames_per_chunk,
-        "timesteps": list(spec.timesteps),
-        "precision": dict(spec.precision),
-        "target": spec.target,
-        "builder": spec.builder,
-        "files_bytes": sizes,
-        "state_bytes": sum(tensor.num_bytes for tensor in spec.state),
-        "num_state_tensors": len(spec.state),
-        "notes": spec.notes,
-    }
