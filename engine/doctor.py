@@ -169,7 +169,7 @@ def check_extra(extra: str, modules: Mapping[str, str]) -> Check:
     found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
     lacking = ", ".join(name for name, version in versions.items() if version is None)
     if lacking:
-        remedy = f"for `{extra}` work, install it with `pip install 'flaneur[{extra}]'`"
+        remedy = f"for `{extra}` work, run `pip install -e '.[{extra}]'` in a clone"
         return Check(f"extra {extra}", "missing", f"no {lacking}", remedy)
     return Check(f"extra {extra}", "ok", found)
 

@@ -18,5 +18,5 @@ def extra_needed(what: str, extra: str) -> Iterator[None]:
         if library not in OPTIONAL_LIBRARIES:
             raise
         raise ValueError(
-            f"{what} needs {library}, which is not installed; run pip install 'flaneur[{extra}]'"
+            f"{what} needs {library}, which is not installed; run pip install -e '.[{extra}]' in a clone"
         ) from error
