@@ -133,6 +133,7 @@ class SelfAttention(nn.Module):
                 decay,
                 context.chunks,
                 before,
+                self.config.write_limit,
             )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
@@ -166,7 +167,13 @@ class SelfAttention(nn.Module):
                 discount = ratio.mean(2).clamp_min(1)
             tensors = [tensor.transpose(2, 3) for tensor in (to_ray_q, to_ray_k, to_ray_v)]
             states, last = delta_rule(
-                tensors[1], tensors[2], beta / discount[..., None], decay, context.chunks, initial
+                tensors[1],
+                tensors[2],
+                beta / discount[..., None],
+                decay,
+                context.chunks,
+                initial,
+                self.config.write_limit,
             )
             read = (tensors[0] @ states).transpose(2, 3)
             return context.ray_read(read).flatten(-2), last

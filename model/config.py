@@ -68,6 +68,9 @@ class ModelConfig:
     """Octaves of sin and cos of ray direction and origin, appended to the Pluecker channels."""
     translation_scale: float = 1.0
     """Multiplies the translations of relative poses before anything else sees them."""
+    write_limit: float = 0.0
+    """Greatest sum of beta |k|^2 over a frame's tokens in delta-net blocks, to which write strengths are lowered. It bounds
+    what a frame erases: above an eigenvalue of 2 the state grows without end. 0 = no limit."""
     velocity_skip: float = 0.0
     """velocity = network + velocity_skip * latents; at 1 and full noise the network need only say -x0."""
 
@@ -196,6 +199,7 @@ def pocket() -> ModelConfig:
         ray_octaves=5,
         translation_scale=0.2,
         velocity_skip=1.0,
+        write_limit=1.9,
     )
 
 

@@ -17,7 +17,13 @@ Chunks = Sequence[tuple[int, int]]
 
 
 def delta_rule(
-    key: Tensor, value: Tensor | None, beta: Tensor, decay: Tensor, chunks: Chunks, initial: Tensor | None
+    key: Tensor,
+    value: Tensor | None,
+    beta: Tensor,
+    decay: Tensor,
+    chunks: Chunks,
+    initial: Tensor | None,
+    write_limit: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Scan forward through all frames and backward within each chunk, and add the two states.
 
@@ -30,11 +36,15 @@ def delta_rule(
         beta: Write strength of each token, [B, T, h, S].
         decay: Of each frame, [B, T, h].
         initial: State before the first frame, [B, h, D, E]; None for zero.
+        write_limit: Greatest trace of a frame's A_t, to which write strengths are lowered; 0 for none.
 
     Returns:
         The state each frame reads, [B, T, h, D, E], and the forward state after the last frame, [B, h, D, E].
     """
     batch, frames, heads = key.shape[:3]
+    if write_limit:
+        trace = (beta * key.square().sum(-1)).sum(-1, keepdim=True)
+        beta = beta * (write_limit / trace.clamp_min(write_limit))
     written = key * beta[..., None]
     erase = written.transpose(-1, -2) @ key
     update = written.sum(-2).unsqueeze(-1) if value is None else written.transpose(-1, -2) @ value
@@ -71,6 +81,7 @@ def frame_attention(
     decay: Tensor,
     chunks: Chunks,
     initial: tuple[Tensor, Tensor] | None = None,
+    write_limit: float = 0.0,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Read values through the delta-rule state, divided by the normaliser's read-out.
 
@@ -79,12 +90,13 @@ def frame_attention(
         rotated_query, rotated_key, value: For the numerator, [B, T, h, S, D].
         beta: [B, T, h, S]. decay: [B, T, h].
         initial: Numerator [B, h, D, D] and normaliser [B, h, D] before the first frame.
+        write_limit: As in `delta_rule`.
 
     Returns:
         Output [B, T, h, S, D] and the two states after the last frame.
     """
     before, norm_before = (None, None) if initial is None else (initial[0], initial[1].unsqueeze(-1))
-    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before)
-    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before)
+    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit)
+    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit)
     output = (rotated_query @ state) / (query @ norm + 1e-8)
     return output, (last, norm_last.squeeze(-1))

@@ -112,3 +112,18 @@ def test_frame_key_scale_keeps_the_state_from_growing() -> None:
     tokens, width = 880, 112
     assert largest_gain((tokens * width) ** -0.5, tokens, width) <= 1
     assert largest_gain(width**-0.5, tokens, width) > 1
+
+
+def test_write_limit_keeps_strong_writes_from_growing_the_state_and_leaves_weak_ones_alone():
+    torch.manual_seed(0)
+    key, value = torch.rand(1, 60, 1, 10, 8), torch.randn(1, 60, 1, 10, 8)
+    beta, decay = torch.ones(1, 60, 1, 10), torch.ones(1, 60, 1)
+    chunks = [(n, n + 1) for n in range(60)]
+    _, free = delta_rule(key, value, beta, decay, chunks, None)
+    _, held = delta_rule(key, value, beta, decay, chunks, None, write_limit=1.9)
+    assert not bool(free.isfinite().all())
+    assert float(held.norm()) < 1e3
+    weak = 0.1 * key
+    plain = delta_rule(weak, value, beta, decay, chunks, None)
+    limited = delta_rule(weak, value, beta, decay, chunks, None, write_limit=1.9)
+    torch.testing.assert_close(plain, limited, rtol=0, atol=0)

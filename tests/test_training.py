@@ -11,10 +11,12 @@ from model.config import tiny
 from training.checkpoint import load_state, save_state
 from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
 from training.data.render import RenderJob, load_walk, render_walk
-from training.evaluate import HorizonScore, as_table
+from training.evaluate import HorizonScore, as_table, evaluate_worlds
 from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.pocket import INTRINSICS, PocketRecipe, PocketRun
+from training.publish import publish
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.self_forcing import SelfForcingStage
@@ -208,3 +210,21 @@ def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
     error = torch.randn(2, 16, 3, 2, 3)
     torch.testing.assert_close(measure(error, None), error)
     torch.testing.assert_close(measure(error, torch.eye(16)), error)
+
+
+@pytest.mark.slow
+def test_one_command_makes_a_world_that_plays(tmp_path):
+    """The whole recipe in seconds of training: drawn, trained, exported, measured, and resumed without doing it twice."""
+    recipe = PocketRecipe(1, 1, 33, 0.01, 0.01, 0.01, 0.01, 0.01, (1000, 700))
+    run = PocketRun(recipe, tmp_path / "runs")
+    autoencoder = run.autoencoder()
+    model = run.generator(run.latent_walks(autoencoder), autoencoder)
+    bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, tmp_path / "assets")
+    scores = evaluate_worlds(bundle, tmp_path / "assets" / "worlds", tmp_path / "report", autoencoder, 1)
+    assert {score.world for score in scores} == set(run.places)
+    assert all(np.isfinite([s.generated, s.repeated_first, s.autoencoder]).all() for s in scores)
+    assert (tmp_path / "report" / "garden.png").stat().st_size > 10_000
+    again = PocketRun(recipe, tmp_path / "runs")
+    repeated = again.generator(again.latent_walks(again.autoencoder()), autoencoder)
+    for a, b in zip(model.parameters(), repeated.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

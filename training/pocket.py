@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import holodeck
 from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.checkpoint import save_checkpoint
 from model.config import ModelConfig, pocket
 from training.checkpoint import load_state
 from training.data.latents import LatentWalk, encode_walks
@@ -192,6 +193,7 @@ def train_pocket(
     run = PocketRun(recipe, runs)
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder), autoencoder)
+    save_checkpoint(model.world, runs / "pocket.safetensors")
     bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
     scores = evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)
     say(as_table(scores))

@@ -137,8 +137,14 @@ class SelfForcingStage:
         with torch.no_grad():
             _, after = self._step(self.rollouts, clean.detach(), 0.0, positions, self.state)
         self.state = after.detach()
-        for rollout in self.rollouts:
+        for rollout, whole in zip(self.rollouts, finite_rows(self.state), strict=True):
             rollout.position += 1
-            rollout.remaining -= 1
+            rollout.remaining = rollout.remaining - 1 if whole else 0
         self.last_clean_mse = float(error.detach())
         return self.last_clean_mse
+
+
+def finite_rows(state: RolloutState) -> list[bool]:
+    """Whether each sample's memory is still made of finite numbers."""
+    rows = [tensor.flatten(1).isfinite().all(1) for tensor in state.tensors.values() if tensor.ndim > 1]
+    return torch.stack(rows).all(0).tolist()
