@@ -57,7 +57,7 @@ class PocketRecipe:
     """Generator, mostly with noisy history in front."""
     self_forcing_minutes: float = 20.0
     """Generator on its own frames."""
-    timesteps: tuple[int, ...] = (1000, 727)
+    timesteps: tuple[int, ...] = (1000,)
     """Step schedule that the last stage trains and the bundle plays."""
     seed: int = 0
 
