@@ -413,9 +413,12 @@ def test_a_failed_reset_reaches_poll_and_future(
 def test_a_failed_reset_does_not_outlive_the_reset_behind_it(
     start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
     worker = start()
     assert session.denoising.acquire(timeout=WAIT_S)
-    given_up = worker.reset(1, then=lambda: 1 // 0 and None)
+    given_up = worker.reset(1, then=fail)
     worker.reset(2)
     session.open_gates()
     assert take(worker).latents_sha256 == "2.0"
