@@ -28,6 +28,12 @@ Size = Annotated[int, Field(ge=1, le=16384)]
 Text = Annotated[str, Field(max_length=4096)]
 
 
+STEP_INPUTS = ("latents", "timesteps", "c2w", "intrinsics", "start_frame", "text", "text_mask")
+"""Inputs of a step graph, before the state tensors."""
+OUT = "_out"
+"""Appended to a state tensor's or cache's name where a graph gives it back."""
+
+
 class TensorSpec(BaseModel):
     """One named tensor that the session carries from call to call; it starts as zeros."""
 

@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import SPEC_FILE, EngineSpec, TensorSpec, hash_file
+from engine.bundle import OUT, SPEC_FILE, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from engine.errors import BuildFailed
 from model.checkpoint import weights_sha256
 from model.config import ModelConfig
@@ -29,9 +29,6 @@ OPSET = 20
 """Last operator set before attention became one operator that CPU runtimes lack."""
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
-INPUTS = ("latents", "timesteps", "c2w", "intrinsics", "start_frame", "text", "text_mask")
-OUT = "_out"
-"""Appended to a state tensor's name where the graph gives it back."""
 
 Progress = Callable[[str], None]
 
@@ -177,14 +174,14 @@ def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Tenso
 def _export_step(model: WorldModel, num_frames: int, path: Path) -> None:
     names = list(state_shapes(model.config))
     length = torch.export.Dim("text_length", min=2, max=4096)
-    dynamic: list[Any] = [{}] * len(INPUTS)
-    dynamic[INPUTS.index("text")] = {1: length}
-    dynamic[INPUTS.index("text_mask")] = {1: length}
+    dynamic: list[Any] = [{}] * len(STEP_INPUTS)
+    dynamic[STEP_INPUTS.index("text")] = {1: length}
+    dynamic[STEP_INPUTS.index("text_mask")] = {1: length}
     _write_graph(
         StepGraph(model),
         step_inputs(model.config, num_frames),
         path,
-        inputs=[*INPUTS, *names],
+        inputs=[*STEP_INPUTS, *names],
         outputs=["velocity", *(name + OUT for name in names)],
         dynamic=(*dynamic, tuple({} for _ in names)),
     )

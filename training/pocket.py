@@ -19,7 +19,6 @@ import holodeck
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.checkpoint import save_checkpoint
 from model.config import ModelConfig, pocket
-from training.checkpoint import load_state
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, render_walks
 from training.evaluate import as_table, evaluate_worlds
@@ -213,14 +212,4 @@ def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Aut
         raise ValueError(
             f"cannot use the autoencoder {path}; run `flaneur train pocket` to make it"
         ) from error
-    return model.eval()
-
-
-def load_stage(config: ModelConfig, num_scenes: int, path: Path) -> ScenicModel:
-    """The averaged weights out of a generator stage's training state, finished or not, fp32."""
-    model = ScenicModel(config, num_scenes)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    with torch.no_grad():
-        for parameter, average in zip(parameters, load_state(path)["optimizer"]["averages"], strict=True):
-            parameter.copy_(average.reshape(parameter.shape))
     return model.eval()

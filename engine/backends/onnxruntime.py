@@ -14,11 +14,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend, State
-from engine.bundle import Bundle, TensorSpec
+from engine.bundle import OUT, STEP_INPUTS, Bundle, TensorSpec
 from engine.errors import SpecMismatch
 
-OUT = "_out"
-STEP_INPUTS = ("latents", "timesteps", "c2w", "intrinsics", "start_frame", "text", "text_mask")
 ELEMENT_TYPES = {
     "float": "float32",
     "float16": "float16",
