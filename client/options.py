@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.session import BackendName
+from engine.assets import find_bundle
+from engine.session import BackendName, check_backend
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class PlayOptions:
 
 
 def check_engine(engine: str | None, backend: BackendName) -> None:
-    """Refuse a bundle where none is used."""
+    """Refuse a bundle that is not there or not used, and a backend that this version lacks.
+
+    Raises:
+        ValueError: No bundle has that name, or the backend takes none.
+        EngineError: The bundle is damaged, or the backend cannot be had.
+    """
+    check_backend(backend)
     if engine is not None and backend == "holodeck":
         raise ValueError("--backend holodeck draws the truth and takes no --engine; leave one of them out")
+    if engine is not None:
+        find_bundle(engine, verify=False)

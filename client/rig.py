@@ -38,7 +38,7 @@ class RigLimits:
     """Highest flight above the starting eye height; the pocket worlds were learned from 0.8 to 3.4 m."""
     sink_m: float = 0.9
     """Deepest flight below the starting eye height."""
-    look_limit_rad_s: float = math.radians(240.0)
+    look_limit_rad_s: float = math.radians(110.0)
     """Fastest turn by mouse; what exceeds it is carried into the next frames."""
     settle_s: float = 0.35
     """Time constant of levelling the horizon and of coming down to walking height."""

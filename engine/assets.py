@@ -27,13 +27,13 @@ def bundle_names() -> list[str]:
     return sorted(file.parent.name for file in bundles_dir().glob(f"*/{SPEC_FILE}"))
 
 
-def find_bundle(name_or_path: str) -> Bundle:
-    """Open the shipped bundle of that name, or the bundle in that folder."""
+def find_bundle(name_or_path: str, verify: bool = True) -> Bundle:
+    """Open the shipped bundle of that name, or the bundle in that folder; `verify` as in `open_bundle`."""
     path = Path(name_or_path)
     if len(path.parts) > 1 or path.is_dir():
-        return open_bundle(path)
+        return open_bundle(path, verify)
     if name_or_path in bundle_names():
-        return open_bundle(bundles_dir() / name_or_path)
+        return open_bundle(bundles_dir() / name_or_path, verify)
     known = ", ".join(bundle_names()) or "none are installed"
     raise ValueError(
         f"there is no bundle called {name_or_path!r}; the bundles here: {known}; or name a bundle's folder"

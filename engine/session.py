@@ -138,6 +138,12 @@ def chunk_times(chunk: LatentChunk, decode_start_s: float, ready_s: float) -> Ch
     )
 
 
+def check_backend(backend: BackendName) -> None:
+    """Refuse a backend that this version lacks."""
+    if backend == "tensorrt":
+        raise BackendUnavailable("the TensorRT backend is not built yet; use --backend onnxruntime")
+
+
 def check_seed(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"the seed must lie between 0 and {MAX_SEED}, got {seed}")
@@ -162,8 +168,7 @@ def open_session(
         from engine.backends.holodeck import HolodeckSession
 
         return HolodeckSession(world, clock)
-    if backend == "tensorrt":
-        raise BackendUnavailable("the TensorRT backend is not built yet; use --backend onnxruntime")
+    check_backend(backend)
     bundle = bundle or assets.bundle_for(world.info.model)
     if bundle is None:
         raise BackendUnavailable(

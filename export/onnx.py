@@ -111,7 +111,7 @@ def export_bundle(
         # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
         partial.chmod(0o755)
         _fill(partial, model, decoder, steps, fps, notes, report)
-        _replace(partial, destination)
+        replace_folder(partial, destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return destination
@@ -228,7 +228,19 @@ def _write_graph(
             raise BuildFailed(f"torch could not export {path.name}: {reason}; use torch 2.13") from error
     assert program is not None
     program.save(path, external_data=size > INLINE_LIMIT_BYTES)
+    _forget_origins(path)
     onnx.checker.check_model(path)
+
+
+def _forget_origins(path: Path) -> None:
+    """Drop the exporter's stack traces, which name files of the machine that exported."""
+    graph_file = onnx.load(path, load_external_data=False)
+    holders: list[Any] = [graph_file, graph_file.graph, *graph_file.functions]
+    holders += [node for holder in holders[1:] for node in holder.node]
+    holders += list(graph_file.graph.value_info)
+    for holder in holders:
+        del holder.metadata_props[:]
+    onnx.save(graph_file, path)
 
 
 @contextmanager
@@ -245,10 +257,16 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _replace(folder: Path, destination: Path) -> None:
-    """Put a finished folder in place of an older one."""
+def replace_folder(folder: Path, destination: Path) -> None:
+    """Put a finished folder in place of an older one, which comes back if that fails."""
     old = folder.with_suffix(".old")
-    if destination.exists():
+    replaces = destination.exists()
+    if replaces:
         os.replace(destination, old)
-    os.replace(folder, destination)
+    try:
+        os.replace(folder, destination)
+    except BaseException:
+        if replaces:
+            os.replace(old, destination)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -19,7 +19,7 @@ Array = NDArray[np.float32]
 
 SUPERSAMPLING = 2
 """Rays per pixel along each side."""
-LENS_BLUR_PX = 0.5
+LENS_BLUR_PX = 0.8
 """Standard deviation of the lens: like any camera's low-pass filter, it keeps thin edges from crawling."""
 NEAR_M = 0.02
 """Hits closer than this are ignored."""

@@ -180,14 +180,14 @@ def pocket() -> ModelConfig:
     """The small world: 160x96, one latent frame (four video frames) a step, made to run on two CPU cores."""
     return ModelConfig(
         name="pocket",
-        in_channels=64,
+        in_channels=96,
         hidden_size=256,
         num_heads=8,
         num_layers=4,
         mlp_ratio=3.0,
         softmax_every_n=4,
         text_dim=256,
-        text_length=32,
+        text_length=128,
         chunk_size=1,
         first_chunk_size=1,
         num_cached_chunks=5,
@@ -196,8 +196,8 @@ def pocket() -> ModelConfig:
         spatial_stride=16,
         frame_height=96,
         frame_width=160,
-        ray_octaves=5,
-        translation_scale=0.2,
+        ray_octaves=6,
+        translation_scale=0.1,
         velocity_skip=1.0,
         write_limit=1.9,
     )

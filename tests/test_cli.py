@@ -231,6 +231,17 @@ def test_what_a_user_can_mend_is_one_sentence_and_status_2(
     assert_user_error(flaneur(*arguments), words)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--engine", "nope"], "no bundle called 'nope'"), (["--backend", "tensorrt"], "not built yet")],
+)
+def test_no_window_opens_on_what_cannot_be_played(
+    flaneur: Flaneur, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert_user_error(flaneur("play", "place", *options), words)
+
+
 def assert_user_error(answer: tuple[int, str, str], words: str) -> None:
     status, out, err = answer
     assert status == 2

@@ -93,7 +93,7 @@ def test_mouse_look_is_spread_over_the_chunk_and_spent_once() -> None:
 def test_no_mouse_turn_is_lost_or_doubled_however_fast(turns: list[float]) -> None:
     rig = make_rig()
     poses = [rig.plan(Intent(look_dx_rad=turn), CHUNK_FRAMES).c2w for turn in turns]
-    poses.append(walk(rig, STANDING, 5.0))
+    poses.append(walk(rig, STANDING, 12.0))
     headings = np.unwrap([0.0, *(heading_rad(pose) for pose in np.concatenate(poses))])
     assert headings[-1] == pytest.approx(sum(turns), abs=1e-6)
     assert np.abs(np.diff(headings)).max() <= RigLimits().look_limit_rad_s / FPS + 1e-9

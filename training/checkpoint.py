@@ -12,19 +12,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engine.atomic import replacing
+
 FORMAT_VERSION = 1
 
 
 def save_state(path: Path, tree: dict[Any, Any]) -> None:
-    """Write a tree of dicts and lists whose leaves are tensors or JSON values; a crash leaves the old file whole."""
+    """Write a tree of dicts and lists whose leaves are tensors or JSON values; a crash leaves the old file whole.
+
+    Raises:
+        ValueError: The disk is full or the folder cannot be written.
+    """
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(tree, "", tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, {"tree": json.dumps(skeleton), "format_version": str(FORMAT_VERSION)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    metadata = {"tree": json.dumps(skeleton), "format_version": str(FORMAT_VERSION)}
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+    except SafetensorError as error:
+        raise ValueError(f"cannot write {path}: {error}; free some space or name another place") from error
 
 
 def load_state(path: Path) -> dict[Any, Any]:

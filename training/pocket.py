@@ -40,15 +40,15 @@ UNLIMITED_STEPS = 1_000_000
 class PocketRecipe:
     """How the pocket world is made; minutes are of training, on whatever machine this is."""
 
-    num_autoencoder_walks: int = 3
+    num_autoencoder_walks: int = 4
     """Walks per place that the autoencoder sees."""
-    num_walks: int = 12
+    num_walks: int = 20
     """Walks per place that the generator sees."""
     walk_frames: int = 961
     """One minute each."""
-    autoencoder_minutes: float = 15.0
+    autoencoder_minutes: float = 20.0
     """On crops."""
-    autoencoder_whole_minutes: float = 7.0
+    autoencoder_whole_minutes: float = 14.0
     """Then on whole frames."""
     pose_minutes: float = 35.0
     """Generator, mostly from pose and scene alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 import holodeck
 from engine.bundle import Bundle, open_bundle
 from engine.world import World, WorldInfo, write_world
-from export.onnx import export_bundle
+from export.onnx import export_bundle, replace_folder
 from model.autoencoder import Autoencoder, StreamingDecoder
 from training.data.latents import encode_frames
 from training.stages.generator import ScenicModel
@@ -65,14 +66,21 @@ def publish(
     destination: Path,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write `bundles/pocket` and `worlds/<place>.world` under `destination`."""
-    folder = destination / "bundles" / "pocket"
-    export_bundle(
-        model.world, StreamingDecoder(autoencoder), folder, timesteps, notes=NOTES, progress=progress
-    )
-    bundle = open_bundle(folder)
-    (destination / "worlds").mkdir(parents=True, exist_ok=True)
-    for scene, name in enumerate(places):
-        world = make_world(name, scene, model, autoencoder, intrinsics, bundle.spec.weights_sha256)
-        write_world(destination / "worlds" / f"{name}.world", world)
-    return bundle
+    """Write `bundles/pocket` and `worlds/<place>.world` under `destination`; nothing there changes until all is made."""
+    destination.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination, prefix=".publish-") as name:
+        staged = Path(name)
+        made = export_bundle(
+            model.world, StreamingDecoder(autoencoder), staged / "pocket", timesteps, notes=NOTES, progress=progress
+        )
+        weights = open_bundle(made).spec.weights_sha256
+        for scene, place in enumerate(places):
+            world = make_world(place, scene, model, autoencoder, intrinsics, weights)
+            write_world(staged / f"{place}.world", world)
+        for folder in ("bundles", "worlds"):
+            (destination / folder).mkdir(exist_ok=True)
+        bundle = destination / "bundles" / "pocket"
+        replace_folder(made, bundle)
+        for place in places:
+            (staged / f"{place}.world").replace(destination / "worlds" / f"{place}.world")
+    return open_bundle(bundle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.autoencoder import Autoencoder
-from training.data.render import RenderJob, load_walk
+from training.data.render import RenderJob, load_walk, save_array
 
 GROUPS_PER_CALL = 32
 
@@ -71,9 +70,7 @@ def encode_walks(
         frames, poses = load_walk(job, directory)
         path = directory / f"{job.stem}.{tag}.latents.npy"
         if not path.exists():
-            temporary = path.with_suffix(".tmp.npy")
-            np.save(temporary, encode_frames(autoencoder, np.asarray(frames)).numpy(), allow_pickle=False)
-            os.replace(temporary, path)
+            save_array(path, encode_frames(autoencoder, np.asarray(frames)).numpy())
         latents = torch.from_numpy(np.load(path, allow_pickle=False))
         windows = torch.from_numpy(pack_windows(poses, autoencoder.config.temporal_stride))
         yield LatentWalk(scenes.index(job.place), latents, windows, torch.tensor(job.intrinsics))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.atomic import replacing
 from holodeck import get_place
 from training.data.walks import walk
 
@@ -50,9 +50,9 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
     poses = walk(place, job.num_frames, job.fps, job.seed)
     intrinsics = np.array(job.intrinsics, np.float32)
     frames = np.stack([place.render(c2w, intrinsics, job.width, job.height) for c2w in poses])
-    _save_array(directory / f"{job.stem}.frames.npy", frames)
+    save_array(directory / f"{job.stem}.frames.npy", frames)
     # The poses are written last: their presence says that the frames are whole.
-    _save_array(poses_path, poses)
+    save_array(poses_path, poses)
     return poses_path
 
 
@@ -74,7 +74,11 @@ def load_walk(job: RenderJob, directory: Path) -> tuple[NDArray[np.uint8], NDArr
     return frames, np.load(directory / f"{job.stem}.c2w.npy", allow_pickle=False)
 
 
-def _save_array(path: Path, array: NDArray) -> None:
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, array, allow_pickle=False)
-    os.replace(temporary, path)
+def save_array(path: Path, array: NDArray) -> None:
+    """Write an array whole or not at all.
+
+    Raises:
+        ValueError: The disk is full or the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)

@@ -32,22 +32,20 @@ class Gait:
 def random_gait(rng: np.random.Generator) -> Gait:
     """Draw a stretch: mostly strolls, sometimes a look around, sometimes a flight."""
     kind = rng.random()
-    if kind < 0.62:
+    if kind < 0.7:
+        return Gait(rng.uniform(1.0, 2.2), rng.normal(0, 14), rng.normal(0, 3), 0.0, 1.6, rng.uniform(18, 50))
+    if kind < 0.86:
         return Gait(
-            rng.uniform(1.0, 2.4), rng.normal(0, 18), rng.normal(0, 3), 0.0, 1.6, rng.uniform(40, 110)
+            rng.uniform(0.0, 0.6), rng.uniform(-180, 180), rng.normal(0, 7), 0.0, 1.6, rng.uniform(20, 55)
         )
-    if kind < 0.82:
-        return Gait(
-            rng.uniform(0.0, 0.6), rng.uniform(-180, 180), rng.normal(0, 9), 0.0, 1.6, rng.uniform(30, 110)
-        )
-    roll = rng.normal(0, 10) if rng.random() < 0.5 else 0.0
+    roll = rng.normal(0, 8) if rng.random() < 0.5 else 0.0
     return Gait(
-        rng.uniform(0.8, 2.4),
-        rng.normal(0, 40),
-        rng.normal(0, 10),
+        rng.uniform(0.8, 2.2),
+        rng.normal(0, 30),
+        rng.normal(0, 8),
         roll,
-        rng.uniform(0.8, 3.4),
-        rng.uniform(30, 90),
+        rng.uniform(0.9, 3.2),
+        rng.uniform(18, 45),
     )
 
 

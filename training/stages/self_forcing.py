@@ -1,8 +1,9 @@
 """Self-forcing stage: the generator walks on its own frames and learns to stay true to the place.
 
 Each sample is a rollout that goes on over many training steps with its detached state, so the memory that the network meets
-here is the one it meets in a long session. Because the places are known, the target is the true latent and no critic is needed;
-gradients flow through one denoising step per chunk, drawn at random, and never from chunk to chunk.
+here is the one it meets in a long session. Because the places are known, the target is the true latent and no critic is needed.
+Gradients flow through one denoising step per chunk, drawn at random, and through the memory of the few chunks of one training
+step, so that commits learn to write what later chunks need; they never flow through the frames themselves.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class SelfForcingStage:
         walks: Sequence[LatentWalk],
         timesteps: Sequence[int],
         num_rollouts: int = 24,
-        chunks_per_step: int = 2,
+        chunks_per_step: int = 4,
         max_chunks: int = 240,
         optimizer: OptimizerConfig | None = None,
         metric: Tensor | None = None,
@@ -62,10 +63,14 @@ class SelfForcingStage:
         if not self.rollouts:
             self.rollouts = [self._start(rng) for _ in range(self.num_rollouts)]
         self._restart(rng)
-        total = 0.0
-        for _ in range(self.chunks_per_step):
-            total += self._advance(rng)
-        return {"loss": total / self.chunks_per_step, "clean_mse": self.last_clean_mse}
+        errors = [self._advance(rng, last=n + 1 == self.chunks_per_step) for n in range(self.chunks_per_step)]
+        loss = torch.stack([error for error, _ in errors]).mean()
+        loss.backward()
+        assert self.state is not None
+        self.state = self.state.detach()
+        for rollout, whole in zip(self.rollouts, finite_rows(self.state), strict=True):
+            rollout.remaining = rollout.remaining if whole else 0
+        return {"loss": float(loss.detach()), "clean_mse": float(np.mean([clean for _, clean in errors]))}
 
     def _start(self, rng: np.random.Generator) -> Rollout:
         walk = self.walks[int(rng.integers(len(self.walks)))]
@@ -117,8 +122,15 @@ class SelfForcingStage:
         times = torch.full((len(rollouts), 1), 1000.0 * sigma)
         return self.model.world.step(latents, times, poses, intrinsics, index, text, mask, state)
 
-    def _advance(self, rng: np.random.Generator) -> float:
-        """Generate one chunk of every rollout, learn from one of its denoising steps, commit the result."""
+    def _advance(self, rng: np.random.Generator, last: bool) -> tuple[Tensor, float]:
+        """Generate one chunk of every rollout and commit the result.
+
+        Args:
+            last: Whether no later chunk of this training step will read what the chunk commits.
+
+        Returns:
+            The velocity loss of one of the chunk's denoising steps, and the error of its clean estimate.
+        """
         positions = [r.position for r in self.rollouts]
         target = torch.stack(
             [r.walk.latents[p] for r, p in zip(self.rollouts, positions, strict=True)]
@@ -133,15 +145,12 @@ class SelfForcingStage:
                 # The sampler's own Euler step: the noise that is left is the noise that was there.
                 x = x - (sigma - self.sigmas[number + 1]) * velocity.float()
         error = measure(clean - target, self.metric).square().mean()
-        (error / self.sigmas[exit_step] ** 2 / self.chunks_per_step).backward()
-        with torch.no_grad():
-            _, after = self._step(self.rollouts, clean.detach(), 0.0, positions, self.state)
-        self.state = after.detach()
-        for rollout, whole in zip(self.rollouts, finite_rows(self.state), strict=True):
+        with torch.set_grad_enabled(not last):
+            _, self.state = self._step(self.rollouts, clean.detach(), 0.0, positions, self.state)
+        for rollout in self.rollouts:
             rollout.position += 1
-            rollout.remaining = rollout.remaining - 1 if whole else 0
-        self.last_clean_mse = float(error.detach())
-        return self.last_clean_mse
+            rollout.remaining -= 1
+        return error / self.sigmas[exit_step] ** 2, float(error.detach())
 
 
 def finite_rows(state: RolloutState) -> list[bool]:
