@@ -17,7 +17,7 @@ from model.config import ModelConfig
 from model.cross_attention import padded_width, rms_norm, softmax_attention
 from model.gdn import Chunks, delta_rule, frame_attention
 from model.headmap import HeadMap
-from model.precision import full_precision
+from model.precision import full_precision, wide
 from model.short_convolution import short_convolution
 
 State = Mapping[str, Tensor]
@@ -28,6 +28,8 @@ State = Mapping[str, Tensor]
 class SequenceContext:
     """What every block of one forward pass shares."""
 
+    grid: tuple[int, int]
+    """Rows and columns of tokens in a frame."""
     chunks: Chunks
     """Frame ranges of the chunks."""
     rope: HeadMap
@@ -91,18 +93,18 @@ class SelfAttention(nn.Module):
         """Attend; [B, T, S, C] in and out, and this block's state tensors before and after."""
         path = self._softmax if self.is_softmax else self._delta_net
         main, camera, after = path(x, context, state)
-        gate = functional.silu(self.output_gate(x).float())
-        merged = (main + self.out_proj_cam(camera.to(x.dtype)).float()) * gate
+        gate = functional.silu(wide(self.output_gate(x)))
+        merged = (main + wide(self.out_proj_cam(camera.to(x.dtype)))) * gate
         return self.proj(merged.to(x.dtype)), after
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.float().unflatten(-1, (self.config.num_heads, -1))
+        return wide(x).unflatten(-1, (self.config.num_heads, -1))
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Write strength [B, T, h, S] and frame decay [B, T, h], float32."""
-        beta = self.beta_proj(x).float().sigmoid().transpose(-1, -2)
-        raw = self.gate_proj(x.mean(dim=2)).float()
-        decay = torch.exp(-self.A_log.float().exp() * functional.softplus(raw + self.dt_bias.float()))
+        beta = wide(self.beta_proj(x)).sigmoid().transpose(-1, -2)
+        raw = wide(self.gate_proj(x.mean(dim=2)))
+        decay = torch.exp(-wide(self.A_log).exp() * functional.softplus(raw + wide(self.dt_bias)))
         return beta, decay
 
     def _delta_net(
@@ -205,8 +207,8 @@ class SelfAttention(nn.Module):
             width = padded_width(width)
         read, camera_new = self._attend(*camera, context, state, "camera_", width)
         with full_precision(x):
-            read = context.ray_read(read.float())
-        return main.float().flatten(-2), read.flatten(-2), new | camera_new
+            read = context.ray_read(wide(read))
+        return wide(main).flatten(-2), read.flatten(-2), new | camera_new
 
     def _attend(
         self,
@@ -219,6 +221,7 @@ class SelfAttention(nn.Module):
         width: int,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attend over the sink, the window and the current frames; [B, T, S, h, D] in and out."""
+        tokens = q.shape[2]
         q, k, v = (tensor.flatten(1, 2).transpose(1, 2) for tensor in (q, k, v))
         new: dict[str, Tensor] = {}
         keys, values = [k], [v]
@@ -237,13 +240,13 @@ class SelfAttention(nn.Module):
         out = softmax_attention(
             q.to(dtype), all_k.to(dtype), all_v.to(dtype), context.mask, 1 / math.sqrt(width)
         )
-        return out.transpose(1, 2).unflatten(1, (-1, self.config.tokens_per_frame)), new
+        return out.transpose(1, 2).unflatten(1, (-1, tokens)), new
 
     def _remember(
         self, name: str, tensor: Tensor, context: SequenceContext, state: State | None
     ) -> dict[str, Tensor]:
         """Write the sink once, at the first chunk, and shift the window; tensor [B, h, T * S, D]."""
-        tokens = self.config.tokens_per_frame
+        tokens = context.grid[0] * context.grid[1]
         size = self.config.window_frames * tokens
         new: dict[str, Tensor] = {}
         window = tensor
@@ -265,10 +268,10 @@ class SelfAttention(nn.Module):
 
 def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
     """Take the last `count` frames of history and x along axis 1, zeros before the start, float32."""
-    frames = x[:, -count:].float()
+    frames = wide(x[:, -count:])
     missing = count - frames.shape[1]
     if missing > 0:
         shape = (x.shape[0], missing, *x.shape[2:])
-        before = x.new_zeros(shape, dtype=torch.float32) if history is None else history[:, -missing:]
+        before = frames.new_zeros(shape) if history is None else history[:, -missing:]
         frames = torch.cat([before, frames], dim=1)
     return frames

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.diffusers_format import config_from_diffusers, weights_from_diffusers
 from model.transformer import WorldModel
 
 CONFIG_KEY = "model_config"
@@ -103,18 +105,48 @@ def save_checkpoint(model: WorldModel, path: Path) -> None:
         raise
 
 
-def load_checkpoint(
-    path: Path, config: ModelConfig | None = None, dtype: torch.dtype | None = None
-) -> WorldModel:
-    """Build a model from a file.
+def from_diffusers(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> WorldModel:
+    """Build a model from the config and state dict of diffusers' `SanaWMTransformer3DModel`.
 
-    Args:
-        config: For official files, which carry none; a stored config wins.
-        dtype: Precision of the weights; None keeps the file's.
+    The result's bidirectional `forward` gives what that class gives for the same inputs, in the precision of the weights.
 
     Raises:
-        ValueError: The file is unreadable, has no config, or does not fit it.
+        ValueError: The config asks for what is not built, or the weights do not fit it.
     """
+    ours = config_from_diffusers(config)
+    with torch.device("meta"):
+        model = WorldModel(ours)
+    load_weights(model, weights_from_diffusers(ours, state_dict))
+    return model
+
+
+def read_container(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a training container (`model.pt`): a dict of tensors, bare or under `generator` or `state_dict`.
+
+    Nothing is unpickled but tensors and plain containers.
+
+    Raises:
+        ValueError: The file is unreadable, or holds other things.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        # A hostile or cut file can make the reader raise nearly anything.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"cannot read checkpoint {path}: {reason}; give a file of tensors only, or convert it to safetensors"
+        ) from None
+    for key in ("generator", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(
+            f"checkpoint {path} holds no state dict of tensors; give the file with the generator's weights"
+        )
+    return dict(content)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
     try:
         with safe_open(path, framework="pt") as file:
             stored = (file.metadata() or {}).get(CONFIG_KEY)
@@ -123,8 +155,27 @@ def load_checkpoint(
         raise ValueError(
             f"cannot read checkpoint {path}: {error}; give a .safetensors file of a model"
         ) from None
-    if stored is not None:
-        config = ModelConfig.from_dict(json.loads(stored))
+    return weights, None if stored is None else ModelConfig.from_dict(json.loads(stored))
+
+
+def load_checkpoint(
+    path: Path, config: ModelConfig | None = None, dtype: torch.dtype | None = None
+) -> WorldModel:
+    """Build a model from a file: ours, or an official one (`.safetensors`, or a `.pt` training container).
+
+    Args:
+        config: For official files, which carry none; a stored config wins.
+        dtype: Precision of the weights; None keeps the file's.
+
+    Raises:
+        ValueError: The file is unreadable, has no config, or does not fit it.
+    """
+    path = Path(path)
+    if path.suffix in (".pt", ".pth", ".bin"):
+        weights, stored = read_container(path), None
+    else:
+        weights, stored = _read_safetensors(path)
+    config = stored or config
     if config is None:
         raise ValueError(f"checkpoint {path} holds no model config; name the config to read it with")
     if dtype is not None:

@@ -132,6 +132,13 @@ class ModelConfig:
             return (self.num_cached_chunks - 1) * self.chunk_size
         return (self.num_cached_chunks - 1) * self.chunk_size + max(self.chunk_size, self.first_chunk_size)
 
+    def for_grid(self, height: int, width: int) -> ModelConfig:
+        """The same model on another latent grid; weights fit every grid."""
+        if (height, width) == (self.latent_height, self.latent_width):
+            return self
+        stride = self.spatial_stride
+        return replace(self, frame_height=height * stride, frame_width=width * stride)
+
     def is_softmax(self, layer: int) -> bool:
         return (layer + 1) % self.softmax_every_n == 0
 

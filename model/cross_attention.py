@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
+from model.precision import wide
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
@@ -14,10 +15,10 @@ def rms_norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
     assert norm.eps is not None
     if torch.compiler.is_exporting():
         # Spelled out in the one form that graph runtimes recognise as a single operator.
-        x = x.float()
+        x = wide(x)
         mean_square = x.pow(2).mean(-1, keepdim=True)
-        return x / torch.sqrt(mean_square + norm.eps) * (norm.weight.float() * scale)
-    return functional.rms_norm(x.float(), norm.normalized_shape, norm.weight.float() * scale, norm.eps)
+        return x / torch.sqrt(mean_square + norm.eps) * (wide(norm.weight) * scale)
+    return functional.rms_norm(wide(x), norm.normalized_shape, wide(norm.weight) * scale, norm.eps)
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

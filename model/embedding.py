@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
+from model.precision import wide_dtype
 
 TIME_CHANNELS = 256
 """Width of the sinusoid that timesteps become first."""
@@ -40,12 +41,13 @@ class TimestepEmbedder(nn.Module):
     def forward(self, timesteps: Tensor) -> Tensor:
         """Embed timesteps [B, T] in [0, 1000]; returns [B, T, C]."""
         half = TIME_CHANNELS // 2
-        steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+        dtype = next(self.mlp.parameters()).dtype
+        steps = torch.arange(half, dtype=wide_dtype(dtype), device=timesteps.device)
         frequencies = torch.exp(-math.log(10000.0) / half * steps)
-        times = timesteps.long().float() if self.truncate else timesteps.float()
+        times = (timesteps.long() if self.truncate else timesteps).to(steps.dtype)
         angles = times[..., None] * frequencies
         wave = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        return self.mlp(wave.to(next(self.mlp.parameters()).dtype))
+        return self.mlp(wave.to(dtype))
 
 
 class TextProjection(nn.Module):

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.gdn import Chunks
+from model.precision import wide
 
 
 class PointConvolution(nn.Module):
@@ -37,28 +38,30 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.grid = (config.latent_height, config.latent_width)
         inner = config.inner_size
         self.inverted_conv = PointConvolution(config.hidden_size, 2 * inner, bias=True)
         self.depth_conv = DepthConvolution(2 * inner)
         self.point_conv = PointConvolution(inner, config.hidden_size, bias=False)
         self.t_conv = nn.Conv2d(config.hidden_size, config.hidden_size, (3, 1), padding=(1, 0), bias=False)
 
-    def forward(self, x: Tensor, chunks: Chunks, history: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, grid: tuple[int, int], chunks: Chunks, history: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Transform tokens.
 
         Args:
             x: [B, T, S, C].
+            grid: Rows and columns of the S tokens.
             history: Last frame of y before x, [B, 1, S, C]; None for zeros.
 
         Returns:
             Tokens [B, T, S, C] and the last frame of y, the input of the temporal convolution, [B, 1, S, C].
         """
-        wide = functional.silu(self.inverted_conv(x))
-        wide = self.depth_conv(wide.flatten(0, 1).unflatten(1, self.grid))
-        value, gate = wide.chunk(2, dim=-1)
+        inner = functional.silu(self.inverted_conv(x))
+        inner = self.depth_conv(inner.flatten(0, 1).unflatten(1, grid))
+        value, gate = inner.chunk(2, dim=-1)
         y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
-        return self._over_time(y, chunks, history), y[:, -1:].float()
+        return self._over_time(y, chunks, history), wide(y[:, -1:])
 
     def _over_time(self, y: Tensor, chunks: Chunks, history: Tensor | None) -> Tensor:
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)

@@ -1,4 +1,4 @@
-"""Where float32 is kept whatever the rest runs in: geometry, scans, gates and norms."""
+"""Where float32 is kept whatever the rest runs in: geometry, scans, gates and norms. (A float64 model keeps float64.)"""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """Raise x to float32; float64 stays, so that a whole model can be checked in it."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Precision of geometry, scans and gates beside weights of `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:

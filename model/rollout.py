@@ -43,10 +43,19 @@ class RolloutState:
     """By name, each [B, ...] float32; names and shapes are `state_shapes`."""
 
     @classmethod
-    def zeros(cls, config: ModelConfig, batch: int = 1, device: torch.device | str = "cpu") -> RolloutState:
+    def zeros(
+        cls,
+        config: ModelConfig,
+        batch: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> RolloutState:
         """Make the state before anything was committed."""
         return cls(
-            {n: torch.zeros(batch, *shape, device=device) for n, shape in state_shapes(config).items()}
+            {
+                n: torch.zeros(batch, *shape, device=device, dtype=dtype)
+                for n, shape in state_shapes(config).items()
+            }
         )
 
     def block(self, layer: int) -> dict[str, Tensor]:

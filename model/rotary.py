@@ -14,13 +14,17 @@ def axis_pairs(width: int) -> tuple[int, int, int]:
     return (width - 2 * spatial) // 2, spatial // 2, spatial // 2
 
 
-def _frequencies(config: ModelConfig, num_pairs: int, kept: int, device: torch.device) -> Tensor:
+def _frequencies(
+    config: ModelConfig, num_pairs: int, kept: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     exponent = torch.arange(num_pairs, dtype=torch.float64, device=device) / num_pairs
-    return (config.rope_theta**-exponent)[:kept].float()
+    return (config.rope_theta**-exponent)[:kept].to(dtype)
 
 
-def rotary_table(config: ModelConfig, frame_index: Tensor, width: int | None = None) -> Tensor:
-    """Build (cos, sin) of every token's angles, [B, T, S, pairs, 2] float32.
+def rotary_table(
+    config: ModelConfig, frame_index: Tensor, width: int | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Build (cos, sin) of every token's angles, [B, T, S, pairs, 2].
 
     Args:
         frame_index: Absolute latent frame of each frame, [B, T] integer.
@@ -31,11 +35,12 @@ def rotary_table(config: ModelConfig, frame_index: Tensor, width: int | None = N
     kept = axis_pairs(width or config.head_dim)
     rows = torch.arange(config.latent_height, device=device).repeat_interleave(config.latent_width)
     columns = torch.arange(config.latent_width, device=device).repeat(config.latent_height)
-    time = frame_index[..., None].float() * _frequencies(config, full[0], kept[0], device)
+    bases = [_frequencies(config, full[n], kept[n], device, dtype) for n in range(3)]
+    time = frame_index[..., None].to(dtype) * bases[0]
     space = torch.cat(
         [
-            rows[:, None].float() * _frequencies(config, full[1], kept[1], device),
-            columns[:, None].float() * _frequencies(config, full[2], kept[2], device),
+            rows[:, None].to(dtype) * bases[1],
+            columns[:, None].to(dtype) * bases[2],
         ],
         dim=-1,
     )

@@ -27,7 +27,7 @@ from model.feedforward import FeedForward
 from model.gdn import Chunks
 from model.headmap import HeadMap
 from model.initialise import initialise
-from model.precision import full_precision
+from model.precision import full_precision, wide, wide_dtype
 from model.rollout import NUM_FRAMES, RolloutState
 from model.rotary import conjugate, rotary_table
 
@@ -62,7 +62,7 @@ class Block(nn.Module):
         x = x + self.plucker_proj(plucker)
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
-        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.chunks, history)
+        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.chunks, history)
         if context.keep_state:
             after["ffn_history"] = last
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after
@@ -195,7 +195,10 @@ class WorldModel(nn.Module):
         Other arguments and results are those of `window`.
         """
         frames = latents.shape[2]
-        state = state or RolloutState.zeros(self.config, latents.shape[0], latents.device)
+        if state is None:
+            config = self.config.for_grid(*latents.shape[-2:])
+            dtype = wide_dtype(self.x_embedder.proj.weight.dtype)
+            state = RolloutState.zeros(config, latents.shape[0], latents.device, dtype)
         index = start_frame[:, None] + torch.arange(frames, device=latents.device)
         velocity, after = self.run(
             latents, timesteps, text, text_mask, c2w_windows, intrinsics, index, [(0, frames)], state
@@ -227,10 +230,11 @@ class WorldModel(nn.Module):
         """
         dtype = self.x_embedder.proj.weight.dtype
         with full_precision(c2w_windows):
-            context = self._context(
-                c2w_windows, intrinsics, frame_index, chunks, state, streaming, keep_state
-            )
-            maps = plucker_maps(self.config, self._scaled(c2w_windows), intrinsics.float())
+            config = self.config.for_grid(*latents.shape[-2:])
+            poses = scale_translations(c2w_windows.to(wide_dtype(dtype)), config.translation_scale)
+            cameras = intrinsics.to(poses.dtype)
+            context = _context(config, poses, cameras, frame_index, chunks, state, streaming, keep_state)
+            maps = plucker_maps(config, poses, cameras)
         plucker = self.plucker_embedder(maps.to(dtype))
         time = self.t_embedder(timesteps)
         modulation = self.t_block(time).unflatten(-1, (6, -1))
@@ -246,46 +250,46 @@ class WorldModel(nn.Module):
             before = None if state is None else state.block(layer)
             x, new = block(x, modulation, caption, caption_mask, plucker, context, before)
             after |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
-        output = self.final_layer(x, time).float().transpose(-1, -2)
+        output = wide(self.final_layer(x, time)).transpose(-1, -2)
         velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)
         if self.config.velocity_skip:
             velocity = velocity + self.config.velocity_skip * latents
         return velocity, RolloutState(after) if context.keep_state else None
 
-    def _scaled(self, c2w_windows: Tensor) -> Tensor:
-        return scale_translations(c2w_windows.float(), self.config.translation_scale)
 
-    def _context(
-        self,
-        c2w_windows: Tensor,
-        intrinsics: Tensor,
-        frame_index: Tensor,
-        chunks: Chunks,
-        state: RolloutState | None,
-        streaming: bool,
-        keep_state: bool,
-    ) -> SequenceContext:
-        config = self.config
-        poses = ucpe_poses(config, self._scaled(c2w_windows), frame_index)
-        to_ray, to_world = ray_transforms(config, poses, ucpe_poses(config, intrinsics.float(), frame_index))
-        table = rotary_table(config, frame_index, config.head_dim // 2).unsqueeze(3)
-        maps = [
-            HeadMap(rotary_table(config, frame_index).unsqueeze(3)),
-            HeadMap(table, to_ray),
-            HeadMap(table, to_world.transpose(-1, -2)),
-            HeadMap(conjugate(table), to_ray.transpose(-1, -2)),
-        ]
-        if torch.compiler.is_exporting():
-            maps = [head_map.dense() for head_map in maps]
-        committed = None if state is None else state.tensors[NUM_FRAMES]
-        return SequenceContext(
-            chunks=chunks,
-            rope=maps[0],
-            ray_query=maps[1],
-            ray_key=maps[2],
-            ray_read=maps[3],
-            mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
-            camera_conv_history=not streaming,
-            is_first=None if committed is None else committed == 0,
-            keep_state=streaming and keep_state,
-        )
+def _context(
+    config: ModelConfig,
+    c2w_windows: Tensor,
+    intrinsics: Tensor,
+    frame_index: Tensor,
+    chunks: Chunks,
+    state: RolloutState | None,
+    streaming: bool,
+    keep_state: bool,
+) -> SequenceContext:
+    """Build what all blocks share; the config is that of the latents' grid, translations are scaled already."""
+    poses = ucpe_poses(config, c2w_windows, frame_index)
+    to_ray, to_world = ray_transforms(config, poses, ucpe_poses(config, intrinsics, frame_index))
+    dtype = c2w_windows.dtype
+    table = rotary_table(config, frame_index, config.head_dim // 2, dtype).unsqueeze(3)
+    maps = [
+        HeadMap(rotary_table(config, frame_index, dtype=dtype).unsqueeze(3)),
+        HeadMap(table, to_ray),
+        HeadMap(table, to_world.transpose(-1, -2)),
+        HeadMap(conjugate(table), to_ray.transpose(-1, -2)),
+    ]
+    if torch.compiler.is_exporting():
+        maps = [head_map.dense() for head_map in maps]
+    committed = None if state is None else state.tensors[NUM_FRAMES]
+    return SequenceContext(
+        grid=(config.latent_height, config.latent_width),
+        chunks=chunks,
+        rope=maps[0],
+        ray_query=maps[1],
+        ray_key=maps[2],
+        ray_read=maps[3],
+        mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
+        camera_conv_history=not streaming,
+        is_first=None if committed is None else committed == 0,
+        keep_state=streaming and keep_state,
+    )

@@ -53,6 +53,43 @@ def test_prefixed_official_files_load(model: WorldModel, tmp_path: Path) -> None
     assert next(loaded.parameters()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("key", ["generator", "state_dict", None])
+def test_training_containers_load_without_unpickling(
+    model: WorldModel, tmp_path: Path, key: str | None
+) -> None:
+    weights = {f"model.{name}": tensor for name, tensor in to_official(model.state_dict()).items()}
+    weights["model.pos_embed"] = torch.zeros(1, 4, 4)
+    path = tmp_path / "model.pt"
+    torch.save(weights if key is None else {key: weights, "critic": {"w": torch.zeros(2)}}, path)
+    loaded = load_checkpoint(path, config=model.config)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+class Hostile:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("unpickled",)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no container", {"generator": Hostile()}, {"generator": {"step": 3}}, [torch.zeros(1)]]
+)
+def test_unsafe_or_foreign_containers_are_one_sentence(
+    tmp_path: Path, content: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"checkpoint .*model\.pt") as error:
+        load_checkpoint(path, config=tiny())
+    assert "\n" not in str(error.value)
+    assert "unpickled" not in capsys.readouterr().out
+
+
 def test_misfits_are_named(model: WorldModel) -> None:
     weights = to_official(model.state_dict())
     del weights["t_block.1.bias"]

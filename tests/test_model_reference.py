@@ -1,118 +1,210 @@
-"""Our bidirectional pass against an independent implementation with the same weights."""
+"""Our model, cameras and action strings against diffusers' independent implementation, side by side, on small random sizes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import load_weights
-from model.config import ModelConfig, tiny
+from engine.actions import integrate_actions, parse_actions
+from model.camera import plucker_maps, relative_poses, window_frames
+from model.checkpoint import from_diffusers
+from model.diffusers_format import config_from_diffusers
 from model.transformer import WorldModel
 
-pytestmark = pytest.mark.slow
+reference_module = pytest.importorskip("diffusers.models.transformers.transformer_sana_wm")
+cam_utils = pytest.importorskip("diffusers.pipelines.sana_wm.cam_utils")
+
+SPATIAL_STRIDE = 32
 
 
-def reference_config() -> ModelConfig:
-    """Match the reference's choices: both downscales, the padded camera scale, no pocket extras."""
-    return replace(
-        tiny(),
-        hidden_size=48,
-        num_layers=4,
-        softmax_every_n=2,
-        downscale_gdn=True,
-        downscale_softmax=True,
-        camera_softmax_scale="padded",
-        ray_octaves=0,
-        translation_scale=1.0,
-        velocity_skip=0.0,
-    )
+@dataclass(frozen=True)
+class Case:
+    """One small random model and clip."""
+
+    heads: int
+    head_dim: int
+    layers: int
+    every: int
+    frames: int
+    grid: tuple[int, int]
+    stride: int = 8
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "in_channels": 6,
+            "num_layers": self.layers,
+            "hidden_size": self.heads * self.head_dim,
+            "num_attention_heads": self.heads,
+            "linear_head_dim": self.head_dim,
+            "softmax_every_n": self.every,
+            "chunk_plucker_channels": 6 * self.stride,
+            "chunk_plucker_post_attn_blocks": self.layers,
+            "caption_channels": 20,
+            "mlp_ratio": 2.0,
+        }
 
 
-def build_reference(config: ModelConfig) -> torch.nn.Module:
-    pytest.importorskip("diffusers")
-    try:
-        from diffusers.models.transformers.transformer_sana_wm import SanaWMTransformer3DModel
-    except RuntimeError as error:
-        pytest.skip(f"the reference does not import here: {error}")
-    return SanaWMTransformer3DModel(
-        in_channels=config.in_channels,
-        num_layers=config.num_layers,
-        hidden_size=config.hidden_size,
-        num_attention_heads=config.num_heads,
-        linear_head_dim=config.head_dim,
-        softmax_every_n=config.softmax_every_n,
-        chunk_plucker_channels=config.temporal_stride * config.ray_channels,
-        chunk_plucker_post_attn_blocks=config.num_layers,
-        caption_channels=config.text_dim,
-        mlp_ratio=config.mlp_ratio,
-    ).eval()
+CASES = [
+    Case(2, 16, 4, 4, 1, (3, 5)),
+    Case(2, 24, 4, 2, 3, (5, 7)),
+    Case(3, 32, 5, 4, 4, (4, 3), stride=4),
+    Case(1, 40, 8, 4, 7, (3, 4)),
+    Case(4, 16, 4, 4, 13, (2, 5)),
+]
 
 
-def randomise(module: torch.nn.Module) -> None:
+def build(case: Case, dtype: torch.dtype) -> tuple[torch.nn.Module, WorldModel]:
+    """A random reference and our model with its weights."""
+    torch.manual_seed(case.frames)
+    reference = reference_module.SanaWMTransformer3DModel(**case.config()).eval()
     with torch.no_grad():
-        for parameter in module.parameters():
+        for parameter in reference.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
+    reference = reference.to(dtype)
+    return reference, from_diffusers(dict(reference.config), reference.state_dict()).eval()
 
 
-def adopt(model: WorldModel, reference: torch.nn.Module) -> None:
-    """Give our model the reference's weights; it names the time embedding differently and has no null caption."""
-    weights = dict(reference.state_dict())
-    for theirs, ours in (("linear_1", "mlp.0"), ("linear_2", "mlp.2")):
-        for kind in ("weight", "bias"):
-            weights[f"t_embedder.{ours}.{kind}"] = weights.pop(f"t_embedder.{theirs}.{kind}")
-    for name, tensor in model.state_dict().items():
-        if name.endswith(("y_embedding", "recall_gate")):
-            weights[name] = tensor
-    load_weights(model, weights)
+def random_cameras(num_frames: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two clips of poses that turn about every axis and move, [2, F, 4, 4], and cameras that zoom, [2, F, 4]."""
+    turns = torch.randn(2, num_frames, 3, dtype=torch.float64).mul(0.06).cumsum(1)
+    skew = torch.zeros(2, num_frames, 3, 3, dtype=torch.float64)
+    for row, column, axis, sign in ((2, 1, 0, 1), (0, 2, 1, 1), (1, 0, 2, 1)):
+        skew[..., row, column] = sign * turns[..., axis]
+        skew[..., column, row] = -sign * turns[..., axis]
+    c2w = torch.eye(4, dtype=torch.float64).repeat(2, num_frames, 1, 1)
+    c2w[..., :3, :3] = torch.linalg.matrix_exp(skew)
+    c2w[..., :3, 3] = torch.randn(2, num_frames, 3, dtype=torch.float64).mul(0.2).cumsum(1)
+    lens = torch.tensor([150.0, 160.0, 90.0, 70.0], dtype=torch.float64)
+    zoom = torch.linspace(1.0, 1.2, num_frames, dtype=torch.float64)[:, None]
+    return c2w.to(dtype), (lens * zoom).expand(2, -1, -1).to(dtype)
 
 
-def camera_inputs(config: ModelConfig, frames: int) -> tuple[Tensor, Tensor]:
-    video = 1 + config.temporal_stride * (frames - 1)
-    angle = torch.linspace(0, 0.8, video)
-    c2w = torch.eye(4).expand(1, video, 4, 4).clone()
-    c2w[0, :, 0, 0] = c2w[0, :, 2, 2] = angle.cos()
-    c2w[0, :, 0, 2] = angle.sin()
-    c2w[0, :, 2, 0] = -angle.sin()
-    c2w[0, :, :3, 3] = torch.linspace(0, 1.5, video)[:, None] * torch.tensor([1.0, -0.3, 2.0])
-    intrinsics = torch.tensor([20.0, 22.0, 11.0, 9.0]).expand(1, video, 4)
-    return c2w, intrinsics
+def inputs(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+    torch.manual_seed(7)
+    c2w, intrinsics = random_cameras(1 + case.stride * (case.frames - 1), dtype)
+    timesteps = torch.randint(1, 1000, (2, case.frames)).to(dtype)
+    timesteps[:, 0] = 0
+    mask = torch.ones(2, 9)
+    mask[0, 5:] = 0
+    return {
+        "latents": torch.randn(2, 6, case.frames, *case.grid, dtype=dtype),
+        "timesteps": timesteps,
+        "text": torch.randn(2, 9, 20, dtype=dtype),
+        "text_mask": mask,
+        "c2w": c2w,
+        "intrinsics": intrinsics,
+    }
 
 
-def test_bidirectional_pass_equals_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    from model.camera import plucker_maps, window_frames
-
-    torch.manual_seed(0)
-    config = reference_config()
-    reference = build_reference(config)
-    randomise(reference)
-    model = WorldModel(config)
-    adopt(model, reference)
-    frames, size = 3, (config.latent_height, config.latent_width)
-    latents = torch.randn(1, config.in_channels, frames, *size)
-    timesteps = torch.tensor([[0.0, 400.0, 731.0]])
-    text = torch.randn(1, config.text_length, config.text_dim)
-    mask = torch.tensor([[1.0, 1, 1, 0, 0]])
-    c2w, intrinsics = camera_inputs(config, frames)
-    order = window_frames(frames, config.temporal_stride, c2w.shape[1])
-    maps = plucker_maps(config, c2w[:, order], intrinsics[:, order])
-    chunk_plucker = maps.transpose(2, 3).unflatten(-1, size).transpose(1, 2)
-    poses = c2w[:, :: config.temporal_stride].flatten(2)
-    cameras = torch.cat([poses, intrinsics[:, :frames] / config.spatial_stride], dim=-1)
-    # The reference rounds softmax attention to bfloat16 whatever its weights are.
-    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor)
+def reference_forward(reference: torch.nn.Module, case: Case, given: dict[str, Tensor]) -> Tensor:
+    packed = [packed_cameras(case, c, k) for c, k in zip(given["c2w"], given["intrinsics"], strict=True)]
     with torch.no_grad():
-        ours = model(latents, timesteps, text, mask, c2w, intrinsics, mode="bidirectional")
-        theirs = reference(
-            latents,
-            timesteps[:, None],
-            text[:, None],
-            encoder_attention_mask=mask,
-            camera_conditions=cameras,
-            chunk_plucker=chunk_plucker,
+        return reference(
+            given["latents"],
+            given["timesteps"][:, None],
+            given["text"][:, None],
+            encoder_attention_mask=given["text_mask"],
+            camera_conditions=torch.stack([p["raymap"] for p in packed]),
+            chunk_plucker=torch.stack([p["chunk_plucker"] for p in packed]),
             return_dict=False,
         )[0]
-    # Float32 through four blocks, rays by two routes.
-    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=2e-4)
+
+
+def packed_cameras(case: Case, c2w: Tensor, intrinsics: Tensor) -> dict[str, Tensor]:
+    """The reference's own packing of poses and cameras."""
+    size = (case.grid[0] * SPATIAL_STRIDE, case.grid[1] * SPATIAL_STRIDE)
+    stride = (case.stride, SPATIAL_STRIDE, SPATIAL_STRIDE)
+    return cam_utils.prepare_camera(c2w.numpy(), intrinsics.numpy(), target_size=size, vae_stride=stride)
+
+
+@contextmanager
+def everything_in(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the reference work in one precision: it rounds attention to bfloat16 and scans to float32 whatever its weights are."""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor)
+        if dtype == torch.float64:
+            patch.setattr(torch.Tensor, "float", lambda tensor: tensor.double())
+            patch.setattr(torch, "float32", torch.float64)
+            patch.setattr(torch, "complex64", torch.complex128)
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 1e-4), (torch.float64, 1e-9)], ids=["fp32", "fp64"]
+)
+def test_bidirectional_pass_equals_the_reference(
+    case: Case, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with everything_in(dtype, monkeypatch):
+        reference, model = build(case, dtype)
+        given = inputs(case, dtype)
+        theirs = reference_forward(reference, case, given)
+    with torch.no_grad():
+        ours = model(**given, mode="bidirectional")
+    assert ours.dtype == dtype
+    assert relative_error(ours, theirs) < bound
+    # The bound means something only where cameras and text matter to the result.
+    still = {**given, "c2w": given["c2w"][:, :1].expand_as(given["c2w"])}
+    mute = {**given, "text": torch.zeros_like(given["text"])}
+    with torch.no_grad():
+        if case.frames > 1:
+            assert relative_error(model(**still, mode="bidirectional"), theirs) > 1e-2
+        assert relative_error(model(**mute, mode="bidirectional"), theirs) > 1e-3
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_pluecker_packing_and_poses_equal_the_reference(case: Case) -> None:
+    config = config_from_diffusers(case.config()).for_grid(*case.grid)
+    c2w, intrinsics = random_cameras(1 + case.stride * (case.frames - 1), torch.float32)
+    theirs = packed_cameras(case, c2w[0], intrinsics[0])
+    order = window_frames(case.frames, case.stride, c2w.shape[1])
+    poses = relative_poses(c2w[:1])
+    maps = plucker_maps(config, poses[:, order], intrinsics[:1, order])[0]
+    packed = maps.transpose(1, 2).unflatten(-1, case.grid).transpose(0, 1)
+    torch.testing.assert_close(packed, theirs["chunk_plucker"], atol=2e-6, rtol=1e-5)
+    raymap = torch.cat([poses[0].flatten(1), intrinsics[0] / SPATIAL_STRIDE], dim=-1)[:: case.stride]
+    torch.testing.assert_close(raymap, theirs["raymap"], atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("actions", ["w-10", "none-3,wd-7,jl-2,IK-4", "i-90,s-5,aj-40", "wasdijkl-6, k-80"])
+def test_action_strings_of_version_1_equal_the_reference(actions: str) -> None:
+    ours = integrate_actions(parse_actions(actions), 16.0, "v1")
+    # Ours guards directions by 1e-6, as the newer key map does; near the zenith that is a hundredth of a millimetre.
+    np.testing.assert_allclose(ours, cam_utils.action_string_to_c2w(actions), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"patch_size": [1, 2, 2]}, "patch_size"),
+        ({"linear_head_dim": 56}, "heads"),
+        ({"chunk_plucker_channels": 50}, "multiple of 6"),
+        ({"chunk_plucker_post_attn_blocks": 3}, "leaves blocks out"),
+        ({"pred_sigma": True}, "pred_sigma"),
+    ],
+)
+def test_options_that_are_not_built_are_refused(option: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config_from_diffusers(option)
+
+
+def test_the_released_config_is_ours() -> None:
+    ours = config_from_diffusers({})
+    assert (ours.hidden_size, ours.num_heads, ours.num_layers, ours.temporal_stride) == (2240, 20, 20, 8)

@@ -50,11 +50,9 @@ class PocketRecipe:
     """On crops."""
     autoencoder_whole_minutes: float = 14.0
     """Then on whole frames."""
-    pose_minutes: float = 35.0
+    pose_minutes: float = 45.0
     """Generator, mostly from pose and scene alone."""
-    history_minutes: float = 20.0
-    """Generator, mostly with noisy history in front."""
-    self_forcing_minutes: float = 20.0
+    self_forcing_minutes: float = 45.0
     """Generator on its own frames."""
     timesteps: tuple[int, ...] = (1000,)
     """Step schedule that the last stage trains and the bundle plays."""
@@ -127,37 +125,25 @@ class PocketRun:
         return list(track(encoded, "encoding walks", total=len(jobs)))
 
     def generator(self, walks: Sequence[LatentWalk], autoencoder: Autoencoder) -> ScenicModel:
-        """Train the generator through its three stages and return the averaged weights, fp32."""
+        """Train the generator through its two stages and return the averaged weights, fp32."""
         recipe, num_scenes = self.recipe, len(self.places)
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes).to(torch.bfloat16)
-        fast = OptimizerConfig(muon_lr=0.01, adam_lr=2e-3)
+        fast = OptimizerConfig(muon_lr=0.01, adam_lr=1e-3)
+        mixture = NoiseMixture(pose_only=0.85)
         pose = GeneratorStage(
-            "generator-pose",
-            model,
-            walks,
-            NoiseMixture(pose_only=0.9),
-            window=5,
-            optimizer=fast,
-            metric=metric,
+            "generator-pose", model, walks, mixture, batch_size=10, window=5, optimizer=fast, metric=metric
         )
         loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
         run_stage(pose, loop, self.directory, recipe.seed)
-        slower = OptimizerConfig(muon_lr=0.006, adam_lr=6e-4)
-        history = GeneratorStage(
-            "generator-history", model, walks, NoiseMixture(pose_only=0.3), optimizer=slower, metric=metric
-        )
-        history.optimizer.start_from(pose.optimizer)
-        loop = LoopConfig(UNLIMITED_STEPS, recipe.history_minutes, decay=0.6, final_lr=0.2)
-        run_stage(history, loop, self.directory, recipe.seed + 1)
-        slow = OptimizerConfig(muon_lr=0.005, adam_lr=1e-3)
+        slow = OptimizerConfig(muon_lr=0.005, adam_lr=6e-4)
         forcing = SelfForcingStage(
-            "self-forcing", model, walks, recipe.timesteps, optimizer=slow, metric=metric
+            "self-forcing", model, walks, recipe.timesteps, num_rollouts=12, optimizer=slow, metric=metric
         )
-        forcing.optimizer.start_from(history.optimizer)
-        loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.9, final_lr=0.01)
-        run_stage(forcing, loop, self.directory, recipe.seed + 2)
+        forcing.optimizer.start_from(pose.optimizer)
+        loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
+        run_stage(forcing, loop, self.directory, recipe.seed + 1)
         return averaged_model(self.config, num_scenes, forcing.optimizer)
 
 

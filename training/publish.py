@@ -71,7 +71,12 @@ def publish(
     with tempfile.TemporaryDirectory(dir=destination, prefix=".publish-") as name:
         staged = Path(name)
         made = export_bundle(
-            model.world, StreamingDecoder(autoencoder), staged / "pocket", timesteps, notes=NOTES, progress=progress
+            model.world,
+            StreamingDecoder(autoencoder),
+            staged / "pocket",
+            timesteps,
+            notes=NOTES,
+            progress=progress,
         )
         weights = open_bundle(made).spec.weights_sha256
         for scene, place in enumerate(places):
