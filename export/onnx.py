@@ -135,7 +135,9 @@ def _fill(
         _export_step(plain, num_frames, folder / step_graphs[str(num_frames)])
     report("decoder graph")
     caches = decoder.cache_spec(config.latent_height, config.latent_width)  # type: ignore[operator]
-    _export_decoder(copy.deepcopy(decoder).float().eval().requires_grad_(False), config, caches, folder)
+    grid = (config.in_channels, config.latent_height, config.latent_width)
+    plain_decoder = copy.deepcopy(decoder).float().eval().requires_grad_(False)
+    export_decoder(plain_decoder, grid, caches, folder / "decoder.onnx")
     report("description")
     spec = EngineSpec(
         format_version=1,
@@ -187,15 +189,24 @@ def _export_step(model: WorldModel, num_frames: int, path: Path) -> None:
     )
 
 
-def _export_decoder(
-    decoder: nn.Module, config: ModelConfig, caches: Sequence[tuple[str, tuple[int, ...]]], folder: Path
+def export_decoder(
+    decoder: nn.Module,
+    latent_size: tuple[int, int, int],
+    caches: Sequence[tuple[str, tuple[int, ...]]],
+    path: Path,
 ) -> None:
+    """Write the graph of a streaming decoder.
+
+    Args:
+        latent_size: Channels, rows and columns of one latent frame.
+        caches: The decoder's `cache_spec` for that grid.
+    """
     names = [name for name, _ in caches]
-    latent = torch.zeros(1, config.in_channels, 1, config.latent_height, config.latent_width)
+    channels, height, width = latent_size
     _write_graph(
         decoder,
-        (latent, *(torch.zeros(shape) for _, shape in caches)),
-        folder / "decoder.onnx",
+        (torch.zeros(1, channels, 1, height, width), *(torch.zeros(shape) for _, shape in caches)),
+        path,
         inputs=["latent", *names],
         outputs=["frames", *(name + OUT for name in names)],
         dynamic=None,

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.diffusers_format import config_from_diffusers, weights_from_diffusers
+from model.ltx_autoencoder import LtxAutoencoder
+from model.ltx_config import LtxAutoencoderConfig
 from model.transformer import WorldModel
 
 CONFIG_KEY = "model_config"
@@ -62,7 +64,11 @@ def load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
         ValueError: A key is missing or unknown, or a shape differs.
     """
     ours = from_official(weights)
-    wanted = model.state_dict()
+    _check_fit(f"the {model.config.name} model", model.state_dict(), ours)
+    model.load_state_dict(ours, assign=any(tensor.is_meta for tensor in model.parameters()))
+
+
+def _check_fit(what: str, wanted: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> None:
     problems = [
         *(f"missing {name}" for name in wanted if name not in ours),
         *(f"unexpected {name}" for name in ours if name not in wanted),
@@ -74,10 +80,7 @@ def load_weights(model: WorldModel, weights: Mapping[str, Tensor]) -> None:
     ]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise ValueError(
-            f"weights do not fit the {model.config.name} model: {shown}; use the config they came with"
-        )
-    model.load_state_dict(ours, assign=any(tensor.is_meta for tensor in wanted.values()))
+        raise ValueError(f"weights do not fit {what}: {shown}; use the config they came with")
 
 
 def weights_sha256(model: WorldModel) -> str:
@@ -184,3 +187,29 @@ def load_checkpoint(
         model = WorldModel(config)
     load_weights(model, weights)
     return model
+
+
+def load_ltx_autoencoder(folder: Path, dtype: torch.dtype | None = None) -> LtxAutoencoder:
+    """Load an LTX-2 autoencoder from a folder as diffusers saves it: `config.json` and one `.safetensors` file.
+
+    Args:
+        dtype: Precision of the weights; None keeps the file's.
+
+    Raises:
+        ValueError: A file is missing or unreadable, or the two do not fit.
+    """
+    folder = Path(folder)
+    config = LtxAutoencoderConfig.from_file(folder / "config.json")
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ValueError(
+            f"{folder} holds {len(files)} .safetensors files; one with the autoencoder's weights is needed"
+        )
+    weights, _ = _read_safetensors(files[0])
+    if dtype is not None:
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    with torch.device("meta"):
+        model = LtxAutoencoder(config)
+    _check_fit("the autoencoder", model.state_dict(), weights)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
