@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "holodeck": ("holodeck",),
     "engine": ("engine", "holodeck"),
     "client": ("client", "engine"),
-    "export": ("export", "model", "engine.bundle", "engine.errors", "engine.atomic"),
+    "export": ("export", "model", "engine.bundle", "engine.errors", "engine.atomic", "engine.world"),
     "training": ("training", "model", "holodeck", "export", "engine"),
 }
 COMMANDS = ("client.commands",)
@@ -74,6 +74,8 @@ LIBRARY_HOMES = {
     "onnxruntime": ("engine.backends.onnxruntime",),
     "tensorrt": ("engine.backends.tensorrt", "export"),
     "tensorrt_rtx": ("engine.backends.tensorrt", "export"),
+    "transformers": ("export.text",),
+    "PIL": ("export.photo",),
     "pygame": WINDOW,
     "pickle": (),
     "shelve": (),

@@ -1,19 +1,79 @@
-"""`flaneur world`: the worlds there are."""
+"""`flaneur world`: the worlds there are, and new ones from photos."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client.commands.choices import Json
-from client.report import print_json, print_table
+from client.commands.extras import extra_needed
+from client.report import print_json, print_table, say
 
-app = typer.Typer(help="List and show worlds.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
     root.add_typer(app, name="world")
+
+
+class WorldModelName(StrEnum):
+    """Models that worlds can be made for from a photo."""
+
+    SANA_WM = "sana-wm"
+
+
+@app.command()
+def create(
+    photo: Annotated[Path, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")],
+    prompt: Annotated[str, typer.Option(help="What the place is, in a sentence or two.")],
+    weights: Annotated[
+        Path, typer.Option(help="Folder of released weights: vae/, gemma-2-2b-it/, config.yaml, dit/.")
+    ],
+    model: Annotated[
+        WorldModelName, typer.Option(help="Model the world is for; pocket worlds come out of training.")
+    ] = WorldModelName.SANA_WM,
+    engine: Annotated[
+        str | None, typer.Option(help="Bundle the world is for; otherwise dit/*.safetensors is read.")
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(help="Horizontal field of view of the photo, degrees, 25 to 120; default: 60."),
+    ] = None,
+    intrinsics: Annotated[
+        Path | None, typer.Option(help="Camera of the photo instead: fx fy cx cy in pixels, .txt or .npy.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title in the menus; default: the file's name.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the photo.")] = "not stated",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.world here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a world from a photo and a prompt; playing it needs neither PyTorch nor the text encoder."""
+    if fov is not None and intrinsics is not None:
+        raise ValueError("--fov and --intrinsics both describe the camera; leave one of them out")
+    from engine.assets import find_bundle
+    from engine.world import SUFFIX, read_world, write_world
+
+    output = output or Path(f"{photo.stem}{SUFFIX}")
+    if output.suffix != SUFFIX:
+        raise ValueError(f"a world's name ends in {SUFFIX}, got {output.name!r}")
+    if not output.parent.is_dir():
+        raise ValueError(f"the folder {output.parent} does not exist; make it first")
+    with extra_needed("making a world", "worlds"):
+        from export.world import WorldRequest, create_world, target_of_bundle, target_of_weights
+
+    if engine is None:
+        say("reading the model's weights")
+        target = target_of_weights(weights)
+    else:
+        target = target_of_bundle(find_bundle(engine))
+    request = WorldRequest(photo, prompt, output.stem, title or output.stem, licence, fov, intrinsics)
+    write_world(output, create_world(request, weights, target, say))
+    made = read_world(output)
+    result = {"path": str(output), "name": made.name, "title": made.title, "sha256": made.sha256}
+    print_json(result) if as_json else print_table(result)
 
 
 @app.command("list")

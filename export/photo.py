@@ -1,0 +1,110 @@
+"""A photo as the first frame of a world: fitted to the model's frame, with the camera that goes with it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MIN_FOV_DEG, MAX_FOV_DEG = 25.0, 120.0
+"""Horizontal fields of view that the model was trained on."""
+DEFAULT_FOV_DEG = 60.0
+"""A phone's main camera, roughly."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a photo was resized and cropped; sizes are (width, height) in pixels."""
+
+    source: tuple[int, int]
+    resized: tuple[int, int]
+    offset: tuple[int, int]
+    """Left and top of the crop in the resized photo."""
+
+
+def read_photo(path: Path) -> Image.Image:
+    """Open a photo, turned upright, as RGB.
+
+    Raises:
+        ValueError: The file is no picture, is cut short, or unreasonably large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return ImageOps.exif_transpose(picture).convert("RGB")
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"{path} is too large a picture; scale it down first") from None
+    except FileNotFoundError:
+        raise ValueError(f"there is no picture {path}") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"cannot read the picture {path}: {error}; save it again") from None
+
+
+def fit_photo(photo: Image.Image, width: int, height: int) -> tuple[NDArray[np.uint8], Fit]:
+    """Resize a photo to cover a frame, keeping its proportions, and cut out the middle.
+
+    Returns:
+        RGB, [height, width, 3], and how it was made.
+    """
+    scale = max(height / photo.height, width / photo.width)
+    resized = (max(width, round(photo.width * scale)), max(height, round(photo.height * scale)))
+    left, top = (resized[0] - width) // 2, (resized[1] - height) // 2
+    cropped = photo.resize(resized, Image.Resampling.LANCZOS).crop((left, top, left + width, top + height))
+    return np.asarray(cropped), Fit(photo.size, resized, (left, top))
+
+
+def intrinsics_of_fov(fov_deg: float, size: tuple[int, int]) -> NDArray[np.float64]:
+    """The pinhole camera with this horizontal field of view, (fx, fy, cx, cy) in pixels of a (width, height) photo.
+
+    Raises:
+        ValueError: The model has never seen such a lens.
+    """
+    if not MIN_FOV_DEG <= fov_deg <= MAX_FOV_DEG:
+        raise ValueError(
+            f"a field of view of {fov_deg:g} degrees is outside {MIN_FOV_DEG:g} to {MAX_FOV_DEG:g}; crop the photo or "
+            "correct --fov"
+        )
+    focal = size[0] / 2 / math.tan(math.radians(fov_deg) / 2)
+    return np.array([focal, focal, size[0] / 2, size[1] / 2])
+
+
+def fov_deg(intrinsics: NDArray[np.float64], width: int) -> float:
+    """Horizontal field of view across a picture of that width."""
+    return math.degrees(2 * math.atan(width / 2 / float(intrinsics[0])))
+
+
+def read_intrinsics(path: Path, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Read (fx, fy, cx, cy), or a 3x3 camera matrix, in pixels of the photo, from a .npy file or a text file.
+
+    Raises:
+        ValueError: The file is unreadable or describes no camera that fits.
+    """
+    try:
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        values = np.asarray(values, np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"cannot read intrinsics from {path}: {error}; write four numbers fx fy cx cy"
+        ) from None
+    if values.shape == (3, 3):
+        values = np.array([values[0, 0], values[1, 1], values[0, 2], values[1, 2]])
+    values = values.reshape(-1)
+    if values.shape != (4,) or not np.isfinite(values).all() or (values[:2] <= 0).any():
+        raise ValueError(f"{path} holds no camera; write four numbers fx fy cx cy in pixels of the photo")
+    intrinsics_of_fov(fov_deg(values, size[0]), size)
+    return values
+
+
+def intrinsics_for_crop(intrinsics: NDArray[np.float64], fit: Fit) -> NDArray[np.float64]:
+    """Carry (fx, fy, cx, cy) from the photo, [..., 4], to the fitted frame."""
+    scale = np.array(fit.resized, np.float64) / np.array(fit.source)
+    offset = np.array([0.0, 0.0, *fit.offset])
+    return intrinsics * np.concatenate([scale, scale]) - offset

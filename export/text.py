@@ -1,0 +1,100 @@
+"""Prompts as the model reads them: hidden states of a Gemma-2 that stands behind an instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+PREAMBLE_KEY = "chi_prompt"
+"""Under which the released `config.yaml` lists the lines of the instruction."""
+
+
+class TextEncoder:
+    """A decoder-only language model and its tokenizer; the last hidden state, after the final norm, is the text."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+
+    @property
+    def width(self) -> int:
+        """Numbers per token."""
+        return int(self.model.config.hidden_size)
+
+    @torch.no_grad()
+    def encode(self, prompt: str, length: int, preamble: str = "") -> tuple[Tensor, Tensor]:
+        """Encode a prompt to exactly `length` tokens.
+
+        With a preamble the prompt follows it, is padded on the right to the preamble's length + `length` - 2, and the first
+        token and the last `length` - 1 are kept: what remains has read the instruction but does not repeat it.
+
+        Returns:
+            Hidden states [length, width] float32, and mask [length] float32, 1 for real tokens.
+        """
+        total = length
+        if preamble:
+            total = len(self.tokenizer.encode(preamble)) + length - 2
+        tokens = self.tokenizer(
+            [preamble + prompt],
+            max_length=total,
+            padding="max_length",
+            padding_side="right",
+            truncation=True,
+            return_tensors="pt",
+        )
+        mask = tokens["attention_mask"]
+        hidden = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        kept = [0, *range(total - length + 1, total)]
+        return hidden[0, kept].float(), mask[0, kept].float()
+
+
+def load_text_encoder(folder: Path, dtype: torch.dtype = torch.bfloat16) -> TextEncoder:
+    """Load a Gemma-2 and its tokenizer from a folder; nothing is fetched, and no code of the folder is run.
+
+    Raises:
+        ValueError: A file is missing or damaged.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=dtype)
+    except Exception as error:
+        # The library raises whatever the file at fault happens to provoke.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"cannot load the text encoder in {folder}: {reason.rstrip('.')}; fetch gemma-2-2b-it into that folder"
+        ) from None
+    return TextEncoder(model, tokenizer)
+
+
+def read_preamble(path: Path) -> str:
+    """Find the instruction in the released `config.yaml`, wherever it stands there; its lines are joined by newlines.
+
+    Raises:
+        ValueError: The file is unreadable or holds none.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"cannot read {path}: {reason}; give the config.yaml that came with the weights"
+        ) from None
+    lines = _find(values, PREAMBLE_KEY)
+    if isinstance(lines, str):
+        return lines
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"{path} has no {PREAMBLE_KEY}; give the config.yaml that came with the weights")
+    return "\n".join(lines)
+
+
+def _find(node: Any, key: str) -> Any:
+    if not isinstance(node, Mapping):
+        return None
+    if key in node:
+        return node[key]
+    return next((found for value in node.values() if (found := _find(value, key)) is not None), None)

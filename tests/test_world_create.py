@@ -1,0 +1,266 @@
+"""Worlds from photos, with a small random Gemma and autoencoder made on the spot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from client.cli import run as flaneur
+from engine.world import read_world
+from export.photo import (
+    fit_photo,
+    fov_deg,
+    intrinsics_for_crop,
+    intrinsics_of_fov,
+    read_intrinsics,
+    read_photo,
+)
+from export.text import TextEncoder, load_text_encoder, read_preamble
+from export.world import Target, WorldRequest, create_world
+from model.checkpoint import load_ltx_autoencoder, save_checkpoint
+from model.config import ModelConfig, tiny
+from model.transformer import WorldModel
+
+CONFIG = replace(
+    tiny(),
+    name="small",
+    in_channels=6,
+    temporal_stride=8,
+    spatial_stride=32,
+    frame_height=64,
+    frame_width=96,
+    text_dim=16,
+    text_length=9,
+)
+PREAMBLE = ["Describe the place .", "Prompt :"]
+WORDS = [
+    *("<pad>", "<bos>", "<unk>", "Describe", "the", "place", ".", "Prompt", ":"),
+    *("a", "quiet", "harbour", "at", "dawn"),
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder laid out like the released weights."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    autoencoders = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_ltx2")
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    autoencoders.AutoencoderKLLTX2Video(
+        latent_channels=6,
+        block_out_channels=[8, 8, 16, 16],
+        layers_per_block=[1] * 5,
+        decoder_block_out_channels=[8, 8, 8],
+        decoder_layers_per_block=[1] * 4,
+    ).save_pretrained(folder / "vae")
+    gemma = transformers.Gemma2Config(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    transformers.Gemma2ForCausalLM(gemma).save_pretrained(folder / "gemma-2-2b-it")
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.post_processor = tokenizers.processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 1)])
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<bos>", pad_token="<pad>", unk_token="<unk>", padding_side="left"
+    ).save_pretrained(folder / "gemma-2-2b-it")
+    (folder / "config.yaml").write_text(
+        "text_encoder:\n  chi_prompt:\n" + "".join(f"  - {x!r}\n" for x in PREAMBLE)
+    )
+    save_checkpoint(WorldModel(CONFIG), folder / "dit" / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.integers(0, 255, (9, 20, 3)), np.ones((15, 10, 1))).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "harbour.png")
+    return tmp_path / "harbour.png"
+
+
+@pytest.fixture
+def encoder(weights: Path) -> TextEncoder:
+    return load_text_encoder(weights / "gemma-2-2b-it", torch.float32)
+
+
+def test_preamble_is_read_but_not_repeated(encoder: TextEncoder) -> None:
+    preamble = "\n".join(PREAMBLE)
+    ids = encoder.tokenizer.encode(preamble + "a quiet harbour")
+    total = len(encoder.tokenizer.encode(preamble)) + CONFIG.text_length - 2
+    padded = torch.tensor([ids + [0] * (total - len(ids))])
+    real = torch.tensor([[1] * len(ids) + [0] * (total - len(ids))])
+    with torch.no_grad():
+        hidden = encoder.model(input_ids=padded, attention_mask=real).last_hidden_state[0]
+    text, mask = encoder.encode("a quiet harbour", CONFIG.text_length, preamble)
+    torch.testing.assert_close(text, torch.cat([hidden[:1], hidden[1 - CONFIG.text_length :]]))
+    assert mask.tolist() == [1.0, *real[0, 1 - CONFIG.text_length :].float().tolist()]
+    alone, _ = encoder.encode("a quiet harbour", CONFIG.text_length)
+    assert alone.shape == text.shape
+    assert (alone[1:] - text[1:]).abs().max() > 1e-3
+
+
+def test_long_prompts_are_cut_to_the_models_length(encoder: TextEncoder) -> None:
+    text, mask = encoder.encode("harbour " * 50, CONFIG.text_length, "Prompt :")
+    assert text.shape == (CONFIG.text_length, 16)
+    assert mask.min() == 1
+
+
+def test_photo_and_camera_are_fitted_as_the_reference_does(photo: Path) -> None:
+    cam_utils = pytest.importorskip("diffusers.pipelines.sana_wm.cam_utils")
+    picture = read_photo(photo)
+    for width, height in ((96, 64), (64, 96), (320, 100)):
+        frame, fit = fit_photo(picture, width, height)
+        theirs, source, resized, offset = cam_utils.resize_and_center_crop(picture, height, width)
+        np.testing.assert_array_equal(frame, np.asarray(theirs))
+        assert (fit.source, fit.resized, fit.offset) == (source, resized, offset)
+        camera = np.array([210.0, 205.0, 99.0, 70.0])
+        expected = cam_utils.transform_intrinsics_for_crop(camera, source, resized, offset)
+        np.testing.assert_allclose(intrinsics_for_crop(camera, fit), expected, rtol=1e-12)
+
+
+def test_field_of_view_and_focal_length_are_inverse() -> None:
+    for angle in (25.0, 60.0, 120.0):
+        assert fov_deg(intrinsics_of_fov(angle, (200, 135)), 200) == pytest.approx(angle)
+
+
+def test_a_world_holds_everything_that_playing_needs(weights: Path, photo: Path) -> None:
+    request = WorldRequest(photo, "a quiet harbour at dawn", "harbour", "Harbour", "CC0", fov_deg=70)
+    world = create_world(request, weights, Target(CONFIG, "0" * 64))
+    frame, fit = fit_photo(read_photo(photo), 96, 64)
+    np.testing.assert_array_equal(world.first_frame, frame)
+    camera = intrinsics_for_crop(intrinsics_of_fov(70, (200, 135)), fit)
+    np.testing.assert_allclose(world.intrinsics, camera, rtol=1e-6)
+    autoencoder = load_ltx_autoencoder(weights / "vae")
+    video = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+    with torch.no_grad():
+        latent = autoencoder.encode(video)[0, :, 0]
+    np.testing.assert_allclose(world.first_latent, latent.numpy(), atol=1e-6)
+    assert world.text.shape == (CONFIG.text_length, 16)
+    assert world.info.caption == "a quiet harbour at dawn"
+
+
+def run(*arguments: object) -> int:
+    return flaneur([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def small_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModelConfig:
+    """Let the released model be a small one, and work in an empty folder."""
+    monkeypatch.setattr("export.world.sana_wm", lambda: CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return CONFIG
+
+
+def test_the_command_makes_a_world(
+    weights: Path, photo: Path, small_release: ModelConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("world", "create", photo, "--prompt", "a quiet harbour", "--weights", weights, "--fov", 75)
+    assert run(*arguments, "--title", "The Harbour", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    world = read_world(result["path"])
+    assert (world.name, world.title, world.sha256) == ("harbour", "The Harbour", result["sha256"])
+    assert len(world.info.model) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fov", "130"], "outside 25 to 120"),
+        (["--fov", "10"], "outside 25 to 120"),
+        (["--fov", "60", "--intrinsics", "k.txt"], "leave one of them out"),
+        (["--intrinsics", "none.txt"], "cannot read intrinsics"),
+        (["--intrinsics", "odd.txt"], "holds no camera"),
+        (["--intrinsics", "narrow.txt"], "outside 25 to 120"),
+        (["--weights", "empty"], "one is needed"),
+        (["-o", "harbour.zip"], "ends in .world"),
+        (["-o", "nowhere/harbour.world"], "does not exist"),
+        (["-o", "a b.world"], "choose other words"),
+    ],
+)
+def test_what_cannot_be_made_is_one_sentence_and_leaves_nothing(
+    weights: Path,
+    photo: Path,
+    small_release: ModelConfig,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    Path("odd.txt").write_text("1 2 3")
+    Path("narrow.txt").write_text("5000 5000 100 67")
+    before = sorted(Path().iterdir())
+    status = run("world", "create", photo, "--prompt", "a harbour", "--weights", weights, *arguments)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert error.startswith("flaneur: ")
+    assert words in error
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("vae", "has no autoencoder"),
+        ("vae/config.json", "cannot read"),
+        ("vae/diffusion_pytorch_model.safetensors", "0 .safetensors files"),
+        ("gemma-2-2b-it", "has no text encoder"),
+        ("gemma-2-2b-it/model.safetensors", "cannot load the text encoder"),
+        ("config.yaml", "cannot read"),
+    ],
+)
+def test_a_missing_weight_file_is_named(
+    weights: Path, photo: Path, tmp_path: Path, missing: str, words: str
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(weights, copy)
+    gone = copy / missing
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    request = WorldRequest(photo, "a harbour", "harbour", "Harbour", "CC0")
+    with pytest.raises(ValueError, match=words) as error:
+        create_world(request, copy, Target(CONFIG, "0" * 64))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"0" * 40])
+def test_unreadable_pictures_are_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"picture") as error:
+        read_photo(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_cut_picture_is_one_sentence(photo: Path) -> None:
+    photo.write_bytes(photo.read_bytes()[:-60])
+    with pytest.raises(ValueError, match="cannot read the picture"):
+        read_photo(photo)
+
+
+def test_camera_matrices_are_read_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "k.npy", np.array([[180.0, 0, 99], [0, 181, 70], [0, 0, 1]]))
+    np.testing.assert_array_equal(read_intrinsics(tmp_path / "k.npy", (200, 135)), [180, 181, 99, 70])
+
+
+def test_a_config_without_instruction_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("text_encoder: {name: gemma}\n")
+    with pytest.raises(ValueError, match="has no chi_prompt"):
+        read_preamble(tmp_path / "config.yaml")
