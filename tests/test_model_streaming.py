@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import attention, naive
 from model.chunks import chunk_ranges
 from model.config import ModelConfig, sana_wm, tiny
 from model.rollout import RolloutState, state_shapes
@@ -23,6 +24,8 @@ VARIANTS = {
         tiny(), chunk_size=2, first_chunk_size=3, num_cached_chunks=2, sink=False
     ),
 }
+RELEASED = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2, write_limit=0.0)
+"""The released model's chunks, window and sink at a small size."""
 TOLERANCE = 2e-5
 """Float32 rounding of the same sums in another order, through three blocks."""
 
@@ -121,6 +124,52 @@ def test_window_equals_repeated_steps(config: ModelConfig) -> None:
     torch.testing.assert_close(torch.cat(outputs, 2), whole, atol=TOLERANCE, rtol=TOLERANCE)
     for name, tensor in last.tensors.items():
         torch.testing.assert_close(state.tensors[name], tensor, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def in_float64(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()
+    }
+
+
+def stream(model: WorldModel, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list[RolloutState]]:
+    """Velocity and state of every chunk."""
+    state: RolloutState | None = None
+    outputs, states = [], []
+    for start, stop in chunk_ranges(model.config, inputs["latents"].shape[2], starts=True):
+        output, state = run_step(model, part(inputs, start, stop, model.config.temporal_stride), state)
+        outputs.append(output)
+        states.append(state)
+    return outputs, states
+
+
+def test_every_state_tensor_of_six_chunks_is_that_of_one_pass_in_float64() -> None:
+    model = random_model(RELEASED).double()
+    inputs = in_float64(clip(RELEASED, 19))
+    whole, _ = run_window(model, inputs)
+    outputs, states = stream(model, inputs)
+    assert len(states) == 6
+    torch.testing.assert_close(torch.cat(outputs, 2), whole, atol=1e-11, rtol=1e-11)
+    for number, state in enumerate(states):
+        _, expected = run_window(model, part(inputs, 0, 4 + 3 * number, RELEASED.temporal_stride))
+        assert state.tensors.keys() == expected.tensors.keys()
+        for name, tensor in expected.tensors.items():
+            torch.testing.assert_close(state.tensors[name], tensor, atol=1e-11, rtol=1e-11, msg=name)
+
+
+def test_six_chunks_equal_the_double_loop_over_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(RELEASED).double()
+    inputs = in_float64(clip(RELEASED, 19, batch=1))
+    fast, fast_states = stream(model, inputs)
+    # The twins know no write limit, the last argument.
+    monkeypatch.setattr(attention, "frame_attention", lambda *given: naive.frame_attention(*given[:-1]))
+    monkeypatch.setattr(attention, "delta_rule", lambda *given: naive.delta_rule(*given[:-1]))
+    slow, slow_states = stream(model, inputs)
+    for ours, twin in zip(fast, slow, strict=True):
+        torch.testing.assert_close(ours, twin, atol=1e-10, rtol=1e-10)
+    for ours, twin in zip(fast_states, slow_states, strict=True):
+        for name, tensor in twin.tensors.items():
+            torch.testing.assert_close(ours.tensors[name], tensor, atol=1e-10, rtol=1e-10, msg=name)
 
 
 def test_window_continues_from_the_state_of_the_one_before() -> None:
