@@ -21,6 +21,7 @@ def pause_card(settings: Settings, chosen: int = 0) -> CardMenu:
             Choice("mouse", "Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
             Choice("invert", "Mouse up looks", "down" if settings.invert_y else "up"),
             Choice("picture", "Picture", settings.picture),
+            Choice("reproject", "Instant look", "on" if settings.reproject else "off"),
             Choice("hud", "Figures", "on" if settings.hud else "off"),
             Choice("reset", "Start again"),
             Choice("worlds", "Other worlds"),
@@ -41,6 +42,8 @@ def adjust(settings: Settings, key: str, direction: int) -> Settings:
     if key == "picture":
         style = _STYLES[(_STYLES.index(settings.picture) + direction) % len(_STYLES)]
         return settings.model_copy(update={"picture": style})
+    if key == "reproject":
+        return settings.model_copy(update={"reproject": not settings.reproject})
     if key == "hud":
         return settings.model_copy(update={"hud": not settings.hud})
     return settings

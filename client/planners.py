@@ -30,6 +30,8 @@ class PlannedChunk:
     track: CameraTrack
     intents: NDArray[np.float64] | None
     """[N, 11], what was asked for; None where nobody did."""
+    looked_rad: NDArray[np.float64] | None = None
+    """[F, 2], turn (right, up) taken from the mouse since the start, up to each frame; None where there is none."""
 
 
 class Planner(ABC):
@@ -77,7 +79,8 @@ class RigPlanner(Planner):
         self._rig.reset()
 
     def _plan(self, intent: Intent, number: int) -> PlannedChunk:
-        return PlannedChunk(self._rig.plan(intent, self._num_frames), intent_row(intent, number))
+        track = self._rig.plan(intent, self._num_frames)
+        return PlannedChunk(track, intent_row(intent, number), self._rig.looked_rad)
 
 
 class TrackPlanner(Planner):

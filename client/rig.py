@@ -69,6 +69,9 @@ class CameraRig:
         """Go back to the first pose, at rest, walking."""
         self._state = self._start
         self._look_rad = np.zeros(2)
+        self._turned_rad = np.zeros(2)
+        self.looked_rad = np.zeros((0, 2))
+        """Turn (right, up) taken from the mouse since the start, up to each frame of the last plan, [N, 2]."""
         self.flying = False
 
     @property
@@ -102,9 +105,11 @@ class CameraRig:
             self.flying = True
         self._look_rad += (intent.look_dx_rad, intent.look_dy_rad)
         c2w = np.empty((num_frames, 4, 4))
+        looked_rad = np.empty((num_frames, 2))
         for i in range(num_frames):
             self._state = self._advance(intent, self._take_look(num_frames - i))
-            c2w[i] = self._state.c2w()
+            c2w[i], looked_rad[i] = self._state.c2w(), self._turned_rad
+        self.looked_rad = looked_rad
         intrinsics = np.repeat(self._intrinsics.as_array()[None], num_frames, axis=0)
         return CameraTrack(c2w, intrinsics, latched_s)
 
@@ -116,6 +121,7 @@ class CameraRig:
         if length > limit:
             share *= limit / length
         self._look_rad -= share
+        self._turned_rad = self._turned_rad + share
         return float(share[0]), float(share[1])
 
     def _advance(self, intent: Intent, look_rad: tuple[float, float]) -> IntegratorState:

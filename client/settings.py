@@ -26,6 +26,8 @@ class Settings(BaseModel):
     window_height: Annotated[int, Field(ge=96, le=16384)] = 768
     hud: bool = False
     """Whether the figures are on."""
+    reproject: bool = True
+    """Whether the mouse turns the picture at once, before the model answers."""
     picture: Literal["crisp", "smooth", "pixels"] = "crisp"
     """How small frames are enlarged to the window."""
 

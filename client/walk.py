@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
 from client.hud import NUM_BARS, ChunkBar, Figures
 from client.pacing import FramePacer, PacingConfig
-from client.planners import Planner, merge_intents, spend_intent
+from client.planners import PlannedChunk, Planner, merge_intents, spend_intent
 from client.recorder import WalkedChunk, WalkRecorder
+from client.reproject import bounded
 from engine.replay import header_for
 from engine.session import Session
 from engine.types import FrameChunk
@@ -38,6 +40,8 @@ class WalkFrame:
     chunk_index: int
     latched_s: float | None = None
     """When the input behind it was read, on the first frame of a chunk."""
+    looked_rad: tuple[float, float] = (0.0, 0.0)
+    """Turn (right, up) that the mouse had asked for by this frame, since the start."""
 
 
 class Walk:
@@ -74,6 +78,7 @@ class Walk:
         self._num_requested = 0
         self._shown_s: deque[float] = deque()
         self._response_ms = 0.0
+        self._asked_rad = (0.0, 0.0)
         self._pacer.reset(self._clock())
         self._pacer.add_first_frame()
 
@@ -85,6 +90,14 @@ class Walk:
     @property
     def paused(self) -> bool:
         return self._pacer.paused
+
+    @property
+    def live_turn_rad(self) -> tuple[float, float]:
+        """How far the mouse has turned the view beyond the frame that is on: right and up."""
+        if self.planner.rig is None:
+            return 0.0, 0.0
+        right, up = self.frame.looked_rad
+        return bounded((self._asked_rad[0] - right, self._asked_rad[1] - up))
 
     @property
     def progress(self) -> float | None:
@@ -108,6 +121,8 @@ class Walk:
         """
         if not self.paused:
             self._worker.post(intent)
+            right, up = self._asked_rad
+            self._asked_rad = (right + intent.look_dx_rad, up + intent.look_dy_rad)
         before = self.frame.index
         try:
             self._collect()
@@ -119,22 +134,28 @@ class Walk:
     def _collect(self) -> None:
         while (chunk := self._worker.poll()) is not None:
             self._note_times(chunk)
+            planned = self.planner.take(self._num_chunks)
+            self._num_chunks += 1
+            looked = np.zeros((len(chunk.frames), 2)) if planned.looked_rad is None else planned.looked_rad
             for i, (pixels, c2w) in enumerate(zip(chunk.frames, chunk.c2w, strict=True)):
                 latched_s = chunk.times.latched_s if i == 0 else None
-                self._frames.append(WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, latched_s))
+                right, up = looked[i]
+                self._frames.append(
+                    WalkFrame(
+                        self._num_frames, pixels, c2w, chunk.chunk_index, latched_s, (float(right), float(up))
+                    )
+                )
                 self._num_frames += 1
             times = chunk.times
             self._pacer.add_chunk(len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s)
-            self._record(chunk)
+            self._record(chunk, planned)
 
     def _note_times(self, chunk: FrameChunk) -> None:
         times = chunk.times
         self._chunk_ms.append(times.chunk_ms)
         self._bars.append(ChunkBar(times.denoise_ms, times.commit_ms, times.decode_ms))
 
-    def _record(self, chunk: FrameChunk) -> None:
-        planned = self.planner.take(self._num_chunks)
-        self._num_chunks += 1
+    def _record(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
         track = replace(planned.track, latched_s=chunk.times.latched_s)
         self.recorder.add(WalkedChunk(track, chunk.latents_sha256, planned.intents, chunk.latents))
 
@@ -181,7 +202,7 @@ class Walk:
         """End the walk; say whether the engine's threads ended in time."""
         return self._worker.close()
 
-    def figures(self, client_ms: float) -> Figures:
+    def figures(self, client_ms: float, reprojecting: bool) -> Figures:
         """Return what the HUD shows."""
         pacer, counts = self._pacer, self._pacer.counts
         p50, p95 = np.percentile(self._chunk_ms, (50, 95)) if self._chunk_ms else (0.0, 0.0)
@@ -199,6 +220,7 @@ class Walk:
             deadline_ms=self._deadline_ms,
             bars=tuple(self._bars),
             response_ms=self._response_ms,
+            turned_deg=math.degrees(math.hypot(*self.live_turn_rad)) if reprojecting else None,
             buffered_frames=pacer.buffered_frames,
             in_flight=pacer.in_flight,
             rate=pacer.rate,

@@ -12,12 +12,14 @@ import pygame
 from client import hud, theme
 from client.catalog import index_of
 from client.controls import read_intent
+from client.help import draw_help
+from client.live_picture import LivePicture
 from client.menu import CardMenu, frame_surface
 from client.navigation import Step
 from client.opening import Opened
 from client.options import PlayOptions
 from client.pause_card import adjust, pause_card
-from client.photo import make_folder, save_photo, unused_path
+from client.photo import describe, make_folder, save_photo, unused_path
 from client.picture import enlarge, fit_rect
 from client.shell import Screen, Shell, step_of
 from client.start_screen import problem_card
@@ -60,7 +62,9 @@ class WalkScreen(Screen):
         self._changed = True
         self._figures: hud.Figures | None = None
         self._figures_s = 0.0
-        self._picture: tuple[object, pygame.Surface] | None = None
+        self._live_picture = LivePicture(opened.session.world.intrinsics)
+        self._surface: tuple[object, pygame.Surface] | None = None
+        self._turn_rad = (0.0, 0.0)
         shell.window.set_title(opened.session.world.title)
         shell.release_controls()
         if options.replay is None:
@@ -90,6 +94,7 @@ class WalkScreen(Screen):
             return
         actions: dict[int, Callable[[float], None]] = {
             pygame.KSCAN_F1: self._toggle_help,
+            pygame.KSCAN_F2: self._toggle_reprojection,
             pygame.KSCAN_F3: self._toggle_figures,
             pygame.KSCAN_F10: self._toggle_recording,
             pygame.KSCAN_F12: self._take_photo,
@@ -121,6 +126,12 @@ class WalkScreen(Screen):
         shell = self._shell
         shell.apply_settings(shell.settings.model_copy(update={"hud": not shell.settings.hud}))
         self._figures = None
+
+    def _toggle_reprojection(self, now_s: float) -> None:
+        shell = self._shell
+        on = not shell.settings.reproject
+        shell.apply_settings(shell.settings.model_copy(update={"reproject": on}))
+        shell.toasts.add("Instant look on." if on else "Instant look off: the model alone answers.", now_s)
 
     def _toggle_flying(self, now_s: float) -> None:
         rig = self.walk.planner.rig
@@ -219,21 +230,9 @@ class WalkScreen(Screen):
         frame, session = self.walk.frame, self.walk.session
         _, _, width, height = self._picture_rect()
         path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
-        description = {
-            "world": session.world.name,
-            "title": session.world.title,
-            "world_sha256": session.world.sha256,
-            "engine": session.engine,
-            "backend": session.backend,
-            "seed": self.walk.seed,
-            "frame": frame.index,
-            "chunk": frame.chunk_index,
-            "c2w": frame.c2w.tolist(),
-            "intrinsics": session.world.intrinsics.tolist(),
-            "frame_size": list(session.frame_size),
-        }
         try:
-            save_photo(path, enlarge(frame.pixels, width, height, self._shell.settings.picture), description)
+            picture = enlarge(frame.pixels, width, height, self._shell.settings.picture)
+            save_photo(path, picture, describe(session, self.walk.seed, frame.index, frame.chunk_index, frame.c2w))
         except ValueError as error:
             self._warn(error, now_s)
         else:
@@ -253,8 +252,13 @@ class WalkScreen(Screen):
             self._warn(error, now_s)
         except Exception as error:
             self._break(error)
+        turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else (0.0, 0.0)
+        changed |= turn_rad != self._turn_rad
+        self._turn_rad = turn_rad
         if self._shell.settings.hud and now_s - self._figures_s >= FIGURES_EVERY_S:
-            self._figures, self._figures_s = self.walk.figures(self._shell.client_ms), now_s
+            shell = self._shell
+            figures = self.walk.figures(shell.client_ms, shell.settings.reproject)
+            self._figures, self._figures_s = figures, now_s
             changed = True
         return changed
 
@@ -280,18 +284,18 @@ class WalkScreen(Screen):
         if self._card is not None:
             self._card.draw(target, look)
         elif self._help:
-            hud.draw_help(target, look)
+            draw_help(target, look)
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
         return fit_rect(*self.walk.session.frame_size, *self._shell.window.size)
 
     def _enlarged(self, width: int, height: int) -> pygame.Surface:
-        """Return the frame at its size on the screen; made once for each frame, size and style."""
+        """Return the frame at its size on the screen, turned to the live view; made once for each."""
         frame, style = self.walk.frame, self._shell.settings.picture
-        key = (frame, width, height, style)
-        if self._picture is None or self._picture[0] != key:
-            self._picture = key, frame_surface(enlarge(frame.pixels, width, height, style))
-        return self._picture[1]
+        pixels = self._live_picture.show(frame.pixels, frame.c2w, self._turn_rad, (width, height), style)
+        if self._surface is None or self._surface[0] is not pixels:
+            self._surface = pixels, frame_surface(pixels)
+        return self._surface[1]
 
     def leave(self) -> None:
         self._shell.release_controls()

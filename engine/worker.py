@@ -194,6 +194,8 @@ class Worker(Generic[IntentT]):
             self._to_decode.clear()
             self._ready.clear()
             self._num_requested = 0
+            # Mouse movement meant for the old rollout has no place in the new one.
+            self._intent, self._latched = self._spent, True
             self._error = self._traceback = None
             return self._enqueue(_Command(run, Future(), begins=self._epoch))
 

@@ -105,6 +105,27 @@ def test_frames_are_shown_in_order_with_the_poses_they_were_made_for(walk: Walk)
     assert np.linalg.norm(walk.frame.c2w[:3, 3] - walk.session.world.c2w[:3, 3]) > 0.1
 
 
+def test_the_view_runs_ahead_of_the_model_and_is_caught_up_with(walk: Walk) -> None:
+    play_until(walk, lambda: walk.frame.index >= 4)
+    assert walk.live_turn_rad == (0.0, 0.0)
+    walk.update(Intent(look_dx_rad=0.1, look_dy_rad=-0.05), time.perf_counter())
+    assert walk.live_turn_rad == pytest.approx((0.1, -0.05), abs=0.1)
+    assert walk.live_turn_rad != (0.0, 0.0)
+    play_until(walk, lambda: walk.live_turn_rad == (0.0, 0.0))
+    here, start = walk.frame.c2w[:3, :3], walk.session.world.c2w[:3, :3]
+    cosine = (np.trace(start.T @ here) - 1) / 2
+    assert np.arccos(cosine) == pytest.approx(np.hypot(0.1, 0.05), rel=0.02)
+
+
+def test_a_new_start_forgets_where_the_view_was_turned(walk: Walk) -> None:
+    play_until(walk, lambda: walk.frame.index >= 4)
+    walk.update(Intent(look_dx_rad=0.2), time.perf_counter())
+    walk.reset()
+    assert walk.live_turn_rad == (0.0, 0.0)
+    play_until(walk, lambda: walk.frame.index >= 8)
+    assert walk.live_turn_rad == (0.0, 0.0)
+
+
 def test_a_recording_started_late_holds_the_walk_from_its_first_step(
     walk: Walk, session: InstantSession, tmp_path: Path
 ) -> None:
@@ -205,7 +226,7 @@ def test_a_recorder_without_a_recording_has_nothing_to_stop() -> None:
 
 def test_the_figures_are_those_of_the_walk(walk: Walk) -> None:
     play_until(walk, lambda: walk.frame.index >= 12)
-    figures = walk.figures(client_ms=1.5)
+    figures = walk.figures(client_ms=1.5, reprojecting=True)
     assert figures.seed == 3
     assert figures.chunk_ms_p95 >= figures.chunk_ms_p50 > 0.0
     assert figures.realtime_factor > 1.0

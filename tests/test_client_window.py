@@ -166,6 +166,8 @@ def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
     assert rig is not None
     player.key(pygame.KSCAN_F)
     assert rig.flying
+    player.key(pygame.KSCAN_F2)
+    assert not shell.settings.reproject
     player.key(pygame.KSCAN_F3)
     assert shell.settings.hud
     player.key(pygame.KSCAN_F1)
@@ -237,6 +239,25 @@ def test_a_grabbed_mouse_turns_the_camera(player: Player) -> None:
     start, now = player.walk.walk.session.world.c2w, player.walk.walk.frame.c2w
     turned_deg = np.degrees(np.arccos((np.trace(start[:3, :3].T @ now[:3, :3]) - 1) / 2))
     assert turned_deg == pytest.approx(200 * Settings().mouse_deg_px, rel=0.01)
+
+
+def test_the_picture_answers_the_mouse_before_the_model_does(player: Player) -> None:
+    walk = player.walk.walk
+    player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
+    player.frames_go_by(4)
+    for reproject in (True, False):
+        settings = player.shell.settings.model_copy(update={"reproject": reproject})
+        player.shell.apply_settings(settings)
+        for _ in range(20):
+            player.app.turn()
+            frame, before = walk.frame, pygame.surfarray.array3d(player.shell.window.surface)
+            player.post(pygame.MOUSEMOTION, rel=(60, 0), pos=(10, 10), buttons=(0, 0, 0))
+            after = pygame.surfarray.array3d(player.shell.window.surface)
+            if walk.frame is frame:
+                break
+        assert walk.frame is frame, "no two pictures of one frame were seen"
+        assert (np.abs(after.astype(int) - before).mean() > 1.0) == reproject
+        player.wait(lambda: walk.live_turn_rad == (0.0, 0.0), "the model")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (160, 900), (1600, 90), (2560, 1440)])

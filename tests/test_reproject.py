@@ -1,0 +1,90 @@
+"""A frame turned to another view equals what is truly seen there, wherever the frame reaches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from client.live_picture import LivePicture
+from client.reproject import MAX_TURN_RAD, bounded, homography, turned, warp
+from engine.integrator import rotation_x, rotation_y, rotation_z
+from holodeck import get_place
+
+WIDTH, HEIGHT = 160, 96
+INTRINSICS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)
+
+
+def pose(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.float64]:
+    c2w = get_place("town").spawn.copy()
+    turns = (
+        rotation_y(math.radians(yaw_deg)),
+        rotation_x(math.radians(pitch_deg)),
+        rotation_z(math.radians(roll_deg)),
+    )
+    c2w[:3, :3] = turns[0] @ turns[1] @ turns[2]
+    return c2w
+
+
+def render(c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return get_place("town").render(c2w, INTRINSICS, WIDTH, HEIGHT)
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
+    return float(10 * np.log10(255.0**2 / np.square(a[where].astype(float) - b[where]).mean()))
+
+
+@pytest.mark.parametrize("roll_deg", [0.0, 25.0])
+@pytest.mark.parametrize("turn_deg", [(3.0, 0.0), (0.0, -4.0), (-8.0, 5.0), (12.0, 3.0)])
+def test_a_turned_frame_equals_the_true_render(roll_deg: float, turn_deg: tuple[float, float]) -> None:
+    here = pose(20.0, -5.0, roll_deg)
+    yaw_deg, pitch_deg = turn_deg
+    there = turned(here, math.radians(yaw_deg), math.radians(pitch_deg))
+    np.testing.assert_allclose(there, pose(20.0 + yaw_deg, -5.0 + pitch_deg, roll_deg), atol=1e-12)
+    mapping = homography(here, there, INTRINSICS)
+    shown = warp(render(here), mapping, (WIDTH, HEIGHT))
+    inside = warp(np.full((HEIGHT, WIDTH, 3), 255, np.uint8), mapping, (WIDTH, HEIGHT))
+    assert inside.min() == 255, "edges are filled, not black"
+    # Where the frame reaches: not within two pixels of what had to be filled.
+    rows, columns = np.mgrid[2 : HEIGHT - 2, 2 : WIDTH - 2] + 0.5
+    back = np.linalg.inv(mapping) @ np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1)
+    x, y = back[:2] / back[2]
+    reached = np.zeros((HEIGHT, WIDTH), bool)
+    reached[2:-2, 2:-2] = ((x > 2) & (x < WIDTH - 2) & (y > 2) & (y < HEIGHT - 2)).reshape(rows.shape)
+    truth = render(there)
+    assert reached.mean() > 0.6
+    assert psnr(shown, truth, reached) > 33.0
+    # Half a pixel off would already be worse, a whole one much: the map is right to a fraction of a pixel.
+    assert psnr(shown, truth, reached) > psnr(np.roll(shown, 1, 1), truth, reached) + 6.0
+
+
+def test_an_enlarged_frame_is_turned_by_the_same_angle() -> None:
+    here = pose(0.0, 0.0, 0.0)
+    mapping = homography(here, turned(here, math.radians(6.0), 0.0), INTRINSICS)
+    # The point straight ahead moves left by f tan(6 degrees), in the frame and on the screen alike.
+    x, y, z = mapping @ np.array([80.0, 48.0, 1.0])
+    assert (x / z, y / z) == pytest.approx((80.0 - 104.0 * math.tan(math.radians(6.0)), 48.0))
+    picture = np.zeros((4 * HEIGHT, 4 * WIDTH, 3), np.uint8)
+    picture[:, 318:322] = 255
+    columns = np.flatnonzero(warp(picture, mapping, (WIDTH, HEIGHT))[2 * HEIGHT, :, 0] > 127)
+    assert columns.mean() + 0.5 == pytest.approx(4 * x / z, abs=0.5)
+
+
+def test_turns_are_bounded_and_invisible_ones_dropped() -> None:
+    assert bounded((1e-6, 1e-6)) == (0.0, 0.0)
+    right, up = bounded((3.0, 4.0))
+    assert math.hypot(right, up) == pytest.approx(MAX_TURN_RAD)
+    assert right / up == pytest.approx(0.75)
+
+
+def test_nothing_is_drawn_twice() -> None:
+    live, here = LivePicture(INTRINSICS), pose(0.0, 0.0, 0.0)
+    frame = render(here)
+    first = live.show(frame, here, (0.0, 0.0), (480, 288), "smooth")
+    assert live.show(frame, here, (0.0, 0.0), (480, 288), "smooth") is first
+    turned_once = live.show(frame, here, (0.1, 0.0), (480, 288), "smooth")
+    assert live.show(frame, here, (0.1, 0.0), (480, 288), "smooth") is turned_once
+    assert not np.array_equal(turned_once, first)
+    assert live.show(frame.copy(), here, (0.1, 0.0), (480, 288), "smooth") is not turned_once
