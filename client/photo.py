@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.atomic import replacing
+from engine.session import Session
 
 TEXT_KEY = "flaneur"
 """PNG text entry that holds the description, JSON."""
@@ -42,6 +43,24 @@ def read_photo_description(file: Path) -> dict[str, Any]:
             return json.loads(body[len(TEXT_KEY) + 1 :])
         position += 12 + length
     return {}
+
+
+def describe(session: Session, seed: int, frame: int, chunk: int, c2w: NDArray[np.float64]) -> dict[str, Any]:
+    """Return what a screenshot says of itself: world, engine, and the pose [4, 4] its frame was made for."""
+    world = session.world
+    return {
+        "world": world.name,
+        "title": world.title,
+        "world_sha256": world.sha256,
+        "engine": session.engine,
+        "backend": session.backend,
+        "seed": seed,
+        "frame": frame,
+        "chunk": chunk,
+        "c2w": c2w.tolist(),
+        "intrinsics": world.intrinsics.tolist(),
+        "frame_size": list(session.frame_size),
+    }
 
 
 def unused_path(folder: Path, stem: str, suffix: str, now: datetime) -> Path:

@@ -232,7 +232,9 @@ class WalkScreen(Screen):
         path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
         try:
             picture = enlarge(frame.pixels, width, height, self._shell.settings.picture)
-            save_photo(path, picture, describe(session, self.walk.seed, frame.index, frame.chunk_index, frame.c2w))
+            save_photo(
+                path, picture, describe(session, self.walk.seed, frame.index, frame.chunk_index, frame.c2w)
+            )
         except ValueError as error:
             self._warn(error, now_s)
         else:

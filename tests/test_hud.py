@@ -8,6 +8,7 @@ import pytest
 
 from client import hud, theme
 from client.controls import DEFAULT_BINDINGS
+from client.help import HELP, draw_help
 from client.hud import ChunkBar, Figures, Toasts
 from client.loading import LoadingStages, draw_loading
 from client.menu import CardMenu, Choice, WorldCard, WorldMenu
@@ -81,7 +82,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     hud.draw_figures(target, look, some_figures())
     hud.draw_recording(target, look, 75.0)
     hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
-    hud.draw_help(target, look)
+    draw_help(target, look)
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
     toasts.draw(target, look, 1.0, size[1])
@@ -97,7 +98,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
 
 
 def test_the_help_names_every_key_that_moves_the_camera() -> None:
-    words = {word for _, entries in hud.HELP for keys, _ in entries for word in keys.split()}
+    words = {word for _, entries in HELP for keys, _ in entries for word in keys.split()}
     pygame.display.init()
     arrows = {pygame.KSCAN_UP, pygame.KSCAN_DOWN, pygame.KSCAN_LEFT, pygame.KSCAN_RIGHT}
     shifts = {pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT}

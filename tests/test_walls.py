@@ -62,7 +62,15 @@ MAY_IMPORT = {
 }
 COMMANDS = ("client.commands",)
 WINDOW = (
-    *("client.app", "client.controls", "client.hud", "client.loading", "client.menu", "client.pads"),
+    *(
+        "client.app",
+        "client.controls",
+        "client.help",
+        "client.hud",
+        "client.loading",
+        "client.menu",
+        "client.pads",
+    ),
     *("client.pause_card", "client.shell", "client.start_screen", "client.theme", "client.walk_screen"),
     "client.window",
 )
