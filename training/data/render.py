@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import holodeck
 from engine.atomic import replacing
 from holodeck import get_place
-from training.data.walks import walk
+from training.data import walks
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,18 @@ class RenderJob:
 
     @property
     def stem(self) -> str:
-        """File name without ending; changes with every setting, so stale files are never read."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.place}-{self.seed:05d}-{digest}"
+        """File name without ending; changes with every setting and with the code that draws, so stale files are never read."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode() + _drawing_code())
+        return f"{self.place}-{self.seed:05d}-{digest.hexdigest()[:8]}"
+
+
+@cache
+def _drawing_code() -> bytes:
+    """Hash of everything that decides what a walk looks like."""
+    digest = hashlib.sha256(Path(walks.__file__).read_bytes())
+    for file in sorted(Path(holodeck.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.digest()
 
 
 def render_walk(job: RenderJob, directory: Path) -> Path:
@@ -47,7 +58,7 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
     if poses_path.exists():
         return poses_path
     place = get_place(job.place)
-    poses = walk(place, job.num_frames, job.fps, job.seed)
+    poses = walks.walk(place, job.num_frames, job.fps, job.seed)
     intrinsics = np.array(job.intrinsics, np.float32)
     frames = np.stack([place.render(c2w, intrinsics, job.width, job.height) for c2w in poses])
     save_array(directory / f"{job.stem}.frames.npy", frames)
