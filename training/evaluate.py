@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from engine.atomic import replacing
 from engine.bundle import Bundle
 from engine.session import open_session
 from engine.types import CameraTrack
 from engine.world import World, list_worlds, read_world
-from holodeck import get_place
+from holodeck import Place, get_place
 from model.autoencoder import Autoencoder
 from training.data.latents import encode_frames
 from training.data.walks import walk
@@ -29,6 +30,8 @@ from training.data.walks import walk
 HORIZONS_S = (0.25, 1.0, 2.0, 4.0, 8.0, 15.0)
 HELD_OUT_SEED = 90_000
 """Walks of this seed and above are never trained on."""
+SHEET_WALKS = 2
+"""Walks that a contact sheet shows."""
 Frames = NDArray[np.uint8]
 
 
@@ -68,6 +71,14 @@ def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
     return ((video.clamp(-1.0, 1.0) + 1.0) * 127.5).round().byte().numpy()
 
 
+def _place_of(world: World) -> Place:
+    if world.place is None:
+        raise ValueError(
+            f"the world {world.name} has no holodeck place; only worlds made from one can be measured"
+        )
+    return get_place(world.place)
+
+
 def follow_walk(
     bundle: Bundle, world: World, seed: int, seconds: float, autoencoder: Autoencoder | None
 ) -> WalkFrames:
@@ -76,18 +87,14 @@ def follow_walk(
     Raises:
         ValueError: The world was not made from a holodeck place, so there is no truth to compare with.
     """
-    if world.place is None:
-        raise ValueError(
-            f"the world {world.name} has no holodeck place; only worlds made from one can be measured"
-        )
-    place = get_place(world.place)
+    place = _place_of(world)
     height, width = world.first_frame.shape[:2]
     session = open_session(world, bundle)
     try:
         chunks = int(np.ceil(seconds * session.fps / session.frames_per_chunk))
         poses = walk(place, 1 + chunks * session.frames_per_chunk, round(session.fps), seed)
         truth = np.stack([place.render(c2w, world.intrinsics, width, height) for c2w in poses])
-        session.reset(seed % 1000)
+        session.reset(seed)
         generated = [world.first_frame[None]]
         for n in range(chunks):
             part = poses[1 + n * session.frames_per_chunk :][: session.frames_per_chunk]
@@ -131,15 +138,20 @@ def evaluate_worlds(
     entries = list_worlds([worlds])
     if not entries:
         raise ValueError(f"{worlds} holds no worlds; name the folder with the .world files")
+    worlds_read = [read_world(entry.path) for entry in entries]
+    for world in worlds_read:
+        _place_of(world)
+    report.mkdir(parents=True, exist_ok=True)
     scores: list[HorizonScore] = []
-    for entry in track(entries, "measuring worlds", console=Console(stderr=True)):
-        world = read_world(entry.path)
+    for world in track(worlds_read, "measuring worlds", console=Console(stderr=True)):
         seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + walks_per_world)
         walks = [follow_walk(bundle, world, seed, HORIZONS_S[-1], autoencoder) for seed in seeds]
         scores += score_walks(world.name, walks, bundle.spec.fps)
-        contact_sheet(walks[:2], bundle.spec.fps, report / f"{world.name}.png")
-    (report / "scores.json").write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n")
-    (report / "scores.md").write_text(as_table(scores) + "\n")
+        contact_sheet(walks[:SHEET_WALKS], bundle.spec.fps, report / f"{world.name}.png")
+    with replacing(report / "scores.json") as file:
+        file.write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n")
+    with replacing(report / "scores.md") as file:
+        file.write_text(as_table(scores) + "\n")
     return scores
 
 
@@ -150,8 +162,10 @@ def contact_sheet(walks: Sequence[WalkFrames], fps: float, path: Path, scale: fl
         picks = [round(seconds * fps) for seconds in HORIZONS_S]
         rows += [np.concatenate(list(w.truth[picks]), 1), np.concatenate(list(w.generated[picks]), 1)]
     sheet = cv2.resize(np.concatenate(rows, 0), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), sheet[..., ::-1])
+    ok, encoded = cv2.imencode(".png", sheet[..., ::-1])
+    assert ok, "a uint8 picture always encodes"
+    with replacing(path) as file:
+        file.write_bytes(encoded.tobytes())
 
 
 def as_table(scores: Sequence[HorizonScore]) -> str:
