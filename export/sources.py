@@ -7,24 +7,31 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, load_ltx_autoencoder
 from model.config import ModelConfig, pocket, sana_wm
+from model.ltx_autoencoder import LtxAutoencoder, LtxStreamingDecoder
+from model.ltx_config import LtxAutoencoderConfig
 from model.transformer import WorldModel
 
 PRESETS = {"pocket": pocket, "sana-wm": sana_wm}
 AUTOENCODER_FILE = "autoencoder.safetensors"
 """Weights of the autoencoder, in the folder of the checkpoint."""
+LTX_STRIDE = 32
+"""Pixels per latent cell of the released model, whose autoencoder is LTX-2."""
+LTX_FOLDERS = ("ltx2_causal_vae", "vae")
 SEED = 0
 """Of random weights."""
 
 
-def open_source(name: str, random_weights: bool) -> tuple[WorldModel, StreamingDecoder]:
+def open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module]:
     """Return a model and its streaming decoder, float32, in evaluation mode.
 
     Args:
-        name: `pocket` or `sana-wm`, or the path of a checkpoint (.safetensors) with its autoencoder beside it.
+        name: `pocket` or `sana-wm`, or the path of a checkpoint with its autoencoder beside it: `autoencoder.safetensors`, or
+            for the released model a folder `vae` or `ltx2_causal_vae` there or one level up.
         random_weights: Take a preset's sizes with weights drawn from a fixed seed.
     """
     if name in PRESETS:
@@ -34,15 +41,29 @@ def open_source(name: str, random_weights: bool) -> tuple[WorldModel, StreamingD
             )
         torch.manual_seed(SEED)
         config = PRESETS[name]()
-        autoencoder = _new_autoencoder(config)
-        return WorldModel(config, fresh=True).eval(), StreamingDecoder(autoencoder).eval()
+        decoder = _new_decoder(config)
+        return WorldModel(config, fresh=True).eval(), decoder
     path = Path(name)
     if random_weights:
         raise ValueError(f"--random-weights goes with {' or '.join(PRESETS)}, not with {name!r}")
     if not path.is_file():
         raise ValueError(f"there is no model {name!r}; use {', '.join(PRESETS)} or the path of a checkpoint")
-    model = load_checkpoint(path, dtype=torch.float32).eval()
-    autoencoder = _new_autoencoder(model.config)
+    # Official files carry no config, and there is one released model.
+    model = load_checkpoint(path, sana_wm(), torch.float32).eval()
+    return model, _decoder_beside(path, model.config)
+
+
+def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
+    if config.spatial_stride == LTX_STRIDE:
+        folders = [base / name for base in (path.parent, path.parent.parent) for name in LTX_FOLDERS]
+        folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        autoencoder = load_ltx_autoencoder(folder, torch.float32)
+        if not autoencoder.config.decoder_causal:
+            raise ValueError(
+                f"the decoder in {folder} was trained to look ahead and cannot be streamed; fetch ltx2_causal_vae"
+            )
+        return LtxStreamingDecoder(autoencoder).eval()
+    autoencoder = _new_autoencoder(config)
     weights = path.parent / AUTOENCODER_FILE
     try:
         autoencoder.load_state_dict(load_file(weights))
@@ -50,7 +71,13 @@ def open_source(name: str, random_weights: bool) -> tuple[WorldModel, StreamingD
         raise ValueError(
             f"cannot use the autoencoder {weights}; it belongs beside the checkpoint it was trained with"
         ) from error
-    return model, StreamingDecoder(autoencoder).eval()
+    return StreamingDecoder(autoencoder).eval()
+
+
+def _new_decoder(config: ModelConfig) -> nn.Module:
+    if config.spatial_stride == LTX_STRIDE:
+        return LtxStreamingDecoder(LtxAutoencoder(LtxAutoencoderConfig())).eval()
+    return StreamingDecoder(_new_autoencoder(config)).eval()
 
 
 def _new_autoencoder(config: ModelConfig) -> Autoencoder:
@@ -58,6 +85,6 @@ def _new_autoencoder(config: ModelConfig) -> Autoencoder:
     if sizes.spatial_stride != config.spatial_stride:
         raise ValueError(
             f"there is no decoder for {config.name}, whose latents are {config.spatial_stride} pixels wide; "
-            f"export a model of stride {sizes.spatial_stride}"
+            f"export a model of stride {sizes.spatial_stride} or {LTX_STRIDE}"
         )
     return Autoencoder(sizes)

@@ -60,8 +60,17 @@ def load_text_encoder(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Text
         ValueError: A file is missing or damaged.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model, loading = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+        if loading["missing_keys"]:
+            raise ValueError(f"{len(loading['missing_keys'])} tensors are missing")
     except Exception as error:
         # The library raises whatever the file at fault happens to provoke.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -93,8 +102,7 @@ def read_preamble(path: Path) -> str:
 
 
 def _find(node: Any, key: str) -> Any:
-    if not isinstance(node, Mapping):
-        return None
-    if key in node:
+    if isinstance(node, Mapping) and key in node:
         return node[key]
-    return next((found for value in node.values() if (found := _find(value, key)) is not None), None)
+    children = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    return next((found for child in children if (found := _find(child, key)) is not None), None)

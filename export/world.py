@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from engine.bundle import Bundle, first_problem
+from engine.bundle import first_problem
 from engine.world import World, WorldInfo
 from export.photo import (
     DEFAULT_FOV_DEG,
+    check_camera,
     fit_photo,
     intrinsics_for_crop,
     intrinsics_of_fov,
     read_intrinsics,
     read_photo,
 )
+from export.sources import LTX_FOLDERS
 from export.text import load_text_encoder, read_preamble
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder, weights_sha256
 from model.config import ModelConfig, sana_wm
 
-AUTOENCODER_FOLDERS = ("vae", "ltx2_causal_vae")
 TEXT_FOLDERS = ("gemma-2-2b-it", "text_encoder")
 CONFIG_FILE = "config.yaml"
 
@@ -44,31 +46,26 @@ class WorldRequest:
     intrinsics: Path | None = None
 
 
-@dataclass(frozen=True)
-class Target:
-    """The model that a world is for."""
+def hash_released(weights: Path) -> str:
+    """Hash the network's weights in a folder as the exporter hashes them: the streaming student's, else `dit/*.safetensors`.
 
-    config: ModelConfig
-    weights_sha256: str
-
-
-def target_of_bundle(bundle: Bundle) -> Target:
-    return Target(ModelConfig.from_dict(bundle.spec.model), bundle.spec.weights_sha256)
-
-
-def target_of_weights(weights: Path) -> Target:
-    """Hash the released network's weights in a folder, `dit/*.safetensors`; ten gigabytes take a minute.
+    Ten gigabytes take a minute.
 
     Raises:
-        ValueError: There is not exactly one such file, or it does not fit.
+        ValueError: There is no such file, or more than one, or it does not fit.
     """
-    files = sorted((weights / "dit").glob("*.safetensors"))
+    student = weights / "sana_dit" / "model.pt"
+    files = [student] if student.is_file() else sorted((weights / "dit").glob("*.safetensors"))
     if len(files) != 1:
         raise ValueError(
             f"{weights / 'dit'} holds {len(files)} .safetensors files, one is needed; or name a bundle with --engine"
         )
-    config = sana_wm()
-    return Target(config, weights_sha256(load_checkpoint(files[0], config)))
+    return weights_sha256(load_checkpoint(files[0], sana_wm(), torch.float32))
+
+
+def released_config(values: Mapping[str, Any] | None) -> ModelConfig:
+    """Sizes of the model a world is for: a bundle's, else the released ones."""
+    return sana_wm() if values is None else ModelConfig.from_dict(dict(values))
 
 
 def find_folder(weights: Path, names: tuple[str, ...], what: str) -> Path:
@@ -84,29 +81,28 @@ def find_folder(weights: Path, names: tuple[str, ...], what: str) -> Path:
 
 
 def create_world(
-    request: WorldRequest, weights: Path, target: Target, progress: Callable[[str], None] | None = None
+    request: WorldRequest,
+    weights: Path,
+    config: ModelConfig,
+    hash_weights: Callable[[], str],
+    progress: Callable[[str], None] | None = None,
 ) -> World:
-    """Encode a photo and a prompt.
+    """Encode a photo and a prompt; what takes long comes after everything that can be wrong quickly.
 
     Args:
         weights: Folder with the autoencoder, the text encoder and `config.yaml`, as released.
+        config: Of the model the world is for.
+        hash_weights: Says which weights those are, `weights_sha256`.
 
     Raises:
         ValueError: The photo, the camera or a weight file cannot be used; nothing was written.
     """
     say = progress or (lambda _stage: None)
-    config = target.config
-    info = _describe(request, target)
-    photo = read_photo(request.photo)
-    if request.intrinsics is not None:
-        camera = read_intrinsics(request.intrinsics, photo.size)
-    else:
-        fov = DEFAULT_FOV_DEG if request.fov_deg is None else request.fov_deg
-        camera = intrinsics_of_fov(fov, photo.size)
-    frame, fit = fit_photo(photo, config.frame_width, config.frame_height)
-    autoencoder = find_folder(weights, AUTOENCODER_FOLDERS, "autoencoder")
+    frame, camera = fit_request(request, config)
+    autoencoder = find_folder(weights, LTX_FOLDERS, "autoencoder")
     text_encoder = find_folder(weights, TEXT_FOLDERS, "text encoder")
     preamble = read_preamble(weights / CONFIG_FILE)
+    _describe(request, "0" * 64)
     say("encoding the photo")
     first_latent = encode_photo(frame, autoencoder, config)
     say("encoding the prompt")
@@ -117,29 +113,49 @@ def create_world(
             "fetch the one it was trained with"
         )
     text, mask = encoder.encode(request.prompt, config.text_length, preamble)
+    say("reading which weights the world is for")
     return World(
-        info=info,
+        info=_describe(request, hash_weights()),
         first_latent=first_latent,
         first_frame=frame,
         text=text.numpy(),
         text_mask=mask.numpy(),
-        intrinsics=intrinsics_for_crop(camera, fit).astype(np.float32),
+        intrinsics=camera,
         c2w=np.eye(4),
     )
 
 
-def _describe(request: WorldRequest, target: Target) -> WorldInfo:
+def fit_request(request: WorldRequest, config: ModelConfig) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Fit the photo to the model's frame: the frame [H, W, 3], and its camera [4].
+
+    Raises:
+        ValueError: The photo is unreadable, or what is left of it was seen through no lens the model knows.
+    """
+    photo = read_photo(request.photo)
+    if request.intrinsics is not None:
+        camera = read_intrinsics(request.intrinsics)
+    else:
+        camera = intrinsics_of_fov(
+            DEFAULT_FOV_DEG if request.fov_deg is None else request.fov_deg, photo.size
+        )
+    frame, fit = fit_photo(photo, config.frame_width, config.frame_height)
+    fitted = intrinsics_for_crop(camera, fit)
+    check_camera(fitted, config.frame_width, config.frame_height)
+    return frame, fitted.astype(np.float32)
+
+
+def _describe(request: WorldRequest, weights: str) -> WorldInfo:
     try:
         return WorldInfo(
             name=request.name,
             title=request.title,
             licence=request.licence,
-            model=target.weights_sha256,
+            model=weights,
             caption=request.prompt,
         )
     except ValidationError as error:
         raise ValueError(
-            f"the world cannot be described so: {first_problem(error)}; choose other words"
+            f"the world cannot be described so: {first_problem(error)}; choose other words, its name with -o"
         ) from None
 
 

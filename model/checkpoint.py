@@ -77,6 +77,11 @@ def _check_fit(what: str, wanted: Mapping[str, Tensor], ours: Mapping[str, Tenso
             for name, tensor in wanted.items()
             if name in ours and ours[name].shape != tensor.shape
         ),
+        *(
+            f"{name} holds {ours[name].dtype}"
+            for name in wanted
+            if name in ours and not ours[name].is_floating_point()
+        ),
     ]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
@@ -111,7 +116,8 @@ def save_checkpoint(model: WorldModel, path: Path) -> None:
 def from_diffusers(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> WorldModel:
     """Build a model from the config and state dict of diffusers' `SanaWMTransformer3DModel`.
 
-    The result's bidirectional `forward` gives what that class gives for the same inputs, in the precision of the weights.
+    The result's bidirectional `forward` gives what that class gives for the same inputs, in the precision of the weights,
+    which it shares with the state dict.
 
     Raises:
         ValueError: The config asks for what is not built, or the weights do not fit it.
@@ -142,7 +148,9 @@ def read_container(path: Path) -> dict[str, Tensor]:
     for key in ("generator", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise ValueError(
             f"checkpoint {path} holds no state dict of tensors; give the file with the generator's weights"
         )
@@ -158,7 +166,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None
         raise ValueError(
             f"cannot read checkpoint {path}: {error}; give a .safetensors file of a model"
         ) from None
-    return weights, None if stored is None else ModelConfig.from_dict(json.loads(stored))
+    if stored is None:
+        return weights, None
+    try:
+        return weights, ModelConfig.from_dict(json.loads(stored))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"the config in {path} cannot be used: {error}; save the model again") from None
 
 
 def load_checkpoint(

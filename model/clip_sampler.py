@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.chunks import chunk_ranges
+from model.precision import wide_dtype
 from model.sampler import check_timesteps, euler_step, shifted_timesteps
 from model.transformer import WorldModel
 
@@ -69,14 +70,16 @@ def sample_clip(
     Returns:
         Clean latents, [B, C, T, H, W].
     """
-    steps = check_timesteps(timesteps or teacher_timesteps())
+    steps = check_timesteps(teacher_timesteps() if timesteps is None else timesteps)
     latents = _with_first(noise, conditions)
     batch, frames = latents.shape[0], latents.shape[2]
-    moving = torch.ones(batch, frames, device=noise.device, dtype=noise.dtype)
+    # Times stay exact whatever the latents' precision: bfloat16 cannot tell 998 from 1000.
+    moving = torch.ones(batch, frames, device=noise.device, dtype=wide_dtype(noise.dtype))
     moving[:, 0] = 0
     for count, (step, following) in enumerate(zip(steps, [*steps[1:], 0.0], strict=True), start=1):
         velocity = _guided(model, latents, moving * step, conditions, guidance, "bidirectional")
-        latents = euler_step(latents, velocity, moving * (step / 1000), moving * (following / 1000))
+        moved = euler_step(latents, velocity, moving * (step / 1000), moving * (following / 1000))
+        latents = moved.to(noise.dtype)
         if progress is not None:
             progress(count, len(steps))
     return latents
@@ -120,7 +123,8 @@ def sample_staggered(
     cached. Chunks are those of the chunk-causal pass. Arguments and result are those of `sample_clip`; `interval` is
     that of `staircase`.
     """
-    steps = torch.tensor([*check_timesteps(timesteps or teacher_timesteps()), 0.0, 0.0], device=noise.device)
+    schedule = check_timesteps(teacher_timesteps() if timesteps is None else timesteps)
+    steps = torch.tensor([*schedule, 0.0, 0.0], device=noise.device, dtype=wide_dtype(noise.dtype))
     latents = _with_first(noise, conditions)
     batch, frames = latents.shape[0], latents.shape[2]
     chunks = chunk_ranges(model.config, frames, starts=True)
@@ -129,11 +133,11 @@ def sample_staggered(
         stop = chunks[len(standing) - 1][1]
         lengths = torch.tensor([b - a for a, b in chunks[: len(standing)]], device=noise.device)
         at = torch.tensor(standing, device=noise.device).repeat_interleave(lengths)
-        now, following = (steps[at + ahead].to(noise.dtype).expand(batch, -1).clone() for ahead in (0, 1))
+        now, following = (steps[at + ahead].expand(batch, -1).clone() for ahead in (0, 1))
         now[:, 0] = following[:, 0] = 0
         seen = latents[:, :, :stop]
         velocity = _guided(model, seen, now, conditions, guidance, "chunk_causal")
-        moved = euler_step(seen, velocity, now / 1000, following / 1000)
+        moved = euler_step(seen, velocity, now / 1000, following / 1000).to(noise.dtype)
         latents = torch.cat([moved, latents[:, :, stop:]], dim=2)
         if progress is not None:
             progress(count, len(calls))

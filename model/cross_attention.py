@@ -35,7 +35,7 @@ def padded_width(width: int) -> int:
     """Return the head width that fused softmax kernels pad to."""
     if width in (32, 64, 128, 256):
         return width
-    return 128 if width < 128 else 256
+    return width if width > 256 else 128 if width < 128 else 256
 
 
 class CrossAttention(nn.Module):

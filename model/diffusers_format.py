@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "mlp_ratio": 3.0,
 }
 """What a config leaves out."""
-ONLY: dict[str, Any] = {
+SUPPORTED_VALUES: dict[str, Any] = {
     "patch_size": (1, 1, 1),
     "ffn_type": "GLUMBConvTemp",
     "pos_embed_type": "wan_rope",
@@ -43,6 +44,8 @@ ONLY: dict[str, Any] = {
     "pred_sigma": False,
 }
 """Options of which the released model uses one value, the only one built here."""
+IGNORED_KEYS = {"init_cam_from_base", "fp32_attention", "image_size", "mixed_precision"}
+"""Keys that change nothing once weights are loaded."""
 RENAMED = {"t_embedder.linear_1.": "t_embedder.mlp.0.", "t_embedder.linear_2.": "t_embedder.mlp.2."}
 
 
@@ -55,7 +58,10 @@ def config_from_diffusers(config: Mapping[str, Any]) -> ModelConfig:
     Raises:
         ValueError: An option has a value that is not built, or the sizes contradict one another.
     """
-    for key, only in ONLY.items():
+    named = {key for key in config if not key.startswith("_")}
+    if unknown := sorted(named - set(DEFAULTS) - set(SUPPORTED_VALUES) - IGNORED_KEYS):
+        raise ValueError(f"unknown model settings {unknown}; the config is of another version")
+    for key, only in SUPPORTED_VALUES.items():
         value = config.get(key, only)
         if (tuple(value) if isinstance(value, list) else value) != only:
             raise ValueError(f"{key} is {value!r}; only {only!r}, as released, is supported")
@@ -75,7 +81,8 @@ def config_from_diffusers(config: Mapping[str, Any]) -> ModelConfig:
         raise ValueError(
             "chunk_plucker_post_attn_blocks leaves blocks out; only all blocks, as released, are supported"
         )
-    return ModelConfig(
+    return replace(
+        sana_wm(),
         name="diffusers",
         in_channels=values["in_channels"],
         hidden_size=width,
@@ -84,15 +91,7 @@ def config_from_diffusers(config: Mapping[str, Any]) -> ModelConfig:
         mlp_ratio=values["mlp_ratio"],
         softmax_every_n=values["softmax_every_n"] or layers + 1,
         text_dim=values["caption_channels"],
-        text_length=sana_wm().text_length,
-        chunk_size=3,
-        first_chunk_size=4,
-        num_cached_chunks=2,
-        sink=True,
         temporal_stride=stride,
-        spatial_stride=sana_wm().spatial_stride,
-        frame_height=sana_wm().frame_height,
-        frame_width=sana_wm().frame_width,
         conv_kernel=values["conv_kernel_size"],
         temporal_kernel=values["t_kernel_size"],
         downscale_gdn=True,

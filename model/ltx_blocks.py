@@ -30,14 +30,13 @@ class Stream:
     def past(self, x: Tensor) -> Tensor:
         """Return the frames before x [B, C, F, H, W], and keep its last ones for the next call."""
         repeated = x[:, :, :1].expand(-1, -1, TAPS - 1, -1, -1)
-        past = repeated + self.started * (next(self._before) - repeated)
+        past = torch.where(self.started > 0, next(self._before), repeated)
         self.after.append(torch.cat([past, x], dim=2)[:, :, 1 - TAPS :])
         return past
 
     def without_lead(self, x: Tensor) -> Tensor:
         """Let all frames of a first call be its last: it stands for one frame, whatever the graph's fixed length."""
-        last = x[:, :, -1:]
-        return last + self.started * (x - last)
+        return torch.where(self.started > 0, x, x[:, :, -1:])
 
 
 def normalise_channels(x: Tensor) -> Tensor:

@@ -10,20 +10,18 @@ from typing import Any
 
 STRIDES = {"spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
 """What a stage of each type halves: time, height, width."""
-ONLY: dict[str, Any] = {
-    "patch_size_t": 1,
-    "timestep_conditioning": False,
-    "encoder_causal": True,
-    "decoder_causal": True,
+SUPPORTED_VALUES: dict[str, Any] = {"patch_size_t": 1, "timestep_conditioning": False, "encoder_causal": True}
+"""Options of which one value is built."""
+IGNORED_KEYS = {"spatial_compression_ratio", "temporal_compression_ratio", "gradient_checkpointing"}
+"""Keys that say nothing about the network."""
+FLAGS = {
+    "spatio_temporal_scaling": "layers_per_block",
+    "decoder_spatio_temporal_scaling": "decoder_layers_per_block",
+    "upsample_residual": "decoder_layers_per_block",
 }
-"""Options of which the released autoencoder uses one value, the only one built here."""
-COMPUTED = {
-    "spatial_compression_ratio",
-    "temporal_compression_ratio",
-    "down_block_types",
-    "decoder_inject_noise",
-}
-"""Keys that say nothing new, or are checked by hand."""
+"""Lists that one value may stand for, and the list that says how long they are."""
+MAX_CHANNELS, MAX_LAYERS = 1 << 14, 256
+"""Beyond this a config is damaged or hostile."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,15 @@ class LtxAutoencoderConfig:
     patch_size: int = 4
     """Side of the pixel blocks folded into channels."""
     resnet_norm_eps: float = 1e-6
+    decoder_causal: bool = True
+    """Whether the decoder was trained to see no future frames; only such a one can be streamed."""
     scaling_factor: float = 1.0
     """Multiplies normalised latents."""
     encoder_spatial_padding_mode: str = "zeros"
     decoder_spatial_padding_mode: str = "reflect"
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         for side in ("encoder", "decoder"):
             stages = len(self.block_out_channels if side == "encoder" else self.decoder_block_out_channels)
             lists = _stage_lists(self, side)
@@ -92,26 +93,26 @@ class LtxAutoencoderConfig:
             ValueError: An option is unknown or has a value that is not built.
         """
         given = {key: value for key, value in values.items() if not key.startswith("_")}
-        for key, only in ONLY.items():
+        for key, only in SUPPORTED_VALUES.items():
             if given.pop(key, only) != only:
-                raise ValueError(f"{key} is {values[key]!r}; only {only!r}, as released, is supported")
-        noise = given.get("decoder_inject_noise", False)
-        if noise is True or (not isinstance(noise, bool) and any(noise)):
+                raise ValueError(f"{key} is {values[key]!r}; only {only!r} is supported")
+        noise = given.pop("decoder_inject_noise", False)
+        if any(noise) if isinstance(noise, list | tuple) else noise:
             raise ValueError("decoder_inject_noise is on; a decoder that draws noise cannot be replayed")
-        if any(kind != "LTX2VideoDownBlock3D" for kind in given.get("down_block_types", ())):
+        blocks = given.pop("down_block_types", ())
+        if any(kind != "LTX2VideoDownBlock3D" for kind in blocks):
             raise ValueError("down_block_types names a block that is not supported; use LTX2VideoDownBlock3D")
+        if "decoder_upsample_type" in given:
+            # The causal release lists it from the pixels to the latent, diffusers the other way round.
+            given["upsample_type"] = list(given.pop("decoder_upsample_type"))[::-1]
         known = {field.name: field for field in fields(cls)}
-        unknown = sorted(set(given) - set(known) - COMPUTED)
+        unknown = sorted(set(given) - set(known) - IGNORED_KEYS)
         if unknown:
             raise ValueError(f"unknown autoencoder settings {unknown}; the file is of another version")
         chosen = {key: value for key, value in given.items() if key in known}
-        for side, key in (
-            ("layers_per_block", "spatio_temporal_scaling"),
-            ("decoder_layers_per_block", "decoder_spatio_temporal_scaling"),
-            ("decoder_layers_per_block", "upsample_residual"),
-        ):
+        for key, blocks_key in FLAGS.items():
             if isinstance(chosen.get(key), bool):
-                stages = len(chosen.get(side, known[side].default)) - 1
+                stages = len(chosen.get(blocks_key, known[blocks_key].default)) - 1
                 chosen[key] = (chosen[key],) * stages
         return cls(
             **{key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
@@ -132,7 +133,30 @@ class LtxAutoencoderConfig:
             ) from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} holds no config; give the config.json of the autoencoder")
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except TypeError as error:
+            raise ValueError(f"{path} is no config of this autoencoder: {error}; fetch it again") from None
+
+
+def _check_numbers(config: LtxAutoencoderConfig) -> None:
+    """Refuse what no autoencoder is made of."""
+
+    def bounded(value: Any, largest: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
+
+    for name, largest in (
+        *((key, MAX_CHANNELS) for key in ("block_out_channels", "decoder_block_out_channels")),
+        *((key, MAX_LAYERS) for key in ("layers_per_block", "decoder_layers_per_block", "upsample_factor")),
+    ):
+        values = getattr(config, name)
+        if not isinstance(values, tuple) or not all(bounded(value, largest) for value in values):
+            raise ValueError(f"{name} is {values!r}; it must list whole numbers from 1 to {largest}")
+    for name in ("in_channels", "out_channels", "latent_channels", "patch_size"):
+        if not bounded(getattr(config, name), MAX_CHANNELS):
+            raise ValueError(
+                f"{name} is {getattr(config, name)!r}; it must be a whole number from 1 to {MAX_CHANNELS}"
+            )
 
 
 def _stage_lists(config: LtxAutoencoderConfig, side: str) -> dict[str, tuple[tuple[Any, ...], int]]:

@@ -115,6 +115,12 @@ class WorldModel(nn.Module):
             [B, C, T, H, W].
         """
         batch, frames = timesteps.shape
+        needed = 1 + self.config.temporal_stride * (frames - 1)
+        if min(c2w.shape[1], intrinsics.shape[1]) < needed:
+            raise ValueError(
+                f"{frames} latent frames need the cameras of {needed} video frames; {c2w.shape[1]} poses and "
+                f"{intrinsics.shape[1]} intrinsics were given"
+            )
         order = window_frames(frames, self.config.temporal_stride, c2w.shape[1])
         with full_precision(c2w):
             poses = relative_poses(c2w)[:, order]

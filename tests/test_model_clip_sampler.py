@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.clip_sampler import ClipConditions, sample_clip, sample_staggered, staircase, teacher_timesteps
+from model.clip_sampler import (
+    TEACHER_GUIDANCE,
+    ClipConditions,
+    sample_clip,
+    sample_staggered,
+    staircase,
+    teacher_timesteps,
+)
 from model.config import tiny
+from model.sampler import STREAMING_TIMESTEPS
 from model.transformer import WorldModel
 
 CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3, velocity_skip=0.0)
@@ -57,7 +65,25 @@ def oracle() -> TowardsTarget:
 
 
 def test_the_released_schedule_has_60_steps() -> None:
-    assert len(teacher_timesteps()) == 60
+    steps = teacher_timesteps()
+    assert len(steps) == 60
+    assert steps[1] == pytest.approx(998.26, abs=0.01)
+    assert steps[-1] == pytest.approx(87.70, abs=0.01)
+    assert (TEACHER_GUIDANCE, STREAMING_TIMESTEPS) == (5.0, (1000.0, 960.0, 889.0, 727.0))
+
+
+def test_times_stay_exact_beside_bfloat16_latents(oracle: TowardsTarget) -> None:
+    noise = oracle.noise.bfloat16()
+    for sample in (sample_clip, sample_staggered):
+        oracle.times.clear()
+        out = sample(oracle, noise, conditions(), [1000, 998.26, 400], guidance=1.0)  # type: ignore[arg-type]
+        assert out.dtype == torch.bfloat16
+        assert min(abs(times[1] - 998.26) for times in oracle.times) < 1e-3
+
+
+def test_an_empty_schedule_is_refused(oracle: TowardsTarget) -> None:
+    with pytest.raises(ValueError, match="timesteps"):
+        sample_clip(oracle, oracle.noise, conditions(), [], guidance=1.0)  # type: ignore[arg-type]
 
 
 def test_a_clip_ends_where_the_true_velocity_points(oracle: TowardsTarget) -> None:

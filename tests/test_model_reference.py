@@ -57,6 +57,7 @@ CASES = [
     Case(3, 32, 5, 4, 4, (4, 3), stride=4),
     Case(1, 40, 8, 4, 7, (3, 4)),
     Case(4, 16, 4, 4, 13, (2, 5)),
+    Case(2, 112, 4, 2, 2, (3, 3)),
 ]
 
 
@@ -89,7 +90,7 @@ def random_cameras(num_frames: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]
 def inputs(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
     torch.manual_seed(7)
     c2w, intrinsics = random_cameras(1 + case.stride * (case.frames - 1), dtype)
-    timesteps = torch.randint(1, 1000, (2, case.frames)).to(dtype)
+    timesteps = 1 + 998 * torch.rand(2, case.frames, dtype=dtype)
     timesteps[:, 0] = 0
     mask = torch.ones(2, 9)
     mask[0, 5:] = 0
@@ -198,6 +199,7 @@ def test_action_strings_of_version_1_equal_the_reference(actions: str) -> None:
         ({"chunk_plucker_channels": 50}, "multiple of 6"),
         ({"chunk_plucker_post_attn_blocks": 3}, "leaves blocks out"),
         ({"pred_sigma": True}, "pred_sigma"),
+        ({"rope_fhw_dim": [1, 2, 3]}, "rope_fhw_dim"),
     ],
 )
 def test_options_that_are_not_built_are_refused(option: dict[str, Any], words: str) -> None:

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from model import attention, naive
+from model.camera import window_frames
 from model.chunks import chunk_ranges
 from model.config import ModelConfig, sana_wm, tiny
 from model.rollout import RolloutState, state_shapes
@@ -155,6 +157,44 @@ def test_every_state_tensor_of_six_chunks_is_that_of_one_pass_in_float64() -> No
         assert state.tensors.keys() == expected.tensors.keys()
         for name, tensor in expected.tensors.items():
             torch.testing.assert_close(state.tensors[name], tensor, atol=1e-11, rtol=1e-11, msg=name)
+
+
+def test_six_streamed_chunks_equal_the_whole_chunk_causal_pass_in_float64() -> None:
+    config = replace(RELEASED, num_cached_chunks=9)
+    model = random_model(config).double()
+    # By specification the camera key convolution of delta-net blocks has no memory across chunks in streaming.
+    for layer, block in enumerate(model.blocks):
+        if not config.is_softmax(layer):
+            for parameter in block.attn.out_proj_cam.parameters():
+                parameter.zero_()
+    inputs = in_float64(clip(config, 19))
+    stride = config.temporal_stride
+    video = 1 + stride * 18
+    c2w = torch.eye(4, dtype=torch.float64).repeat(2, video, 1, 1)
+    c2w[:, 1:, :3, 3] = torch.randn(2, video - 1, 3, dtype=torch.float64)
+    inputs["c2w_windows"] = c2w[:, window_frames(19, stride, video)]
+    outputs, _ = stream(model, inputs)
+    names = ("latents", "timesteps", "text", "text_mask")
+    whole = model(
+        *(inputs[name] for name in names), c2w, inputs["intrinsics"][:, :video], mode="chunk_causal"
+    )
+    torch.testing.assert_close(torch.cat(outputs, 2), whole, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize(("sink", "seen"), [(True, {0, 3}), (False, {2, 3})])
+def test_chunk_4_sees_the_sink_and_the_newest_chunks_only(sink: bool, seen: set[int]) -> None:
+    config = replace(RELEASED, num_layers=1, softmax_every_n=1, sink=sink)
+    model = random_model(config)
+    # What attention sees is in question, not what the feed-forward remembers of the frame before.
+    model.blocks[0].mlp.t_conv.weight.zero_()
+    inputs = clip(config, 16)
+    chunks = chunk_ranges(config, 16, starts=True)
+    before, _ = stream(model, inputs)
+    for number, (start, stop) in enumerate(chunks[:4]):
+        changed = {**inputs, "latents": inputs["latents"].clone()}
+        changed["latents"][:, :, start:stop] += 1.0
+        after, _ = stream(model, changed)
+        assert torch.equal(after[4], before[4]) == (number not in seen), number
 
 
 def test_six_chunks_equal_the_double_loop_over_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,17 +357,22 @@ def test_clean_frame_stays_as_it_is() -> None:
     assert not torch.equal(made[:, :, 1:], inputs["latents"][:, :, 1:])
 
 
-def test_state_keeps_its_size_over_twenty_chunks() -> None:
+def test_state_keeps_its_size_and_steps_their_work_over_200_chunks() -> None:
     config = tiny()
     model = random_model(config)
     inputs = clip(config, 1)
     state = RolloutState.zeros(config, 2)
     shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
-    for index in range(20):
+    work = set()
+    for index in range(200):
         inputs["frame_index"] = torch.full((2, 1), index)
-        velocity, state = run_step(model, inputs, state)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            velocity, state = run_step(model, inputs, state)
+        work.add(counter.get_total_flops())
         assert torch.isfinite(velocity).all()
         assert {name: tensor.shape for name, tensor in state.tensors.items()} == shapes
+    assert len(work) == 1
 
 
 def test_gradients_reach_every_weight_that_is_used() -> None:

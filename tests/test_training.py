@@ -73,7 +73,7 @@ def test_self_forcing_follows_its_own_frames_and_learns():
     torch.manual_seed(0)
     model = ScenicModel(CONFIG, 2)
     optimizer = OptimizerConfig(min_side=16)
-    stage = SelfForcingStage("s", model, latent_walks(), (1000, 700), 4, 2, optimizer=optimizer)
+    stage = SelfForcingStage("s", model, latent_walks(), (1000, 700), 8, 4, 2, optimizer=optimizer)
     rng = np.random.default_rng(0)
     losses = []
     for _ in range(60):

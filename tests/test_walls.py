@@ -57,7 +57,15 @@ MAY_IMPORT = {
     "holodeck": ("holodeck",),
     "engine": ("engine", "holodeck"),
     "client": ("client", "engine"),
-    "export": ("export", "model", "engine.bundle", "engine.errors", "engine.atomic", "engine.world"),
+    "export": (
+        "export",
+        "model",
+        "engine.bundle",
+        "engine.errors",
+        "engine.atomic",
+        "engine.array_files",
+        "engine.world",
+    ),
     "training": ("training", "model", "holodeck", "export", "engine"),
 }
 COMMANDS = ("client.commands",)

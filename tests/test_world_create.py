@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from client.cli import run as flaneur
 from engine.world import read_world
@@ -22,8 +25,14 @@ from export.photo import (
     read_photo,
 )
 from export.text import TextEncoder, load_text_encoder, read_preamble
-from export.world import Target, WorldRequest, create_world
-from model.checkpoint import load_ltx_autoencoder, save_checkpoint
+from export.world import WorldRequest, create_world, hash_released
+from model.checkpoint import (
+    load_checkpoint,
+    load_ltx_autoencoder,
+    save_checkpoint,
+    to_official,
+    weights_sha256,
+)
 from model.config import ModelConfig, tiny
 from model.transformer import WorldModel
 
@@ -57,7 +66,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         latent_channels=6,
         block_out_channels=[8, 8, 16, 16],
         layers_per_block=[1] * 5,
-        decoder_block_out_channels=[8, 8, 8],
+        decoder_block_out_channels=[8, 16, 32],
         decoder_layers_per_block=[1] * 4,
     ).save_pretrained(folder / "vae")
     gemma = transformers.Gemma2Config(
@@ -143,7 +152,7 @@ def test_field_of_view_and_focal_length_are_inverse() -> None:
 
 def test_a_world_holds_everything_that_playing_needs(weights: Path, photo: Path) -> None:
     request = WorldRequest(photo, "a quiet harbour at dawn", "harbour", "Harbour", "CC0", fov_deg=70)
-    world = create_world(request, weights, Target(CONFIG, "0" * 64))
+    world = create_world(request, weights, CONFIG, lambda: "0" * 64)
     frame, fit = fit_photo(read_photo(photo), 96, 64)
     np.testing.assert_array_equal(world.first_frame, frame)
     camera = intrinsics_for_crop(intrinsics_of_fov(70, (200, 135)), fit)
@@ -177,7 +186,41 @@ def test_the_command_makes_a_world(
     result = json.loads(capsys.readouterr().out)
     world = read_world(result["path"])
     assert (world.name, world.title, world.sha256) == ("harbour", "The Harbour", result["sha256"])
-    assert len(world.info.model) == 64
+    # The exporter hashes float32 weights, whatever the file holds.
+    model = load_checkpoint(weights / "dit" / "model.safetensors", dtype=torch.float32)
+    assert world.info.model == weights_sha256(model)
+
+
+def test_the_student_is_taken_where_the_release_has_one(
+    weights: Path, tmp_path: Path, small_release: ModelConfig
+) -> None:
+    model = WorldModel(CONFIG)
+    (tmp_path / "sana_dit").mkdir()
+    half = {f"model.{name}": tensor.bfloat16() for name, tensor in to_official(model.state_dict()).items()}
+    torch.save({"generator": half}, tmp_path / "sana_dit" / "model.pt")
+    assert hash_released(tmp_path) == weights_sha256(model.bfloat16().float())
+
+
+def test_a_world_for_a_bundle_plays_in_it_without_the_encoders(
+    weights: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from export.onnx import export_bundle
+    from export.sources import open_source
+
+    monkeypatch.setattr("export.sources.sana_wm", lambda: CONFIG)
+    model, decoder = open_source(str(weights / "dit" / "model.safetensors"), False)
+    bundle = export_bundle(model, decoder, tmp_path / "small", timesteps=[1000.0])
+    world = tmp_path / "harbour.world"
+    arguments = ("world", "create", photo, "--prompt", "a quiet harbour", "--weights", weights)
+    assert run(*arguments, "--engine", bundle, "-o", world) == 0
+    code = (
+        "import sys; from client.cli import run; "
+        f"status = run(['play', {str(world)!r}, '--engine', {str(bundle)!r}, '--headless', '--actions', 'w-40']); "
+        "assert not {'torch', 'transformers', 'PIL'} & set(sys.modules); sys.exit(status)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -189,10 +232,12 @@ def test_the_command_makes_a_world(
         (["--intrinsics", "none.txt"], "cannot read intrinsics"),
         (["--intrinsics", "odd.txt"], "holds no camera"),
         (["--intrinsics", "narrow.txt"], "outside 25 to 120"),
-        (["--weights", "empty"], "one is needed"),
         (["-o", "harbour.zip"], "ends in .world"),
         (["-o", "nowhere/harbour.world"], "does not exist"),
-        (["-o", "a b.world"], "choose other words"),
+        (["-o", "a b.world"], "choose other words, its name with -o"),
+        (["-o", "taken.world"], "exists already"),
+        (["--intrinsics", "aside.txt"], "lies outside of it"),
+        (["--weights", "nowhere"], "has no autoencoder"),
     ],
 )
 def test_what_cannot_be_made_is_one_sentence_and_leaves_nothing(
@@ -205,6 +250,8 @@ def test_what_cannot_be_made_is_one_sentence_and_leaves_nothing(
 ) -> None:
     Path("odd.txt").write_text("1 2 3")
     Path("narrow.txt").write_text("5000 5000 100 67")
+    Path("aside.txt").write_text("200 200 5000 67")
+    Path("taken.world").write_text("mine")
     before = sorted(Path().iterdir())
     status = run("world", "create", photo, "--prompt", "a harbour", "--weights", weights, *arguments)
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -223,10 +270,11 @@ def test_what_cannot_be_made_is_one_sentence_and_leaves_nothing(
         ("gemma-2-2b-it", "has no text encoder"),
         ("gemma-2-2b-it/model.safetensors", "cannot load the text encoder"),
         ("config.yaml", "cannot read"),
+        ("dit/model.safetensors", "one is needed"),
     ],
 )
 def test_a_missing_weight_file_is_named(
-    weights: Path, photo: Path, tmp_path: Path, missing: str, words: str
+    weights: Path, photo: Path, tmp_path: Path, small_release: ModelConfig, missing: str, words: str
 ) -> None:
     import shutil
 
@@ -236,7 +284,7 @@ def test_a_missing_weight_file_is_named(
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     request = WorldRequest(photo, "a harbour", "harbour", "Harbour", "CC0")
     with pytest.raises(ValueError, match=words) as error:
-        create_world(request, copy, Target(CONFIG, "0" * 64))
+        create_world(request, copy, CONFIG, lambda: hash_released(copy))
     assert "\n" not in str(error.value)
 
 
@@ -257,7 +305,25 @@ def test_a_cut_picture_is_one_sentence(photo: Path) -> None:
 
 def test_camera_matrices_are_read_too(tmp_path: Path) -> None:
     np.save(tmp_path / "k.npy", np.array([[180.0, 0, 99], [0, 181, 70], [0, 0, 1]]))
-    np.testing.assert_array_equal(read_intrinsics(tmp_path / "k.npy", (200, 135)), [180, 181, 99, 70])
+    np.testing.assert_array_equal(read_intrinsics(tmp_path / "k.npy"), [180, 181, 99, 70])
+    (tmp_path / "k.txt").write_text("180, 181, 99, 70\n")
+    np.testing.assert_array_equal(read_intrinsics(tmp_path / "k.txt"), [180, 181, 99, 70])
+
+
+def test_a_text_encoder_with_a_tensor_missing_is_refused(weights: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(weights / "gemma-2-2b-it", tmp_path / "gemma")
+    tensors = load_file(tmp_path / "gemma" / "model.safetensors")
+    tensors.pop(next(name for name in tensors if "mlp" in name))
+    save_file(tensors, tmp_path / "gemma" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="1 tensors are missing"):
+        load_text_encoder(tmp_path / "gemma")
+
+
+def test_a_strip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too narrow a strip"):
+        fit_photo(Image.new("RGB", (10, 8000)), 96, 64)
 
 
 def test_a_config_without_instruction_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import holodeck
+from engine.atomic import replacing
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.checkpoint import save_checkpoint
 from model.config import ModelConfig, pocket
@@ -114,7 +115,8 @@ class PocketRun:
         loop = LoopConfig(UNLIMITED_STEPS, self.recipe.autoencoder_whole_minutes, decay=1.0, final_lr=0.01)
         run_stage(whole, loop, self.directory, self.recipe.seed)
         finished = whole.finished_model()
-        save_file({name: tensor.contiguous() for name, tensor in finished.state_dict().items()}, path)
+        with replacing(path) as temporary:
+            save_file({n: tensor.contiguous() for n, tensor in finished.state_dict().items()}, temporary)
 
     def latent_walks(self, autoencoder: Autoencoder) -> list[LatentWalk]:
         """Draw and encode every walk, each once."""
@@ -137,9 +139,9 @@ class PocketRun:
         )
         loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
         run_stage(pose, loop, self.directory, recipe.seed)
-        slow = OptimizerConfig(muon_lr=0.005, adam_lr=6e-4)
+        slow = OptimizerConfig(muon_lr=0.004, adam_lr=5e-4)
         forcing = SelfForcingStage(
-            "self-forcing", model, walks, recipe.timesteps, num_rollouts=12, optimizer=slow, metric=metric
+            "self-forcing", model, walks, recipe.timesteps, optimizer=slow, metric=metric
         )
         forcing.optimizer.start_from(pose.optimizer)
         loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)

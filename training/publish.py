@@ -66,7 +66,7 @@ def publish(
     destination: Path,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write `bundles/pocket` and `worlds/<place>.world` under `destination`; nothing there changes until all is made."""
+    """Write `bundles/pocket` and `worlds/<place>.world` under `destination`; all is made before anything there changes."""
     destination.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination, prefix=".publish-") as name:
         staged = Path(name)

@@ -30,13 +30,16 @@ def create(
     photo: Annotated[Path, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")],
     prompt: Annotated[str, typer.Option(help="What the place is, in a sentence or two.")],
     weights: Annotated[
-        Path, typer.Option(help="Folder of released weights: vae/, gemma-2-2b-it/, config.yaml, dit/.")
-    ],
+        Path,
+        typer.Option(
+            help="Folder of released weights: vae/, gemma-2-2b-it/, config.yaml, dit/ or sana_dit/."
+        ),
+    ] = Path("weights/sana-wm"),
     model: Annotated[
         WorldModelName, typer.Option(help="Model the world is for; pocket worlds come out of training.")
     ] = WorldModelName.SANA_WM,
     engine: Annotated[
-        str | None, typer.Option(help="Bundle the world is for; otherwise dit/*.safetensors is read.")
+        str | None, typer.Option(help="Bundle the world is for; otherwise the weights themselves are read.")
     ] = None,
     fov: Annotated[
         float | None,
@@ -59,18 +62,20 @@ def create(
     output = output or Path(f"{photo.stem}{SUFFIX}")
     if output.suffix != SUFFIX:
         raise ValueError(f"a world's name ends in {SUFFIX}, got {output.name!r}")
+    if output.exists():
+        raise ValueError(f"{output} exists already; choose another name with -o")
     if not output.parent.is_dir():
         raise ValueError(f"the folder {output.parent} does not exist; make it first")
     with extra_needed("making a world", "worlds"):
-        from export.world import WorldRequest, create_world, target_of_bundle, target_of_weights
+        from export.world import WorldRequest, create_world, hash_released, released_config
 
-    if engine is None:
-        say("reading the model's weights")
-        target = target_of_weights(weights)
-    else:
-        target = target_of_bundle(find_bundle(engine))
+    bundle = None if engine is None else find_bundle(engine)
+    config = released_config(None if bundle is None else bundle.spec.model)
     request = WorldRequest(photo, prompt, output.stem, title or output.stem, licence, fov, intrinsics)
-    write_world(output, create_world(request, weights, target, say))
+    hash_weights = (
+        (lambda: hash_released(weights)) if bundle is None else (lambda: bundle.spec.weights_sha256)
+    )
+    write_world(output, create_world(request, weights, config, hash_weights, say))
     made = read_world(output)
     result = {"path": str(output), "name": made.name, "title": made.title, "sha256": made.sha256}
     print_json(result) if as_json else print_table(result)

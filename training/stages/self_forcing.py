@@ -33,6 +33,8 @@ class Rollout:
     """Added to the position where the rotary code asks for it."""
     remaining: int
     """Chunks left before the rollout starts again elsewhere."""
+    guided: bool
+    """Whether true frames are committed in place of generated ones: what memory is worth shows only where it is true."""
 
 
 class SelfForcingStage:
@@ -44,63 +46,84 @@ class SelfForcingStage:
         model: ScenicModel,
         walks: Sequence[LatentWalk],
         timesteps: Sequence[int],
-        num_rollouts: int = 24,
+        num_rollouts: int = 144,
+        batch_size: int = 12,
         chunks_per_step: int = 4,
         max_chunks: int = 240,
+        guided_share: float = 0.5,
         optimizer: OptimizerConfig | None = None,
         metric: Tensor | None = None,
     ) -> None:
+        """Prepare the stage.
+
+        Args:
+            num_rollouts: Walks that are under way at the same time.
+            batch_size: How many of them a training step takes further; many more rollouts than that keep neighbouring
+                steps from seeing the same streets.
+            guided_share: Share of rollouts that remember the truth.
+        """
         self.metric = metric
         self.name, self.model, self.walks = name, model, walks
         self.sigmas = [t / 1000.0 for t in timesteps]
-        self.num_rollouts, self.chunks_per_step, self.max_chunks = num_rollouts, chunks_per_step, max_chunks
+        self.num_rollouts, self.batch_size = num_rollouts, batch_size
+        self.chunks_per_step, self.max_chunks = chunks_per_step, max_chunks
+        self.guided_share = guided_share
         self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
         self.rollouts: list[Rollout] = []
         self.state: RolloutState | None = None
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
-        """Take every rollout `chunks_per_step` chunks further and accumulate gradients."""
+        """Take some of the rollouts `chunks_per_step` chunks further and accumulate gradients."""
         if not self.rollouts:
             self.rollouts = [self._start(rng) for _ in range(self.num_rollouts)]
-        self._restart(rng)
-        errors = [self._advance(rng, last=n + 1 == self.chunks_per_step) for n in range(self.chunks_per_step)]
+            self.state = self._begin(self.rollouts)
+        rows = rng.choice(self.num_rollouts, self.batch_size, replace=False).tolist()
+        self._restart(rows, rng)
+        assert self.state is not None
+        picked = [self.rollouts[row] for row in rows]
+        index = torch.tensor(rows)
+        state = RolloutState({name: t.index_select(0, index) for name, t in self.state.tensors.items()})
+        errors = []
+        for count in range(1, self.chunks_per_step + 1):
+            error, clean, state = self._advance(picked, state, rng, last=count == self.chunks_per_step)
+            errors.append((error, clean))
         loss = torch.stack([error for error, _ in errors]).mean()
         loss.backward()
-        assert self.state is not None
-        self.state = self.state.detach()
-        for rollout, whole in zip(self.rollouts, finite_rows(self.state), strict=True):
-            rollout.remaining = rollout.remaining if whole else 0
+        self._keep(rows, state.detach())
         return {"loss": float(loss.detach()), "clean_mse": float(np.mean([clean for _, clean in errors]))}
+
+    @torch.no_grad()
+    def _keep(self, rows: list[int], state: RolloutState) -> None:
+        """Put the state of some rollouts back; one that is no longer finite starts again at its next turn."""
+        assert self.state is not None
+        index = torch.tensor(rows)
+        for name, tensor in self.state.tensors.items():
+            tensor.index_copy_(0, index, state.tensors[name])
+        for row, whole in zip(rows, finite_rows(state), strict=True):
+            self.rollouts[row].remaining = self.rollouts[row].remaining if whole else 0
 
     def _start(self, rng: np.random.Generator) -> Rollout:
         walk = self.walks[int(rng.integers(len(self.walks)))]
         position = 1 if rng.random() < 0.3 else int(rng.integers(1, len(walk.latents) - 8))
         shift = int(rng.integers(2000)) if position > 1 and rng.random() < 0.5 else 0
         longest = min(self.max_chunks, len(walk.latents) - position)
-        return Rollout(walk, position, shift, int(rng.integers(8, longest + 1)) if longest > 8 else longest)
+        length = int(rng.integers(8, longest + 1)) if longest > 8 else longest
+        return Rollout(walk, position, shift, length, bool(rng.random() < self.guided_share))
 
     @torch.no_grad()
-    def _restart(self, rng: np.random.Generator) -> None:
-        """Replace rollouts that have ended, and commit the first frame of the new ones."""
-        ended = [
-            n for n, r in enumerate(self.rollouts) if r.remaining < self.chunks_per_step or self.state is None
-        ]
-        if not ended:
-            return
-        for n in ended:
-            self.rollouts[n] = self._start(rng)
-        picks = [self.rollouts[n] for n in ended]
-        latents = torch.stack([r.walk.latents[:1] for r in picks]).float().transpose(1, 2)
-        _, fresh = self._step(picks, latents, 0.0, [0] * len(picks), None)
-        if self.state is None:
-            self.state = fresh
-            return
-        rows = torch.tensor(ended)
-        merged = {
-            name: tensor.index_copy(0, rows, fresh.tensors[name])
-            for name, tensor in self.state.tensors.items()
-        }
-        self.state = RolloutState(merged)
+    def _begin(self, rollouts: Sequence[Rollout]) -> RolloutState:
+        """Commit the first frame of each walk."""
+        latents = torch.stack([r.walk.latents[:1] for r in rollouts]).float().transpose(1, 2)
+        return self._step(rollouts, latents, 0.0, [0] * len(rollouts), None)[1]
+
+    @torch.no_grad()
+    def _restart(self, rows: Sequence[int], rng: np.random.Generator) -> None:
+        """Let those of some rollouts that have ended begin elsewhere."""
+        ended = [row for row in rows if self.rollouts[row].remaining < self.chunks_per_step]
+        if ended:
+            for row in ended:
+                self.rollouts[row] = self._start(rng)
+            self._keep(ended, self._begin([self.rollouts[row] for row in ended]))
 
     def _step(
         self,
@@ -122,35 +145,42 @@ class SelfForcingStage:
         times = torch.full((len(rollouts), 1), 1000.0 * sigma)
         return self.model.world.step(latents, times, poses, intrinsics, index, text, mask, state)
 
-    def _advance(self, rng: np.random.Generator, last: bool) -> tuple[Tensor, float]:
-        """Generate one chunk of every rollout and commit the result.
+    def _advance(
+        self, rollouts: Sequence[Rollout], state: RolloutState, rng: np.random.Generator, last: bool
+    ) -> tuple[Tensor, float, RolloutState]:
+        """Generate one chunk of each rollout and commit the result.
 
         Args:
             last: Whether no later chunk of this training step will read what the chunk commits.
 
         Returns:
-            The velocity loss of one of the chunk's denoising steps, and the error of its clean estimate.
+            The velocity loss of one of the chunk's denoising steps, the error of the clean estimates of rollouts that remember
+            their own frames, and the state.
         """
-        positions = [r.position for r in self.rollouts]
-        target = torch.stack(
-            [r.walk.latents[p] for r, p in zip(self.rollouts, positions, strict=True)]
-        ).float()[:, :, None]
+        positions = [r.position for r in rollouts]
+        target = torch.stack([r.walk.latents[p] for r, p in zip(rollouts, positions, strict=True)])
+        target = target.float()[:, :, None]
         x = clean = torch.randn_like(target)
         exit_step = int(rng.integers(len(self.sigmas)))
         for number, sigma in enumerate(self.sigmas[: exit_step + 1]):
             with torch.set_grad_enabled(number == exit_step):
-                velocity, _ = self._step(self.rollouts, x, sigma, positions, self.state)
+                velocity, _ = self._step(rollouts, x, sigma, positions, state)
                 clean = x - sigma * velocity.float()
             if number < exit_step:
                 # The sampler's own Euler step: the noise that is left is the noise that was there.
                 x = x - (sigma - self.sigmas[number + 1]) * velocity.float()
-        error = measure(clean - target, self.metric).square().mean()
+        errors = measure(clean - target, self.metric).square()
+        error = errors.mean()
+        guided = torch.tensor([r.guided for r in rollouts])[:, None, None, None, None]
+        committed = torch.where(guided, target, clean.detach())
         with torch.set_grad_enabled(not last):
-            _, self.state = self._step(self.rollouts, clean.detach(), 0.0, positions, self.state)
-        for rollout in self.rollouts:
+            _, after = self._step(rollouts, committed, 0.0, positions, state)
+        for rollout in rollouts:
             rollout.position += 1
             rollout.remaining -= 1
-        return error / self.sigmas[exit_step] ** 2, float(error.detach())
+        free = (~guided).float()
+        free_error = (errors.detach() * free).sum() / free.expand_as(errors).sum().clamp_min(1.0)
+        return error / self.sigmas[exit_step] ** 2, float(free_error), after
 
 
 def finite_rows(state: RolloutState) -> list[bool]:
