@@ -248,6 +248,7 @@ def test_the_picture_answers_the_mouse_before_the_model_does(player: Player) -> 
     for reproject in (True, False):
         settings = player.shell.settings.model_copy(update={"reproject": reproject})
         player.shell.apply_settings(settings)
+        frame = before = after = None
         for _ in range(20):
             player.app.turn()
             frame, before = walk.frame, pygame.surfarray.array3d(player.shell.window.surface)
@@ -256,6 +257,8 @@ def test_the_picture_answers_the_mouse_before_the_model_does(player: Player) -> 
             if walk.frame is frame:
                 break
         assert walk.frame is frame, "no two pictures of one frame were seen"
+        assert before is not None
+        assert after is not None
         assert (np.abs(after.astype(int) - before).mean() > 1.0) == reproject
         player.wait(lambda: walk.live_turn_rad == (0.0, 0.0), "the model")
 

@@ -163,9 +163,9 @@ def test_six_streamed_chunks_equal_the_whole_chunk_causal_pass_in_float64() -> N
     config = replace(RELEASED, num_cached_chunks=9)
     model = random_model(config).double()
     # By specification the camera key convolution of delta-net blocks has no memory across chunks in streaming.
-    for layer, block in enumerate(model.blocks):
+    for layer in range(config.num_layers):
         if not config.is_softmax(layer):
-            for parameter in block.attn.out_proj_cam.parameters():
+            for parameter in model.get_submodule(f"blocks.{layer}.attn.out_proj_cam").parameters():
                 parameter.zero_()
     inputs = in_float64(clip(config, 19))
     stride = config.temporal_stride
@@ -186,7 +186,7 @@ def test_chunk_4_sees_the_sink_and_the_newest_chunks_only(sink: bool, seen: set[
     config = replace(RELEASED, num_layers=1, softmax_every_n=1, sink=sink)
     model = random_model(config)
     # What attention sees is in question, not what the feed-forward remembers of the frame before.
-    model.blocks[0].mlp.t_conv.weight.zero_()
+    model.get_parameter("blocks.0.mlp.t_conv.weight").zero_()
     inputs = clip(config, 16)
     chunks = chunk_ranges(config, 16, starts=True)
     before, _ = stream(model, inputs)
