@@ -22,6 +22,11 @@ def worlds_dir() -> Path:
     return assets_dir() / "worlds"
 
 
+def checkpoints_dir() -> Path:
+    """Weights to train on from; a wheel does not carry them."""
+    return assets_dir() / "checkpoints"
+
+
 def bundle_names() -> list[str]:
     """Return the names of the shipped bundles."""
     return sorted(file.parent.name for file in bundles_dir().glob(f"*/{SPEC_FILE}"))

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.helper
+import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +32,9 @@ OPSET = 20
 """Last operator set before attention became one operator that CPU runtimes lack."""
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
+
+HALF_FROM_BYTES = 4096
+"""Smaller tensors are not worth a node."""
 
 Progress = Callable[[str], None]
 
@@ -239,19 +245,41 @@ def _write_graph(
             raise BuildFailed(f"torch could not export {path.name}: {reason}; use torch 2.13") from error
     assert program is not None
     program.save(path, external_data=size > INLINE_LIMIT_BYTES)
-    _forget_origins(path)
+    _tidy(path)
     onnx.checker.check_model(path)
 
 
-def _forget_origins(path: Path) -> None:
-    """Drop the exporter's stack traces, which name files of the machine that exported."""
+def _tidy(path: Path) -> None:
+    """Drop the exporter's stack traces, which name files of the machine that exported, and store weights small."""
     graph_file = onnx.load(path, load_external_data=False)
     holders: list[Any] = [graph_file, graph_file.graph, *graph_file.functions]
     holders += [node for holder in holders[1:] for node in holder.node]
     holders += list(graph_file.graph.value_info)
     for holder in holders:
         del holder.metadata_props[:]
+    _store_in_half(graph_file.graph)
     onnx.save(graph_file, path)
+
+
+def _store_in_half(graph: onnx.GraphProto) -> None:
+    """Store weights that float16 holds exactly as float16; runtimes turn them back once, when they open the graph."""
+    casts = []
+    for tensor in graph.initializer:
+        if (
+            tensor.data_type != onnx.TensorProto.FLOAT
+            or tensor.external_data
+            or len(tensor.raw_data) < HALF_FROM_BYTES
+        ):
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        half = values.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 @contextmanager

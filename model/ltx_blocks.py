@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.ltx_config import STRIDES, LtxAutoencoderConfig
+from model.ltx_config import STRIDES, LtxAutoencoderConfig, PaddingMode
 
 TAPS = 3
 """Of every causal convolution, along time and space."""
@@ -47,7 +47,7 @@ def normalise_channels(x: Tensor) -> Tensor:
 class CausalConv(nn.Module):
     """A 3x3x3 convolution that never looks ahead."""
 
-    def __init__(self, in_channels: int, out_channels: int, padding_mode: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, padding_mode: PaddingMode) -> None:
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, TAPS, padding=(0, 1, 1), padding_mode=padding_mode)
 
@@ -59,7 +59,7 @@ class CausalConv(nn.Module):
 class ResnetBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), with a normed linear shortcut where the width changes."""
 
-    def __init__(self, in_channels: int, out_channels: int, eps: float, padding_mode: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, eps: float, padding_mode: PaddingMode) -> None:
         super().__init__()
         self.conv1 = CausalConv(in_channels, out_channels, padding_mode)
         self.conv2 = CausalConv(out_channels, out_channels, padding_mode)
@@ -95,7 +95,7 @@ class Downsampler(nn.Module):
     """A convolution folded into channels, plus the means of the folded input."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], padding_mode: str
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int], padding_mode: PaddingMode
     ) -> None:
         super().__init__()
         self.stride = stride
@@ -118,7 +118,7 @@ class Upsampler(nn.Module):
         stride: tuple[int, int, int],
         residual: bool,
         factor: int,
-        padding_mode: str,
+        padding_mode: PaddingMode,
     ) -> None:
         super().__init__()
         self.stride, self.residual = stride, residual
@@ -138,7 +138,7 @@ class Upsampler(nn.Module):
 class MidBlock(nn.Module):
     """Blocks of one width."""
 
-    def __init__(self, channels: int, num_layers: int, eps: float, padding_mode: str) -> None:
+    def __init__(self, channels: int, num_layers: int, eps: float, padding_mode: PaddingMode) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
             ResnetBlock(channels, channels, eps, padding_mode) for _ in range(num_layers)

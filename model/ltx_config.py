@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 STRIDES = {"spatial": (1, 2, 2), "temporal": (2, 1, 1), "spatiotemporal": (2, 2, 2)}
 """What a stage of each type halves: time, height, width."""
 SUPPORTED_VALUES: dict[str, Any] = {"patch_size_t": 1, "timestep_conditioning": False, "encoder_causal": True}
@@ -52,11 +53,12 @@ class LtxAutoencoderConfig:
     """Whether the decoder was trained to see no future frames; only such a one can be streamed."""
     scaling_factor: float = 1.0
     """Multiplies normalised latents."""
-    encoder_spatial_padding_mode: str = "zeros"
-    decoder_spatial_padding_mode: str = "reflect"
+    encoder_spatial_padding_mode: PaddingMode = "zeros"
+    decoder_spatial_padding_mode: PaddingMode = "reflect"
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        _check_padding(self)
         for side in ("encoder", "decoder"):
             stages = len(self.block_out_channels if side == "encoder" else self.decoder_block_out_channels)
             lists = _stage_lists(self, side)
@@ -114,9 +116,8 @@ class LtxAutoencoderConfig:
             if isinstance(chosen.get(key), bool):
                 stages = len(chosen.get(blocks_key, known[blocks_key].default)) - 1
                 chosen[key] = (chosen[key],) * stages
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
-        )
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()}
+        return cls(**tuples)
 
     @classmethod
     def from_file(cls, path: Path) -> LtxAutoencoderConfig:
@@ -156,6 +157,14 @@ def _check_numbers(config: LtxAutoencoderConfig) -> None:
         if not bounded(getattr(config, name), MAX_CHANNELS):
             raise ValueError(
                 f"{name} is {getattr(config, name)!r}; it must be a whole number from 1 to {MAX_CHANNELS}"
+            )
+
+
+def _check_padding(config: LtxAutoencoderConfig) -> None:
+    for mode in (config.encoder_spatial_padding_mode, config.decoder_spatial_padding_mode):
+        if mode not in get_args(PaddingMode):
+            raise ValueError(
+                f"spatial padding {mode!r} is not known; use one of {', '.join(get_args(PaddingMode))}"
             )
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine import assets
 from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.checkpoint import weights_sha256
 from model.config import tiny
 from training.checkpoint import load_state, save_state
 from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
@@ -15,8 +17,8 @@ from training.evaluate import HorizonScore, as_table, evaluate_worlds
 from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pocket import INTRINSICS, PocketRecipe, PocketRun
-from training.publish import publish
+from training.pocket import INTRINSICS, PocketRecipe, PocketRun, load_autoencoder
+from training.publish import in_half, load_start, publish, save_start
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.self_forcing import SelfForcingStage
@@ -210,6 +212,30 @@ def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
     error = torch.randn(2, 16, 3, 2, 3)
     torch.testing.assert_close(measure(error, None), error)
     torch.testing.assert_close(measure(error, torch.eye(16)), error)
+
+
+def test_a_later_training_starts_from_what_was_published(tmp_path):
+    torch.manual_seed(5)
+    model, autoencoder = in_half(ScenicModel(CONFIG, 2)), in_half(Autoencoder(AUTOENCODER))
+    save_start(model, autoencoder, tmp_path / "start")
+    later = ScenicModel(CONFIG, 2)
+    load_start(later, tmp_path / "start")
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(later.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+    kept = load_autoencoder(tmp_path / "start", AUTOENCODER)
+    for name, tensor in autoencoder.state_dict().items():
+        torch.testing.assert_close(kept.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+    with pytest.raises(ValueError, match="train from nothing"):
+        load_start(ScenicModel(CONFIG, 3), tmp_path / "start")
+
+
+@pytest.mark.skipif(not assets.checkpoints_dir().is_dir(), reason="this checkout has no assets/checkpoints")
+def test_the_shipped_start_is_the_shipped_bundle():
+    run = PocketRun(PocketRecipe(), assets.checkpoints_dir())
+    model = ScenicModel(run.config, len(run.places))
+    load_start(model, assets.checkpoints_dir())
+    assert weights_sha256(model.world) == assets.find_bundle("pocket").spec.weights_sha256
+    assert load_autoencoder(assets.checkpoints_dir()).config.latent_channels == run.config.in_channels
 
 
 @pytest.mark.slow

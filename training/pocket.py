@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 import holodeck
 from engine.atomic import replacing
+from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, AutoencoderConfig
-from model.checkpoint import save_checkpoint
 from model.config import ModelConfig, pocket
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, render_walks
@@ -26,7 +26,7 @@ from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
 from training.metric import pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.publish import publish
+from training.publish import load_start, publish
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.self_forcing import SelfForcingStage
@@ -69,8 +69,15 @@ class PocketRecipe:
 class PocketRun:
     """One run directory and the steps that fill it."""
 
-    def __init__(self, recipe: PocketRecipe, directory: Path, config: ModelConfig | None = None) -> None:
-        self.recipe, self.directory = recipe, directory
+    def __init__(
+        self,
+        recipe: PocketRecipe,
+        directory: Path,
+        config: ModelConfig | None = None,
+        start_from: Path | None = None,
+    ) -> None:
+        """Prepare a run; with `start_from`, a folder of published checkpoints, it begins with their weights."""
+        self.recipe, self.directory, self.start_from = recipe, directory, start_from
         self.config = config or pocket()
         self.data = directory / "data"
         self.places = holodeck.place_names()
@@ -92,8 +99,10 @@ class PocketRun:
 
     def autoencoder(self) -> Autoencoder:
         """Train the autoencoder on crops, then on whole frames; afterwards just load it."""
-        path = self.directory / "autoencoder.safetensors"
         config = AutoencoderConfig(self.config.in_channels, self.config.temporal_stride)
+        if self.start_from is not None:
+            return load_autoencoder(self.start_from, config)
+        path = self.directory / AUTOENCODER_FILE
         if not path.exists():
             jobs = self.render(self.recipe.num_autoencoder_walks)
             walks = [np.load(self.data / f"{job.stem}.frames.npy", mmap_mode="r") for job in jobs]
@@ -131,7 +140,10 @@ class PocketRun:
         recipe, num_scenes = self.recipe, len(self.places)
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
-        model = ScenicModel(self.config, num_scenes).to(torch.bfloat16)
+        model = ScenicModel(self.config, num_scenes)
+        if self.start_from is not None:
+            load_start(model, self.start_from)
+        model = model.to(torch.bfloat16)
         fast = OptimizerConfig(muon_lr=0.01, adam_lr=1e-3)
         mixture = NoiseMixture(pose_only=0.85)
         pose = GeneratorStage(
@@ -160,6 +172,7 @@ def train_pocket(
     runs: Path,
     destination: Path,
     minutes: float | None = None,
+    start_from: Path | None = None,
     dry_run: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> None:
@@ -168,6 +181,7 @@ def train_pocket(
     Args:
         runs: Where walks, latents and training states are kept.
         destination: Gets `bundles/pocket` and `worlds/*.world`.
+        start_from: Folder of published checkpoints; the autoencoder is taken from there, the generator goes on.
         minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
         dry_run: Only print the recipe.
     """
@@ -177,10 +191,9 @@ def train_pocket(
         say(json.dumps({"recipe": asdict(recipe), "model": pocket().to_dict()}, indent=2))
         return
     runs.mkdir(parents=True, exist_ok=True)
-    run = PocketRun(recipe, runs)
+    run = PocketRun(recipe, runs, start_from=start_from)
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder), autoencoder)
-    save_checkpoint(model.world, runs / "pocket.safetensors")
     bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
     scores = evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)
     say(as_table(scores))
@@ -192,8 +205,8 @@ def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Aut
     Raises:
         ValueError: There is none yet, or it is damaged or of another size.
     """
-    path = runs / "autoencoder.safetensors"
-    model = Autoencoder(config or AutoencoderConfig())
+    path = runs / AUTOENCODER_FILE
+    model = Autoencoder(config or AutoencoderConfig(pocket().in_channels, pocket().temporal_stride))
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:

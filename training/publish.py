@@ -2,23 +2,72 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 import holodeck
 from engine.bundle import Bundle, open_bundle
 from engine.world import World, WorldInfo, write_world
 from export.onnx import export_bundle, replace_folder
+from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, StreamingDecoder
+from model.checkpoint import load_checkpoint, save_checkpoint
 from training.data.latents import encode_frames
 from training.stages.generator import ScenicModel
 
+WORLD_FILE, SCENES_FILE = "pocket.safetensors", "scenes.safetensors"
 LICENCE = "Apache-2.0"
 NOTES = "trained on walks through the holodeck places that the worlds are named after"
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+@torch.no_grad()
+def in_half(module: ModuleT) -> ModuleT:
+    """Copy a module with every number rounded to what float16 holds, in float32."""
+    rounded = copy.deepcopy(module).float().eval()
+    for tensor in rounded.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    return rounded
+
+
+def save_start(model: ScenicModel, autoencoder: Autoencoder, folder: Path) -> None:
+    """Write what a later training can start from, in float16: the network, its scene tokens, the autoencoder."""
+    folder.mkdir(parents=True)
+    save_checkpoint(copy.deepcopy(model.world).half(), folder / WORLD_FILE)
+    save_file({"scenes": model.scenes.detach().half().contiguous()}, folder / SCENES_FILE)
+    weights = {name: tensor.half().contiguous() for name, tensor in autoencoder.state_dict().items()}
+    save_file(weights, folder / AUTOENCODER_FILE)
+    for file in folder.iterdir():
+        # The writers make files for their owner alone; these are there to be shared.
+        file.chmod(0o644)
+
+
+def load_start(model: ScenicModel, folder: Path) -> None:
+    """Put the network and scene tokens of an earlier training into a model.
+
+    Raises:
+        ValueError: They are missing, damaged, or of another size.
+    """
+    world = load_checkpoint(folder / WORLD_FILE, dtype=torch.float32)
+    try:
+        scenes = load_file(folder / SCENES_FILE)["scenes"]
+        model.world.load_state_dict(world.state_dict())
+        with torch.no_grad():
+            model.scenes.copy_(scenes)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"cannot start from {folder}: {error}; train from nothing instead") from None
 
 
 @torch.no_grad()
@@ -66,8 +115,12 @@ def publish(
     destination: Path,
     progress: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Write `bundles/pocket` and `worlds/<place>.world` under `destination`; all is made before anything there changes."""
+    """Write `bundles/pocket`, `checkpoints` and `worlds/<place>.world` under `destination`.
+
+    Weights are rounded to float16 first, which halves every file. All is made before anything there changes.
+    """
     destination.mkdir(parents=True, exist_ok=True)
+    model, autoencoder = in_half(model), in_half(autoencoder)
     with tempfile.TemporaryDirectory(dir=destination, prefix=".publish-") as name:
         staged = Path(name)
         made = export_bundle(
@@ -79,9 +132,11 @@ def publish(
             progress=progress,
         )
         weights = open_bundle(made).spec.weights_sha256
+        save_start(model, autoencoder, staged / "checkpoints")
         for scene, place in enumerate(places):
             world = make_world(place, scene, model, autoencoder, intrinsics, weights)
             write_world(staged / f"{place}.world", world)
+        replace_folder(staged / "checkpoints", destination / "checkpoints")
         for folder in ("bundles", "worlds"):
             (destination / folder).mkdir(exist_ok=True)
         bundle = destination / "bundles" / "pocket"

@@ -33,12 +33,15 @@ def pocket(
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Training time in total; default: the recipe's.")
     ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Go on from these weights, such as assets/checkpoints.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and exit.")] = False,
 ) -> None:
     """Make the pocket world from nothing, or go on where an earlier call stopped."""
     with extra_needed("training", "train"):
         from training.pocket import train_pocket
-    train_pocket(runs, output, minutes, dry_run, report=say)
+    train_pocket(runs, output, minutes, start_from, dry_run, say)
 
 
 @app.command()
@@ -47,7 +50,10 @@ def evaluate(
         Path | None, typer.Option(help="Folder of worlds; default: those that come with it.")
     ] = None,
     engine: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = "pocket",
-    runs: Annotated[Path | None, typer.Option(help="Training folder, for the autoencoder's ceiling.")] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the autoencoder, for its ceiling; default: the shipped one."),
+    ] = None,
     report: Annotated[Path, typer.Option(help="Gets contact sheets and scores.")] = Path("runs/report"),
     walks: Annotated[int, typer.Option(min=1, help="Held-out walks per world.")] = 3,
 ) -> None:
@@ -57,6 +63,9 @@ def evaluate(
         from training.pocket import load_autoencoder
     from engine import assets
 
+    shipped = assets.checkpoints_dir()
+    if runs is None and shipped.is_dir() and engine == "pocket":
+        runs = shipped
     autoencoder = None if runs is None else load_autoencoder(runs)
     folder = worlds or assets.worlds_dir()
     scores = evaluate_worlds(assets.find_bundle(engine), folder, report, autoencoder, walks)
