@@ -88,8 +88,10 @@ def figure_rows(figures: Figures) -> list[tuple[str, str]]:
         ("stages", f"{last.denoise_ms:.0f} + {last.commit_ms:.0f} + {last.decode_ms:.0f} ms"),
         ("response", f"{figures.response_ms:.0f} ms from input to picture"),
         (
-            "instant look",
-            "off" if figures.turned_deg is None else f"on, {figures.turned_deg:.1f} deg ahead of the model",
+            "look",
+            "the model's"
+            if figures.turned_deg is None
+            else f"instant, {figures.turned_deg:.1f} deg ahead of the model",
         ),
         ("queue", f"{figures.buffered_frames:.1f} frames, {figures.in_flight} on their way"),
         ("waits", f"{figures.holds}, {figures.hold_s:.1f} s in all"),
