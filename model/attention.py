@@ -101,7 +101,7 @@ class SelfAttention(nn.Module):
         return wide(x).unflatten(-1, (self.config.num_heads, -1))
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Write strength [B, T, h, S] and frame decay [B, T, h], float32."""
+        """Write strength [B, T, h, S] and frame decay [B, T, h], at least float32."""
         beta = wide(self.beta_proj(x)).sigmoid().transpose(-1, -2)
         raw = wide(self.gate_proj(x.mean(dim=2)))
         decay = torch.exp(-wide(self.A_log).exp() * functional.softplus(raw + wide(self.dt_bias)))
@@ -267,7 +267,7 @@ class SelfAttention(nn.Module):
 
 
 def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
-    """Take the last `count` frames of history and x along axis 1, zeros before the start, float32."""
+    """Take the last `count` frames of history and x along axis 1, zeros before the start, at least float32."""
     frames = wide(x[:, -count:])
     missing = count - frames.shape[1]
     if missing > 0:

@@ -2,7 +2,7 @@
 
 Camera-to-world, OpenCV axes (x right, y down, z forward). Intrinsics are (fx, fy, cx, cy) in pixels of the frame; on
 the latent grid they are divided by the spatial stride, and rays go through the integer grid points (no half cell).
-Everything here is float32 whatever the network's precision.
+Everything here keeps the precision it is given: float32, or float64 beside a float64 network.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def plucker_maps(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor
     origin = c2w[:, :, None, :3, 3].expand_as(direction)
     channels = [direction, torch.linalg.cross(origin, direction)]
     if config.ray_octaves:
-        octaves = math.pi * 2.0 ** torch.arange(config.ray_octaves, device=c2w.device)
+        octaves = math.pi * 2.0 ** torch.arange(config.ray_octaves, device=c2w.device, dtype=c2w.dtype)
         direction_phase = (direction[..., None, :] * octaves[:, None]).flatten(-2)
         origin_phase = (c2w[:, :, None, None, :3, 3] * 0.5 * octaves[:, None]).flatten(-2)
         channels += [direction_phase.sin(), direction_phase.cos()]

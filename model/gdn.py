@@ -2,7 +2,7 @@
 
 Frames are updated as Z_t = g_t (I - A_t) Z_{t-1} + U_t with A_t = sum_s b_s k_s k_s^T and U_t = sum_s b_s k_s v_s^T over
 the S tokens of frame t, so the serial part touches only T matrices of D x E. States are laid out key x value. All of
-it is float32, also under autocast.
+it is at least float32, also under autocast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one chunk hands to the next: named float32 tensors of a size that never grows."""
+"""What one chunk hands to the next: named tensors of a size that never grows, float32 (float64 beside a float64 network)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RolloutState:
     """The memory of a rollout after some committed chunks; never changed in place."""
 
     tensors: Mapping[str, Tensor]
-    """By name, each [B, ...] float32; names and shapes are `state_shapes`."""
+    """By name, each [B, ...]; names and shapes are `state_shapes`."""
 
     @classmethod
     def zeros(

@@ -87,6 +87,24 @@ def test_self_forcing_follows_its_own_frames_and_learns():
     assert all(0 < rollout.position <= 30 for rollout in stage.rollouts)
 
 
+def test_commits_learn_what_later_chunks_need():
+    torch.manual_seed(0)
+    model = ScenicModel(CONFIG, 2)
+    stage = SelfForcingStage("s", model, latent_walks(), (1000,), 4, 2, 2, guided_share=1.0)
+    asked: list[tuple[float, bool]] = []
+    step = stage._step
+
+    def watched(rollouts, latents, sigma, positions, state):
+        asked.append((sigma, torch.is_grad_enabled()))
+        return step(rollouts, latents, sigma, positions, state)
+
+    stage._step = watched
+    stage.backward(np.random.default_rng(0))
+    # After the first frames: denoise and commit with gradients, denoise, and a last commit that nobody reads.
+    assert asked[-4:] == [(1.0, True), (0.0, True), (1.0, True), (0.0, False)]
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_resumed_run_equals_one_that_never_stopped(tmp_path, frames):
     def stage() -> AutoencoderStage:
         torch.manual_seed(3)
