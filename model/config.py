@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 
+MAX_LAYERS, MAX_WIDTH = 1000, 1 << 16
+"""Beyond this a config is damaged or hostile."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a world model and to lay out its rollout state."""
@@ -75,6 +79,13 @@ class ModelConfig:
     """velocity = network + velocity_skip * latents; at 1 and full noise the network need only say -x0."""
 
     def __post_init__(self) -> None:
+        for name, largest in (
+            ("num_layers", MAX_LAYERS),
+            ("num_heads", MAX_WIDTH),
+            ("hidden_size", MAX_WIDTH),
+        ):
+            if not 1 <= getattr(self, name) <= largest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 1 and {largest}")
         if self.hidden_size % self.num_heads or self.head_dim % 8:
             raise ValueError(
                 f"hidden_size {self.hidden_size} over num_heads {self.num_heads} must give a head width that is a "

@@ -42,6 +42,12 @@ def test_config_survives_a_round_trip(config: ModelConfig) -> None:
     assert ModelConfig.from_dict(config.to_dict()) == config
 
 
+@pytest.mark.parametrize("size", [{"num_layers": 10**9}, {"num_heads": 0}, {"hidden_size": -8}])
+def test_sizes_of_no_model_are_refused(size: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must lie between"):
+        ModelConfig.from_dict({**tiny().to_dict(), **size})
+
+
 def test_unknown_config_keys_are_named() -> None:
     with pytest.raises(ValueError, match="num_wheels"):
         ModelConfig.from_dict({**tiny().to_dict(), "num_wheels": 4})

@@ -144,7 +144,8 @@ class PocketRun:
         if self.start_from is not None:
             load_start(model, self.start_from)
         model = model.to(torch.bfloat16)
-        fast = OptimizerConfig(muon_lr=0.01, adam_lr=1e-3)
+        # Trained weights would be shaken by the rates that wake fresh ones.
+        fast = OptimizerConfig(0.01, 1e-3) if self.start_from is None else OptimizerConfig(0.004, 5e-4)
         mixture = NoiseMixture(pose_only=0.85)
         pose = GeneratorStage(
             "generator-pose", model, walks, mixture, batch_size=10, window=5, optimizer=fast, metric=metric
