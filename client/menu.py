@@ -65,7 +65,11 @@ class WorldMenu:
         margin = look.px(5)
         title = look.text("Flaneur", 40, bold=True)
         target.blit(title, (margin, look.px(3)))
-        subtitle = look.text("Choose a world to walk through", 18, colour=theme.PAPER_DIM)
+        subtitle = look.text(
+            "Choose a world. The picture is its first frame; the rest is dreamed, softly.",
+            18,
+            colour=theme.PAPER_DIM,
+        )
         baseline = look.px(3) + title.get_height() - subtitle.get_height() - look.px(0.75)
         if width > margin * 2 + title.get_width() + subtitle.get_width() + look.px(3):
             target.blit(subtitle, (margin + title.get_width() + look.px(3), baseline))

@@ -20,7 +20,7 @@ def pause_card(settings: Settings, chosen: int = 0) -> CardMenu:
             Choice("resume", "Go on"),
             Choice("mouse", "Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
             Choice("invert", "Mouse up looks", "down" if settings.invert_y else "up"),
-            Choice("picture", "Picture", settings.picture),
+            Choice("picture", "Edges", settings.picture),
             Choice("reproject", "Instant look", "on" if settings.reproject else "off"),
             Choice("hud", "Figures", "on" if settings.hud else "off"),
             Choice("reset", "Start again"),

@@ -115,6 +115,7 @@ class WalkScreen(Screen):
             self._help = False
         elif self._shell.mouse_grabbed:
             self._shell.grab_mouse(False)
+            self._shell.toasts.add("The mouse is free. Esc again for the menu.", now_s)
         else:
             self._open_pause()
 
@@ -215,7 +216,7 @@ class WalkScreen(Screen):
         except (ValueError, EngineError) as error:
             self._warn(error, now_s)
         else:
-            self._shell.toasts.add("Recording the walk from its first step.", now_s)
+            self._shell.toasts.add(f"Recording from the first step to {path}. F10 stops.", now_s)
 
     def _stop_recording(self, now_s: float) -> None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-
 MAX_LAYERS, MAX_WIDTH = 1000, 1 << 16
 """Beyond this a config is damaged or hostile."""
 
