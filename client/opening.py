@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.loading import LoadingStages
+from client.new_file import check_new_file
 from client.options import PlayOptions, check_engine
 from client.planners import Planner, TrackPlanner, rig_planner, track_planner
 from engine import assets
@@ -82,17 +83,7 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
     check_engine(options.engine, options.backend)
     check_seed(options.seed)
     if options.record is not None:
-        check_new_recording(options.record)
-
-
-def check_new_recording(path: Path) -> None:
-    """Refuse a path that no recording can be made at."""
-    if path.suffix != RECORDING_SUFFIX:
-        raise ValueError(f"a recording's name ends in {RECORDING_SUFFIX}, got {path.name!r}")
-    if path.exists():
-        raise ValueError(f"{path} exists already; choose another name for the recording")
-    if not path.parent.is_dir():
-        raise ValueError(f"the folder {path.parent} does not exist; make it first")
+        check_new_file(options.record, RECORDING_SUFFIX, "recording")
 
 
 def _read_replay(options: PlayOptions, file: Path) -> tuple[Recording | Track, PlayOptions]:

@@ -10,6 +10,7 @@ import typer
 
 from client.commands.choices import Json
 from client.commands.extras import extra_needed
+from client.new_file import check_new_file
 from client.report import print_json, print_table, say
 
 app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)
@@ -60,12 +61,7 @@ def create(
     from engine.world import SUFFIX, read_world, write_world
 
     output = output or Path(f"{photo.stem}{SUFFIX}")
-    if output.suffix != SUFFIX:
-        raise ValueError(f"a world's name ends in {SUFFIX}, got {output.name!r}")
-    if output.exists():
-        raise ValueError(f"{output} exists already; choose another name with -o")
-    if not output.parent.is_dir():
-        raise ValueError(f"the folder {output.parent} does not exist; make it first")
+    check_new_file(output, SUFFIX, "world")
     with extra_needed("making a world", "worlds"):
         from export.world import WorldRequest, create_world, hash_released, released_config
 
