@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def run_headless(
     progress: Callable[[int, int], None] | None = None,
     *,
     started_s: float | None = None,
+    num_steps: Sequence[int | None] = (),
     clock: Clock = time.perf_counter,
 ) -> RunReport:
     """Reset the session and walk along `track`; decoding overlaps denoising.
@@ -91,6 +92,7 @@ def run_headless(
         on_chunk: Gets every chunk in order, on the caller's thread; the world's first frame is in none.
         progress: Gets the number of chunks done and of all.
         started_s: When the engine began to be opened, for the time to the first frame; now without it.
+        num_steps: Denoising steps of each chunk, as its `CameraTrack` has them; the whole schedule beyond them.
     """
     if not 1 <= num_chunks <= MAX_CHUNKS:
         raise ValueError(f"the number of chunks must lie between 1 and {MAX_CHUNKS}, got {num_chunks}")
@@ -111,7 +113,9 @@ def run_headless(
     with ThreadPoolExecutor(1, "flaneur-decoder") as decoder:
         decoded: Future[FrameChunk] | None = None
         for step in range(num_chunks):
-            latents = session.denoise(_cut(track, step, session.frames_per_chunk, clock()))
+            cameras = _cut(track, step, session.frames_per_chunk, clock())
+            steps = num_steps[step] if step < len(num_steps) else None
+            latents = session.denoise(replace(cameras, num_steps=steps))
             if decoded is not None:
                 finish(decoded)
             decoded = decoder.submit(session.decode, latents)

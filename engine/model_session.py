@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.backends.base import Backend
 from engine.bundle import Bundle, EngineSpec
 from engine.errors import RolloutDiverged, SpecMismatch
-from engine.sampler import chunk_noise, denoise_chunk, window_frames
+from engine.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
 from engine.session import Clock, Session, Snapshot, check_seed, chunk_times
 from engine.types import CameraTrack, FrameChunk, LatentChunk
 from engine.world import World
@@ -39,6 +39,7 @@ class ModelSession(Session):
         self.frame_size = spec.frame_width, spec.frame_height
         self.fps = spec.fps
         self.frames_per_chunk = spec.frames_per_chunk
+        self.num_steps = len(spec.timesteps)
         self._spec = spec
         self._backend = backend
         self._clock = clock
@@ -76,8 +77,9 @@ class ModelSession(Session):
         noise = chunk_noise(
             self._seed, index, (1, spec.latent_channels, size, spec.latent_height, spec.latent_width)
         )
+        timesteps = shorter_schedule(spec.timesteps, track.num_steps)
         latents = denoise_chunk(
-            lambda x, t: self._run(x, t, conditioning), noise, spec.timesteps, self._clean_first(index)
+            lambda x, t: self._run(x, t, conditioning), noise, timesteps, self._clean_first(index)
         )
         if not np.isfinite(latents).all():
             raise RolloutDiverged(

@@ -149,6 +149,7 @@ class RecordingWriter:
             latents_sha256=latents_sha256,
             latents=None if latents is None else np.ascontiguousarray(latents, "<f4").tobytes(),
             latents_shape=[] if latents is None else list(latents.shape),
+            num_steps=track.num_steps,
         )
         self._write_record(record)
         self.num_chunks += 1
@@ -297,7 +298,7 @@ def _chunk(record: ChunkRecord, index: int, file: Path, with_latents: bool) -> R
         if with_latents:
             latents = np.frombuffer(record.latents, "<f4").astype(np.float32).reshape(record.latents_shape)
     intents = np.frombuffer(record.intents, "<f8").astype(np.float64).reshape(-1, len(INTENT_COLUMNS))
-    track = CameraTrack(c2w, intrinsics, record.latched_s)
+    track = CameraTrack(c2w, intrinsics, record.latched_s, record.num_steps)
     return RecordedChunk(index, track, record.latents_sha256, intents, latents)
 
 

@@ -33,6 +33,7 @@ MAX_RECORD_BYTES = 64 << 20
 MAX_CHUNKS = 1 << 20
 MAX_CHUNK_FRAMES = 4096
 MAX_CHUNK_INTENTS = 65536
+MAX_STEPS = 256
 LENGTH = struct.Struct("<II")
 DIGEST_BYTES = 16
 
@@ -48,7 +49,8 @@ class RecordingHeader(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["header"] = "header"
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
+    """Version 1 knew no `num_steps`; its chunks were all made with the whole schedule."""
     app_version: Word
     seed: Annotated[int, Field(ge=0, lt=1 << 64)]
     backend: Word
@@ -80,6 +82,8 @@ class ChunkRecord(BaseModel):
     latents_sha256: Sha256
     latents: Bytes | None
     latents_shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=LATENT_AXES)]
+    num_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """Denoising steps the chunk was made with; None for the whole schedule."""
 
 
 class EndRecord(BaseModel):

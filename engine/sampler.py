@@ -48,6 +48,18 @@ def denoise_chunk(
     return latents
 
 
+def shorter_schedule(timesteps: Sequence[float], num_steps: int | None) -> tuple[float, ...]:
+    """Return `num_steps` of a schedule's timesteps, evenly spread and the first among them; all of them for None.
+
+    A few-step model knows the timesteps it was distilled at and no others, so none is made up.
+    """
+    count = len(timesteps)
+    if num_steps is None:
+        return tuple(timesteps)
+    assert 1 <= num_steps <= count, f"{num_steps} of {count} steps"
+    return tuple(timesteps[(2 * i * count + num_steps) // (2 * num_steps)] for i in range(num_steps))
+
+
 def window_frames(start_frame: int, num_latent_frames: int, temporal_stride: int) -> NDArray[np.int64]:
     """Return the video frames whose cameras a chunk is conditioned on, [T * r].
 

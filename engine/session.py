@@ -61,6 +61,8 @@ class Session(ABC):
     """(width, height) in pixels."""
     fps: float
     frames_per_chunk: int
+    num_steps: int = 1
+    """Denoising steps of the whole schedule; a chunk may be made with fewer."""
 
     def __init__(self) -> None:
         self._seed = 0
@@ -108,6 +110,11 @@ class Session(ABC):
         if track.num_frames != self.frames_per_chunk:
             raise ValueError(
                 f"a chunk takes {self.frames_per_chunk} cameras, the track has {track.num_frames}; cut it"
+            )
+        if track.num_steps is not None and not 1 <= track.num_steps <= self.num_steps:
+            raise ValueError(
+                f"{self.engine} makes a chunk with 1 to {self.num_steps} steps, {track.num_steps} were asked for; "
+                "take the bundle the walk was made with"
             )
 
     def _check_order(self, chunk: LatentChunk) -> None:

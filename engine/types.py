@@ -39,6 +39,8 @@ class CameraTrack:
     """[F, 4]: fx, fy, cx, cy in pixels of the output frame."""
     latched_s: float = 0.0
     """Clock time at which the inputs behind this track were read, seconds."""
+    num_steps: int | None = None
+    """Denoising steps to make the chunk with; None for the engine's whole schedule."""
 
     @property
     def num_frames(self) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.sampler import chunk_noise, denoise_chunk, window_frames
+from engine.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
 
 TIMESTEPS = (1000.0, 960.0, 889.0, 727.0)
 
@@ -57,6 +57,21 @@ def test_a_conditioning_latent_stays_clean_at_timestep_zero() -> None:
     assert result[0, 0, 0] == 7
     # The schedule goes from 1 to 0, so a constant velocity of 1 moves the rest by -1.
     np.testing.assert_allclose(result[0, 0, 1:], -1, atol=1e-6)
+
+
+def test_a_shorter_schedule_keeps_the_first_of_the_models_own_timesteps() -> None:
+    assert shorter_schedule(TIMESTEPS, None) == shorter_schedule(TIMESTEPS, 4) == TIMESTEPS
+    assert shorter_schedule(TIMESTEPS, 3) == (1000.0, 960.0, 727.0)
+    assert shorter_schedule(TIMESTEPS, 2) == (1000.0, 889.0)
+    assert shorter_schedule(TIMESTEPS, 1) == (1000.0,)
+    for count in range(1, 40):
+        schedule = tuple(float(timestep) for timestep in range(1000, 1000 - count, -1))
+        for num_steps in range(1, count + 1):
+            shorter = shorter_schedule(schedule, num_steps)
+            assert shorter[0] == 1000.0
+            assert len(set(shorter)) == num_steps
+            assert set(shorter) <= set(schedule)
+            assert shorter == tuple(sorted(shorter, reverse=True))
 
 
 @pytest.mark.parametrize(

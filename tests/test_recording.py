@@ -157,6 +157,7 @@ def test_hostile_records_are_refused_before_they_are_allocated(tmp_path: Path):
         "latents_sha256": "0" * 64,
         "intents": b"123",
         "kind": "sandwich",
+        "num_steps": 0,
         "extra": 1,
     }
     for name, value in changes.items():
@@ -179,7 +180,7 @@ def test_hostile_records_are_refused_before_they_are_allocated(tmp_path: Path):
 
 def test_another_version_or_another_file_is_named(tmp_path: Path):
     path = tmp_path / "other.flaneur"
-    payload = packb(header().model_dump() | {"format_version": 2})
+    payload = packb(header().model_dump() | {"format_version": 3})
     path.write_bytes(sealed([payload]))
     with pytest.raises(SpecMismatch, match=r"format_version.*another version"):
         read_recording(path)
@@ -188,6 +189,18 @@ def test_another_version_or_another_file_is_named(tmp_path: Path):
         read_recording(path)
     with pytest.raises(ValueError, match="cannot read the recording"):
         read_recording(tmp_path / "missing.flaneur")
+
+
+def test_a_recording_from_before_steps_were_kept_is_still_read(tmp_path: Path):
+    path = record(tmp_path / "walk.flaneur", num_chunks=2)
+    payloads = [msgpack.unpackb(payload) for payload in record_payloads(path.read_bytes())]
+    payloads[0]["format_version"] = 1
+    for chunk in payloads[1:-1]:
+        del chunk["num_steps"]
+    path.write_bytes(sealed([packb(payload) for payload in payloads]))
+    recording = read_recording(path)
+    assert recording.complete
+    assert [chunk.track.num_steps for chunk in recording.chunks] == [None, None]
 
 
 def test_a_full_disk_stops_the_recording_once_and_the_walk_goes_on(tmp_path: Path):

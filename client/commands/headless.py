@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,7 @@ def walk(
     started_s: float,
     comparison: Comparison | None = None,
     decoded: Recording | None = None,
+    num_steps: Sequence[int | None] = (),
 ) -> dict[str, Any]:
     """Walk along a track, write what is asked for, and return the numbers that `--json` promises.
 
@@ -81,6 +82,7 @@ def walk(
         started_s: When the command began, on the clock of time.perf_counter.
         comparison: Told of every chunk.
         decoded: Take the latents of this recording instead of generating them; it is the recording of the track.
+        num_steps: Denoising steps of each chunk, as `run_headless` takes them.
     """
     if num_chunks is None:
         num_chunks = num_chunks_for(track, session.frames_per_chunk)
@@ -97,7 +99,9 @@ def walk(
         if decoded is not None:
             report = replay_latents(decoded, session, take, started_s=started_s)
         else:
-            report = run_headless(session, track, num_chunks, seed, take, started_s=started_s)
+            report = run_headless(
+                session, track, num_chunks, seed, take, started_s=started_s, num_steps=num_steps
+            )
     result = report.as_json(_text(outputs.frames), _text(outputs.video))
     if outputs.record is not None:
         result |= {"record_path": str(outputs.record), "record_problem": sinks.record_problem}

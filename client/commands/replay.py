@@ -123,6 +123,7 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
             source.started_s,
             comparison,
             recording if from_latents else None,
+            [chunk.track.num_steps for chunk in recording.chunks],
         )
     if comparison is None:
         print_walk(result, as_json)
