@@ -132,7 +132,7 @@ class App:
         if event.type == pygame.KEYDOWN and event.key == pygame.K_q and event.mod & pygame.KMOD_CTRL:
             shell.quit()
             return True
-        if event.type == pygame.KEYDOWN and event.key == pygame.K_F11:
+        if event.type == pygame.KEYDOWN and shell.bindings.action(event.scancode) == "full_screen":
             shell.window.toggle_fullscreen()
             shell.note_size()
             return True
@@ -142,7 +142,7 @@ class App:
             return True
         if event.type == pygame.WINDOWFOCUSLOST:
             shell.release_controls()
-            return True
+            return False
         if message := shell.pads.handle(event):
             shell.toasts.add(message, now_s)
         return False

@@ -1,7 +1,6 @@
 """Devices into intent: what the player asks for, before any pose exists.
 
-Plain numbers in, an `Intent` out; knows no window, no clock and no camera. Keys are SDL scancodes (physical
-positions), so W is the key above S on an AZERTY keyboard too.
+Plain numbers in, an `Intent` out; knows no window, no clock and no camera.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-import pygame
+from client.bindings import DEFAULT_BINDINGS, Bindings
 
 KEY_MAP_VERSION = 1
 """Stands in every recording; raise it when a key comes to mean another movement."""
@@ -60,49 +59,35 @@ class Intent:
 
 STANDING = Intent()
 
-_AXES: Mapping[Axis, tuple[frozenset[int], frozenset[int]]] = {
-    Axis.FORWARD: (frozenset({pygame.KSCAN_W}), frozenset({pygame.KSCAN_S})),
-    Axis.STRAFE: (frozenset({pygame.KSCAN_D}), frozenset({pygame.KSCAN_A})),
-    Axis.RISE: (frozenset({pygame.KSCAN_SPACE, pygame.KSCAN_E}), frozenset({pygame.KSCAN_C, pygame.KSCAN_Q})),
-    Axis.YAW: (frozenset({pygame.KSCAN_RIGHT}), frozenset({pygame.KSCAN_LEFT})),
-    Axis.PITCH: (frozenset({pygame.KSCAN_UP}), frozenset({pygame.KSCAN_DOWN})),
-    Axis.ROLL: (frozenset({pygame.KSCAN_X}), frozenset({pygame.KSCAN_Z})),
+AXIS_ACTIONS: Mapping[Axis, tuple[str, str]] = {
+    Axis.FORWARD: ("ahead", "back"),
+    Axis.STRAFE: ("step_right", "step_left"),
+    Axis.RISE: ("rise", "sink"),
+    Axis.YAW: ("look_right", "look_left"),
+    Axis.PITCH: ("look_up", "look_down"),
+    Axis.ROLL: ("lean_right", "lean_left"),
 }
-
-
-@dataclass(frozen=True)
-class KeyBindings:
-    """Which physical keys push which axis; scancodes."""
-
-    axes: Mapping[Axis, tuple[frozenset[int], frozenset[int]]]
-    """For each axis the keys of its positive and of its negative direction."""
-    run: frozenset[int]
-    level: frozenset[int]
-
-    @property
-    def scancodes(self) -> frozenset[int]:
-        """Every key that moves the camera."""
-        pushing = (keys for pair in self.axes.values() for keys in pair)
-        return frozenset().union(*pushing, self.run, self.level)
-
-
-DEFAULT_BINDINGS = KeyBindings(
-    axes=_AXES,
-    run=frozenset({pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT}),
-    level=frozenset({pygame.KSCAN_V}),
-)
+"""For each axis the actions of its positive and of its negative direction."""
+MOVING = frozenset(name for pair in AXIS_ACTIONS.values() for name in pair) | {"run", "level"}
+"""Actions that are held and become an intent; every other one is answered by a screen."""
 
 
 class KeyboardState:
     """The movement keys held now; of two opposite keys the one pressed last wins."""
 
-    def __init__(self, bindings: KeyBindings = DEFAULT_BINDINGS) -> None:
-        self._bindings = bindings
+    def __init__(self, bindings: Bindings = DEFAULT_BINDINGS) -> None:
         self._held: dict[int, None] = {}
+        self.bind(bindings)
+
+    def bind(self, bindings: Bindings) -> None:
+        """Give the keys other meanings; what is held is let go."""
+        self.release_all()
+        self._keys = {name: frozenset(bindings.keys[name]) for name in MOVING}
+        self._moving = bindings.scancodes(MOVING)
 
     def press(self, scancode: int) -> bool:
         """Note a key going down; say whether it is a movement key. A repeat of a held key changes nothing."""
-        if scancode not in self._bindings.scancodes:
+        if scancode not in self._moving:
             return False
         self._held.setdefault(scancode)
         return True
@@ -122,7 +107,7 @@ class KeyboardState:
 
     def axis(self, axis: Axis) -> float:
         """Return -1, 0 or 1."""
-        positive, negative = self._bindings.axes[axis]
+        positive, negative = (self._keys[name] for name in AXIS_ACTIONS[axis])
         for scancode in reversed(self._held):
             if scancode in positive:
                 return 1.0
@@ -132,11 +117,11 @@ class KeyboardState:
 
     @property
     def run(self) -> bool:
-        return self._any(self._bindings.run)
+        return self._any(self._keys["run"])
 
     @property
     def level(self) -> bool:
-        return self._any(self._bindings.level)
+        return self._any(self._keys["level"])
 
     def _any(self, scancodes: Iterable[int]) -> bool:
         return any(scancode in self._held for scancode in scancodes)

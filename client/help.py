@@ -1,4 +1,4 @@
-"""The help: all keys over a darkened world."""
+"""The help: all keys over a darkened world, on as many pages as the window needs."""
 
 from __future__ import annotations
 
@@ -7,92 +7,104 @@ from collections.abc import Sequence
 import pygame
 
 from client import theme
+from client.bindings import Bindings, HelpGroup, help_groups
 from client.theme import Theme
 
-HELP: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    (
-        "Move",
-        (
-            ("W A S D", "walk, step aside"),
-            ("Space E", "rise, and fly"),
-            ("C Q", "sink, and fly"),
-            ("Shift", "run"),
-            ("F", "walk or fly"),
-        ),
-    ),
-    (
-        "Look",
-        (
-            ("Click", "take the mouse"),
-            ("Mouse", "look around"),
-            ("Arrows", "look around"),
-            ("Z X V", "lean left, right, level"),
-            ("F2", "instant look on or off"),
-        ),
-    ),
-    (
-        "World",
-        (
-            ("Backspace", "start again"),
-            ("N", "next world"),
-            ("Page Up Down", "other worlds"),
-            ("P", "pause"),
-            ("Esc", "free the mouse, menu"),
-        ),
-    ),
-    (
-        "Keep",
-        (
-            ("F10", "record"),
-            ("F12", "screenshot"),
-            ("F3", "figures"),
-            ("F11", "full screen"),
-            ("Ctrl Q", "quit"),
-        ),
-    ),
-)
-"""The help, by group: keys and what they do. Letters name positions on a US keyboard."""
-
-PAD_HELP = (
-    "Gamepad: sticks walk and look, triggers sink and rise, shoulders lean, A runs, Y levels, Start pauses."
-)
+ROW = 3.25
+"""Height of a line, grid units."""
+COLUMN = 46
+"""Width of a column, grid units."""
+MAX_COLUMNS = 3
 
 
-def draw_help(target: pygame.Surface, look: Theme) -> None:
-    """Draw all keys over a darkened world."""
-    look.shade(target)
-    size = 15
-    columns = 2 if target.get_width() >= look.px(84) else 1
-    rows = len(HELP[0][1])
-    column_px = min(look.px(46), (target.get_width() - look.px(8)) // columns)
-    row_px = look.px(3.5)
-    group_px = look.px(4) + rows * row_px + look.px(2)
-    width = columns * column_px + look.px(4)
-    note = look.wrap(PAD_HELP, width - look.px(6), 13)
-    note_px = len(note) * look.px(2.5)
-    height = look.px(9) + group_px * (len(HELP) // columns) + note_px + look.px(3)
-    left, top = (target.get_width() - width) // 2, max(0, (target.get_height() - height) // 2)
-    target.blit(look.panel(width, height), (left, top))
-    target.blit(look.text("Keys", 24, bold=True), (left + look.px(3), top + look.px(3)))
-    for i, (title, entries) in enumerate(HELP):
-        x = left + look.px(3) + (i % columns) * column_px
-        y = top + look.px(9) + (i // columns) * group_px
-        target.blit(look.text(title, size, bold=True, colour=theme.AMBER), (x, y))
-        _draw_keys(target, look, x, y + look.px(4), row_px, entries)
-    y = top + height - note_px - look.px(3)
-    for line in note:
-        target.blit(look.text(line, 13, colour=theme.PAPER_DIM), (left + look.px(3), y))
-        y += look.px(2.5)
+class HelpCard:
+    """The help, closed at first; asking again turns the page, and closes it after the last."""
+
+    def __init__(self) -> None:
+        self._page = 0
+        self._num_pages = 1
+        self.is_open = False
+
+    def turn(self) -> None:
+        """Open the help, turn its page, or close it."""
+        self._page = self._page + 1 if self.is_open else 0
+        self.is_open = self._page < self._num_pages
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def draw(self, target: pygame.Surface, look: Theme, bindings: Bindings) -> None:
+        """Draw the page over a darkened world."""
+        look.shade(target)
+        width, height = target.get_size()
+        num_columns = max(1, min(MAX_COLUMNS, (width - look.px(4)) // look.px(COLUMN)))
+        num_rows = max(2, int((height - look.px(12)) / look.px(ROW)))
+        pages = lay_out(help_groups(bindings), num_columns, num_rows)
+        self._num_pages = len(pages)
+        self._page = min(self._page, len(pages) - 1)
+        more = f"Keys, {self._page + 1} of {len(pages)}" if len(pages) > 1 else "Keys"
+        _draw_page(target, look, more, pages[self._page])
 
 
-def _draw_keys(
-    target: pygame.Surface, look: Theme, x: int, y: int, row_px: int, entries: Sequence[tuple[str, str]]
+def lay_out(groups: Sequence[HelpGroup], num_columns: int, num_rows: int) -> list[list[list[HelpGroup]]]:
+    """Spread groups over pages of columns; a group takes a heading, its lines and a gap, and is cut where it must.
+
+    Returns:
+        Pages of columns of groups, the columns of a page of nearly equal height.
+    """
+    room = max(1, num_rows - 1)
+    parts = [
+        (title, lines[i : i + room]) for title, lines in groups for i in range(0, max(1, len(lines)), room)
+    ]
+    tallest = max(len(lines) for _, lines in parts) + 1
+    for capacity in range(tallest, num_rows + 1):
+        columns = _fill(parts, capacity)
+        if len(columns) <= num_columns:
+            return [columns]
+    columns = _fill(parts, num_rows)
+    return [columns[i : i + num_columns] for i in range(0, len(columns), num_columns)]
+
+
+def _fill(groups: Sequence[HelpGroup], capacity: int) -> list[list[HelpGroup]]:
+    columns: list[list[HelpGroup]] = []
+    used = capacity
+    for group in groups:
+        rows = len(group[1]) + 1
+        if used + 1 + rows > capacity:
+            columns.append([])
+            used = -1
+        columns[-1].append(group)
+        used += 1 + rows
+    return columns
+
+
+def _draw_page(
+    target: pygame.Surface, look: Theme, heading: str, columns: Sequence[Sequence[HelpGroup]]
 ) -> None:
-    for keys, meaning in entries:
-        cap = look.text(keys, 14, bold=True)
+    row_px = look.px(ROW)
+    column_px = min(look.px(COLUMN), (target.get_width() - look.px(4)) // len(columns))
+    rows = max(sum(len(lines) + 2 for _, lines in column) - 1 for column in columns)
+    width, height = len(columns) * column_px + look.px(3), rows * row_px + look.px(11)
+    left, top = (target.get_width() - width) // 2, max(0, (target.get_height() - height) // 2)
+    target.blit(look.panel(width, height, alpha=232, radius=1.5), (left, top))
+    target.blit(look.text(heading, 24, bold=True), (left + look.px(3), top + look.px(2.5)))
+    for i, column in enumerate(columns):
+        x, y = left + look.px(3) + i * column_px, top + look.px(8)
+        for title, lines in column:
+            target.blit(look.text(title, 15, bold=True, colour=theme.AMBER), (x, y))
+            _draw_lines(target, look, x, y + row_px, column_px - look.px(2), lines)
+            y += (len(lines) + 2) * row_px
+
+
+def _draw_lines(
+    target: pygame.Surface, look: Theme, x: int, y: int, width: int, lines: Sequence[tuple[str, str]]
+) -> None:
+    cap_px = look.px(15)
+    for keys, meaning in lines:
+        cap = look.text(look.clipped(keys, cap_px, 14, bold=True), 14, bold=True)
         cap_size = cap.get_width() + look.px(1.5), look.px(2.75)
         target.blit(look.panel(*cap_size, theme.INK_RAISED, 255, 0.5), (x, y))
         target.blit(cap, (x + look.px(0.75), y + (cap_size[1] - cap.get_height()) // 2))
-        label = look.text(meaning, 15)
-        target.blit(label, (x + look.px(16), y + (cap_size[1] - label.get_height()) // 2))
-        y += row_px
+        label = look.text(look.clipped(meaning, width - cap_px - look.px(2), 15), 15)
+        target.blit(label, (x + cap_px + look.px(2), y + (cap_size[1] - label.get_height()) // 2))
+        y += look.px(ROW)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pygame
 
+from client.bindings import DEFAULT_BINDINGS, key_name
 from client.controls import KeyboardState, MouseLook
 from client.hud import Toasts
 from client.menu import WorldCard
@@ -84,7 +85,9 @@ class Shell:
         self.cards: list[WorldCard] = []
         self.toasts = Toasts()
         self.pads = Pads()
-        self.keyboard = KeyboardState()
+        self.bindings = DEFAULT_BINDINGS
+        """What keys do, as the player set them."""
+        self.keyboard = KeyboardState(self.bindings)
         self.mouse = MouseLook(0.0)
         self.client_ms = 0.0
         """Processor time of the client thread for a picture, lately."""
@@ -104,6 +107,11 @@ class Shell:
         self.settings = settings
         self.mouse.sensitivity_rad_px = math.radians(settings.mouse_deg_px)
         self.mouse.invert_y = settings.invert_y
+
+    def key_of(self, action: str) -> str:
+        """Return the name of the first key that asks for an action, for sentences."""
+        keys = self.bindings.keys[action]
+        return key_name(keys[0]) if keys else "(no key)"
 
     def grab_mouse(self, grabbed: bool) -> None:
         """Look with the mouse, or give the pointer back."""

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
-from pathlib import Path
 
 import pygame
 
 from client import hud, theme
+from client.bindings import action_of_button
 from client.catalog import index_of
-from client.controls import read_intent
-from client.help import draw_help
+from client.controls import MOVING, read_intent
+from client.help import HelpCard
+from client.keeping import Keeping
 from client.live_picture import LivePicture
-from client.menu import CardMenu, frame_surface
+from client.menu import frame_surface
 from client.navigation import Step
 from client.opening import Opened
 from client.options import PlayOptions
-from client.pause_card import adjust, pause_card
-from client.photo import describe, make_folder, save_photo, unused_path
-from client.picture import enlarge, fit_rect
-from client.shell import Screen, Shell, step_of
-from client.start_screen import problem_card
+from client.pads import step_of_button
+from client.picture import fit_rect
+from client.shell import Screen, Shell
 from client.walk import Walk
-from engine.errors import EngineError
-from engine.recording import SUFFIX, RecordingStopped
+from client.walk_card import WalkCard
+from engine.recording import RecordingStopped
 
 FIGURES_EVERY_S = 0.25
-_WELCOME = "Click to look with the mouse. F1 shows all keys."
 
 
 class WalkScreen(Screen):
@@ -56,9 +53,13 @@ class WalkScreen(Screen):
         self._open_world = open_world
         self._choose = choose
         self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock)
-        self._card: CardMenu | None = None
-        self._broken = False
-        self._help = False
+        self._card = WalkCard(shell)
+        self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
+        self._owners: list[object] = [self, self._keeping]
+        """Whoever answers actions, in `do_` and `end_` methods."""
+        self._held: set[tuple[int, str]] = set()
+        """Keys held now and the actions they began."""
+        self._help = HelpCard()
         self._changed = True
         self._figures: hud.Figures | None = None
         self._figures_s = 0.0
@@ -68,126 +69,129 @@ class WalkScreen(Screen):
         shell.window.set_title(opened.session.world.title)
         shell.release_controls()
         if options.replay is None:
-            shell.toasts.add(_WELCOME, shell.clock())
+            welcome = f"Click to look with the mouse. {shell.key_of('help')} shows all keys."
+            shell.toasts.add(welcome, shell.clock())
         if options.record is not None:
-            self._start_recording(options.record, shell.clock())
+            self._keeping.start_recording(options.record, shell.clock())
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
         self._changed = True
-        if self._card is not None:
-            self._handle_card(event, self._card, now_s)
+        if event.type == pygame.WINDOWFOCUSLOST:
+            self._end_held(now_s)
+        elif self._card.is_open:
+            self._choose_line(self._card.handle(event), now_s)
         elif event.type == pygame.KEYUP:
             self._shell.keyboard.release(event.scancode)
+            self._end(event.scancode, now_s)
         elif event.type == pygame.KEYDOWN:
-            self._press(event, now_s)
+            self._press(event.scancode, now_s)
         elif event.type == pygame.MOUSEMOTION:
             if self._shell.mouse_grabbed:
                 self._shell.mouse.move(*event.rel)
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            self._help = False
+            self._help.close()
             self._shell.grab_mouse(self.walk.planner.rig is not None)
-        elif step_of(event) in (Step.MENU, Step.BACK):
-            self._open_pause()
+        elif event.type == pygame.CONTROLLERBUTTONDOWN:
+            self._press_button(event.button, now_s)
 
-    def _press(self, event: pygame.event.Event, now_s: float) -> None:
-        if self._shell.keyboard.press(event.scancode):
+    def _press(self, scancode: int, now_s: float) -> None:
+        if self._shell.keyboard.press(scancode):
             return
-        actions: dict[int, Callable[[float], None]] = {
-            pygame.KSCAN_F1: self._toggle_help,
-            pygame.KSCAN_F2: self._toggle_reprojection,
-            pygame.KSCAN_F3: self._toggle_figures,
-            pygame.KSCAN_F10: self._toggle_recording,
-            pygame.KSCAN_F12: self._take_photo,
-            pygame.KSCAN_F: self._toggle_flying,
-            pygame.KSCAN_P: lambda _: self._open_pause(),
-            pygame.KSCAN_BACKSPACE: self._reset,
-            pygame.KSCAN_N: lambda _: self._go_to_neighbour(1),
-            pygame.KSCAN_PAGEDOWN: lambda _: self._go_to_neighbour(1),
-            pygame.KSCAN_PAGEUP: lambda _: self._go_to_neighbour(-1),
-            pygame.KSCAN_ESCAPE: self._escape,
-        }
-        if (action := actions.get(event.scancode)) is not None:
-            action(now_s)
+        if scancode == pygame.KSCAN_ESCAPE:
+            self._escape(now_s)
+        elif (name := self._shell.bindings.action(scancode)) is not None:
+            self._held.add((scancode, name))
+            self._do(name, now_s)
+
+    def _press_button(self, button: int, now_s: float) -> None:
+        name = action_of_button(button)
+        if name is not None and name not in MOVING:
+            self._do(name, now_s)
+        elif step_of_button(button) is Step.BACK:
+            self._escape(now_s)
+
+    def _do(self, name: str, now_s: float) -> None:
+        """Begin an action: whoever has a method for it answers."""
+        for owner in self._owners:
+            if (do := getattr(owner, f"do_{name}", None)) is not None:
+                do(now_s)
+
+    def _end(self, scancode: int, now_s: float) -> None:
+        """End the action whose key was let go, where one lasts so long."""
+        for held in [held for held in self._held if held[0] == scancode]:
+            self._held.discard(held)
+            for owner in self._owners:
+                if (end := getattr(owner, f"end_{held[1]}", None)) is not None:
+                    end(now_s)
+
+    def _end_held(self, now_s: float) -> None:
+        """End everything whose key is held: its release may never be seen."""
+        for scancode, _ in list(self._held):
+            self._end(scancode, now_s)
 
     def _escape(self, now_s: float) -> None:
         """Undo the innermost thing: the help, the mouse, the walk itself."""
-        if self._help:
-            self._help = False
+        if self._help.is_open:
+            self._help.close()
         elif self._shell.mouse_grabbed:
             self._shell.grab_mouse(False)
             self._shell.toasts.add("The mouse is free. Esc again for the menu.", now_s)
         else:
-            self._open_pause()
+            self.do_pause(now_s)
 
-    def _toggle_help(self, now_s: float) -> None:
-        self._help = not self._help
+    def do_help(self, now_s: float) -> None:
+        self._help.turn()
         self._shell.toasts.clear()
 
-    def _toggle_figures(self, now_s: float) -> None:
+    def do_figures(self, now_s: float) -> None:
         shell = self._shell
         shell.apply_settings(shell.settings.model_copy(update={"hud": not shell.settings.hud}))
         self._figures = None
 
-    def _toggle_reprojection(self, now_s: float) -> None:
+    def do_instant_look(self, now_s: float) -> None:
         shell = self._shell
         on = not shell.settings.reproject
         shell.apply_settings(shell.settings.model_copy(update={"reproject": on}))
         shell.toasts.add("Instant look on." if on else "Instant look off: the model alone answers.", now_s)
 
-    def _toggle_flying(self, now_s: float) -> None:
+    def do_fly(self, now_s: float) -> None:
         rig = self.walk.planner.rig
         if rig is not None:
             rig.flying = not rig.flying
-            self._shell.toasts.add("Flying: Space rises, C sinks." if rig.flying else "Walking.", now_s)
+            rise, sink = self._shell.key_of("rise"), self._shell.key_of("sink")
+            flying = f"Flying: {rise} rises, {sink} sinks."
+            self._shell.toasts.add(flying if rig.flying else "Walking.", now_s)
 
-    def _open_pause(self) -> None:
+    def do_pause(self, now_s: float) -> None:
+        self._end_held(now_s)
         self._shell.release_controls()
         self.walk.pause()
-        self._card = pause_card(self._shell.settings)
+        self._card.pause()
 
-    def _handle_card(self, event: pygame.event.Event, card: CardMenu, now_s: float) -> None:
-        step = step_of(event)
-        if event.type == pygame.KEYDOWN and event.scancode == pygame.KSCAN_P and not self._broken:
-            step = Step.MENU
-        if event.type == pygame.MOUSEMOTION and (index := card.at(event.pos)) is not None:
-            card.chosen = index
-        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            step = Step.ACCEPT if card.at(event.pos) is not None else None
-        if step in (Step.UP, Step.DOWN):
-            card.move(1 if step is Step.DOWN else -1)
-        elif step in (Step.LEFT, Step.RIGHT):
-            self._adjust(card, 1 if step is Step.RIGHT else -1)
-        elif step in (Step.BACK, Step.MENU):
-            self._choose_line("resume", now_s)
-        elif step is Step.ACCEPT:
-            self._choose_line(card.key, now_s)
-
-    def _adjust(self, card: CardMenu, direction: int) -> None:
-        settings = adjust(self._shell.settings, card.key, direction)
-        if settings != self._shell.settings:
-            self._shell.apply_settings(settings)
-            self._card = pause_card(settings, card.chosen)
-
-    def _choose_line(self, key: str, now_s: float) -> None:
-        if key in ("again", "reset") or (key == "resume" and self._broken):
-            self._card, self._broken = None, False
-            self._reset(now_s)
+    def _choose_line(self, key: str | None, now_s: float) -> None:
+        if key in ("again", "reset") or (key == "resume" and self._card.broken):
+            self._card.close()
+            self.do_restart(now_s)
         elif key == "resume":
-            self._card = None
+            self._card.close()
             self.walk.resume()
         elif key == "worlds":
             name = self._options.world
             self._shell.show(lambda: self._choose(name))
         elif key == "quit":
             self._shell.quit()
-        elif self._card is not None:
-            self._adjust(self._card, 1)
 
-    def _reset(self, now_s: float) -> None:
-        self._stop_recording(now_s)
+    def do_restart(self, now_s: float) -> None:
+        self._keeping.stop_recording(now_s)
         self._shell.keyboard.release_all()
         self._shell.mouse.forget()
         self.walk.reset()
+
+    def do_next_world(self, now_s: float) -> None:
+        self._go_to_neighbour(1)
+
+    def do_previous_world(self, now_s: float) -> None:
+        self._go_to_neighbour(-1)
 
     def _go_to_neighbour(self, direction: int) -> None:
         cards = [card for card in self._shell.cards if not card.problem]
@@ -198,61 +202,14 @@ class WalkScreen(Screen):
             options = replace(self._options, world=card.name, replay=None, record=None)
             self._shell.show(lambda: self._open_world(options))
 
-    def _toggle_recording(self, now_s: float) -> None:
-        if self.walk.recorder.path is not None:
-            self._stop_recording(now_s)
-            return
-        folder, name = self._shell.pictures_dir, self.walk.session.world.name
-        try:
-            make_folder(folder)
-        except ValueError as error:
-            self._warn(error, now_s)
-            return
-        self._start_recording(unused_path(folder, name, SUFFIX, datetime.now().astimezone()), now_s)
-
-    def _start_recording(self, path: Path, now_s: float) -> None:
-        try:
-            self.walk.start_recording(path)
-        except (ValueError, EngineError) as error:
-            self._warn(error, now_s)
-        else:
-            self._shell.toasts.add(f"Recording from the first step to {path}. F10 stops.", now_s)
-
-    def _stop_recording(self, now_s: float) -> None:
-        try:
-            path = self.walk.recorder.stop()
-        except RecordingStopped as error:
-            self._warn(error, now_s)
-            return
-        if path is not None:
-            self._shell.toasts.add(f"Recorded to {path}", now_s)
-
-    def _take_photo(self, now_s: float) -> None:
-        frame, session = self.walk.frame, self.walk.session
-        _, _, width, height = self._picture_rect()
-        path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
-        try:
-            picture = enlarge(frame.pixels, width, height, self._shell.settings.picture)
-            save_photo(
-                path, picture, describe(session, self.walk.seed, frame.index, frame.chunk_index, frame.c2w)
-            )
-        except ValueError as error:
-            self._warn(error, now_s)
-        else:
-            self._shell.toasts.add(f"Saved {path}", now_s)
-
-    def _warn(self, error: Exception, now_s: float) -> None:
-        sentence = str(error)
-        self._shell.toasts.add(sentence[:1].upper() + sentence[1:] + ".", now_s, warning=True)
-
     def update(self, now_s: float) -> bool:
         intent = read_intent(self._shell.keyboard, self._shell.mouse, self._shell.pads.readings())
         changed = self._changed
         self._changed = False
         try:
-            changed |= not self._broken and self.walk.update(intent, now_s)
+            changed |= not self._card.broken and self.walk.update(intent, now_s)
         except RecordingStopped as error:
-            self._warn(error, now_s)
+            self._keeping.warn(error, now_s)
         except Exception as error:
             self._break(error)
         turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else (0.0, 0.0)
@@ -267,27 +224,25 @@ class WalkScreen(Screen):
 
     def _break(self, error: Exception) -> None:
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
-        self._broken = True
         self._changed = True
         self._shell.release_controls()
-        self._card = problem_card("The walk cannot go on", error)
+        self._card.explain(error)
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         look = self._shell.look
         target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
         target.blit(self._enlarged(width, height), (left, top))
-        covered = self._help or self._card is not None
+        covered = self._help.is_open or self._card.is_open
         if self._shell.settings.hud and self._figures is not None and not covered:
             hud.draw_figures(target, look, self._figures)
         if self.walk.recorder.path is not None:
             hud.draw_recording(target, look, self.walk.walked_s)
         if (progress := self.walk.progress) is not None:
             hud.draw_progress(target, look, _replay_label(progress, self.walk), progress)
-        if self._card is not None:
-            self._card.draw(target, look)
-        elif self._help:
-            draw_help(target, look)
+        if self._help.is_open and not self._card.is_open:
+            self._help.draw(target, look, self._shell.bindings)
+        self._card.draw(target, look)
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
         return fit_rect(*self.walk.session.frame_size, *self._shell.window.size)
@@ -302,7 +257,7 @@ class WalkScreen(Screen):
 
     def leave(self) -> None:
         self._shell.release_controls()
-        self._stop_recording(self._shell.clock())
+        self._keeping.stop_recording(self._shell.clock())
         self.walk.close()
 
 

@@ -19,6 +19,8 @@ import pytest
 
 import holodeck
 from client.app import App, run
+from client.bindings import ACTIONS
+from client.controls import MOVING
 from client.options import PlayOptions
 from client.photo import read_photo_description
 from client.settings import Settings
@@ -184,6 +186,13 @@ def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
     player.wait_for(LoadingScreen)
     player.wait_for(WalkScreen)
     assert player.walk.walk.session.world.name != name
+
+
+def test_every_action_is_answered_once(player: Player) -> None:
+    owners = player.walk._owners
+    for action in ACTIONS:
+        answers = [owner for owner in owners if hasattr(owner, f"do_{action.name}")]
+        assert len(answers) == (action.name not in MOVING and action.name != "full_screen"), action.name
 
 
 def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.bindings import ACTIONS, DEFAULT_BINDINGS
 from client.controls import (
-    DEFAULT_BINDINGS,
+    AXIS_ACTIONS,
+    MOVING,
     Axis,
     KeyboardState,
     MouseLook,
@@ -19,7 +21,7 @@ from client.controls import (
 )
 
 W, S, A, D = pygame.KSCAN_W, pygame.KSCAN_S, pygame.KSCAN_A, pygame.KSCAN_D
-SCANCODES = st.sampled_from(sorted(DEFAULT_BINDINGS.scancodes))
+SCANCODES = st.sampled_from(sorted(DEFAULT_BINDINGS.scancodes(MOVING)))
 
 
 def test_the_key_pressed_last_wins_over_its_opposite() -> None:
@@ -51,7 +53,7 @@ def test_two_keys_of_one_direction_hold_it_until_both_are_released() -> None:
 
 def test_losing_the_focus_releases_everything() -> None:
     keyboard = KeyboardState()
-    for scancode in DEFAULT_BINDINGS.scancodes:
+    for scancode in DEFAULT_BINDINGS.scancodes(MOVING):
         keyboard.press(scancode)
     keyboard.release_all()
     assert read_intent(keyboard, MouseLook(0.002)).is_idle
@@ -64,9 +66,14 @@ def test_a_key_that_moves_nothing_is_not_taken() -> None:
 
 
 def test_no_key_has_two_meanings() -> None:
-    bindings = DEFAULT_BINDINGS
-    groups = [keys for pair in bindings.axes.values() for keys in pair] + [bindings.run, bindings.level]
-    assert sum(map(len, groups)) == len(bindings.scancodes)
+    keys = [key for action in ACTIONS for key in action.keys]
+    buttons = [action.button for action in ACTIONS if action.button is not None]
+    assert len(keys) == len(set(keys))
+    assert len(buttons) == len(set(buttons))
+
+
+def test_every_movement_is_an_action_of_the_table() -> None:
+    assert {action.name for action in ACTIONS} >= MOVING
 
 
 @given(st.lists(st.tuples(st.booleans(), SCANCODES)))
@@ -81,9 +88,9 @@ def test_axes_depend_only_on_the_keys_held_now(events: list[tuple[bool, int]]) -
             keyboard.release(scancode)
             down.discard(scancode)
     assert set(keyboard.held) == down
-    for axis, (positive, negative) in DEFAULT_BINDINGS.axes.items():
-        asked = {1.0} if down & positive else set()
-        asked |= {-1.0} if down & negative else set()
+    for axis, (positive, negative) in AXIS_ACTIONS.items():
+        asked = {1.0} if down & DEFAULT_BINDINGS.scancodes([positive]) else set()
+        asked |= {-1.0} if down & DEFAULT_BINDINGS.scancodes([negative]) else set()
         assert keyboard.axis(axis) in (asked or {0.0})
 
 

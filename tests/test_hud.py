@@ -7,8 +7,8 @@ import pygame
 import pytest
 
 from client import hud, theme
-from client.controls import DEFAULT_BINDINGS
-from client.help import HELP, draw_help
+from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
+from client.help import HelpCard, lay_out
 from client.hud import ChunkBar, Figures, Toasts
 from client.loading import LoadingStages, draw_loading
 from client.menu import CardMenu, Choice, WorldCard, WorldMenu
@@ -82,7 +82,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     hud.draw_figures(target, look, some_figures())
     hud.draw_recording(target, look, 75.0)
     hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
-    draw_help(target, look)
+    HelpCard().draw(target, look, DEFAULT_BINDINGS)
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
     toasts.draw(target, look, 1.0, size[1])
@@ -97,15 +97,42 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     assert any(index == 6 for index, _ in menu._places), "the chosen world is on the screen"
 
 
-def test_the_help_names_every_key_that_moves_the_camera() -> None:
-    words = {word for _, entries in HELP for keys, _ in entries for word in keys.split()}
-    pygame.display.init()
+def test_the_help_names_every_key_that_does_something() -> None:
+    words = " ".join(keys for _, lines in help_groups(DEFAULT_BINDINGS) for keys, _ in lines)
     arrows = {pygame.KSCAN_UP, pygame.KSCAN_DOWN, pygame.KSCAN_LEFT, pygame.KSCAN_RIGHT}
-    shifts = {pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT}
-    for scancode in DEFAULT_BINDINGS.scancodes - arrows - shifts:
-        name = "Space" if scancode == pygame.KSCAN_SPACE else chr(scancode - pygame.KSCAN_A + ord("A"))
-        assert name in words
-    assert {"Arrows", "Shift"} <= words
+    for scancode in DEFAULT_BINDINGS.scancodes(action.name for action in ACTIONS) - arrows:
+        assert key_name(scancode).split()[-1] in words.split()
+    assert "Arrows" in words
+
+
+def test_the_help_shows_a_key_where_the_player_put_it() -> None:
+    keys = {**DEFAULT_BINDINGS.keys, "photo": (pygame.KSCAN_O,), "record": ()}
+    lines = [line for _, lines in help_groups(Bindings(keys)) for line in lines]
+    assert ("O", "take a photo") in lines
+    assert ("none", "record") in lines
+
+
+@pytest.mark.parametrize(("num_columns", "num_rows"), [(1, 2), (1, 7), (2, 12), (3, 20), (3, 100)])
+def test_every_line_of_the_help_has_its_place_on_some_page(num_columns: int, num_rows: int) -> None:
+    groups = help_groups(DEFAULT_BINDINGS)
+    pages = lay_out(groups, num_columns, num_rows)
+    shown = [line for page in pages for column in page for _, lines in column for line in lines]
+    assert shown == [line for _, lines in groups for line in lines]
+    for page in pages:
+        assert len(page) <= num_columns
+        for column in page:
+            assert sum(len(lines) + 2 for _, lines in column) - 1 <= num_rows
+
+
+def test_a_help_of_many_pages_closes_after_the_last() -> None:
+    card, size = HelpCard(), (320, 192)
+    card.turn()
+    pages = 0
+    while card.is_open:
+        card.draw(pygame.Surface(size), look_for(size), DEFAULT_BINDINGS)
+        pages += 1
+        card.turn()
+    assert pages > 1
 
 
 def test_angles_are_named_as_a_walker_would() -> None:

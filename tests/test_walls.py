@@ -72,15 +72,15 @@ COMMANDS = ("client.commands",)
 WINDOW = (
     *(
         "client.app",
-        "client.controls",
+        "client.bindings",
         "client.help",
         "client.hud",
         "client.loading",
         "client.menu",
         "client.pads",
     ),
-    *("client.pause_card", "client.shell", "client.start_screen", "client.theme", "client.walk_screen"),
-    "client.window",
+    *("client.pause_card", "client.shell", "client.start_screen", "client.theme", "client.walk_card"),
+    *("client.walk_screen", "client.window"),
 )
 """Modules of the window, the only ones that know pygame."""
 

@@ -1,0 +1,79 @@
+"""What a player keeps of a walk by key: recordings and photos, with what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from client.photo import describe, make_folder, save_photo, unused_path
+from client.picture import enlarge
+from client.shell import Shell
+from client.walk import Walk
+from engine.errors import EngineError
+from engine.recording import SUFFIX, RecordingStopped
+
+
+class Keeping:
+    """Answers the keys that write files; a disk that takes none is told about, and the walk goes on."""
+
+    def __init__(self, shell: Shell, walk: Walk, picture_size: Callable[[], tuple[int, int]]) -> None:
+        """Write what `walk` shows.
+
+        Args:
+            shell: Says where files go and takes the messages.
+            walk: The walk under way.
+            picture_size: Returns the size of the picture on the screen, pixels.
+        """
+        self._shell = shell
+        self._walk = walk
+        self._picture_size = picture_size
+
+    def do_record(self, now_s: float) -> None:
+        if self._walk.recorder.path is not None:
+            self.stop_recording(now_s)
+            return
+        folder, name = self._shell.pictures_dir, self._walk.session.world.name
+        try:
+            make_folder(folder)
+        except ValueError as error:
+            self.warn(error, now_s)
+            return
+        self.start_recording(unused_path(folder, name, SUFFIX, datetime.now().astimezone()), now_s)
+
+    def start_recording(self, path: Path, now_s: float) -> None:
+        """Record the walk, from its first chunk on, to a new file."""
+        try:
+            self._walk.start_recording(path)
+        except (ValueError, EngineError) as error:
+            self.warn(error, now_s)
+        else:
+            stop = self._shell.key_of("record")
+            self._shell.toasts.add(f"Recording from the first step to {path}. {stop} stops.", now_s)
+
+    def stop_recording(self, now_s: float) -> None:
+        """End the recording, if there is one."""
+        try:
+            path = self._walk.recorder.stop()
+        except RecordingStopped as error:
+            self.warn(error, now_s)
+            return
+        if path is not None:
+            self._shell.toasts.add(f"Recorded to {path}", now_s)
+
+    def do_photo(self, now_s: float) -> None:
+        frame, session = self._walk.frame, self._walk.session
+        path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
+        description = describe(session, self._walk.seed, frame.index, frame.chunk_index, frame.c2w)
+        try:
+            picture = enlarge(frame.pixels, *self._picture_size(), self._shell.settings.picture)
+            save_photo(path, picture, description)
+        except ValueError as error:
+            self.warn(error, now_s)
+        else:
+            self._shell.toasts.add(f"Saved {path}", now_s)
+
+    def warn(self, error: Exception, now_s: float) -> None:
+        """Tell the player what could not be kept, and why."""
+        sentence = str(error)
+        self._shell.toasts.add(sentence[:1].upper() + sentence[1:] + ".", now_s, warning=True)
