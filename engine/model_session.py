@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.base import Backend
-from engine.bundle import Bundle, EngineSpec
+from engine.bundle import Bundle, EngineSpec, TensorSpec
 from engine.errors import RolloutDiverged, SpecMismatch
 from engine.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
-from engine.session import Clock, Session, Snapshot, check_seed, chunk_times
-from engine.types import CameraTrack, FrameChunk, LatentChunk
+from engine.session import Clock, Session, check_seed, chunk_times
+from engine.types import CameraTrack, FrameChunk, LatentChunk, Snapshot
 from engine.world import World
 
 
@@ -32,22 +32,26 @@ class ModelSession(Session):
     ) -> None:
         super().__init__()
         spec = bundle.spec
-        check_fit(world, spec)
-        self.world = world
         self.engine, self.backend, self.device = spec.name, backend.name, backend.device
-        self.identity = f"{bundle.sha256}:{world.sha256}"
         self.frame_size = spec.frame_width, spec.frame_height
         self.fps = spec.fps
         self.frames_per_chunk = spec.frames_per_chunk
         self.num_steps = len(spec.timesteps)
-        self._spec = spec
+        self.snapshot_bytes = sum(tensor.num_bytes for tensor in (*spec.state, *spec.decoder_caches))
+        self._spec, self._bundle_sha256 = spec, bundle.sha256
         self._backend = backend
         self._clock = clock
         self._keep_latents = keep_latents
-        self._text = {"text": world.text[None], "text_mask": world.text_mask[None]}
-        self._to_first = np.linalg.inv(world.c2w)
+        self.enter(world)
         self._state = backend.new_state()
         self._caches = backend.new_caches()
+
+    def enter(self, world: World) -> None:
+        check_fit(world, self._spec)
+        self.world = world
+        self.identity = f"{self._bundle_sha256}:{world.sha256}"
+        self._text = {"text": world.text[None], "text_mask": world.text_mask[None]}
+        self._to_origin = np.linalg.inv(world.origin_c2w)
 
     def reset(self, seed: int) -> None:
         self._seed = check_seed(seed)
@@ -87,10 +91,11 @@ class ModelSession(Session):
             )
         denoised_s = self._clock()
         self._commit(latents, conditioning)
+        state = self._backend.to_arrays(self._state) if self.keep_snapshots else None
         self._next_denoised = index + 1
         sha256 = hashlib.sha256(latents.tobytes()).hexdigest()
         return LatentChunk(
-            index, start_frame, latents[0], sha256, track, model_start_s, denoised_s, self._clock()
+            index, start_frame, latents[0], sha256, track, model_start_s, denoised_s, self._clock(), state
         )
 
     def decode(self, chunk: LatentChunk) -> FrameChunk:
@@ -103,6 +108,9 @@ class ModelSession(Session):
             frames, self._caches = self._backend.run_decoder(latent, self._caches)
             parts.append(frames)
         self._next_decoded = chunk.chunk_index + 1
+        snapshot = None
+        if chunk.state is not None:
+            snapshot = self._snapshot_before(self._next_decoded, chunk.state)
         return FrameChunk(
             chunk.chunk_index,
             np.concatenate(parts) if len(parts) > 1 else parts[0],
@@ -110,24 +118,39 @@ class ModelSession(Session):
             chunk_times(chunk, decode_start_s, self._clock()),
             chunk.sha256,
             latents=chunk.latents if self._keep_latents else None,
+            snapshot=snapshot,
         )
 
     def snapshot(self) -> Snapshot:
         self._check_idle()
-        arrays = {f"state.{name}": value for name, value in self._backend.to_arrays(self._state).items()}
+        return self._snapshot_before(self._next_denoised, self._backend.to_arrays(self._state))
+
+    def _snapshot_before(self, chunk_index: int, state: Mapping[str, NDArray[Any]]) -> Snapshot:
+        arrays = {f"state.{name}": value for name, value in state.items()}
         arrays |= {f"cache.{name}": value for name, value in self._backend.to_arrays(self._caches).items()}
-        return Snapshot(self.identity, self._seed, self._next_denoised, self.world.c2w, arrays)
+        return Snapshot(self.identity, self._seed, chunk_index, self.world.c2w, arrays)
 
     def restore(self, snapshot: Snapshot) -> None:
         self._check_snapshot(snapshot)
-        self._seed = snapshot.seed
+        state = self._part(snapshot, "state", self._spec.state)
+        caches = self._part(snapshot, "cache", self._spec.decoder_caches)
+        self._seed = check_seed(snapshot.seed)
         self._next_denoised = self._next_decoded = snapshot.chunk_index
-        parts: dict[str, dict[str, NDArray[Any]]] = {"state": {}, "cache": {}}
-        for key, value in snapshot.arrays.items():
-            part, name = key.split(".", 1)
-            parts[part][name] = value
-        self._state = self._backend.from_arrays(parts["state"])
-        self._caches = self._backend.from_arrays(parts["cache"])
+        self._state = self._backend.from_arrays(state)
+        self._caches = self._backend.from_arrays(caches)
+
+    def _part(self, snapshot: Snapshot, part: str, tensors: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
+        """Return the snapshot's arrays of one part; one that was read from a file may hold anything."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for tensor in tensors:
+            array = snapshot.arrays.get(f"{part}.{tensor.name}")
+            if array is None or array.shape != tensor.shape or array.dtype != tensor.dtype:
+                raise SpecMismatch(
+                    f"the snapshot lacks {part}.{tensor.name} as {self.engine} keeps it; "
+                    "take it again with this version"
+                )
+            arrays[tensor.name] = array
+        return arrays
 
     def close(self) -> None:
         self._backend.close()
@@ -140,11 +163,11 @@ class ModelSession(Session):
 
         `track` holds the frames after those of the previous chunk; frame 0 is the world's own.
         """
-        relative = (self._to_first @ track.c2w).astype(np.float32)
+        relative = (self._to_origin @ track.c2w).astype(np.float32)
         intrinsics = track.intrinsics.astype(np.float32)
         frames = window_frames(start_frame, size, self._spec.temporal_stride)
         if start_frame == 0:
-            relative = np.concatenate([np.eye(4, dtype=np.float32)[None], relative])
+            relative = np.concatenate([self._first_pose()[None], relative])
             intrinsics = np.concatenate([self.world.intrinsics[None], intrinsics])
         else:
             frames = frames - frames[0]
@@ -154,6 +177,12 @@ class ModelSession(Session):
             "start_frame": np.array([start_frame], np.int64),
             **self._text,
         }
+
+    def _first_pose(self) -> NDArray[np.float32]:
+        """Return the pose of the world's first frame as the model counts it, [4, 4]: exactly none in most worlds."""
+        if self.world.origin is None:
+            return np.eye(4, dtype=np.float32)
+        return (self._to_origin @ self.world.c2w).astype(np.float32)
 
     def _run(
         self,

@@ -10,41 +10,19 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
+from typing import Literal
 
 from engine import assets
 from engine.bundle import Bundle
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.sampler import MAX_SEED
-from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
+from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk, Snapshot
 from engine.world import World
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "holodeck"]
 Clock = Callable[[], float]
 MAX_DENOISE_THREADS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """Everything a session needs to continue from a chunk boundary, bit for bit."""
-
-    identity: str
-    """Of the engine and world it was taken in; it fits no other."""
-    seed: int
-    chunk_index: int
-    """Of the next chunk."""
-    first_c2w: NDArray[np.float64]
-    """[4, 4], the start pose that all later poses are relative to, in the world's own frame."""
-    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
 
 
 class Session(ABC):
@@ -63,8 +41,12 @@ class Session(ABC):
     frames_per_chunk: int
     num_steps: int = 1
     """Denoising steps of the whole schedule; a chunk may be made with fewer."""
+    snapshot_bytes: int = 0
+    """Size of one snapshot; it never changes in a session."""
 
     def __init__(self) -> None:
+        self.keep_snapshots = False
+        """Whether every chunk brings the snapshot behind it; may be set at any time, from any thread."""
         self._seed = 0
         self._next_denoised = 0
         self._next_decoded = 0
@@ -101,6 +83,10 @@ class Session(ABC):
     @abstractmethod
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot of the same engine and world."""
+
+    def enter(self, world: World) -> None:
+        """Go over to another world of the same engine, begun by the next reset; needs both threads to be idle."""
+        raise ValueError(f"{self.engine} cannot go over to the world {world.name}; open it anew")
 
     @abstractmethod
     def close(self) -> None:

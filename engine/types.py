@@ -7,7 +7,9 @@ cx = width / 2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,24 @@ class CameraTrack:
         return int(self.c2w.shape[0])
 
 
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Everything a session needs to continue from a chunk boundary, bit for bit."""
+
+    identity: str
+    """Of the engine and world it was taken in; it fits no other."""
+    seed: int
+    chunk_index: int
+    """Of the next chunk."""
+    first_c2w: NDArray[np.float64]
+    """[4, 4], the start pose that all later poses are relative to, in the world's own frame."""
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+
 @dataclass(frozen=True)
 class LatentChunk:
     """What one step of the generator makes."""
@@ -63,6 +83,8 @@ class LatentChunk:
     model_start_s: float = 0.0
     denoised_s: float = 0.0
     committed_s: float = 0.0
+    state: Mapping[str, NDArray[Any]] | None = field(default=None, repr=False)
+    """The rollout's memory behind it, where the session was asked to keep snapshots."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +132,5 @@ class FrameChunk:
     """Counts resets and restores, so that a late chunk of an earlier rollout is never shown."""
     latents: NDArray[np.float32] | None = field(default=None, repr=False)
     """[C, T, H, W], where the session was asked to keep them."""
+    snapshot: Snapshot | None = field(default=None, repr=False)
+    """The rollout behind this chunk, where the session was asked to keep snapshots."""

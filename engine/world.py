@@ -7,30 +7,25 @@ and bounded here before anything is allocated for what it announces.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from safetensors.numpy import save
 
-from engine.atomic import replacing
 from engine.bundle import first_problem
 from engine.errors import SpecMismatch
+from engine.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
 
 SUFFIX = ".world"
-METADATA_KEY = "world"
-MAX_HEADER_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20
 """A world of the full model takes about 6 MB."""
-DTYPES = {"F32": "<f4", "F64": "<f8", "U8": "|u1"}
+KIND = TensorFileKind(
+    "world", SUFFIX, "world", MAX_FILE_BYTES, "`flaneur world list` names the worlds there are"
+)
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "first_latent": ("F32", (512, 512, 512)),
     "first_frame": ("U8", (4096, 8192, 3)),
@@ -38,8 +33,11 @@ LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "text_mask": ("F32", (1024,)),
     "intrinsics": ("F32", (4,)),
     "c2w": ("F64", (4, 4)),
+    "origin": ("F64", (4, 4)),
 }
 """Stored type and the largest shape of each tensor."""
+OPTIONAL = {"origin"}
+"""Tensors that a world may lack."""
 RIGID_TOLERANCE = 1e-4
 """Of R R^T against the identity; a rotation that was once stored as float32 stays within 1e-6."""
 
@@ -70,6 +68,8 @@ class WorldInfo(BaseModel):
     place: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None = None
     """The holodeck place the world was made from."""
     caption: Line = ""
+    animated: bool = False
+    """Whether things in it move by themselves; where nothing does, the film rests while the walker stands still."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,15 @@ class World:
     """[4, 4], camera-to-world of the first frame in the world's own frame: y down, upright."""
     path: Path | None = None
     sha256: str = ""
-    """Of the file this was read from."""
+    """Of the file this was read from, or would be written to."""
+    origin: NDArray[np.float64] | None = None
+    """[4, 4], the pose that the model counts all poses from, where that is not the first frame's. A world begun
+    in the middle of a walk keeps the origin of the world it came from, so that poses stay coordinates there."""
+
+    @property
+    def origin_c2w(self) -> NDArray[np.float64]:
+        """The pose that the model counts all poses from, [4, 4], in the world's own frame."""
+        return self.c2w if self.origin is None else self.origin
 
     @property
     def name(self) -> str:
@@ -126,37 +134,36 @@ def read_world(path: str | Path) -> World:
     """Read a world file, or say in one sentence why not."""
     file = Path(path)
     try:
-        with _open(file) as stream:
-            header, data_start = _read_header(stream, file)
-            info = _read_info(header, file)
-            spans = _check_layout(header, file, data_start, os.fstat(stream.fileno()).st_size)
-            stream.seek(0)
-            raw = stream.read()
+        with TensorFile(file, KIND) as source:
+            info = _parse_info(source.description(), file)
+            arrays, sha256 = source.arrays(_check_layout(source))
     except OSError as error:
         raise SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path") from error
-    arrays = {
-        name: np.frombuffer(raw, dtype, math.prod(shape), data_start + start).reshape(shape).copy()
-        for name, (dtype, shape, start) in spans.items()
-    }
     _check_values(arrays, file)
-    return World(info, **arrays, path=file, sha256=hashlib.sha256(raw).hexdigest())
+    return World(info, **arrays, path=file, sha256=sha256)
 
 
 def write_world(path: str | Path, world: World) -> None:
     """Write a world file; it appears whole or not at all."""
     file = Path(path)
-    if file.suffix != SUFFIX:
-        raise ValueError(f"a world file ends in {SUFFIX}, got {file.name}")
+    write_tensors(file, _encode(world, file), KIND)
+
+
+def sealed(world: World) -> World:
+    """Return a world made in memory with the hash its file would have."""
+    return replace(world, sha256=hashlib.sha256(_encode(world, Path(world.name + SUFFIX))).hexdigest())
+
+
+def _encode(world: World, file: Path) -> bytes:
+    given = {name: getattr(world, name) for name in LAYOUT}
     arrays = {
-        name: np.ascontiguousarray(getattr(world, name), DTYPES[dtype]) for name, (dtype, _) in LAYOUT.items()
+        name: np.ascontiguousarray(array, DTYPES[LAYOUT[name][0]])
+        for name, array in given.items()
+        if array is not None
     }
     _check_shapes({name: array.shape for name, array in arrays.items()}, file)
     _check_values(arrays, file)
-    raw = save(arrays, {METADATA_KEY: world.info.model_dump_json()})
-    with replacing(file) as temporary, temporary.open("wb") as stream:
-        stream.write(raw)
-        stream.flush()
-        os.fsync(stream.fileno())
+    return encode_tensors(arrays, KIND, world.info.model_dump_json())
 
 
 def list_worlds(folders: Iterable[str | Path]) -> list[WorldEntry]:
@@ -185,8 +192,8 @@ def find_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
 
 def _list_entry(file: Path) -> WorldEntry:
     try:
-        with _open(file) as stream:
-            info = _read_info(_read_header(stream, file)[0], file)
+        with TensorFile(file, KIND) as source:
+            info = _parse_info(source.description(), file)
     except SpecMismatch as error:
         return WorldEntry(file.stem, file.stem, file, str(error))
     except OSError as error:
@@ -194,39 +201,7 @@ def _list_entry(file: Path) -> WorldEntry:
     return WorldEntry(file.stem, info.title, file)
 
 
-def _open(file: Path) -> BinaryIO:
-    """Open a file of bearable size; a pipe or device would block or never end."""
-    if not file.is_file():
-        raise SpecMismatch(f"there is no world file {file}; `flaneur world list` names the worlds there are")
-    if file.stat().st_size > MAX_FILE_BYTES:
-        raise SpecMismatch(f"{file} is over {MAX_FILE_BYTES >> 20} MB, so it is no world; check the path")
-    return file.open("rb")
-
-
-def _read_header(stream: BinaryIO, file: Path) -> tuple[dict[str, Any], int]:
-    """Return the safetensors header and the offset of the data behind it."""
-    length = int.from_bytes(stream.read(8), "little")
-    if not 2 <= length <= MAX_HEADER_BYTES:
-        raise SpecMismatch(f"{file} is not a world file; name one ending in {SUFFIX} that `flaneur` made")
-    raw = stream.read(length)
-    if len(raw) < length:
-        raise SpecMismatch(f"the world {file} is cut short; fetch or make it again")
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise SpecMismatch(f"the header of {file} is damaged; fetch or make the world again") from error
-    if not isinstance(header, dict):
-        raise SpecMismatch(f"the header of {file} is damaged; fetch or make the world again")
-    return header, 8 + length
-
-
-def _read_info(header: dict[str, Any], file: Path) -> WorldInfo:
-    metadata = header.get("__metadata__")
-    text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
-        raise SpecMismatch(
-            f"{file} holds tensors but no world; name one ending in {SUFFIX} that `flaneur` made"
-        )
+def _parse_info(text: str, file: Path) -> WorldInfo:
     try:
         return WorldInfo.model_validate_json(text)
     except ValidationError as error:
@@ -235,48 +210,21 @@ def _read_info(header: dict[str, Any], file: Path) -> WorldInfo:
         ) from error
 
 
-def _check_layout(
-    header: dict[str, Any], file: Path, data_start: int, file_bytes: int
-) -> dict[str, tuple[str, tuple[int, ...], int]]:
-    """Return (numpy type, shape, offset in the data) of each tensor; together they must fill the file."""
-    damaged = SpecMismatch(f"the tensors of the world {file} are not laid out as ours are; make it again")
-    if header.keys() - {"__metadata__"} != LAYOUT.keys():
-        raise damaged
-    spans: dict[str, tuple[str, tuple[int, ...], int]] = {}
-    ranges: list[tuple[int, int]] = []
-    for name, (dtype, _) in LAYOUT.items():
-        entry = header[name]
-        if not isinstance(entry, dict) or entry.get("dtype") != dtype:
-            raise damaged
-        shape, offsets = _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
-        if shape is None or offsets is None or len(offsets) != 2:
-            raise damaged
-        spans[name] = DTYPES[dtype], shape, offsets[0]
-        _check_shapes({name: shape}, file)
-        if offsets[1] - offsets[0] != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-            raise damaged
-        ranges.append((offsets[0], offsets[1]))
-    ranges.sort()
-    if ranges[0][0] != 0 or any(a[1] != b[0] for a, b in pairwise(ranges)):
-        raise damaged
-    if data_start + ranges[-1][1] != file_bytes:
-        raise SpecMismatch(f"the world {file} is cut short or has a foreign tail; fetch or make it again")
+def _check_layout(source: TensorFile) -> dict[str, Span]:
+    """Return where each tensor lies; a world has these, of these types, and no others."""
+    spans = source.spans()
+    if spans.keys() - OPTIONAL != LAYOUT.keys() - OPTIONAL:
+        raise source.not_laid_out()
+    if any(span.dtype != LAYOUT[name][0] for name, span in spans.items()):
+        raise source.not_laid_out()
+    _check_shapes({name: span.shape for name, span in spans.items()}, source.path)
     return spans
-
-
-def _sizes(value: Any) -> tuple[int, ...] | None:
-    """Return a short list of sizes as a tuple, None if it is anything else."""
-    if not isinstance(value, list) or len(value) > 8:
-        return None
-    if any(type(size) is not int or not 0 <= size < 1 << 40 for size in value):
-        return None
-    return tuple(value)
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], file: Path) -> None:
     for name, shape in shapes.items():
         largest = LAYOUT[name][1]
-        exact = name in ("intrinsics", "c2w")
+        exact = name in ("intrinsics", "c2w", "origin")
         fits = len(shape) == len(largest) and all(1 <= a <= b for a, b in zip(shape, largest, strict=True))
         if not fits or (exact and shape != largest) or (name == "first_frame" and shape[-1] != 3):
             raise SpecMismatch(f"the {name} of the world {file} has the shape {list(shape)}; make it again")
@@ -292,8 +240,9 @@ def _check_values(arrays: dict[str, NDArray[Any]], file: Path) -> None:
     height, width = arrays["first_frame"].shape[:2]
     if not (fx > 0 and fy > 0 and 0 <= cx <= width and 0 <= cy <= height):
         raise SpecMismatch(f"the intrinsics of the world {file} describe no camera; make it again")
-    if not _is_rigid(arrays["c2w"]):
-        raise SpecMismatch(f"the start pose of the world {file} is not a rigid motion; make it again")
+    for name, what in (("c2w", "start pose"), ("origin", "origin")):
+        if name in arrays and not _is_rigid(arrays[name]):
+            raise SpecMismatch(f"the {what} of the world {file} is not a rigid motion; make it again")
 
 
 def _is_rigid(c2w: NDArray[np.float64]) -> bool:

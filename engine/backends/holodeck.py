@@ -13,8 +13,8 @@ import numpy as np
 
 import holodeck
 from engine.errors import SpecMismatch
-from engine.session import Session, Snapshot, check_seed, chunk_times
-from engine.types import CameraTrack, FrameChunk, LatentChunk
+from engine.session import Session, check_seed, chunk_times
+from engine.types import CameraTrack, FrameChunk, LatentChunk, Snapshot
 from engine.world import World
 
 FPS = 16.0
@@ -73,11 +73,15 @@ class HolodeckSession(Session):
         frames = np.ascontiguousarray(chunk.latents.transpose(1, 2, 3, 0), np.uint8)
         self._next_decoded = chunk.chunk_index + 1
         times = chunk_times(chunk, decode_start_s, self._clock())
-        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256)
+        snapshot = self._snapshot_before(self._next_decoded) if self.keep_snapshots else None
+        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256, snapshot=snapshot)
 
     def snapshot(self) -> Snapshot:
         self._check_idle()
-        return Snapshot(self.identity, self._seed, self._next_denoised, self.world.c2w, {})
+        return self._snapshot_before(self._next_denoised)
+
+    def _snapshot_before(self, chunk_index: int) -> Snapshot:
+        return Snapshot(self.identity, self._seed, chunk_index, self.world.c2w, {})
 
     def restore(self, snapshot: Snapshot) -> None:
         self._check_snapshot(snapshot)
