@@ -54,6 +54,20 @@ ACTIONS: tuple[Action, ...] = (
     Action("sink", "sink, and fly", Group.MOVE, (_key("C"), _key("Q"))),
     Action("run", "run", Group.MOVE, (pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT), pygame.CONTROLLER_BUTTON_A),
     Action("fly", "walk or fly", Group.MOVE, (_key("F"),), pygame.CONTROLLER_BUTTON_LEFTSTICK),
+    Action(
+        "faster",
+        "go faster",
+        Group.MOVE,
+        (pygame.KSCAN_EQUALS, pygame.KSCAN_KP_PLUS),
+        pygame.CONTROLLER_BUTTON_DPAD_UP,
+    ),
+    Action(
+        "slower",
+        "go slower",
+        Group.MOVE,
+        (pygame.KSCAN_MINUS, pygame.KSCAN_KP_MINUS),
+        pygame.CONTROLLER_BUTTON_DPAD_DOWN,
+    ),
     Action("look_up", "look up", Group.LOOK, (pygame.KSCAN_UP,), line="look around"),
     Action("look_down", "look down", Group.LOOK, (pygame.KSCAN_DOWN,), line="look around"),
     Action("look_left", "look left", Group.LOOK, (pygame.KSCAN_LEFT,), line="look around"),
@@ -153,6 +167,10 @@ _NAMES = {
     pygame.KSCAN_RIGHT: "Right",
     pygame.KSCAN_PAGEUP: "Page Up",
     pygame.KSCAN_PAGEDOWN: "Page Down",
+    pygame.KSCAN_EQUALS: "=",
+    pygame.KSCAN_MINUS: "-",
+    pygame.KSCAN_KP_PLUS: "Num +",
+    pygame.KSCAN_KP_MINUS: "Num -",
 }
 
 

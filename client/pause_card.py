@@ -9,6 +9,7 @@ from client.picture import Style
 from client.settings import Settings
 
 _MOUSE_STEP = 1.25
+_PACE_STEP = 1.25
 _STYLES: tuple[Style, ...] = get_args(Style)
 
 
@@ -18,6 +19,7 @@ def pause_card(settings: Settings, chosen: int = 0) -> CardMenu:
         "Paused",
         [
             Choice("resume", "Go on"),
+            Choice("pace", "Walking speed", f"{100 * settings.pace:.0f} %"),
             Choice("mouse", "Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
             Choice("invert", "Mouse up looks", "down" if settings.invert_y else "up"),
             Choice("picture", "Edges", settings.picture),
@@ -37,6 +39,8 @@ def adjust(settings: Settings, key: str, direction: int) -> Settings:
     if key == "mouse":
         mouse_deg_px = settings.mouse_deg_px * _MOUSE_STEP**direction
         return settings.model_copy(update={"mouse_deg_px": max(0.01, min(2.0, mouse_deg_px))})
+    if key == "pace":
+        return settings.model_copy(update={"pace": changed_pace(settings.pace, direction)})
     if key == "invert":
         return settings.model_copy(update={"invert_y": not settings.invert_y})
     if key == "picture":
@@ -47,3 +51,8 @@ def adjust(settings: Settings, key: str, direction: int) -> Settings:
     if key == "hud":
         return settings.model_copy(update={"hud": not settings.hud})
     return settings
+
+
+def changed_pace(pace: float, direction: int) -> float:
+    """Return the walking speed one step faster (1) or slower (-1), within a quarter and four times the world's."""
+    return max(0.25, min(4.0, round(pace * _PACE_STEP**direction, 3)))

@@ -63,6 +63,8 @@ class CameraRig:
         self._slide = slide
         self._limits = limits or RigLimits()
         self._start = IntegratorState.at(c2w)
+        self.pace = 1.0
+        """Speed of walking as the player set it, as a multiple of the world's own; kept over a reset."""
         self.reset()
 
     def reset(self) -> None:
@@ -78,6 +80,11 @@ class CameraRig:
     def c2w(self) -> NDArray[np.float64]:
         """Pose of the last planned frame, [4, 4]."""
         return self._state.c2w()
+
+    @property
+    def speed_m_s(self) -> float:
+        """How fast a held key walks, without running, metres a second."""
+        return WALKING.move_m_s * self._speed_scale * self.pace
 
     @property
     def roll_rad(self) -> float:
@@ -140,7 +147,7 @@ class CameraRig:
     def _target(self, intent: Intent) -> Axes:
         """Return the target velocities of an intent, m/s and rad/s."""
         asked = Axes(intent.forward, intent.strafe, intent.rise, intent.yaw, intent.pitch, intent.roll)
-        speed_scale = self._speed_scale * (self._limits.run_factor if intent.run else 1.0)
+        speed_scale = self._speed_scale * self.pace * (self._limits.run_factor if intent.run else 1.0)
         target = WALKING.velocity(asked, speed_scale)
         if not self.flying:
             fall_m_s = WALKING.move_m_s * self._speed_scale

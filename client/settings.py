@@ -22,6 +22,8 @@ class Settings(BaseModel):
     """Turn for each pixel of mouse motion, degrees."""
     invert_y: bool = False
     """Whether moving the mouse up looks down."""
+    pace: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    """Speed of walking, as a multiple of the world's own."""
     window_width: Annotated[int, Field(ge=160, le=16384)] = 1280
     window_height: Annotated[int, Field(ge=96, le=16384)] = 768
     hud: bool = False

@@ -11,13 +11,13 @@ import pygame
 
 from client.bindings import DEFAULT_BINDINGS, key_name
 from client.controls import KeyboardState, MouseLook
-from client.hud import Toasts
 from client.menu import WorldCard
 from client.navigation import Step
 from client.options import PlayOptions
 from client.pads import Pads, step_of_button
 from client.settings import Settings
 from client.theme import Theme, scale_for
+from client.toasts import Toasts
 from client.window import Window
 from engine.assets import assets_dir
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
-from client.hud import NUM_BARS, ChunkBar, Figures
+from client.figures import NUM_BARS, ChunkBar, Figures
+from client.footprint import memory_bytes
 from client.pacing import FramePacer, PacingConfig
 from client.planners import PlannedChunk, Planner, merge_intents, spend_intent
 from client.recorder import WalkedChunk, WalkRecorder
@@ -229,5 +230,7 @@ class Walk:
             chunk_index=self.frame.chunk_index,
             c2w=self.frame.c2w,
             flying=rig.flying if rig is not None else False,
+            speed_m_s=rig.speed_m_s if rig is not None else None,
+            memory_bytes=memory_bytes(),
             client_ms=client_ms,
         )

@@ -11,6 +11,7 @@ from client import hud, theme
 from client.bindings import action_of_button
 from client.catalog import index_of
 from client.controls import MOVING, read_intent
+from client.figures import Figures
 from client.help import HelpCard
 from client.keeping import Keeping
 from client.live_picture import LivePicture
@@ -19,6 +20,7 @@ from client.navigation import Step
 from client.opening import Opened
 from client.options import PlayOptions
 from client.pads import step_of_button
+from client.pause_card import changed_pace
 from client.picture import fit_rect
 from client.shell import Screen, Shell
 from client.walk import Walk
@@ -61,7 +63,7 @@ class WalkScreen(Screen):
         """Keys held now and the actions they began."""
         self._help = HelpCard()
         self._changed = True
-        self._figures: hud.Figures | None = None
+        self._figures: Figures | None = None
         self._figures_s = 0.0
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
@@ -162,6 +164,19 @@ class WalkScreen(Screen):
             flying = f"Flying: {rise} rises, {sink} sinks."
             self._shell.toasts.add(flying if rig.flying else "Walking.", now_s)
 
+    def do_faster(self, now_s: float) -> None:
+        self._change_pace(1, now_s)
+
+    def do_slower(self, now_s: float) -> None:
+        self._change_pace(-1, now_s)
+
+    def _change_pace(self, direction: int, now_s: float) -> None:
+        rig, settings = self.walk.planner.rig, self._shell.settings
+        if rig is not None:
+            rig.pace = changed_pace(settings.pace, direction)
+            self._shell.apply_settings(settings.model_copy(update={"pace": rig.pace}))
+            self._shell.toasts.replace("Walking at ", f"{rig.speed_m_s:.1f} metres a second.", now_s)
+
     def do_pause(self, now_s: float) -> None:
         self._end_held(now_s)
         self._shell.release_controls()
@@ -203,6 +218,8 @@ class WalkScreen(Screen):
             self._shell.show(lambda: self._open_world(options))
 
     def update(self, now_s: float) -> bool:
+        if (rig := self.walk.planner.rig) is not None:
+            rig.pace = self._shell.settings.pace
         intent = read_intent(self._shell.keyboard, self._shell.mouse, self._shell.pads.readings())
         changed = self._changed
         self._changed = False

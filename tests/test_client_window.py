@@ -168,6 +168,10 @@ def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
     assert rig is not None
     player.key(pygame.KSCAN_F)
     assert rig.flying
+    player.key(pygame.KSCAN_EQUALS)
+    assert rig.speed_m_s == pytest.approx(2.0)
+    player.key(pygame.KSCAN_MINUS)
+    assert rig.speed_m_s == pytest.approx(1.6)
     player.key(pygame.KSCAN_F2)
     assert not shell.settings.reproject
     player.key(pygame.KSCAN_F3)

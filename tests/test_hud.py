@@ -1,6 +1,7 @@
 """What lies over the world can be read over any world, fits any window, and goes when its time has come."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pygame
@@ -8,13 +9,14 @@ import pytest
 
 from client import hud, theme
 from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
+from client.figures import ChunkBar, Figures, Section, figure_lines, pose_angles_deg
 from client.help import HelpCard, lay_out
-from client.hud import ChunkBar, Figures, Toasts
 from client.loading import LoadingStages, draw_loading
 from client.menu import CardMenu, Choice, WorldCard, WorldMenu
 from client.pause_card import adjust, pause_card
 from client.settings import Settings
 from client.theme import Theme, scale_for
+from client.toasts import TOAST_S, Toasts
 from engine.assets import assets_dir
 
 SIZES = [(320, 192), (640, 384), (1280, 720), (1920, 1080), (800, 1200), (3840, 2160)]
@@ -54,7 +56,10 @@ def some_figures() -> Figures:
         chunk_index=77,
         c2w=np.eye(4),
         flying=False,
+        speed_m_s=1.6,
+        memory_bytes=300 << 20,
         client_ms=2.0,
+        more=((Section.ENGINE, "drift", "0.02 of the first pictures"),),
     )
 
 
@@ -138,8 +143,24 @@ def test_a_help_of_many_pages_closes_after_the_last() -> None:
 def test_angles_are_named_as_a_walker_would() -> None:
     right = np.eye(4)
     right[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
-    assert hud.pose_angles_deg(right)[0] == pytest.approx(90.0)
-    assert hud.pose_angles_deg(np.eye(4)) == (0.0, 0.0, 0.0)
+    assert pose_angles_deg(right)[0] == pytest.approx(90.0)
+    assert pose_angles_deg(np.eye(4)) == (0.0, 0.0, 0.0)
+
+
+def test_the_figures_speak_of_sides_and_not_of_signs() -> None:
+    c2w = np.eye(4)
+    c2w[:3, 3] = (-0.9, -1.6, 0.02)
+    lines = {label: value for _, label, value in figure_lines(replace(some_figures(), c2w=c2w))}
+    assert lines["you stand"] == "0.9 left, 1.6 up, 0.0 ahead m"
+    assert lines["you look"] == "0 right deg"
+    assert lines["you go"] == "1.6 m/s, walking"
+
+
+def test_lines_measured_elsewhere_stand_in_their_section() -> None:
+    lines = figure_lines(some_figures())
+    sections = [section for section, _, _ in lines]
+    assert sections == sorted(sections, key=list(Section).index)
+    assert (Section.ENGINE, "drift", "0.02 of the first pictures") in lines
 
 
 def test_a_message_goes_by_itself_and_a_warning_stays_longer() -> None:
@@ -147,8 +168,15 @@ def test_a_message_goes_by_itself_and_a_warning_stays_longer() -> None:
     toasts.add("saved", 0.0)
     toasts.add("the disk is full", 0.0, warning=True)
     assert toasts.texts(1.0) == ["saved", "the disk is full"]
-    assert toasts.texts(hud.TOAST_S + 0.1) == ["the disk is full"]
-    assert toasts.texts(2 * hud.TOAST_S + 0.1) == []
+    assert toasts.texts(TOAST_S + 0.1) == ["the disk is full"]
+    assert toasts.texts(2 * TOAST_S + 0.1) == []
+
+
+def test_a_value_turned_up_and_down_keeps_one_message() -> None:
+    toasts = Toasts()
+    toasts.replace("Walking at ", "1.6", 0.0)
+    toasts.replace("Walking at ", "2.0", 0.1)
+    assert toasts.texts(0.2) == ["Walking at 2.0"]
 
 
 def test_an_equal_message_is_shown_once_and_old_ones_give_way() -> None:
@@ -193,6 +221,9 @@ def test_each_setting_of_the_pause_card_moves_within_its_bounds() -> None:
         settings = adjust(settings, "mouse", 1)
     assert settings.mouse_deg_px == 2.0
     assert adjust(settings, "invert", 1).invert_y
+    for _ in range(100):
+        settings = adjust(settings, "pace", -1)
+    assert settings.pace == 0.25
     assert adjust(settings, "picture", 1).picture == "smooth"
     assert adjust(settings, "picture", -1).picture == "pixels"
     assert adjust(settings, "hud", 1).hud

@@ -62,6 +62,15 @@ def test_the_worlds_speed_scale_multiplies_the_pace() -> None:
     assert slow[-1, 2, 3] + 2.0 == pytest.approx(0.4, rel=1e-3)
 
 
+def test_the_players_pace_is_the_speed_walked_and_outlasts_a_reset() -> None:
+    rig = make_rig(speed_scale=0.5)
+    rig.pace = 2.5
+    rig.reset()
+    walked = walk(rig, Intent(forward=1.0), 2.0)
+    assert rig.speed_m_s == pytest.approx(2.0)
+    assert walked[-1, 2, 3] - walked[0, 2, 3] == pytest.approx(rig.speed_m_s * 31 / FPS, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("intent", "direction"),
     [

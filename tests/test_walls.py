@@ -79,7 +79,14 @@ WINDOW = (
         "client.menu",
         "client.pads",
     ),
-    *("client.pause_card", "client.shell", "client.start_screen", "client.theme", "client.walk_card"),
+    *(
+        "client.pause_card",
+        "client.shell",
+        "client.start_screen",
+        "client.theme",
+        "client.toasts",
+        "client.walk_card",
+    ),
     *("client.walk_screen", "client.window"),
 )
 """Modules of the window, the only ones that know pygame."""

@@ -1,0 +1,163 @@
+"""The figures of a walk in plain words: what is shown, what makes it, and where the player is.
+
+Everything is measured elsewhere; knows no window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_BARS = 40
+"""Chunks in the timeline."""
+
+
+class Section(StrEnum):
+    """A group of lines in the panel."""
+
+    PICTURE = "Picture"
+    ENGINE = "Engine"
+    PLACE = "Place"
+
+
+Line = tuple[Section, str, str]
+"""Where it stands, what it is, and how much."""
+
+
+@dataclass(frozen=True)
+class ChunkBar:
+    """One chunk's times in the timeline, milliseconds."""
+
+    denoise_ms: float
+    commit_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything the HUD shows, measured elsewhere."""
+
+    world: str
+    engine: str
+    backend: str
+    seed: int
+    fps: float
+    """The world's own rate, frames a second."""
+    fps_shown: float
+    """Different frames shown a second, measured."""
+    realtime_factor: float
+    """Seconds of video an engine kept busy would make in a second."""
+    chunk_ms_p50: float
+    chunk_ms_p95: float
+    deadline_ms: float
+    """Length of a chunk on the screen."""
+    bars: Sequence[ChunkBar]
+    """Newest last."""
+    response_ms: float
+    """From reading the input to the first frame that knows it on the screen, the last chunk's: the model's answer."""
+    turned_deg: float | None
+    """How far the picture is turned ahead of the frame it shows; None where instant look is off."""
+    buffered_frames: float
+    """Frames that are made and wait to be shown."""
+    in_flight: int
+    """Chunks asked for and not yet made."""
+    rate: float
+    """Playback against the world's own rate."""
+    holds: int
+    """Times the picture stood still for want of a frame."""
+    hold_s: float
+    chunk_index: int
+    c2w: NDArray[np.float64]
+    """Pose of the frame on the screen, [4, 4], world frame."""
+    flying: bool
+    speed_m_s: float | None
+    """How fast a held key walks; None where nobody walks freely."""
+    memory_bytes: int
+    """What this program holds in memory."""
+    client_ms: float
+    """Processor time of the client thread for each picture it showed."""
+    more: Sequence[Line] = ()
+    """Lines of whoever else measures something."""
+
+
+BACKEND_TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "holodeck": "exact drawing"}
+
+
+def figure_lines(figures: Figures) -> list[Line]:
+    """Return the lines of the panel, by section."""
+    lines = [*_picture_lines(figures), *_engine_lines(figures), *_place_lines(figures), *figures.more]
+    order = list(Section)
+    return sorted(lines, key=lambda line: order.index(line[0]))
+
+
+def _picture_lines(figures: Figures) -> list[Line]:
+    rate = "at its own speed" if abs(figures.rate - 1.0) < 0.005 else f"at {100 * figures.rate:.0f} % speed"
+    times = {0: "never", 1: "once"}.get(figures.holds, f"{figures.holds} times")
+    stood = f"{times}, {figures.hold_s:.1f} s in all" if figures.holds else times
+    turned = figures.turned_deg
+    mouse = "waits for the model" if turned is None else f"turns it at once, {turned:.1f} deg ahead"
+    return [
+        (Section.PICTURE, "shown", f"{figures.fps_shown:.1f} of {figures.fps:g} a second, {rate}"),
+        (
+            Section.PICTURE,
+            "ready",
+            f"{figures.buffered_frames:.0f} to show, {figures.in_flight} chunk coming",
+        ),
+        (Section.PICTURE, "stood still", stood),
+        (Section.PICTURE, "a key", f"is answered in {figures.response_ms:.0f} ms"),
+        (Section.PICTURE, "the mouse", mouse),
+        (Section.PICTURE, "window", f"needs {figures.client_ms:.1f} ms for each"),
+    ]
+
+
+def _engine_lines(figures: Figures) -> list[Line]:
+    backend = BACKEND_TITLES.get(figures.backend, figures.backend)
+    name = backend if figures.engine == figures.backend else f"{figures.engine} on {backend}"
+    could = figures.realtime_factor * figures.fps
+    usual, slow = figures.chunk_ms_p50, figures.chunk_ms_p95
+    return [
+        (Section.ENGINE, "model", name),
+        (Section.ENGINE, "could make", f"{could:.0f} pictures a second"),
+        (Section.ENGINE, "a chunk", f"takes {usual:.0f} ms, a slow one {slow:.0f}"),
+        (Section.ENGINE, "memory", f"{figures.memory_bytes / 2**20:.0f} MB"),
+    ]
+
+
+def _place_lines(figures: Figures) -> list[Line]:
+    x, y, z = (float(value) for value in figures.c2w[:3, 3])
+    heading, pitch, roll = pose_angles_deg(figures.c2w)
+    place = ", ".join(
+        (_sided(x, "right", "left"), _sided(-y, "up", "down"), _sided(z, "ahead", "back") + " m")
+    )
+    looks = [
+        _sided(heading, "right", "left", 0),
+        _sided(pitch, "up", "down", 0) if pitch else "",
+        f"leaning {_sided(roll, 'right', 'left', 0)}" if roll else "",
+    ]
+    lines = [
+        (Section.PLACE, "world", f"{figures.world}, seed {figures.seed}, chunk {figures.chunk_index}"),
+        (Section.PLACE, "you stand", place),
+        (Section.PLACE, "you look", ", ".join(word for word in looks if word) + " deg"),
+    ]
+    if figures.speed_m_s is not None:
+        pace = "flying" if figures.flying else "walking"
+        lines.append((Section.PLACE, "you go", f"{figures.speed_m_s:.1f} m/s, {pace}"))
+    return lines
+
+
+def _sided(value: float, positive: str, negative: str, digits: int = 1) -> str:
+    return f"{abs(value):.{digits}f} {negative if round(value, digits) < 0 else positive}"
+
+
+def pose_angles_deg(c2w: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return heading (right of +z), pitch (up) and roll (lean right) of a pose, degrees."""
+    heading = math.degrees(math.atan2(c2w[0, 2], c2w[2, 2]))
+    pitch = math.degrees(math.asin(max(-1.0, min(1.0, -c2w[1, 2]))))
+    roll = math.degrees(math.atan2(c2w[1, 0], c2w[1, 1]))
+    # Adding zero turns a negative zero, which would show as "-0", into zero.
+    return heading, round(pitch) + 0.0, round(roll) + 0.0

@@ -1,0 +1,54 @@
+"""What this process holds of the machine: memory, threads, open files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds at one moment."""
+
+    memory_bytes: int
+    """Resident memory; the highest so far where the system tells no more."""
+    num_threads: int
+    """Python's threads."""
+    num_handles: int | None
+    """Open files, sockets and pipes; None where the system does not list them."""
+
+
+def footprint() -> Footprint:
+    """Measure this process."""
+    return Footprint(memory_bytes(), threading.active_count(), num_handles())
+
+
+def memory_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Return the memory in use; 0 where nothing can be learnt."""
+    try:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return _peak_memory_bytes()
+
+
+def _peak_memory_bytes() -> int:
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
+def num_handles() -> int | None:
+    """Return how many files this process has open, None where the system does not list them."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            # The listing itself holds one.
+            return len(os.listdir(folder)) - 1
+        except OSError:
+            continue
+    return None
