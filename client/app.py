@@ -132,6 +132,10 @@ class App:
         if event.type == pygame.KEYDOWN and event.key == pygame.K_q and event.mod & pygame.KMOD_CTRL:
             shell.quit()
             return True
+        if event.type == pygame.KEYDOWN:
+            shell.note_key(event.scancode, event.key)
+            if shell.captures_keys:
+                return False
         if event.type == pygame.KEYDOWN and shell.bindings.action(event.scancode) == "full_screen":
             shell.window.toggle_fullscreen()
             shell.note_size()

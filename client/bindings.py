@@ -7,7 +7,7 @@ no walk; a screen answers an action in a method of its own, `do_NAME`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -85,6 +85,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("record", "record", Group.KEEP, (pygame.KSCAN_F10,)),
     Action("photo", "take a photo", Group.KEEP, (pygame.KSCAN_F12,), pygame.CONTROLLER_BUTTON_X),
     Action("help", "this help", Group.SHOW, (pygame.KSCAN_F1,), pygame.CONTROLLER_BUTTON_BACK),
+    Action("map", "map of the walk", Group.SHOW, (_key("M"),)),
+    Action("held_keys", "keys held", Group.SHOW, (_key("H"),)),
     Action("figures", "figures", Group.SHOW, (pygame.KSCAN_F3,)),
     Action("full_screen", "full screen", Group.SHOW, (pygame.KSCAN_F11,)),
 )
@@ -138,6 +140,36 @@ class Bindings:
     keys: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: DEFAULT_KEYS)
     """Scancodes of every action."""
 
+    labels: Mapping[int, str] = field(default_factory=dict)
+    """What stands on keys of the player's own keyboard, as far as it is known."""
+
+    @classmethod
+    def changed_by(cls, changed: Mapping[str, tuple[int, ...]], labels: Mapping[int, str]) -> Bindings:
+        """Return the first bindings with some actions on other keys."""
+        return cls({**DEFAULT_KEYS, **changed}, labels)
+
+    @property
+    def changed(self) -> dict[str, tuple[int, ...]]:
+        """The actions that are on other keys than at first."""
+        return {name: keys for name, keys in self.keys.items() if keys != DEFAULT_KEYS[name]}
+
+    def with_keys(self, name: str, keys: tuple[int, ...]) -> Bindings:
+        """Return the bindings with one action on other keys."""
+        return replace(self, keys={**self.keys, name: keys})
+
+    def with_defaults(self) -> Bindings:
+        """Return the bindings with every action on its first keys."""
+        return replace(self, keys=DEFAULT_KEYS)
+
+    def rivals(self, name: str) -> list[Action]:
+        """Return the other actions that one of an action's keys asks for too."""
+        keys = set(self.keys[name])
+        return [action for action in ACTIONS if action.name != name and keys & set(self.keys[action.name])]
+
+    def label(self, scancode: int) -> str:
+        """Return what stands on a key: on the player's keyboard if it is known, on a US one otherwise."""
+        return self.labels.get(scancode) or key_name(scancode)
+
     def action(self, scancode: int) -> str | None:
         """Return the action a key asks for, the first in the table where several do."""
         return next((name for name, keys in self.keys.items() if scancode in keys), None)
@@ -184,6 +216,12 @@ def key_name(scancode: int) -> str:
     return constant.replace("_", " ").title() if constant is not None else f"Key {scancode}"
 
 
+def letter_of(key: int) -> str:
+    """Return the letter or sign that a layout puts on a key, from the symbol it reports; empty where it is none."""
+    # Symbols below the bit for keys without a character are Unicode; a space has a name instead.
+    return chr(key).upper() if 32 < key < 0x11_0000 and chr(key).isprintable() else ""
+
+
 def _scancodes() -> Iterable[tuple[str, int]]:
     prefix = "KSCAN_"
     return ((name[len(prefix) :], value) for name, value in vars(pygame).items() if name.startswith(prefix))
@@ -200,7 +238,7 @@ def _help_lines(group: Group, bindings: Bindings) -> list[tuple[str, str]]:
     for action in ACTIONS:
         if action.group is group:
             keys_of.setdefault(action.line or action.label, []).extend(bindings.keys[action.name])
-    lines = [(_name_keys(keys), line) for line, keys in keys_of.items()]
+    lines = [(_name_keys(keys, bindings), line) for line, keys in keys_of.items()]
     return lines + [(keys, line) for fixed, keys, line in FIXED if fixed is group]
 
 
@@ -210,9 +248,9 @@ def _button_lines() -> list[tuple[str, str]]:
     ]
 
 
-def _name_keys(scancodes: Sequence[int]) -> str:
+def _name_keys(scancodes: Sequence[int], bindings: Bindings) -> str:
     if set(scancodes) == {pygame.KSCAN_UP, pygame.KSCAN_DOWN, pygame.KSCAN_LEFT, pygame.KSCAN_RIGHT}:
         return "Arrows"
     if set(scancodes) == {pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT}:
         return "Shift"
-    return " ".join(key_name(scancode) for scancode in scancodes) or "none"
+    return " ".join(bindings.label(scancode) for scancode in scancodes) or "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.menu import WorldCard
+from client.world_menu import WorldCard
 from engine import assets
 from engine.errors import EngineError
 from engine.session import BackendName

@@ -68,6 +68,7 @@ AXIS_ACTIONS: Mapping[Axis, tuple[str, str]] = {
     Axis.ROLL: ("lean_right", "lean_left"),
 }
 """For each axis the actions of its positive and of its negative direction."""
+DEAD_ZONE = 0.15
 MOVING = frozenset(name for pair in AXIS_ACTIONS.values() for name in pair) | {"run", "level"}
 """Actions that are held and become an intent; every other one is answered by a screen."""
 
@@ -183,7 +184,7 @@ def apply_dead_zone(x: float, y: float, dead_zone: float) -> tuple[float, float]
     return x * scale, y * scale
 
 
-def pad_axes(pad: PadReading, dead_zone: float = 0.15) -> dict[Axis, float]:
+def pad_axes(pad: PadReading, dead_zone: float = DEAD_ZONE) -> dict[Axis, float]:
     """Return the six axes a gamepad asks for, each in [-1, 1].
 
     Left stick moves, right stick looks, triggers sink and rise, shoulders roll.
@@ -202,13 +203,26 @@ def pad_axes(pad: PadReading, dead_zone: float = 0.15) -> dict[Axis, float]:
 
 
 def read_intent(
-    keyboard: KeyboardState, mouse: MouseLook, pads: Iterable[PadReading] = (), *, take_mouse: bool = True
+    keyboard: KeyboardState,
+    mouse: MouseLook,
+    pads: Iterable[PadReading] = (),
+    *,
+    take_mouse: bool = True,
+    dead_zone: float = DEAD_ZONE,
 ) -> Intent:
-    """Merge all devices into one intent; with `take_mouse` the mouse motion in it is spent."""
+    """Merge all devices into one intent.
+
+    Args:
+        keyboard: Keys held now.
+        mouse: Its motion is spent if `take_mouse` is set.
+        pads: What each gamepad does now.
+        take_mouse: Whether the motion is gone for the next intent.
+        dead_zone: How far a stick moves before it means anything, of its whole way.
+    """
     pads = tuple(pads)
     axes = {axis: keyboard.axis(axis) for axis in Axis}
     for pad in pads:
-        for axis, value in pad_axes(pad).items():
+        for axis, value in pad_axes(pad, dead_zone).items():
             axes[axis] += value
     look_dx_rad, look_dy_rad = mouse.take_rad() if take_mouse else mouse.peek_rad()
     return Intent(

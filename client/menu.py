@@ -1,8 +1,7 @@
-"""The screens that are chosen from: the worlds as pictures, and cards with a few lines to pick."""
+"""The cards that are chosen from: a title, some sentences, a few lines to pick."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,154 +10,11 @@ import pygame
 from numpy.typing import NDArray
 
 from client import theme
-from client.picture import enlarge
 from client.theme import Theme
+from engine.errors import EngineError
 
-CAPTION = 8.0
-"""Height of the text under a world's picture, grid units: a title and two lines."""
-
-
-@dataclass(frozen=True, eq=False)
-class WorldCard:
-    """A world as the start screen shows it."""
-
-    name: str
-    title: str
-    note: str
-    """What makes its pictures."""
-    picture: NDArray[np.uint8] | None
-    """First frame, [H, W, 3]; None where it cannot be read."""
-    problem: str = ""
-    """Why it cannot be played, in one sentence."""
-
-
-class WorldMenu:
-    """The start screen: choose with arrows, stick or mouse."""
-
-    def __init__(self, cards: Sequence[WorldCard], footer: str, chosen: int = 0) -> None:
-        self.cards = list(cards)
-        self.footer = footer
-        self.chosen = min(chosen, max(0, len(self.cards) - 1))
-        self._columns = 1
-        self._top_row = 0
-        self._places: list[tuple[int, pygame.Rect]] = []
-        self._pictures: dict[tuple[int, int, int], pygame.Surface] = {}
-
-    def move(self, dx: int, dy: int) -> None:
-        """Choose a neighbour; at an edge the choice stays."""
-        if self.cards:
-            wished = self.chosen + dx + dy * self._columns
-            if 0 <= wished < len(self.cards):
-                self.chosen = wished
-
-    def at(self, position: tuple[int, int]) -> int | None:
-        """Return the index of the card under the mouse, as drawn last."""
-        for index, place in self._places:
-            if place.collidepoint(position):
-                return index
-        return None
-
-    def draw(self, target: pygame.Surface, look: Theme) -> None:
-        """Draw the screen; cards that do not fit are reached by moving to them."""
-        target.fill(theme.INK)
-        width, height = target.get_size()
-        margin = look.px(5)
-        title = look.text("Flaneur", 40, bold=True)
-        target.blit(title, (margin, look.px(3)))
-        subtitle = look.text(
-            "Choose a world. The picture is its first frame; the rest is dreamed, softly.",
-            18,
-            colour=theme.PAPER_DIM,
-        )
-        baseline = look.px(3) + title.get_height() - subtitle.get_height() - look.px(0.75)
-        if width > margin * 2 + title.get_width() + subtitle.get_width() + look.px(3):
-            target.blit(subtitle, (margin + title.get_width() + look.px(3), baseline))
-        room = pygame.Rect(margin, look.px(11), width - 2 * margin, height - look.px(17))
-        self._lay_out(look, room)
-        target.set_clip(room.inflate(look.px(2), look.px(1)))
-        for index, place in self._places:
-            self._draw_card(target, look, index, place)
-        target.set_clip(None)
-        footer = look.clipped(self.footer, width - 2 * margin, 14)
-        target.blit(look.text(footer, 14, colour=theme.PAPER_DIM), (margin, height - look.px(4)))
-        if not self.cards:
-            message = "No worlds are installed; name a .world file on the command line."
-            target.blit(look.text(look.clipped(message, room.width)), room.topleft)
-
-    def _lay_out(self, look: Theme, room: pygame.Rect) -> None:
-        """Put the cards on a grid that shows as many as can be read."""
-        gap, caption = look.px(3), look.px(CAPTION)
-        self._columns = max(1, min(3, room.width // look.px(38)))
-        card_width = (room.width - gap * (self._columns - 1)) // self._columns
-        rows = math.ceil(len(self.cards) / self._columns)
-        card_height = round(card_width * 0.6) + caption
-        if rows == 2 and 2 * card_height + gap > room.height >= look.px(50):
-            card_height = (room.height - gap) // 2
-        pitch = card_height + gap
-        visible = max(1, (room.height + gap) // pitch)
-        row = self.chosen // self._columns
-        self._top_row = max(row - visible + 1, min(self._top_row, row))
-        self._places = []
-        for index in range(len(self.cards)):
-            i, j = divmod(index, self._columns)
-            top = room.top + (i - self._top_row) * pitch
-            if room.top <= top < room.bottom:
-                self._places.append(
-                    (index, pygame.Rect(room.left + j * (card_width + gap), top, card_width, card_height))
-                )
-
-    def _draw_card(self, target: pygame.Surface, look: Theme, index: int, place: pygame.Rect) -> None:
-        card = self.cards[index]
-        is_chosen = index == self.chosen
-        if is_chosen:
-            rim = place.inflate(look.px(1), look.px(1))
-            target.blit(look.panel(*rim.size, theme.AMBER, 255, 1.5), rim)
-        target.blit(look.panel(*place.size, theme.INK_RAISED, 255), place)
-        picture_area = pygame.Rect(*place.topleft, place.width, place.height - look.px(CAPTION))
-        target.blit(self._picture(look, index, picture_area.size), picture_area)
-        text_left, text_width = place.left + look.px(2), place.width - look.px(4)
-        title = look.text(look.clipped(card.title, text_width, 17, bold=True), 17, bold=True)
-        target.blit(title, (text_left, picture_area.bottom + look.px(0.75)))
-        colour = theme.SIGNAL_RED if card.problem else theme.PAPER_DIM
-        for i, line in enumerate(two_lines(look, card.problem or card.note, text_width)):
-            top = picture_area.bottom + look.px(3.25 + 2.0 * i)
-            target.blit(look.text(line, 13, colour=colour), (text_left, top))
-
-    def _picture(self, look: Theme, index: int, size: tuple[int, int]) -> pygame.Surface:
-        key = (index, *size)
-        if key not in self._pictures:
-            # Kept for one layout: a window being dragged would leave one for each size on its way.
-            self._pictures = {k: v for k, v in self._pictures.items() if k[1:] == size}
-            self._pictures[key] = self._make_picture(look, self.cards[index].picture, size)
-        return self._pictures[key]
-
-    def _make_picture(
-        self, look: Theme, picture: NDArray[np.uint8] | None, size: tuple[int, int]
-    ) -> pygame.Surface:
-        width, height = max(1, size[0]), max(1, size[1])
-        if picture is None:
-            return look.panel(width, height, theme.INK, 255)
-        filled = crop_to(picture, width / height)
-        surface = frame_surface(enlarge(filled, width, height))
-        return theme.round_picture(surface, look.px(1))
-
-
-def two_lines(look: Theme, text: str, width_px: int) -> list[str]:
-    """Break a note into at most two lines, with dots where it goes on."""
-    lines = look.wrap(text, width_px, 13)
-    if len(lines) > 2:
-        return [lines[0], look.clipped(f"{lines[1]} {lines[2]}", width_px, 13)]
-    return lines
-
-
-def crop_to(frame: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
-    """Cut a frame, [H, W, 3], to a shape (width / height) around its middle."""
-    height, width = frame.shape[:2]
-    if width / height > aspect:
-        keep = max(1, round(height * aspect))
-        return frame[:, (width - keep) // 2 : (width - keep) // 2 + keep]
-    keep = max(1, round(width / aspect))
-    return frame[(height - keep) // 2 : (height - keep) // 2 + keep]
+ROW = 4.5
+"""Height of a line, grid units."""
 
 
 def frame_surface(frame: NDArray[np.uint8]) -> pygame.Surface:
@@ -176,10 +32,14 @@ class Choice:
     label: str
     value: str = ""
     """A setting's present value, changed with left and right."""
+    fixed: bool = False
+    """Whether left and right leave the value alone."""
+    warning: bool = False
+    """Whether something is wrong with it."""
 
 
 class CardMenu:
-    """A card in the middle of the window: a title, some sentences, some lines to pick."""
+    """A card in the middle of the window; lines that do not fit are reached by moving to them."""
 
     def __init__(self, title: str, choices: Sequence[Choice], text: str = "", warning: bool = False) -> None:
         self.title = title
@@ -187,6 +47,7 @@ class CardMenu:
         self.choices = list(choices)
         self.chosen = 0
         self._warning = warning
+        self._top = 0
         self._places: list[tuple[int, pygame.Rect]] = []
 
     @property
@@ -208,39 +69,65 @@ class CardMenu:
     def draw(self, target: pygame.Surface, look: Theme) -> None:
         """Draw the card over a darkened picture."""
         look.shade(target)
-        pad, row_px = look.px(3), look.px(5)
-        width = min(look.px(60), target.get_width() - look.px(2))
+        pad, row_px, edge = look.px(3), look.px(ROW), look.px(1)
+        width = min(look.px(64), target.get_width() - 2 * edge)
         lines = look.wrap(self.text, width - 2 * pad, 16)
-        text_px = len(lines) * look.px(3) + (look.px(2) if lines else 0)
-        height = pad + look.px(6) + text_px + row_px * len(self.choices) + pad
+        line_px = look.px(3)
+        head_px = pad + look.px(5) + (len(lines) * line_px + look.px(1.5) if lines else 0)
+        visible = max(1, min(len(self.choices), (target.get_height() - 2 * edge - head_px - pad) // row_px))
+        self._top = max(self.chosen - visible + 1, min(self._top, self.chosen, len(self.choices) - visible))
+        height = head_px + row_px * visible + look.px(2)
         left = (target.get_width() - width) // 2
-        top = max(look.px(1), (target.get_height() - height) // 2)
+        top = max(edge, (target.get_height() - height) // 2)
         target.blit(look.panel(width, height, alpha=232, radius=1.5), (left, top))
-        target.blit(look.text(self.title, 26, bold=True), (left + pad, top + pad - look.px(0.5)))
+        title = look.clipped(self.title, width - 2 * pad, 26, bold=True)
+        target.blit(look.text(title, 26, bold=True), (left + pad, top + look.px(2)))
         if self._warning:
-            target.fill(
-                theme.SIGNAL_RED, (left + pad, top + pad + look.px(4), look.px(4), max(2, look.px(0.375)))
-            )
-        y = top + pad + look.px(6)
-        for line in lines:
-            target.blit(look.text(line, 16), (left + pad, y))
-            y += look.px(3)
-        y += look.px(2) if lines else 0
+            mark = (left + pad, top + look.px(6.25), look.px(4), max(2, look.px(0.375)))
+            target.fill(theme.SIGNAL_RED, mark)
+        for i, line in enumerate(lines):
+            place = (left + pad, top + pad + look.px(5) + i * line_px)
+            target.blit(look.text(line, 16, colour=theme.PAPER if self._warning else theme.PAPER_DIM), place)
+        area = pygame.Rect(left + edge, top + head_px, width - 2 * edge, row_px * visible)
+        self._draw_choices(target, look, area, visible)
+
+    def _draw_choices(self, target: pygame.Surface, look: Theme, area: pygame.Rect, visible: int) -> None:
+        bar_px = look.px(0.5) if visible < len(self.choices) else 0
+        row_px = area.height // visible
         self._places = []
-        for index in range(len(self.choices)):
-            place = pygame.Rect(left + look.px(1), y, width - look.px(2), row_px)
-            self._places.append((index, place))
-            self._draw_choice(target, look, index, place)
-            y += row_px
+        for i in range(visible):
+            place = pygame.Rect(area.left, area.top + i * row_px, area.width - 2 * bar_px, row_px)
+            self._places.append((self._top + i, place))
+            self._draw_choice(target, look, self._top + i, place)
+        if bar_px:
+            track = pygame.Rect(area.right - bar_px, area.top, bar_px, area.height)
+            target.fill(theme.INK_RAISED, track)
+            top = track.top + track.height * self._top // len(self.choices)
+            height = max(1, track.height * visible // len(self.choices))
+            target.fill(theme.PAPER_DIM, (track.left, top, bar_px, height))
 
     def _draw_choice(self, target: pygame.Surface, look: Theme, index: int, place: pygame.Rect) -> None:
         choice, is_chosen = self.choices[index], index == self.chosen
         if is_chosen:
             target.blit(look.panel(*place.size, theme.AMBER, 255), place)
-        colour = theme.INK if is_chosen else theme.PAPER
-        label = look.text(choice.label, 17, bold=is_chosen, colour=colour)
+        colour = theme.INK if is_chosen else theme.SIGNAL_RED if choice.warning else theme.PAPER
+        pad = look.px(2)
+        turns = is_chosen and not choice.fixed
+        value = f"< {choice.value} >" if choice.value and turns else choice.value
+        value = look.clipped(value, place.width // 2, 17)
+        room = place.width - 2 * pad - (look.font(17).size(value)[0] + pad if value else 0)
+        label = look.text(look.clipped(choice.label, room, 17, is_chosen), 17, is_chosen, colour)
         middle = place.centery - label.get_height() // 2
-        target.blit(label, (place.left + look.px(2), middle))
-        if choice.value:
-            value = look.text(f"< {choice.value} >" if is_chosen else choice.value, 17, colour=colour)
-            target.blit(value, (place.right - look.px(2) - value.get_width(), middle))
+        target.blit(label, (place.left + pad, middle))
+        if value:
+            shown = look.text(value, 17, colour=colour)
+            target.blit(shown, (place.right - pad - shown.get_width(), middle))
+
+
+def problem_card(title: str, error: Exception) -> CardMenu:
+    """Return a card that says what went wrong and what can be done."""
+    sentence = " ".join(str(error).split())
+    if not isinstance(error, EngineError | ValueError):
+        sentence = f"Something unexpected happened ({type(error).__name__}: {sentence})."
+    choices = [Choice("again", "Try again"), Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
+    return CardMenu(title, choices, f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.", warning=True)

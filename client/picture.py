@@ -60,3 +60,13 @@ def _redraw_edges(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _resized(frame: NDArray[np.uint8], width: int, height: int, filter_: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(frame, (width, height), interpolation=filter_), np.uint8)
+
+
+def crop_to(frame: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """Cut a frame, [H, W, 3], to a shape (width / height) around its middle."""
+    height, width = frame.shape[:2]
+    if width / height > aspect:
+        keep = max(1, round(height * aspect))
+        return frame[:, (width - keep) // 2 : (width - keep) // 2 + keep]
+    keep = max(1, round(width / aspect))
+    return frame[(height - keep) // 2 : (height - keep) // 2 + keep]

@@ -5,11 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from client.bindings import DEFAULT_KEYS, RESERVED
 from engine.atomic import replacing
 
 MAX_FILE_BYTES = 1 << 16
+
+
+def _check_action(name: str) -> str:
+    if name not in DEFAULT_KEYS:
+        raise ValueError(f"no action is called {name}")
+    return name
+
+
+def _check_free(scancode: int) -> int:
+    if scancode in RESERVED:
+        raise ValueError(f"key {scancode} leads out of every menu and cannot be bound")
+    return scancode
+
+
+Scancode = Annotated[int, Field(ge=1, le=511), AfterValidator(_check_free)]
+ActionName = Annotated[str, AfterValidator(_check_action)]
 
 
 class Settings(BaseModel):
@@ -30,6 +47,14 @@ class Settings(BaseModel):
     """Whether the figures are on."""
     reproject: bool = True
     """Whether the mouse turns the picture at once, before the model answers."""
+    show_map: bool = False
+    """Whether the map of the walk is on."""
+    show_held: bool = False
+    """Whether what is held on keys and sticks is shown."""
+    dead_zone: Annotated[float, Field(ge=0.05, le=0.5)] = 0.15
+    """How far a stick moves before it means anything, of its whole way."""
+    keys: dict[ActionName, Annotated[tuple[Scancode, ...], Field(max_length=8)]] = Field(default_factory=dict)
+    """Scancodes of the actions that are on other keys than at first."""
     picture: Literal["crisp", "smooth", "pixels"] = "crisp"
     """How small frames are enlarged to the window."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pygame
 
-from client.bindings import DEFAULT_BINDINGS, key_name
-from client.controls import KeyboardState, MouseLook
-from client.menu import WorldCard
+from client.bindings import DEFAULT_BINDINGS, Bindings, letter_of
+from client.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.navigation import Step
 from client.options import PlayOptions
 from client.pads import Pads, step_of_button
@@ -19,6 +19,7 @@ from client.settings import Settings
 from client.theme import Theme, scale_for
 from client.toasts import Toasts
 from client.window import Window
+from client.world_menu import WorldCard
 from engine.assets import assets_dir
 
 _KEY_STEPS = {
@@ -87,6 +88,8 @@ class Shell:
         self.pads = Pads()
         self.bindings = DEFAULT_BINDINGS
         """What keys do, as the player set them."""
+        self.captures_keys = False
+        """Whether the next key is wanted for itself, and not for what it does."""
         self.keyboard = KeyboardState(self.bindings)
         self.mouse = MouseLook(0.0)
         self.client_ms = 0.0
@@ -107,11 +110,25 @@ class Shell:
         self.settings = settings
         self.mouse.sensitivity_rad_px = math.radians(settings.mouse_deg_px)
         self.mouse.invert_y = settings.invert_y
+        if settings.keys != self.bindings.changed:
+            self.bindings = Bindings.changed_by(settings.keys, self.bindings.labels)
+            self.keyboard.bind(self.bindings)
+
+    def read_intent(self) -> Intent:
+        """Return what all devices ask for now; the mouse's motion is spent."""
+        dead_zone = self.settings.dead_zone
+        return read_intent(self.keyboard, self.mouse, self.pads.readings(), dead_zone=dead_zone)
+
+    def note_key(self, scancode: int, key: int) -> None:
+        """Learn what the player's keyboard has on a key, from the symbol it reports."""
+        letter = letter_of(key)
+        if letter and self.bindings.labels.get(scancode) != letter:
+            self.bindings = replace(self.bindings, labels={**self.bindings.labels, scancode: letter})
 
     def key_of(self, action: str) -> str:
         """Return the name of the first key that asks for an action, for sentences."""
         keys = self.bindings.keys[action]
-        return key_name(keys[0]) if keys else "(no key)"
+        return self.bindings.label(keys[0]) if keys else "(no key)"
 
     def grab_mouse(self, grabbed: bool) -> None:
         """Look with the mouse, or give the pointer back."""

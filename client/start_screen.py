@@ -9,13 +9,13 @@ import pygame
 
 from client.catalog import index_of, world_cards
 from client.loading import draw_loading
-from client.menu import CardMenu, Choice, WorldMenu, crop_to, frame_surface
+from client.menu import CardMenu, frame_surface, problem_card
 from client.navigation import Step
 from client.opening import Opened, Opening, open_walk
 from client.options import PlayOptions
-from client.picture import enlarge
+from client.picture import crop_to, enlarge
 from client.shell import Screen, Shell, step_of
-from engine.errors import EngineError
+from client.world_menu import WorldMenu
 from engine.world import World
 
 _MOVES = {Step.UP: (0, -1), Step.DOWN: (0, 1), Step.LEFT: (-1, 0), Step.RIGHT: (1, 0)}
@@ -167,12 +167,3 @@ class LoadingScreen(Screen):
 
     def leave(self) -> None:
         self._opening.abandon()
-
-
-def problem_card(title: str, error: Exception) -> CardMenu:
-    """Return a card that says what went wrong and what can be done."""
-    sentence = " ".join(str(error).split())
-    if not isinstance(error, EngineError | ValueError):
-        sentence = f"Something unexpected happened ({type(error).__name__}: {sentence})."
-    choices = [Choice("again", "Try again"), Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
-    return CardMenu(title, choices, f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.", warning=True)

@@ -10,7 +10,8 @@ import pygame
 from client import hud, theme
 from client.bindings import action_of_button
 from client.catalog import index_of
-from client.controls import MOVING, read_intent
+from client.controls import MOVING
+from client.deck import Deck
 from client.figures import Figures
 from client.help import HelpCard
 from client.keeping import Keeping
@@ -20,11 +21,10 @@ from client.navigation import Step
 from client.opening import Opened
 from client.options import PlayOptions
 from client.pads import step_of_button
-from client.pause_card import changed_pace
 from client.picture import fit_rect
+from client.settings_card import adjust, changed_pace
 from client.shell import Screen, Shell
 from client.walk import Walk
-from client.walk_card import WalkCard
 from engine.recording import RecordingStopped
 
 FIGURES_EVERY_S = 0.25
@@ -55,7 +55,7 @@ class WalkScreen(Screen):
         self._open_world = open_world
         self._choose = choose
         self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock)
-        self._card = WalkCard(shell)
+        self._deck = Deck(shell)
         self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
         self._owners: list[object] = [self, self._keeping]
         """Whoever answers actions, in `do_` and `end_` methods."""
@@ -80,8 +80,8 @@ class WalkScreen(Screen):
         self._changed = True
         if event.type == pygame.WINDOWFOCUSLOST:
             self._end_held(now_s)
-        elif self._card.is_open:
-            self._choose_line(self._card.handle(event), now_s)
+        elif self._deck.is_open:
+            self._choose_line(self._deck.handle(event), now_s)
         elif event.type == pygame.KEYUP:
             self._shell.keyboard.release(event.scancode)
             self._end(event.scancode, now_s)
@@ -146,15 +146,26 @@ class WalkScreen(Screen):
         self._shell.toasts.clear()
 
     def do_figures(self, now_s: float) -> None:
-        shell = self._shell
-        shell.apply_settings(shell.settings.model_copy(update={"hud": not shell.settings.hud}))
+        self._switch("hud")
         self._figures = None
 
+    def do_map(self, now_s: float) -> None:
+        self._switch("show_map")
+
+    def do_held_keys(self, now_s: float) -> None:
+        self._switch("show_held")
+
+    def _switch(self, name: str) -> bool:
+        """Turn a setting on or off; return what it is now."""
+        settings = adjust(self._shell.settings, name, 1)
+        self._shell.apply_settings(settings)
+        return getattr(settings, name)
+
     def do_instant_look(self, now_s: float) -> None:
-        shell = self._shell
-        on = not shell.settings.reproject
-        shell.apply_settings(shell.settings.model_copy(update={"reproject": on}))
-        shell.toasts.add("Instant look on." if on else "Instant look off: the model alone answers.", now_s)
+        on = self._switch("reproject")
+        self._shell.toasts.add(
+            "Instant look on." if on else "Instant look off: the model alone answers.", now_s
+        )
 
     def do_fly(self, now_s: float) -> None:
         rig = self.walk.planner.rig
@@ -181,14 +192,14 @@ class WalkScreen(Screen):
         self._end_held(now_s)
         self._shell.release_controls()
         self.walk.pause()
-        self._card.pause()
+        self._deck.pause()
 
     def _choose_line(self, key: str | None, now_s: float) -> None:
-        if key in ("again", "reset") or (key == "resume" and self._card.broken):
-            self._card.close()
+        if key in ("again", "reset") or (key == "resume" and self._deck.broken):
+            self._deck.close()
             self.do_restart(now_s)
         elif key == "resume":
-            self._card.close()
+            self._deck.close()
             self.walk.resume()
         elif key == "worlds":
             name = self._options.world
@@ -220,11 +231,11 @@ class WalkScreen(Screen):
     def update(self, now_s: float) -> bool:
         if (rig := self.walk.planner.rig) is not None:
             rig.pace = self._shell.settings.pace
-        intent = read_intent(self._shell.keyboard, self._shell.mouse, self._shell.pads.readings())
+        intent = self._shell.read_intent()
         changed = self._changed
         self._changed = False
         try:
-            changed |= not self._card.broken and self.walk.update(intent, now_s)
+            changed |= not self._deck.broken and self.walk.update(intent, now_s)
         except RecordingStopped as error:
             self._keeping.warn(error, now_s)
         except Exception as error:
@@ -243,23 +254,23 @@ class WalkScreen(Screen):
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
         self._changed = True
         self._shell.release_controls()
-        self._card.explain(error)
+        self._deck.explain("The walk cannot go on", error)
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         look = self._shell.look
         target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
         target.blit(self._enlarged(width, height), (left, top))
-        covered = self._help.is_open or self._card.is_open
+        covered = self._help.is_open or self._deck.is_open
         if self._shell.settings.hud and self._figures is not None and not covered:
             hud.draw_figures(target, look, self._figures)
         if self.walk.recorder.path is not None:
             hud.draw_recording(target, look, self.walk.walked_s)
         if (progress := self.walk.progress) is not None:
             hud.draw_progress(target, look, _replay_label(progress, self.walk), progress)
-        if self._help.is_open and not self._card.is_open:
+        if self._help.is_open and not self._deck.is_open:
             self._help.draw(target, look, self._shell.bindings)
-        self._card.draw(target, look)
+        self._deck.draw(target, look)
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
         return fit_rect(*self.walk.session.frame_size, *self._shell.window.size)

@@ -10,7 +10,9 @@ from client.settings import Settings, load_settings, save_settings
 
 def test_settings_come_back_as_they_were_saved(tmp_path: Path) -> None:
     file = tmp_path / "new" / "settings.json"
-    settings = Settings(mouse_deg_px=0.3, invert_y=True, hud=True, picture="pixels")
+    settings = Settings(
+        mouse_deg_px=0.3, invert_y=True, hud=True, picture="pixels", keys={"photo": (18,), "record": ()}
+    )
     save_settings(file, settings)
     assert load_settings(file) == (settings, "")
     assert [entry.name for entry in file.parent.iterdir()] == ["settings.json"]
@@ -37,6 +39,10 @@ def test_an_older_file_without_newer_fields_still_opens(tmp_path: Path) -> None:
         b'{"mouse_deg_px": NaN}',
         b'{"window_width": 999999999}',
         b'{"unknown": 1}',
+        b'{"keys": {"sing": [4]}}',
+        b'{"keys": {"photo": [41]}}',
+        b'{"keys": {"photo": [100000]}}',
+        b'{"keys": {"photo": "w"}}',
         b'{"format_version": 2}',
         b"[" * 100_000,
     ],

@@ -21,6 +21,7 @@ import holodeck
 from client.app import App, run
 from client.bindings import ACTIONS
 from client.controls import MOVING
+from client.keys_card import KeysCard
 from client.options import PlayOptions
 from client.photo import read_photo_description
 from client.settings import Settings
@@ -197,6 +198,29 @@ def test_every_action_is_answered_once(player: Player) -> None:
     for action in ACTIONS:
         answers = [owner for owner in owners if hasattr(owner, f"do_{action.name}")]
         assert len(answers) == (action.name not in MOVING and action.name != "full_screen"), action.name
+
+
+def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, tmp_path: Path) -> None:
+    player.key(pygame.KSCAN_P)
+    for scancode in (pygame.KSCAN_DOWN, pygame.KSCAN_DOWN, pygame.KSCAN_RETURN):
+        player.key(scancode)
+    deck = player.walk._deck
+    assert isinstance(deck.card, KeysCard)
+    deck.card.chosen = [action.name for action in ACTIONS].index("photo")
+    player.key(pygame.KSCAN_RETURN)
+    player.key(pygame.KSCAN_F11)
+    assert not player.window.fullscreen, "a key that is waited for does nothing else"
+    assert player.shell.bindings.rivals("photo")
+    player.key(pygame.KSCAN_RETURN)
+    player.key(pygame.KSCAN_O)
+    assert not player.shell.bindings.rivals("photo")
+    player.key(pygame.KSCAN_P)
+    assert not deck.is_open
+    player.key(pygame.KSCAN_F12)
+    assert not (tmp_path / "pictures").exists()
+    player.key(pygame.KSCAN_O)
+    assert list((tmp_path / "pictures").glob("*.png"))
+    assert player.shell.settings.keys == {"photo": (pygame.KSCAN_O,)}
 
 
 def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from client import hud, theme
 from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
 from client.figures import ChunkBar, Figures, Section, figure_lines, pose_angles_deg
 from client.help import HelpCard, lay_out
+from client.keys_card import KeysCard
 from client.loading import LoadingStages, draw_loading
-from client.menu import CardMenu, Choice, WorldCard, WorldMenu
-from client.pause_card import adjust, pause_card
+from client.menu import CardMenu, Choice
 from client.settings import Settings
+from client.settings_card import adjust, pause_card, settings_card
 from client.theme import Theme, scale_for
 from client.toasts import TOAST_S, Toasts
+from client.world_menu import WorldCard, WorldMenu
 from engine.assets import assets_dir
 
 SIZES = [(320, 192), (640, 384), (1280, 720), (1920, 1080), (800, 1200), (3840, 2160)]
@@ -91,7 +93,9 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
     toasts.draw(target, look, 1.0, size[1])
-    pause_card(Settings()).draw(target, look)
+    for card in (pause_card(), settings_card(Settings()), KeysCard(DEFAULT_BINDINGS, chosen=9)):
+        card.draw(target, look)
+        assert any(index == card.chosen for index, _ in card._places)
     stages = LoadingStages()
     stages.begin("Reading the world", 0.0)
     stages.begin("Starting the engine", 0.4)
@@ -215,12 +219,12 @@ def test_a_card_is_chosen_from_around_its_ends() -> None:
     assert card.key == "a"
 
 
-def test_each_setting_of_the_pause_card_moves_within_its_bounds() -> None:
+def test_each_setting_of_the_card_moves_within_its_bounds() -> None:
     settings = Settings()
     for _ in range(100):
-        settings = adjust(settings, "mouse", 1)
+        settings = adjust(settings, "mouse_deg_px", 1)
     assert settings.mouse_deg_px == 2.0
-    assert adjust(settings, "invert", 1).invert_y
+    assert adjust(settings, "invert_y", 1).invert_y
     for _ in range(100):
         settings = adjust(settings, "pace", -1)
     assert settings.pace == 0.25

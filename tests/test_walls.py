@@ -70,24 +70,21 @@ MAY_IMPORT = {
 }
 COMMANDS = ("client.commands",)
 WINDOW = (
-    *(
-        "client.app",
-        "client.bindings",
-        "client.help",
-        "client.hud",
-        "client.loading",
-        "client.menu",
-        "client.pads",
-    ),
-    *(
-        "client.pause_card",
-        "client.shell",
-        "client.start_screen",
-        "client.theme",
-        "client.toasts",
-        "client.walk_card",
-    ),
-    *("client.walk_screen", "client.window"),
+    "client.app",
+    "client.bindings",
+    "client.deck",
+    "client.help",
+    "client.hud",
+    "client.loading",
+    "client.menu",
+    "client.pads",
+    "client.shell",
+    "client.start_screen",
+    "client.theme",
+    "client.toasts",
+    "client.walk_screen",
+    "client.window",
+    "client.world_menu",
 )
 """Modules of the window, the only ones that know pygame."""
 

@@ -1,0 +1,100 @@
+"""The cards of a paused walk: going on and leaving, and the settings with their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from client.menu import CardMenu, Choice
+from client.picture import Style
+from client.settings import Settings
+
+_STEP = 1.25
+_STYLES: tuple[Style, ...] = get_args(Style)
+
+
+def pause_card() -> CardMenu:
+    """Return the card of a paused walk."""
+    return CardMenu(
+        "Paused",
+        [
+            Choice("resume", "Go on"),
+            Choice("settings", "Settings"),
+            Choice("keys", "Keys"),
+            Choice("reset", "Start again"),
+            Choice("worlds", "Other worlds"),
+            Choice("quit", "Quit"),
+        ],
+    )
+
+
+def settings_card(settings: Settings, chosen: int = 0) -> CardMenu:
+    """Return the card with the settings' present values."""
+    switches = [Choice(name, label, _switch(getattr(settings, name))) for name, label in SWITCHES.items()]
+    card = CardMenu(
+        "Settings",
+        [
+            Choice("pace", "Walking speed", f"{100 * settings.pace:.0f} %"),
+            Choice("mouse_deg_px", "Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
+            Choice("invert_y", "Mouse up looks", "down" if settings.invert_y else "up"),
+            Choice("dead_zone", "Stick's rest", f"{100 * settings.dead_zone:.0f} %"),
+            Choice("picture", "Edges", settings.picture),
+            *switches,
+            Choice("keys", "Keys"),
+            Choice("defaults", "All as at first"),
+            Choice("back", "Back"),
+        ],
+    )
+    card.chosen = chosen
+    return card
+
+
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def changed_pace(pace: float, direction: int) -> float:
+    """Return the walking speed one step faster (1) or slower (-1), within a quarter and four times the world's."""
+    return _scaled(pace, direction, 0.25, 4.0)
+
+
+def _scaled(value: float, direction: int, low: float, high: float) -> float:
+    return max(low, min(high, round(value * _STEP**direction, 4)))
+
+
+def _next_style(settings: Settings, direction: int) -> Style:
+    return _STYLES[(_STYLES.index(settings.picture) + direction) % len(_STYLES)]
+
+
+SWITCHES = {
+    "reproject": "Instant look",
+    "hud": "Figures",
+    "show_map": "Map",
+    "show_held": "Held keys",
+}
+"""Settings that are on or off."""
+
+_CHANGES: Mapping[str, Callable[[Settings, int], Any]] = {
+    "pace": lambda settings, direction: changed_pace(settings.pace, direction),
+    "mouse_deg_px": lambda settings, direction: _scaled(settings.mouse_deg_px, direction, 0.01, 2.0),
+    "invert_y": lambda settings, _: not settings.invert_y,
+    "dead_zone": lambda settings, direction: max(
+        0.05, min(0.5, round(settings.dead_zone + 0.05 * direction, 2))
+    ),
+    "picture": _next_style,
+}
+
+
+def adjust(settings: Settings, key: str, direction: int) -> Settings:
+    """Return the settings with one value moved up (1) or down (-1); unchanged for a line without a value."""
+    if key in SWITCHES:
+        return settings.model_copy(update={key: not getattr(settings, key)})
+    if key in _CHANGES:
+        return settings.model_copy(update={key: _CHANGES[key](settings, direction)})
+    return settings
+
+
+def defaults(settings: Settings) -> Settings:
+    """Return the settings as they were at first, but for the keys and the window's size."""
+    kept = settings.model_dump(include={"window_width", "window_height", "keys"})
+    return Settings.model_validate(kept)
