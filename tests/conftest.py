@@ -1,6 +1,6 @@
-"""A toy bundle and a toy world: graphs small enough to build in a test, with real recurrent state.
+"""What tests share: a toy bundle and world with real recurrent state, and a player in the window.
 
-onnx takes seconds to import, so only tests that build a bundle pay for it.
+onnx takes seconds to import and pygame a part of one, so only tests that need them pay for it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from engine.bundle import Bundle, hash_file, open_bundle
 from engine.world import World, WorldInfo
+
+if TYPE_CHECKING:
+    from client.options import PlayOptions
+    from tests.player import Player
 
 C, H, W, R, SPATIAL, TEXT_DIM = 4, 2, 3, 4, 8, 6
 WEIGHTS_SHA256 = "ab" * 32
@@ -214,3 +218,44 @@ def toy_world() -> World:
         np.array([12, 12, 12, 8], np.float32),
         c2w,
     )
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the worlds of two holodeck places."""
+    import holodeck
+    from tests.player import make_world
+
+    folder = tmp_path_factory.mktemp("worlds")
+    for name in holodeck.place_names()[:2]:
+        make_world(folder, name)
+    return folder
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Player]]:
+    """Open the window as often as is asked for; pictures go to `tmp_path / "pictures"`."""
+    from tests.player import Player
+
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    players: list[Player] = []
+
+    def start(options: PlayOptions, folders: list[Path]) -> Player:
+        players.append(Player(options, folders, tmp_path / "pictures"))
+        return players[-1]
+
+    yield start
+    for player in players:
+        player.close()
+
+
+@pytest.fixture
+def player(play: Callable[..., Player], worlds: Path) -> Player:
+    """A player whose walk is under way."""
+    from client.options import PlayOptions
+    from client.walk_screen import WalkScreen
+
+    first = sorted(worlds.glob("*.world"))[0]
+    player = play(PlayOptions(world=str(first), backend="holodeck"), [worlds])
+    player.wait_for(WalkScreen)
+    return player

@@ -1,0 +1,98 @@
+"""A player for tests: real events into the real application, on a driver that shows nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pygame
+
+import holodeck
+from client.app import App
+from client.options import PlayOptions
+from client.settings import Settings
+from client.shell import Shell
+from client.walk_screen import WalkScreen
+from client.window import Window
+from engine.world import World, WorldInfo, write_world
+
+PATIENCE_S = 60.0
+WIDTH, HEIGHT = 40, 24
+"""Small enough to be drawn at once, so that the tests wait for nothing."""
+
+
+def make_world(folder: Path, place_name: str) -> Path:
+    """Write a world file for a holodeck place."""
+    place = holodeck.get_place(place_name)
+    intrinsics = np.array([WIDTH * 0.6, WIDTH * 0.6, WIDTH / 2, HEIGHT / 2], np.float32)
+    world = World(
+        WorldInfo(name=place_name, title=place.title, licence="Apache-2.0", model="0" * 64, place=place_name),
+        np.zeros((4, 3, 5), np.float32),
+        place.render(place.spawn, intrinsics, WIDTH, HEIGHT),
+        np.zeros((1, 4), np.float32),
+        np.ones(1, np.float32),
+        intrinsics,
+        place.spawn,
+    )
+    write_world(folder / f"{place_name}.world", world)
+    return folder / f"{place_name}.world"
+
+
+class Player:
+    """A player at an application that shows its window nowhere."""
+
+    def __init__(self, options: PlayOptions, folders: list[Path], pictures_dir: Path) -> None:
+        self.window = Window(640, 384, unseen=True)
+        self.shell = Shell(options, self.window, Settings(), pictures_dir, folders, time.perf_counter)
+        self.app = App(self.shell)
+
+    @property
+    def walk(self) -> WalkScreen:
+        assert isinstance(self.app.screen, WalkScreen)
+        return self.app.screen
+
+    def wait(self, done: Callable[[], bool], what: str) -> None:
+        deadline_s = time.perf_counter() + PATIENCE_S
+        while not done():
+            assert time.perf_counter() < deadline_s, f"waited in vain for {what}"
+            self.app.turn()
+            time.sleep(0.002)
+
+    def wait_for(self, screen: type[object]) -> None:
+        self.wait(lambda: isinstance(self.app.screen, screen), screen.__name__)
+
+    def key(self, scancode: int, down: bool | None = None) -> None:
+        """Press and release a key, or only one of the two."""
+        key = key_of(scancode)
+        for event_type in (pygame.KEYDOWN, pygame.KEYUP):
+            if down is None or down == (event_type == pygame.KEYDOWN):
+                pygame.event.post(pygame.event.Event(event_type, key=key, scancode=scancode, mod=0))
+        self.app.turn()
+
+    def post(self, event_type: int, **fields: Any) -> None:
+        pygame.event.post(pygame.event.Event(event_type, **fields))
+        self.app.turn()
+
+    def frames_go_by(self, number: int) -> None:
+        start = self.walk.walk.frame.index
+        self.wait(lambda: self.walk.walk.frame.index >= start + number, f"{number} frames")
+
+    def close(self) -> None:
+        self.app.screen.leave()
+        self.window.close()
+
+
+def key_of(scancode: int) -> int:
+    """Return the key symbol of a US keyboard's scancode, for the keys these tests press."""
+    named = {
+        pygame.KSCAN_RETURN: pygame.K_RETURN,
+        pygame.KSCAN_ESCAPE: pygame.K_ESCAPE,
+        pygame.KSCAN_RIGHT: pygame.K_RIGHT,
+        pygame.KSCAN_LEFT: pygame.K_LEFT,
+        pygame.KSCAN_DOWN: pygame.K_DOWN,
+        pygame.KSCAN_UP: pygame.K_UP,
+    }
+    return named.get(scancode, pygame.K_UNKNOWN)

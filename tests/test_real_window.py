@@ -1,0 +1,159 @@
+"""The program is started as a player would, in a real window on a virtual display."""
+
+import ctypes
+import ctypes.util
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import BackendUnavailable
+from engine.recording import read_recording
+from tests.player import PATIENCE_S
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def play_command(world: Path, *extra: str) -> list[str]:
+    return [sys.executable, "-m", "client.cli", "play", str(world), "--backend", "holodeck", *extra]
+
+
+def plain_environ(home: Path, **extra: str) -> dict[str, str]:
+    """Return an environment with no display and a home of its own."""
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_CONFIG_HOME")
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    return environ | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)} | extra
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
+def test_without_a_display_play_says_so_in_one_sentence(worlds: Path, tmp_path: Path) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    result = subprocess.run(
+        play_command(world),
+        cwd=ROOT,
+        env=plain_environ(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2
+    assert "--headless" in result.stderr
+    assert "Traceback" not in result.stderr
+    with pytest.raises(BackendUnavailable, match="no display"):
+        raise BackendUnavailable(result.stderr.strip().splitlines()[-1])
+
+
+class ClientMessage(ctypes.Structure):
+    """Xlib's XClientMessageEvent, filled up to the size of its XEvent."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("serial", ctypes.c_ulong),
+        ("send_event", ctypes.c_int),
+        ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong),
+        ("message_type", ctypes.c_ulong),
+        ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5),
+        ("rest", ctypes.c_long * 12),
+    )
+
+
+class Desktop:
+    """A virtual X display with a player's hands on it."""
+
+    def __init__(self, folder: Path) -> None:
+        read_end, write_end = os.pipe()
+        self._server = subprocess.Popen(
+            ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x600x24", "-fbdir", str(folder)],
+            pass_fds=[write_end],
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(write_end)
+        with os.fdopen(read_end) as numbers:
+            self.display = f":{numbers.readline().strip()}"
+        self._screen = folder / "Xvfb_screen0"
+
+    def picture(self) -> str:
+        """Return a hash of all pixels on the screen."""
+        return hashlib.sha256(self._screen.read_bytes()).hexdigest()
+
+    def do(self, *words: str) -> str:
+        environ = os.environ | {"DISPLAY": self.display}
+        done = subprocess.run(["xdotool", *words], env=environ, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
+
+    def focused_window(self) -> int:
+        """Return the window that has the keyboard; searching by name needs a window manager."""
+        found = self.do("getwindowfocus")
+        return int(found) if found.isdigit() else 0
+
+    def close_window(self, window: int) -> None:
+        """Press the window's close button, as a window manager passes it on."""
+        x11 = ctypes.CDLL(ctypes.util.find_library("X11") or "libX11.so.6")
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        x11.XInternAtom.restype = ctypes.c_ulong
+        display = ctypes.c_void_p(x11.XOpenDisplay(self.display.encode()))
+        atoms = [x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")]
+        message = ClientMessage(type=33, window=window, message_type=atoms[0], format=32)
+        message.data[0] = atoms[1]
+        x11.XSendEvent(display, ctypes.c_ulong(window), 0, ctypes.c_long(0), ctypes.byref(message))
+        x11.XCloseDisplay(display)
+
+    def close(self) -> None:
+        self._server.terminate()
+        self._server.wait(timeout=30)
+
+
+def wait_until(done: Callable[[], bool], what: str) -> None:
+    deadline_s = time.perf_counter() + PATIENCE_S
+    while not done():
+        assert time.perf_counter() < deadline_s, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def desktop(tmp_path: Path) -> Iterator[Desktop]:
+    if missing := [tool for tool in ("Xvfb", "xdotool") if shutil.which(tool) is None]:
+        pytest.skip(f"{' and '.join(missing)} not installed: no real window to test")
+    (tmp_path / "screen").mkdir()
+    desktop = Desktop(tmp_path / "screen")
+    yield desktop
+    desktop.close()
+
+
+def test_a_real_window_walks_records_and_closes(desktop: Desktop, worlds: Path, tmp_path: Path) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    record = tmp_path / "walk.flaneur"
+    environ = plain_environ(tmp_path, DISPLAY=desktop.display)
+    program = subprocess.Popen(
+        play_command(world, "--record", str(record)), cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: record.exists(), "the walk to begin")
+        wait_until(lambda: desktop.focused_window() > 1, "the window to have the keyboard")
+        for key in ("w", "Right", "space"):
+            before = desktop.picture()
+            desktop.do("keydown", key)
+            wait_until(lambda before=before: desktop.picture() != before, f"the picture to answer {key}")
+            desktop.do("keyup", key)
+        desktop.do("key", "F12")
+        pictures = tmp_path / "Pictures" / "Flaneur"
+        wait_until(lambda: any(pictures.glob("*.png")), "the screenshot")
+        desktop.close_window(desktop.focused_window())
+        assert program.wait(timeout=PATIENCE_S) == 0
+    finally:
+        program.kill()
+        _, complaints = program.communicate()
+    assert "Traceback" not in complaints
+    recording = read_recording(record)
+    assert recording.complete
+    moved = recording.chunks[-1].track.c2w[-1, :3, 3] - recording.track().c2w[0, :3, 3]
+    assert np.linalg.norm(moved) > 0.2
