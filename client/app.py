@@ -16,6 +16,7 @@ from client.catalog import world_cards, world_folders
 from client.folders import pictures_dir, settings_file
 from client.opening import Opened, check_options
 from client.options import PlayOptions
+from client.pads import STICK_STEP
 from client.settings import load_settings, save_settings
 from client.shell import Screen, Shell
 from client.start_screen import LoadingScreen, StartScreen
@@ -144,9 +145,12 @@ class App:
             shell.window.note_resize()
             shell.note_size()
             return True
-        if event.type == pygame.WINDOWFOCUSLOST:
+        if event.type in (pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED):
+            shell.focused = event.type == pygame.WINDOWFOCUSGAINED
             shell.release_controls()
             return False
+        if (step := shell.pads.stick_step(event)) is not None:
+            self._screen.handle(pygame.event.Event(STICK_STEP, step=step), now_s)
         if message := shell.pads.handle(event):
             shell.toasts.add(message, now_s)
         return False

@@ -14,7 +14,7 @@ from client.bindings import DEFAULT_BINDINGS, Bindings, letter_of
 from client.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.navigation import Step
 from client.options import PlayOptions
-from client.pads import Pads, step_of_button
+from client.pads import STICK_STEP, Pads, step_of_button
 from client.settings import Settings
 from client.theme import Theme, scale_for
 from client.toasts import Toasts
@@ -40,6 +40,8 @@ def step_of(event: pygame.event.Event) -> Step | None:
         return _KEY_STEPS.get(event.key)
     if event.type == pygame.CONTROLLERBUTTONDOWN:
         return step_of_button(event.button)
+    if event.type == STICK_STEP:
+        return event.step
     return None
 
 
@@ -96,6 +98,8 @@ class Shell:
         """Processor time of the client thread for a picture, lately."""
         self.running = True
         self.mouse_grabbed = False
+        self.focused = True
+        """Whether the window has the keyboard; without it gamepads are not its player's either."""
         self._next: Callable[[], Screen] | None = None
         self.note_size()
         self.apply_settings(settings)
@@ -116,8 +120,8 @@ class Shell:
 
     def read_intent(self) -> Intent:
         """Return what all devices ask for now; the mouse's motion is spent."""
-        dead_zone = self.settings.dead_zone
-        return read_intent(self.keyboard, self.mouse, self.pads.readings(), dead_zone=dead_zone)
+        pads = self.pads.readings() if self.focused else []
+        return read_intent(self.keyboard, self.mouse, pads, dead_zone=self.settings.dead_zone)
 
     def note_key(self, scancode: int, key: int) -> None:
         """Learn what the player's keyboard has on a key, from the symbol it reports."""

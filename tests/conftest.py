@@ -23,7 +23,7 @@ from engine.world import World, WorldInfo
 
 if TYPE_CHECKING:
     from client.options import PlayOptions
-    from tests.player import Player
+    from tests.player import Player, VirtualPad
 
 C, H, W, R, SPATIAL, TEXT_DIM = 4, 2, 3, 4, 8, 6
 WEIGHTS_SHA256 = "ab" * 32
@@ -259,3 +259,15 @@ def player(play: Callable[..., Player], worlds: Path) -> Player:
     player = play(PlayOptions(world=str(first), backend="holodeck"), [worlds])
     player.wait_for(WalkScreen)
     return player
+
+
+@pytest.fixture
+def pad(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualPad]:
+    """A gamepad that is plugged in by its test, before or after the window opens."""
+    from tests.player import VirtualPad
+
+    # Without this SDL only lets a window hear a gamepad that a window manager gave the focus.
+    monkeypatch.setenv("SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS", "1")
+    pad = VirtualPad()
+    yield pad
+    pad.pull_out()

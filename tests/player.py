@@ -1,7 +1,8 @@
-"""A player for tests: real events into the real application, on a driver that shows nothing."""
+"""A player for tests: real events into the real application, on a driver that shows nothing, and a gamepad."""
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pygame
+import pytest
 
 import holodeck
 from client.app import App
@@ -96,3 +98,49 @@ def key_of(scancode: int) -> int:
         pygame.KSCAN_UP: pygame.K_UP,
     }
     return named.get(scancode, pygame.K_UNKNOWN)
+
+
+class VirtualPad:
+    """A gamepad that SDL makes up: from its joystick layer on everything is as with a device."""
+
+    def __init__(self) -> None:
+        self._sdl = _loaded_sdl()
+        self._sdl.SDL_JoystickOpen.restype = ctypes.c_void_p
+        self._index = -1
+        self._device: ctypes.c_void_p | None = None
+
+    def plug_in(self) -> None:
+        """Appear as a new device, with the axes and buttons of a game controller."""
+        game_controller, num_axes, num_buttons, num_hats = 1, 6, 21, 0
+        self._index = self._sdl.SDL_JoystickAttachVirtual(game_controller, num_axes, num_buttons, num_hats)
+        assert self._index >= 0
+        self._device = ctypes.c_void_p(self._sdl.SDL_JoystickOpen(self._index))
+
+    def pull_out(self) -> None:
+        """Be gone, whatever is held."""
+        if self._device is not None:
+            self._sdl.SDL_JoystickClose(self._device)
+            self._sdl.SDL_JoystickDetachVirtual(self._index)
+            self._device = None
+
+    def push(self, axis: int, value: float) -> None:
+        """Hold a stick in [-1, 1], or a trigger, which rests at -1."""
+        assert self._device is not None
+        self._sdl.SDL_JoystickSetVirtualAxis(self._device, axis, ctypes.c_int16(round(value * 32767)))
+
+    def hold(self, button: int, down: bool = True) -> None:
+        assert self._device is not None
+        self._sdl.SDL_JoystickSetVirtualButton(self._device, button, int(down))
+
+
+def _loaded_sdl() -> ctypes.CDLL:
+    """Return the SDL that pygame runs on; a second copy would know nothing of its window."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux says which SDL library pygame has loaded")
+    files = {line.split()[-1] for line in maps.read_text().splitlines() if "SDL2" in line}
+    for file in sorted(files):
+        library = ctypes.CDLL(file)
+        if hasattr(library, "SDL_JoystickAttachVirtual"):
+            return library
+    pytest.skip("this SDL has no virtual gamepads")
