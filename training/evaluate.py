@@ -22,6 +22,7 @@ from engine.bundle import Bundle
 from engine.session import open_session
 from engine.types import CameraTrack
 from engine.world import World, list_worlds, read_world
+from export.quality import psnr
 from holodeck import Place, get_place
 from model.autoencoder import Autoencoder
 from training.data.latents import encode_frames
@@ -57,12 +58,6 @@ class WalkFrames:
     reconstructed: Frames | None
 
 
-def psnr(a: Frames, b: Frames) -> float:
-    """Peak signal-to-noise ratio of two pictures, dB."""
-    error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
-    return float(10 * np.log10(255.0**2 / max(error, 1e-3)))
-
-
 @torch.no_grad()
 def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
     """Encode and decode a clip of 1 + stride * n frames, [F, H, W, 3]."""
@@ -71,7 +66,7 @@ def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
     return ((video.clamp(-1.0, 1.0) + 1.0) * 127.5).round().byte().numpy()
 
 
-def _place_of(world: World) -> Place:
+def place_of(world: World) -> Place:
     if world.place is None:
         raise ValueError(
             f"the world {world.name} has no holodeck place; only worlds made from one can be measured"
@@ -87,7 +82,7 @@ def follow_walk(
     Raises:
         ValueError: The world was not made from a holodeck place, so there is no truth to compare with.
     """
-    place = _place_of(world)
+    place = place_of(world)
     height, width = world.first_frame.shape[:2]
     session = open_session(world, bundle)
     try:
@@ -140,14 +135,15 @@ def evaluate_worlds(
         raise ValueError(f"{worlds} holds no worlds; name the folder with the .world files")
     worlds_read = [read_world(entry.path) for entry in entries]
     for world in worlds_read:
-        _place_of(world)
+        place_of(world)
     report.mkdir(parents=True, exist_ok=True)
     scores: list[HorizonScore] = []
     for world in track(worlds_read, "measuring worlds", console=Console(stderr=True)):
         seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + walks_per_world)
         walks = [follow_walk(bundle, world, seed, HORIZONS_S[-1], autoencoder) for seed in seeds]
         scores += score_walks(world.name, walks, bundle.spec.fps)
-        contact_sheet(walks[:SHEET_WALKS], bundle.spec.fps, report / f"{world.name}.png")
+        films = [film for shown in walks[:SHEET_WALKS] for film in (shown.truth, shown.generated)]
+        contact_sheet(films, bundle.spec.fps, report / f"{world.name}.png")
     with replacing(report / "scores.json") as file:
         file.write_text(json.dumps([asdict(s) for s in scores], indent=1) + "\n")
     with replacing(report / "scores.md") as file:
@@ -155,12 +151,11 @@ def evaluate_worlds(
     return scores
 
 
-def contact_sheet(walks: Sequence[WalkFrames], fps: float, path: Path, scale: float = 1.5) -> None:
-    """Write a PNG; per walk a row of truth above a row of generated frames, at the horizons."""
-    rows = []
-    for w in walks:
-        picks = [round(seconds * fps) for seconds in HORIZONS_S]
-        rows += [np.concatenate(list(w.truth[picks]), 1), np.concatenate(list(w.generated[picks]), 1)]
+def contact_sheet(films: Sequence[Frames], fps: float, path: Path, scale: float = 1.5) -> None:
+    """Write a PNG; one row per film, its frames at the horizons that it reaches."""
+    length = min(map(len, films))
+    picks = [frame for seconds in HORIZONS_S if (frame := round(seconds * fps)) < length]
+    rows = [np.concatenate(list(film[picks]), 1) for film in films]
     sheet = cv2.resize(np.concatenate(rows, 0), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     ok, encoded = cv2.imencode(".png", sheet[..., ::-1])
     assert ok, "a uint8 picture always encodes"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from client.commands.choices import Json
 from client.commands.extras import extra_needed
 from client.report import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
 
@@ -27,6 +31,26 @@ Model = Annotated[str, typer.Option(help="pocket, sana-wm, or a checkpoint with 
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="A preset's sizes, weights from a seed.")
 ]
+
+Hadamard = Annotated[
+    bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
+]
+
+
+class Against(StrEnum):
+    """What a bundle is verified against."""
+
+    GRAPH = "graph"
+    FP32 = "fp32"
+
+
+class LowPrecision(StrEnum):
+    """Of the large linear layers, on a GPU."""
+
+    NVFP4 = "nvfp4"
+    FP8 = "fp8"
+    BF16 = "bf16"
+
 
 MAX_VELOCITY_ERROR = 1e-3
 """Largest difference of a float32 graph's velocity (of order 1) that passes; measured ones stay below 1e-4."""
@@ -74,22 +98,45 @@ def verify(
     model: Model = "pocket",
     random_weights: RandomWeights = False,
     chunks: Annotated[
-        int, typer.Option(min=1, help="Chunks to generate; cache faults hide in later ones.")
-    ] = 4,
+        int | None,
+        typer.Option(min=1, help="Chunks to generate: 4, or 20 against fp32; faults hide in later ones."),
+    ] = None,
+    against: Annotated[
+        Against, typer.Option(help="graph: the same arithmetic. fp32: what low precision costs, emulated.")
+    ] = Against.GRAPH,
+    precision: Annotated[
+        LowPrecision, typer.Option(help="Precision to emulate against fp32.")
+    ] = LowPrecision.NVFP4,
+    hadamard: Hadamard = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write frames, fp32 above the emulated precision, to this .png.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Hold a bundle's graphs against PyTorch, chunk by chunk; exit status 1 if they differ too much."""
+    from engine.assets import find_bundle
+
+    opened = find_bundle(bundle)
+    if against is Against.FP32:
+        from client.commands.quality import verify_quality
+
+        if random_weights:
+            raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
+        passed = verify_quality(opened, model, precision.value, hadamard, chunks or 20, pictures, as_json)
+        return 0 if passed else EXIT_DIFFERENT
+    return _verify_graphs(opened, model, random_weights, chunks or 4, as_json)
+
+
+def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int, as_json: bool) -> int:
     with extra_needed("verifying a bundle", "export"):
         from export.sources import open_source
         from export.verify import verify_bundle
-    from engine.assets import find_bundle
     from engine.backends.onnxruntime import OnnxRuntimeBackend
 
-    opened = find_bundle(bundle)
     world_model, decoder = open_source(model, random_weights)
-    runner = OnnxRuntimeBackend(opened, 1, 1)
+    runner = OnnxRuntimeBackend(bundle, 1, 1)
     try:
-        report = verify_bundle(world_model, decoder, opened.spec, runner, chunks)
+        report = verify_bundle(world_model, decoder, bundle.spec, runner, chunks)
     finally:
         runner.close()
     passed = report.velocity <= MAX_VELOCITY_ERROR and report.frames <= MAX_FRAME_ERROR

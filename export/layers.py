@@ -1,0 +1,76 @@
+"""The layer table: in what precision each part of the model runs in an engine for a GPU, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+Precision = Literal["nvfp4", "fp8", "bf16", "fp32"]
+Low = Literal["nvfp4", "fp8", "bf16"]
+"""What `--precision` may ask of the layers that bear it."""
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """Layers whose names match, and the precision of their products."""
+
+    pattern: str
+    """Over names such as `blocks.3.attn.qkv`; `*` matches anything."""
+    precision: Literal["low", "bf16", "fp32"]
+    """"low" is what the user asked for."""
+    why: str
+
+
+STEP_RULES = (
+    LayerRule("blocks.*.attn.qkv", "low", "large and normalised right after: errors of scale vanish"),
+    LayerRule("blocks.*.attn.output_gate", "low", "large, and it only modulates"),
+    LayerRule("blocks.*.attn.proj", "low", "large, and its result is added to a much larger stream"),
+    LayerRule("blocks.*.cross_attn.q_linear", "low", "large and normalised right after"),
+    LayerRule("blocks.*.cross_attn.kv_linear", "low", "large; the text is the same in every frame"),
+    LayerRule("blocks.*.cross_attn.proj", "low", "large, and its result is added to a much larger stream"),
+    LayerRule("blocks.*.mlp.inverted_conv.conv", "low", "a third of all weights"),
+    LayerRule("blocks.*.mlp.point_conv.conv", "low", "a sixth of all weights"),
+    LayerRule(
+        "blocks.*.attn.*_proj_cam",
+        "bf16",
+        "small residuals steer the camera; rounded away, it stops following",
+    ),
+    LayerRule("blocks.*.attn.beta_proj", "bf16", "one output per head, no multiple of 16"),
+    LayerRule("blocks.*.attn.gate_proj", "bf16", "one output per head, no multiple of 16"),
+    LayerRule("blocks.*.attn.scores", "bf16", "softmax attention"),
+    LayerRule("blocks.*.attn", "fp32", "delta-rule scans carry the state; ray transforms hold metres"),
+    LayerRule("blocks.*.cross_attn.scores", "bf16", "softmax attention"),
+    LayerRule("blocks.*.plucker_proj", "bf16", "small residuals steer the camera"),
+    LayerRule("blocks.*.mlp.depth_conv.conv", "bf16", "depthwise: few products, each of 9 terms"),
+    LayerRule("blocks.*.mlp", "bf16", "the convolution over time carries the state"),
+    LayerRule("t_block.*", "bf16", "scales and shifts every token of a frame"),
+    LayerRule("y_embedder.*", "bf16", "once per text token"),
+    LayerRule("t_embedder.*", "fp32", "a handful of rows; timesteps need all their digits"),
+    LayerRule("x_embedder.*", "fp32", "small, and everything passes through it"),
+    LayerRule("plucker_embedder.*", "fp32", "small; ray maps hold metres"),
+    LayerRule("raymap_embedder.*", "fp32", "in the checkpoint, but unused"),
+    LayerRule("final_layer.*", "fp32", "small, and everything passes through it"),
+    LayerRule("", "fp32", "geometry of rays and rotations"),
+)
+"""The first rule that matches counts. What is no product (norms, softmax, gates, sums) runs in fp32."""
+
+DECODER_RULES = (LayerRule("*", "bf16", "pictures of 8 bits; convolutions are not offered in 4"),)
+
+
+def find_rule(name: str, rules: tuple[LayerRule, ...] = STEP_RULES) -> LayerRule:
+    """Return the rule of a layer.
+
+    Raises:
+        ValueError: No rule speaks of it: whoever adds a layer to the model decides its precision.
+    """
+    for rule in rules:
+        if fnmatchcase(name, rule.pattern):
+            return rule
+    raise ValueError(f"no rule of the layer table speaks of {name!r}; add one to export/layers.py")
+
+
+def precision_of(name: str, low: Low, rules: tuple[LayerRule, ...] = STEP_RULES) -> Precision:
+    """Return the precision of a layer's products where the user asked for `low`."""
+    precision = find_rule(name, rules).precision
+    return low if precision == "low" else precision

@@ -1,0 +1,216 @@
+"""What low precision costs: pictures, poses and layers of an emulated engine beside float32.
+
+Both roll out on their own, each from its own memory, so that errors add up as they would in a walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.bundle import EngineSpec
+from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
+from export.layers import Low, Precision
+from export.posefit import PoseError, PoseFit
+from export.rollouts import Frames, Pass, Scene, decode, passes, roll
+from model.transformer import WorldModel
+
+COST_CHUNKS = 6
+"""Passes that the cost of single layers is measured on."""
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ChunkQuality:
+    """One chunk in low precision beside the same chunk in float32."""
+
+    chunk_index: int
+    latent_error: float
+    """Root mean square difference of the latents over that of float32's."""
+    psnr_between: float
+    """Of the two pictures against each other, dB."""
+
+
+@dataclass(frozen=True)
+class WorldQuality:
+    """One world's walk in both precisions, held against the truth."""
+
+    world: str
+    psnr_fp32: float
+    psnr_low: float
+    """Of the decoded frames against the truth, dB, mean over frames."""
+    psnr_between: float
+    pose_fp32: PoseError
+    pose_low: PoseError
+    """Mean over the last frames of all chunks."""
+    chunks: tuple[ChunkQuality, ...]
+
+    @property
+    def loss_db(self) -> float:
+        return self.psnr_fp32 - self.psnr_low
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What rounding one layer alone does."""
+
+    layer: str
+    precision: Precision
+    own_error: float
+    """Root mean square error of its output on real inputs, over that of the output."""
+    velocity_error: float
+    """Of the model's velocity, likewise."""
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """What a precision costs, over several worlds."""
+
+    precision: Low
+    hadamard: bool
+    worlds: tuple[WorldQuality, ...]
+    layers: tuple[LayerCost, ...]
+    """The costliest first."""
+
+    @property
+    def loss_db(self) -> float:
+        """Largest loss of decoded PSNR against float32 over the worlds."""
+        return max(world.loss_db for world in self.worlds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON."""
+        return {"loss_db": self.loss_db, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Films:
+    """The same walk three times, each [F, H, W, 3]."""
+
+    truth: Frames
+    fp32: Frames
+    low: Frames
+
+
+class Comparison:
+    """A model in float32 and its emulated twin on the same walks."""
+
+    def __init__(self, model: WorldModel, decoder: nn.Module, spec: EngineSpec, num_chunks: int = 20) -> None:
+        self.model, self.decoder, self.spec = model, decoder, spec
+        self.num_chunks = num_chunks
+        self._caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
+
+    def measure(
+        self, scenes: Sequence[Scene], low: Low, hadamard: bool, progress: Progress
+    ) -> tuple[QualityReport, list[Films]]:
+        """Calibrate on the scenes, emulate, roll out, compare.
+
+        Args:
+            scenes: With `render`, each of at least 1 + num_chunks * chunk frames.
+            progress: Told how many of `num_steps` steps are done.
+        """
+        originals = []
+        with calibrated(self.model, low, hadamard) as largest:
+            for done, scene in enumerate(scenes, 1):
+                originals.append(self._latents(self.model, scene))
+                progress(done)
+        twin = emulate(self.model, low, largest, hadamard)
+        worlds, films = [], []
+        for done, (scene, latents) in enumerate(zip(scenes, originals, strict=True), len(scenes) + 1):
+            world, film = self._compare(twin, scene, latents)
+            worlds.append(world)
+            films.append(film)
+            progress(done)
+        layers = self._layer_costs(twin, scenes[0], lambda done: progress(2 * len(scenes) + done))
+        return QualityReport(low, hadamard, tuple(worlds), layers), films
+
+    def num_steps(self, scenes: Sequence[Scene], low: Low) -> int:
+        return 2 * len(scenes) + len(rounded_layers(emulate(self.model, low, {})))
+
+    def _latents(self, model: WorldModel, scene: Scene) -> list[Tensor]:
+        return [latents for latents, _, _ in roll(model, scene, self.spec.timesteps, self.num_chunks, 0)]
+
+    def _compare(self, twin: WorldModel, scene: Scene, fp32: list[Tensor]) -> tuple[WorldQuality, Films]:
+        assert scene.render is not None
+        low = self._latents(twin, scene)
+        stride = self.spec.frames_per_chunk
+        films = Films(
+            np.stack([scene.render(c2w) for c2w in scene.c2w]),
+            decode(self.decoder, fp32, self._caches),
+            decode(self.decoder, low, self._caches),
+        )
+        poses = []
+        for frame in range(stride, 1 + self.num_chunks * stride, stride):
+            fit = PoseFit(scene.render, scene.c2w[frame])
+            poses.append([fit.error(films.fp32[frame]), fit.error(films.low[frame])])
+        chunks = []
+        for index in range(1, self.num_chunks + 1):
+            shown = slice(1 + (index - 1) * stride, 1 + index * stride)
+            between = psnr(films.fp32[shown], films.low[shown])
+            chunks.append(ChunkQuality(index, _relative(low[index], fp32[index]), between))
+        quality = WorldQuality(
+            scene.name,
+            *(float(np.mean(list(map(psnr, films.truth[1:], film[1:])))) for film in (films.fp32, films.low)),
+            float(np.mean([chunk.psnr_between for chunk in chunks])),
+            *(_mean_pose(column) for column in zip(*poses, strict=True)),
+            tuple(chunks),
+        )
+        return quality, films
+
+    @torch.no_grad()
+    def _layer_costs(self, twin: WorldModel, scene: Scene, progress: Progress) -> tuple[LayerCost, ...]:
+        runs = passes(self.model, scene, self.spec.timesteps, min(COST_CHUNKS, self.num_chunks), 0)
+        exact = [run.velocity(self.model) for run in runs]
+        costs = []
+        for done, (name, rounded) in enumerate(rounded_layers(twin).items(), 1):
+            own, velocity = _alone(self.model, name, rounded, runs, exact)
+            costs.append(LayerCost(name, rounded.precision, own, velocity))
+            progress(done)
+        return tuple(sorted(costs, key=lambda cost: -cost.velocity_error))
+
+
+def rounded_layers(twin: WorldModel) -> dict[str, RoundedLinear]:
+    """Return the layers of a twin that bear less than bf16."""
+    found = {name: module for name, module in twin.named_modules() if isinstance(module, RoundedLinear)}
+    return {name: module for name, module in found.items() if module.precision != "bf16"}
+
+
+def _alone(
+    model: WorldModel, name: str, rounded: RoundedLinear, runs: Sequence[Pass], exact: Sequence[Tensor]
+) -> tuple[float, float]:
+    """Put one rounded layer into a float32 model; returns the errors of its output and of the velocity."""
+    linear = leaf_linears(model)[name]
+    own: list[float] = []
+
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        ours = rounded(inputs[0])
+        own.append(_relative(ours, output))
+        return ours
+
+    handle = linear.register_forward_hook(hook)
+    try:
+        errors = [_relative(run.velocity(model), velocity) for run, velocity in zip(runs, exact, strict=True)]
+    finally:
+        handle.remove()
+    return float(np.mean(own)), float(np.mean(errors))
+
+
+def psnr(a: Frames, b: Frames) -> float:
+    """Peak signal-to-noise ratio of two pictures, dB."""
+    error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
+    return float(10 * np.log10(255.0**2 / max(error, 1e-3)))
+
+
+def _relative(ours: Tensor, reference: Tensor) -> float:
+    return float((ours - reference).norm() / reference.norm())
+
+
+def _mean_pose(errors: Sequence[PoseError]) -> PoseError:
+    return PoseError(
+        float(np.mean([error.rotation_deg for error in errors])),
+        float(np.mean([error.translation_m for error in errors])),
+    )

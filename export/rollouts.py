@@ -1,0 +1,132 @@
+"""Whole rollouts in PyTorch along a given walk, and single passes of them to compare twins on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.camera import window_frames
+from model.config import ModelConfig
+from model.rollout import RolloutState
+from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
+from model.transformer import WorldModel
+
+Frames = NDArray[np.uint8]
+Render = Callable[[NDArray[np.float64]], Frames]
+"""Draws what is truly seen from a pose, camera-to-world [4, 4] metres, as [H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a walk begins, what the model is told, and the way."""
+
+    name: str
+    first_latent: Tensor
+    """[1, C, 1, H, W]."""
+    text: Tensor
+    """[1, L, text_dim]."""
+    text_mask: Tensor
+    """[1, L]."""
+    intrinsics: NDArray[np.float32]
+    """fx, fy, cx, cy of every frame, pixels, [4]."""
+    c2w: NDArray[np.float64]
+    """Of every video frame, world frame, metres, [F, 4, 4]; the first is the world's own."""
+    render: Render | None = None
+    """The truth, where it is known."""
+
+    def conditions(self, config: ModelConfig, start: int, frames: int) -> ChunkConditions:
+        """Return what `frames` latent frames from the absolute index `start` on are generated from."""
+        stride = config.temporal_stride
+        last = stride * (start + frames - 1)
+        order = window_frames(start + frames, stride, 1 + last)[start * stride :]
+        relative = np.linalg.inv(self.c2w[0]) @ self.c2w[order]
+        poses = torch.from_numpy(relative.astype(np.float32))[None]
+        lens = torch.from_numpy(np.tile(self.intrinsics, (1, len(order), 1)).astype(np.float32))
+        return ChunkConditions(poses, lens, torch.tensor([start]), self.text, self.text_mask)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One call of the network in a rollout."""
+
+    latents: Tensor
+    timesteps: Tensor
+    conditions: ChunkConditions
+    state: RolloutState
+
+    def velocity(self, model: WorldModel) -> Tensor:
+        cameras = self.conditions
+        return model.step(
+            self.latents,
+            self.timesteps,
+            cameras.c2w_windows,
+            cameras.intrinsics,
+            cameras.start_frame,
+            cameras.text,
+            cameras.text_mask,
+            self.state,
+        )[0]
+
+
+@torch.no_grad()
+def roll(
+    model: WorldModel, scene: Scene, timesteps: Sequence[float], num_chunks: int, seed: int
+) -> Iterator[tuple[Tensor, ChunkConditions, RolloutState]]:
+    """Generate a scene chunk by chunk, the conditioning chunk first.
+
+    Yields:
+        The chunk's latents [1, C, T, H, W], its conditions, and the state it was generated from.
+    """
+    config = model.config
+    state = RolloutState.zeros(config)
+    generator = torch.Generator().manual_seed(seed)
+    start = 0
+    for index in range(num_chunks + 1):
+        frames = config.first_chunk_size if index == 0 else config.chunk_size
+        conditions = scene.conditions(config, start, frames)
+        grid = (config.latent_height, config.latent_width)
+        noise = torch.randn(1, config.in_channels, frames, *grid, generator=generator)
+        clean = scene.first_latent if index == 0 else None
+        if index == 0 and frames == 1:
+            latents = scene.first_latent
+        else:
+            latents = denoise_chunk(model, noise, conditions, state, timesteps, clean)
+        yield latents, conditions, state
+        state = commit_chunk(model, latents, conditions, state)
+        start += frames
+
+
+def passes(
+    model: WorldModel, scene: Scene, timesteps: Sequence[float], num_chunks: int, seed: int
+) -> list[Pass]:
+    """Return the first denoising pass of every generated chunk of a rollout."""
+    found = []
+    generator = torch.Generator().manual_seed(seed + 1)
+    for latents, conditions, state in roll(model, scene, timesteps, num_chunks, seed):
+        noise = torch.randn(latents.shape, generator=generator)
+        sigma = timesteps[0] / 1000
+        noisy = sigma * noise + (1 - sigma) * latents
+        levels = torch.full((1, latents.shape[2]), timesteps[0])
+        found.append(Pass(noisy, levels, conditions, state))
+    return found[1:]
+
+
+@torch.no_grad()
+def decode(decoder: nn.Module, latents: Sequence[Tensor], caches: tuple[Tensor, ...]) -> Frames:
+    """Decode chunks one latent frame at a time; the first latent gives one frame, as it is shown.
+
+    Args:
+        caches: The decoder's caches before anything was decoded.
+    """
+    parts = []
+    for latent in torch.cat(list(latents), dim=2).split(1, dim=2):
+        pictures, *made = decoder(latent.contiguous(), *caches)
+        caches = tuple(made)
+        parts.append(pictures.numpy())
+    parts[0] = parts[0][-1:]
+    return np.concatenate(parts)

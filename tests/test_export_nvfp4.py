@@ -1,0 +1,152 @@
+"""NVFP4 arithmetic is what the format says, by a naive twin; the layer table knows every layer."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
+from export.layers import STEP_RULES, find_rule, precision_of
+from export.nvfp4 import (
+    BLOCK,
+    MAX_E2M1,
+    MAX_E4M3,
+    global_scale,
+    hadamard_matrix,
+    quantise,
+    rotate_blocks,
+    round_e2m1,
+    round_e4m3,
+)
+from model.config import sana_wm, tiny
+from model.transformer import WorldModel
+
+E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+
+
+def naive_e2m1(x: float) -> float:
+    """Take the nearest of the eight magnitudes; of two equally near, the one with an even code."""
+    size = min(abs(x), MAX_E2M1)
+    code = min(range(8), key=lambda code: (abs(E2M1[code] - size), code % 2))
+    return float(np.copysign(E2M1[code], x))
+
+
+def naive_nvfp4(row: list[float], scale: float) -> list[float]:
+    """Quantise one row block by block, in plain Python with another library's 8-bit floats."""
+    restored = []
+    for start in range(0, len(row), BLOCK):
+        block = [np.float32(value) for value in row[start : start + BLOCK]]
+        wanted = max(abs(value) for value in block) / np.float32(MAX_E2M1 * scale)
+        kept = np.float32(ml_dtypes.float8_e4m3fn(min(wanted, np.float32(MAX_E4M3))))
+        for value in block:
+            step = kept * np.float32(scale)
+            restored.append(naive_e2m1(float(value / step)) * float(step) if step > 0 else 0.0)
+    return restored
+
+
+@given(st.floats(-8, 8, width=32))
+def test_e2m1_rounds_to_the_nearest_number(x: float) -> None:
+    assert float(round_e2m1(torch.tensor(x))) == naive_e2m1(x)
+
+
+@given(st.floats(-600, 600, width=32))
+def test_e4m3_agrees_with_another_library(x: float) -> None:
+    clipped = float(np.clip(x, -MAX_E4M3, MAX_E4M3))
+    assert float(round_e4m3(torch.tensor(x))) == float(ml_dtypes.float8_e4m3fn(clipped))
+
+
+def test_ties_fall_to_the_even_code() -> None:
+    halves = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0])
+    assert round_e2m1(halves).tolist() == [0.0, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+    assert round_e2m1(-halves).tolist() == [-0.0, -1.0, -1.0, -2.0, -2.0, -4.0, -4.0]
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1.0, 300.0])
+def test_quantisation_equals_its_naive_twin(spread: float) -> None:
+    x = torch.randn(5, 48, generator=torch.Generator().manual_seed(1)) * spread
+    x[2, 16:32] = 0
+    packed = quantise(x)
+    expected = [naive_nvfp4(row, packed.global_scale) for row in x.tolist()]
+    assert torch.allclose(packed.restored(), torch.tensor(expected), rtol=1e-6, atol=0)
+
+
+def test_a_calibrated_scale_saturates_what_lies_beyond() -> None:
+    x = torch.tensor([[100.0] + [0.0] * 15])
+    restored = quantise(x, global_scale(10.0)).restored()
+    assert float(restored[0, 0]) == pytest.approx(10.0)
+    assert float(quantise(x).restored()[0, 0]) == pytest.approx(100.0)
+
+
+def test_normal_values_keep_a_tenth_of_their_size() -> None:
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(2))
+    error = (quantise(x).restored() - x).norm() / x.norm()
+    # Four bits hold normal values to about 9.5 %; a wrong scale or table shows at once.
+    assert 0.08 < float(error) < 0.105
+
+
+def test_rows_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 16"):
+        quantise(torch.zeros(2, 20))
+
+
+def test_rotated_products_are_the_same_products() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x, w = torch.randn(4, 64, generator=generator), torch.randn(8, 64, generator=generator)
+    matrix = hadamard_matrix()
+    assert torch.allclose(matrix @ matrix.T, torch.eye(BLOCK), atol=1e-6)
+    assert torch.allclose(rotate_blocks(x, matrix) @ rotate_blocks(w, matrix).T, x @ w.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [sana_wm(), replace(tiny(), hidden_size=32)], ids=["sana-wm", "tiny"])
+def test_every_linear_layer_has_a_rule(config) -> None:
+    with torch.device("meta"):
+        model = WorldModel(config)
+    precisions = {name: precision_of(name, "nvfp4") for name in leaf_linears(model)}
+    assert precisions["blocks.0.attn.qkv"] == "nvfp4"
+    assert precisions["blocks.0.mlp.point_conv.conv"] == "nvfp4"
+    assert precisions["blocks.1.attn.out_proj_cam"] == "bf16"
+    assert precisions["blocks.1.plucker_proj"] == "bf16"
+    assert precisions["final_layer.linear"] == "fp32"
+    low = [linear for name, linear in leaf_linears(model).items() if precisions[name] == "nvfp4"]
+    assert all(linear.in_features % BLOCK == 0 for linear in low)
+
+
+def test_an_unknown_layer_needs_a_decision() -> None:
+    with pytest.raises(ValueError, match="no rule of the layer table"):
+        find_rule("new_branch.proj")
+    assert all(rule.why for rule in STEP_RULES)
+
+
+def test_a_rounded_linear_computes_with_what_the_format_kept() -> None:
+    torch.manual_seed(5)
+    linear = nn.Linear(32, 8)
+    x = torch.randn(3, 32)
+    rounded = RoundedLinear(linear, "nvfp4", float(x.abs().max()), hadamard=False)
+    weight = quantise(linear.weight.detach()).restored()
+    exact = quantise(x, global_scale(float(x.abs().max()))).restored() @ weight.T + linear.bias
+    # Results pass through bf16, 8 bits of mantissa.
+    assert torch.allclose(rounded(x), exact, rtol=2**-7, atol=2**-7)
+    assert not torch.allclose(rounded(x), linear(x), atol=1e-3)
+
+
+def test_an_emulated_model_leaves_the_original_alone() -> None:
+    torch.manual_seed(6)
+    model = WorldModel(replace(tiny(), hidden_size=32), fresh=True).eval()
+    before = copy.deepcopy(model.state_dict())
+    with calibrated(model, "nvfp4") as largest:
+        model.get_submodule("blocks.0.attn.qkv")(torch.full((1, 32), 3.0))
+    assert largest == {"blocks.0.attn.qkv": 3.0}
+    everything = dict.fromkeys(leaf_linears(model), 4.0)
+    twin = emulate(model, "nvfp4", everything)
+    assert isinstance(twin.get_submodule("blocks.0.attn.qkv"), RoundedLinear)
+    assert isinstance(twin.get_submodule("x_embedder.proj"), nn.Linear)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert type(model.get_submodule("blocks.0.attn.qkv")) is nn.Linear
