@@ -139,7 +139,7 @@ class Comparison:
         low = self._latents(twin, scene)
         stride = self.spec.frames_per_chunk
         films = Films(
-            np.stack([scene.render(c2w) for c2w in scene.c2w]),
+            np.stack([scene.render(c2w) for c2w in scene.c2w[: 1 + self.num_chunks * stride]]),
             decode(self.decoder, fp32, self._caches),
             decode(self.decoder, low, self._caches),
         )
