@@ -123,7 +123,9 @@ def test_a_comparison_finds_loss_and_costly_layers(model: WorldModel, scene: Sce
     assert 0 < world.chunks[0].latent_error < 0.5
     costs = [cost.velocity_error for cost in report.layers]
     assert costs == sorted(costs, reverse=True)
-    assert all(0.01 < cost.own_error < 0.3 for cost in report.layers)
+    # Fresh output gates have no weights, hence no error.
+    errors = [cost.own_error for cost in report.layers if not cost.layer.endswith("output_gate")]
+    assert 0.01 < min(errors) < max(errors) < 0.3
     assert len(report.layers) == 8 * CONFIG.num_layers
     assert report.to_dict()["worlds"][0]["world"] == "made up"
 
