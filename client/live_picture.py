@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.picture import Style, enlarge
-from client.reproject import homography, turned, warp
+from client.reproject import homography, warp
 
 
 class LivePicture:
@@ -17,13 +17,12 @@ class LivePicture:
         self._intrinsics = intrinsics
         self._frame: NDArray[np.uint8] | None = None
         self._enlarged: tuple[object, NDArray[np.uint8]] | None = None
-        self._shown: tuple[object, NDArray[np.uint8]] | None = None
+        self._turned: tuple[NDArray[np.float64], NDArray[np.uint8]] | None = None
 
     def show(
         self,
         frame: NDArray[np.uint8],
-        c2w: NDArray[np.float64],
-        turn_rad: tuple[float, float],
+        rotations: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
         size: tuple[int, int],
         style: Style,
     ) -> NDArray[np.uint8]:
@@ -31,8 +30,8 @@ class LivePicture:
 
         Args:
             frame: [H, W, 3], RGB.
-            c2w: Pose the frame was made for, [4, 4].
-            turn_rad: How far the live view is to the right of and above it.
+            rotations: Camera-to-world rotations [3, 3], that the frame was made for and of the live view; None
+                shows the frame as it is.
             size: Width and height on the screen.
             style: How edges are drawn.
         """
@@ -40,16 +39,11 @@ class LivePicture:
         if self._enlarged is None or self._enlarged[0] != key or self._frame is not frame:
             self._frame = frame
             self._enlarged = key, enlarge(frame, *size, style)
-            self._shown = None
-        if self._shown is None or self._shown[0] != turn_rad:
-            self._shown = turn_rad, self._turn(frame, c2w, turn_rad)
-        return self._shown[1]
-
-    def _turn(
-        self, frame: NDArray[np.uint8], c2w: NDArray[np.float64], turn_rad: tuple[float, float]
-    ) -> NDArray[np.uint8]:
-        assert self._enlarged is not None
-        if turn_rad == (0.0, 0.0):
+            self._turned = None
+        if rotations is None:
             return self._enlarged[1]
-        mapping = homography(c2w, turned(c2w, *turn_rad), self._intrinsics)
-        return warp(self._enlarged[1], mapping, (frame.shape[1], frame.shape[0]))
+        mapping = homography(*rotations, self._intrinsics)
+        if self._turned is None or not np.array_equal(self._turned[0], mapping):
+            turned = warp(self._enlarged[1], mapping, (frame.shape[1], frame.shape[0]))
+            self._turned = mapping, turned
+        return self._turned[1]

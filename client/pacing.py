@@ -118,6 +118,12 @@ class FramePacer:
         return self._ready.predicted_s
 
     @property
+    def pace(self) -> float:
+        """Seconds of the walk that a second brings: less than 1 where the engine is too slow for it."""
+        busy_s = self._busy.predicted_s
+        return self.config.chunk_s / max(self.config.chunk_s, busy_s, self._ready.predicted_s - busy_s)
+
+    @property
     def paused(self) -> bool:
         return self._paused
 

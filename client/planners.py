@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import Intent
-from client.rig import CameraRig
+from client.rig import CameraRig, PlannedTurn
 from engine import fitting
 from engine.collision import place_slide
 from engine.session import Session
@@ -30,8 +30,8 @@ class PlannedChunk:
     track: CameraTrack
     intents: NDArray[np.float64] | None
     """[N, 11], what was asked for; None where nobody did."""
-    looked_rad: NDArray[np.float64] | None = None
-    """[F, 2], turn (right, up) taken from the mouse since the start, up to each frame; None where there is none."""
+    turn: PlannedTurn | None = None
+    """How the player's camera turns through it; None where there is no player."""
 
 
 class Planner(ABC):
@@ -41,6 +41,8 @@ class Planner(ABC):
     """Chunks until the walk ends; None if it goes on for as long as the player wants. Readable."""
     rig: CameraRig | None = None
     """The player's camera, where there is one; its `flying` may be read and set by the client thread."""
+    num_steps: int | None = None
+    """Denoising steps of the player's next chunks, None for all; set by the client thread."""
 
     def __init__(self) -> None:
         self._planned: dict[int, PlannedChunk] = {}
@@ -79,8 +81,8 @@ class RigPlanner(Planner):
         self._rig.reset()
 
     def _plan(self, intent: Intent, number: int) -> PlannedChunk:
-        track = self._rig.plan(intent, self._num_frames)
-        return PlannedChunk(track, intent_row(intent, number), self._rig.looked_rad)
+        track = replace(self._rig.plan(intent, self._num_frames), num_steps=self.num_steps)
+        return PlannedChunk(track, intent_row(intent, number), self._rig.turn)
 
 
 class TrackPlanner(Planner):

@@ -12,27 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.integrator import rotation_x, rotation_y, rotation_z
-
 MAX_TURN_RAD = math.radians(20.0)
 """Farthest that a frame is turned: beyond it too much of the window would be filled with its edges."""
 LEAST_TURN_RAD = math.radians(0.02)
 """A turn below this is a fraction of a pixel of the largest window, and not worth the work."""
-
-
-def turned(c2w: NDArray[np.float64], yaw_rad: float, pitch_rad: float) -> NDArray[np.float64]:
-    """Turn a camera as a walker turns: right about the vertical, and up about its own level axis.
-
-    Args:
-        c2w: [4, 4], world vertical -y.
-    """
-    rotation = c2w[:3, :3]
-    # The roll stays outermost: Ry Rx Rz, whose second row is (cos p sin r, cos p cos r, -sin p).
-    roll_rad = math.atan2(rotation[1, 0], rotation[1, 1])
-    level = rotation @ rotation_z(-roll_rad)
-    after = c2w.copy()
-    after[:3, :3] = rotation_y(yaw_rad) @ level @ rotation_x(pitch_rad) @ rotation_z(roll_rad)
-    return after
 
 
 def homography(
@@ -41,12 +24,12 @@ def homography(
     """Return the map of a picture's homogeneous pixels from one view direction to another, [3, 3].
 
     Args:
-        source, target: Poses [4, 4]; their positions are not looked at.
+        source, target: Camera-to-world rotations [3, 3].
         intrinsics: fx, fy, cx, cy in pixels, [4].
     """
     fx, fy, cx, cy = (float(value) for value in intrinsics)
     camera = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-    return camera @ target[:3, :3].T @ source[:3, :3] @ np.linalg.inv(camera)
+    return camera @ target.T @ source @ np.linalg.inv(camera)
 
 
 def warp(
@@ -70,10 +53,9 @@ def warp(
     return np.asarray(warped, np.uint8)
 
 
-def bounded(turn_rad: tuple[float, float]) -> tuple[float, float]:
-    """Shorten a turn (right, up) to MAX_TURN_RAD, and drop one that cannot be seen."""
-    length = math.hypot(*turn_rad)
+def bounded(turn_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shorten a turn (yaw, pitch, roll), [3], to MAX_TURN_RAD, and drop one that cannot be seen."""
+    length = float(np.linalg.norm(turn_rad))
     if length <= LEAST_TURN_RAD:
-        return 0.0, 0.0
-    share = min(1.0, MAX_TURN_RAD / length)
-    return turn_rad[0] * share, turn_rad[1] * share
+        return np.zeros(3)
+    return turn_rad * min(1.0, MAX_TURN_RAD / length)

@@ -44,6 +44,16 @@ class RigLimits:
     """Time constant of levelling the horizon and of coming down to walking height."""
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedTurn:
+    """How a camera turns through a chunk; angles are yaw, pitch and roll from the walk's first pose, radians."""
+
+    angles_rad: NDArray[np.float64]
+    """[F + 1, 3], of the frame before the chunk and of each of its frames."""
+    left_rad: tuple[float, float]
+    """Mouse turn (right, up) that was asked for and left to later chunks."""
+
+
 class CameraRig:
     """A walker's camera: plans the poses of one chunk after another, each continuing the one before."""
 
@@ -62,24 +72,29 @@ class CameraRig:
         self._speed_scale = speed_scale
         self._slide = slide
         self._limits = limits or RigLimits()
-        self._start = IntegratorState.at(c2w)
+        self.start = IntegratorState.at(c2w)
+        """The camera at the first pose, at rest."""
         self.pace = 1.0
         """Speed of walking as the player set it, as a multiple of the world's own; kept over a reset."""
         self.reset()
 
     def reset(self) -> None:
         """Go back to the first pose, at rest, walking."""
-        self._state = self._start
+        self._state = self.start
         self._look_rad = np.zeros(2)
-        self._turned_rad = np.zeros(2)
-        self.looked_rad = np.zeros((0, 2))
-        """Turn (right, up) taken from the mouse since the start, up to each frame of the last plan, [N, 2]."""
+        self.turn = PlannedTurn(np.array([_angles(self._state)]), (0.0, 0.0))
+        """Of the last plan."""
         self.flying = False
 
     @property
     def c2w(self) -> NDArray[np.float64]:
         """Pose of the last planned frame, [4, 4]."""
         return self._state.c2w()
+
+    @property
+    def state(self) -> IntegratorState:
+        """The camera at the last planned frame."""
+        return self._state
 
     @property
     def speed_m_s(self) -> float:
@@ -94,7 +109,7 @@ class CameraRig:
     @property
     def height_m(self) -> float:
         """Height above the starting eye height."""
-        return float(self._start.position[1] - self._state.position[1])
+        return float(self.start.position[1] - self._state.position[1])
 
     def plan(self, intent: Intent, num_frames: int, latched_s: float = 0.0) -> CameraTrack:
         """Move through the frames of the next chunk and stay at their end.
@@ -112,13 +127,30 @@ class CameraRig:
             self.flying = True
         self._look_rad += (intent.look_dx_rad, intent.look_dy_rad)
         c2w = np.empty((num_frames, 4, 4))
-        looked_rad = np.empty((num_frames, 2))
+        angles_rad = np.empty((num_frames + 1, 3))
+        angles_rad[0] = _angles(self._state)
         for i in range(num_frames):
             self._state = self._advance(intent, self._take_look(num_frames - i))
-            c2w[i], looked_rad[i] = self._state.c2w(), self._turned_rad
-        self.looked_rad = looked_rad
+            c2w[i], angles_rad[i + 1] = self._state.c2w(), _angles(self._state)
+        right, up = self._look_rad
+        self.turn = PlannedTurn(angles_rad, (float(right), float(up)))
         intrinsics = np.repeat(self._intrinsics.as_array()[None], num_frames, axis=0)
         return CameraTrack(c2w, intrinsics, latched_s)
+
+    def turned(
+        self, state: IntegratorState, intent: Intent, dt_s: float, look_rad: tuple[float, float] = (0.0, 0.0)
+    ) -> IntegratorState:
+        """Return a camera turned as this rig turns it, but not moved; nothing of the rig changes.
+
+        Args:
+            state: Of a camera of the same walk.
+            intent: Held for `dt_s`; its mouse deltas are not looked at.
+            dt_s: Time that passes, seconds of the walk.
+            look_rad: Turn (right, up) to make at once.
+        """
+        intent = finite_intent(intent)
+        roll_rad = math.remainder(state.roll_rad, math.tau)
+        return step(state, self._turning(intent, roll_rad), held_axes(intent), dt_s, WALKING, look_rad)
 
     def _take_look(self, frames_left: int) -> tuple[float, float]:
         """Spend an even share of the mouse's turn, no more than one frame may turn; the rest stays."""
@@ -128,7 +160,6 @@ class CameraRig:
         if length > limit:
             share *= limit / length
         self._look_rad -= share
-        self._turned_rad = self._turned_rad + share
         return float(share[0]), float(share[1])
 
     def _advance(self, intent: Intent, look_rad: tuple[float, float]) -> IntegratorState:
@@ -146,23 +177,31 @@ class CameraRig:
 
     def _target(self, intent: Intent) -> Axes:
         """Return the target velocities of an intent, m/s and rad/s."""
-        asked = Axes(intent.forward, intent.strafe, intent.rise, intent.yaw, intent.pitch, intent.roll)
         speed_scale = self._speed_scale * self.pace * (self._limits.run_factor if intent.run else 1.0)
-        target = WALKING.velocity(asked, speed_scale)
+        moving = WALKING.velocity(Axes(intent.forward, intent.strafe, intent.rise), speed_scale)
+        turning = self._turning(intent, self.roll_rad)
+        target = Axes(*moving[:3], *turning[3:])
         if not self.flying:
             fall_m_s = WALKING.move_m_s * self._speed_scale
             target = target._replace(rise=_settle(self.height_m, self._limits.settle_s, fall_m_s))
+        return target
+
+    def _turning(self, intent: Intent, roll_rad: float) -> Axes:
+        """Return the target velocities of turning alone, rad/s."""
+        target = WALKING.velocity(Axes(yaw=intent.yaw, pitch=intent.pitch, roll=intent.roll))
         if intent.level:
             # Twice the roll key's speed, so that levelling wins against a finger still on it.
-            target = target._replace(
-                roll=_settle(self.roll_rad, self._limits.settle_s, 2.0 * WALKING.turn_rad_s)
-            )
+            target = target._replace(roll=_settle(roll_rad, self._limits.settle_s, 2.0 * WALKING.turn_rad_s))
         return target
 
     def _clamp_height(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
-        start_y = self._start.position[1]
+        start_y = self.start.position[1]
         low, high = start_y - self._limits.climb_m, start_y + self._limits.sink_m
         return np.array([position[0], np.clip(position[1], low, high), position[2]])
+
+
+def _angles(state: IntegratorState) -> tuple[float, float, float]:
+    return state.yaw_rad, state.pitch_rad, state.roll_rad
 
 
 def _settle(value: float, tau_s: float, limit: float) -> float:

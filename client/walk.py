@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
 from client.figures import NUM_BARS, ChunkBar, Figures
 from client.footprint import memory_bytes
+from client.live_view import LiveView
 from client.pacing import FramePacer, PacingConfig
 from client.planners import PlannedChunk, Planner, merge_intents, spend_intent
 from client.recorder import WalkedChunk, WalkRecorder
@@ -41,8 +42,8 @@ class WalkFrame:
     chunk_index: int
     latched_s: float | None = None
     """When the input behind it was read, on the first frame of a chunk."""
-    looked_rad: tuple[float, float] = (0.0, 0.0)
-    """Turn (right, up) that the mouse had asked for by this frame, since the start."""
+    angles_rad: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    """Yaw, pitch and roll of the player's camera from the walk's first pose, [3]."""
 
 
 class Walk:
@@ -54,6 +55,7 @@ class Walk:
         self.seed = seed
         self.recorder = WalkRecorder()
         self._clock = clock
+        self._live = LiveView(planner.rig) if planner.rig is not None else None
         config = PacingConfig(session.fps, session.frames_per_chunk)
         self._pacer = FramePacer(config)
         self._deadline_ms = 1e3 * config.chunk_s
@@ -79,8 +81,10 @@ class Walk:
         self._num_requested = 0
         self._shown_s: deque[float] = deque()
         self._response_ms = 0.0
-        self._asked_rad = (0.0, 0.0)
-        self._pacer.reset(self._clock())
+        self._updated_s = self._clock()
+        if self._live is not None:
+            self._live.begin()
+        self._pacer.reset(self._updated_s)
         self._pacer.add_first_frame()
 
     @property
@@ -93,12 +97,19 @@ class Walk:
         return self._pacer.paused
 
     @property
-    def live_turn_rad(self) -> tuple[float, float]:
-        """How far the mouse has turned the view beyond the frame that is on: right and up."""
-        if self.planner.rig is None:
-            return 0.0, 0.0
-        right, up = self.frame.looked_rad
-        return bounded((self._asked_rad[0] - right, self._asked_rad[1] - up))
+    def live_turn_rad(self) -> NDArray[np.float64]:
+        """How far the player's view is turned beyond the frame that is on: yaw, pitch and roll, [3]."""
+        if self._live is None:
+            return np.zeros(3)
+        return bounded(self._live.angles_rad - self.frame.angles_rad)
+
+    @property
+    def live_rotations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Rotations [3, 3] of the frame that is on and of the player's view; None where they are the same."""
+        turn_rad = self.live_turn_rad
+        if self._live is None or not turn_rad.any():
+            return None
+        return self.frame.c2w[:3, :3], self._live.rotation(self.frame.angles_rad + turn_rad)
 
     @property
     def progress(self) -> float | None:
@@ -121,9 +132,8 @@ class Walk:
             RecordingStopped: The recording is over for want of space; the walk goes on.
         """
         if not self.paused:
-            self._worker.post(intent)
-            right, up = self._asked_rad
-            self._asked_rad = (right + intent.look_dx_rad, up + intent.look_dy_rad)
+            self._post(intent, now_s)
+        self._updated_s = now_s
         before = self.frame.index
         try:
             self._collect()
@@ -132,19 +142,25 @@ class Walk:
             self._request(now_s)
         return self.frame.index != before
 
+    def _post(self, intent: Intent, now_s: float) -> None:
+        posted_s = self._worker.post(intent)
+        elapsed_s = min(max(0.0, now_s - self._updated_s), self._pacer.config.longest_tick_s)
+        if self._live is not None:
+            self._live.turn(intent, posted_s, elapsed_s, self._pacer.pace)
+
     def _collect(self) -> None:
         while (chunk := self._worker.poll()) is not None:
             self._note_times(chunk)
             planned = self.planner.take(self._num_chunks)
             self._num_chunks += 1
-            looked = np.zeros((len(chunk.frames), 2)) if planned.looked_rad is None else planned.looked_rad
+            angles_rad = np.zeros((len(chunk.frames), 3))
+            if self._live is not None and planned.turn is not None:
+                angles_rad = planned.turn.angles_rad[1:]
+                self._live.take_plan(planned.turn, chunk.times.latched_s)
             for i, (pixels, c2w) in enumerate(zip(chunk.frames, chunk.c2w, strict=True)):
                 latched_s = chunk.times.latched_s if i == 0 else None
-                right, up = looked[i]
                 self._frames.append(
-                    WalkFrame(
-                        self._num_frames, pixels, c2w, chunk.chunk_index, latched_s, (float(right), float(up))
-                    )
+                    WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, latched_s, angles_rad[i])
                 )
                 self._num_frames += 1
             times = chunk.times
@@ -221,7 +237,7 @@ class Walk:
             deadline_ms=self._deadline_ms,
             bars=tuple(self._bars),
             response_ms=self._response_ms,
-            turned_deg=math.degrees(math.hypot(*self.live_turn_rad)) if reprojecting else None,
+            turned_deg=math.degrees(np.linalg.norm(self.live_turn_rad)) if reprojecting else None,
             buffered_frames=pacer.buffered_frames,
             in_flight=pacer.in_flight,
             rate=pacer.rate,

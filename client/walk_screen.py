@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pygame
 
 from client import hud, theme
@@ -67,7 +68,7 @@ class WalkScreen(Screen):
         self._figures_s = 0.0
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
-        self._turn_rad = (0.0, 0.0)
+        self._turn_rad = np.zeros(3)
         shell.window.set_title(opened.session.world.title)
         shell.release_controls()
         if options.replay is None:
@@ -240,8 +241,8 @@ class WalkScreen(Screen):
             self._keeping.warn(error, now_s)
         except Exception as error:
             self._break(error)
-        turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else (0.0, 0.0)
-        changed |= turn_rad != self._turn_rad
+        turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else np.zeros(3)
+        changed |= not np.array_equal(turn_rad, self._turn_rad)
         self._turn_rad = turn_rad
         if self._shell.settings.hud and now_s - self._figures_s >= FIGURES_EVERY_S:
             shell = self._shell
@@ -278,7 +279,8 @@ class WalkScreen(Screen):
     def _enlarged(self, width: int, height: int) -> pygame.Surface:
         """Return the frame at its size on the screen, turned to the live view; made once for each."""
         frame, style = self.walk.frame, self._shell.settings.picture
-        pixels = self._live_picture.show(frame.pixels, frame.c2w, self._turn_rad, (width, height), style)
+        rotations = self.walk.live_rotations if self._shell.settings.reproject else None
+        pixels = self._live_picture.show(frame.pixels, rotations, (width, height), style)
         if self._surface is None or self._surface[0] is not pixels:
             self._surface = pixels, frame_surface(pixels)
         return self._surface[1]

@@ -111,13 +111,18 @@ class Worker(Generic[IntentT]):
     def paused(self) -> bool:
         return self._paused
 
-    def post(self, intent: IntentT) -> None:
-        """Say what the player wants now; it holds until the next post."""
+    def post(self, intent: IntentT) -> float:
+        """Say what the player wants now; it holds until the next post.
+
+        Returns:
+            The clock time it bears: every chunk knows it whose `latched_s` is no earlier.
+        """
         with self._changed:
             self._intent = intent if self._latched else self._merge(self._intent, intent)
             self._spent = self._spend(self._intent)
             self._posted_s = self._clock()
             self._latched = False
+            return self._posted_s
 
     def request(self) -> None:
         """Ask for one more chunk; more than MAX_IN_FLIGHT unanswered requests are not remembered."""

@@ -1,5 +1,6 @@
 """A walk shows every frame in order, records from its first step, starts again, and survives its engine."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,9 @@ class InstantSession(Session):
         self.fail_at: int | None = None
         self.tracks: list[CameraTrack] = []
         self.closed = False
+        self.stall = threading.Event()
+        """While it is cleared no chunk is made."""
+        self.stall.set()
 
     def reset(self, seed: int) -> None:
         self._seed = seed
@@ -42,6 +46,7 @@ class InstantSession(Session):
         self.tracks.clear()
 
     def denoise(self, track: CameraTrack) -> LatentChunk:
+        self.stall.wait(PATIENCE_S)
         now_s = time.perf_counter()
         index = self._next_denoised
         if index == self.fail_at:
@@ -107,11 +112,10 @@ def test_frames_are_shown_in_order_with_the_poses_they_were_made_for(walk: Walk)
 
 def test_the_view_runs_ahead_of_the_model_and_is_caught_up_with(walk: Walk) -> None:
     play_until(walk, lambda: walk.frame.index >= 4)
-    assert walk.live_turn_rad == (0.0, 0.0)
+    assert walk.live_rotations is None
     walk.update(Intent(look_dx_rad=0.1, look_dy_rad=-0.05), time.perf_counter())
-    assert walk.live_turn_rad == pytest.approx((0.1, -0.05), abs=0.1)
-    assert walk.live_turn_rad != (0.0, 0.0)
-    play_until(walk, lambda: walk.live_turn_rad == (0.0, 0.0))
+    assert walk.live_turn_rad == pytest.approx([0.1, -0.05, 0.0])
+    play_until(walk, lambda: not walk.live_turn_rad.any())
     here, start = walk.frame.c2w[:3, :3], walk.session.world.c2w[:3, :3]
     cosine = (np.trace(start.T @ here) - 1) / 2
     assert np.arccos(cosine) == pytest.approx(np.hypot(0.1, 0.05), rel=0.02)
@@ -121,9 +125,27 @@ def test_a_new_start_forgets_where_the_view_was_turned(walk: Walk) -> None:
     play_until(walk, lambda: walk.frame.index >= 4)
     walk.update(Intent(look_dx_rad=0.2), time.perf_counter())
     walk.reset()
-    assert walk.live_turn_rad == (0.0, 0.0)
+    assert not walk.live_turn_rad.any()
     play_until(walk, lambda: walk.frame.index >= 8)
-    assert walk.live_turn_rad == (0.0, 0.0)
+    assert not walk.live_turn_rad.any()
+
+
+def test_the_arrow_keys_turn_the_view_before_the_model_answers(walk: Walk, session: InstantSession) -> None:
+    session.stall.clear()
+    try:
+        walk.update(Intent(yaw=1.0), time.perf_counter())
+        time.sleep(0.02)
+        walk.update(Intent(yaw=1.0), time.perf_counter())
+        assert walk.frame.index == 0
+        assert walk.live_turn_rad[0] > 0.0
+        assert walk.live_rotations is not None
+        frame, live = walk.live_rotations
+        np.testing.assert_array_equal(frame, session.world.c2w[:3, :3])
+        turn = frame.T @ live
+        assert np.arccos((np.trace(turn) - 1) / 2) == pytest.approx(walk.live_turn_rad[0], abs=1e-6)
+    finally:
+        session.stall.set()
+    play_until(walk, lambda: walk.frame.index >= 8 and not walk.live_turn_rad.any())
 
 
 def test_a_recording_started_late_holds_the_walk_from_its_first_step(

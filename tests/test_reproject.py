@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from client.live_picture import LivePicture
-from client.reproject import MAX_TURN_RAD, bounded, homography, turned, warp
+from client.reproject import MAX_TURN_RAD, bounded, homography, warp
 from engine.integrator import rotation_x, rotation_y, rotation_z
 from holodeck import get_place
 
@@ -37,13 +37,13 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8], where: NDArray[np.bool_]) -
 
 
 @pytest.mark.parametrize("roll_deg", [0.0, 25.0])
-@pytest.mark.parametrize("turn_deg", [(3.0, 0.0), (0.0, -4.0), (-8.0, 5.0), (12.0, 3.0)])
-def test_a_turned_frame_equals_the_true_render(roll_deg: float, turn_deg: tuple[float, float]) -> None:
-    here = pose(20.0, -5.0, roll_deg)
-    yaw_deg, pitch_deg = turn_deg
-    there = turned(here, math.radians(yaw_deg), math.radians(pitch_deg))
-    np.testing.assert_allclose(there, pose(20.0 + yaw_deg, -5.0 + pitch_deg, roll_deg), atol=1e-12)
-    mapping = homography(here, there, INTRINSICS)
+@pytest.mark.parametrize(
+    "turn_deg", [(3.0, 0.0, 0.0), (0.0, -4.0, 0.0), (-8.0, 5.0, 0.0), (12.0, 3.0, -4.0), (0.0, 0.0, 15.0)]
+)
+def test_a_turned_frame_equals_the_true_render(roll_deg: float, turn_deg: tuple[float, float, float]) -> None:
+    yaw_deg, pitch_deg, lean_deg = turn_deg
+    here, there = pose(20.0, -5.0, roll_deg), pose(20.0 + yaw_deg, -5.0 + pitch_deg, roll_deg + lean_deg)
+    mapping = homography(here[:3, :3], there[:3, :3], INTRINSICS)
     shown = warp(render(here), mapping, (WIDTH, HEIGHT))
     inside = warp(np.full((HEIGHT, WIDTH, 3), 255, np.uint8), mapping, (WIDTH, HEIGHT))
     assert inside.min() == 255, "edges are filled, not black"
@@ -61,8 +61,7 @@ def test_a_turned_frame_equals_the_true_render(roll_deg: float, turn_deg: tuple[
 
 
 def test_an_enlarged_frame_is_turned_by_the_same_angle() -> None:
-    here = pose(0.0, 0.0, 0.0)
-    mapping = homography(here, turned(here, math.radians(6.0), 0.0), INTRINSICS)
+    mapping = homography(pose(0.0, 0.0, 0.0)[:3, :3], pose(6.0, 0.0, 0.0)[:3, :3], INTRINSICS)
     # The point straight ahead moves left by f tan(6 degrees), in the frame and on the screen alike.
     x, y, z = mapping @ np.array([80.0, 48.0, 1.0])
     assert (x / z, y / z) == pytest.approx((80.0 - 104.0 * math.tan(math.radians(6.0)), 48.0))
@@ -73,18 +72,19 @@ def test_an_enlarged_frame_is_turned_by_the_same_angle() -> None:
 
 
 def test_turns_are_bounded_and_invisible_ones_dropped() -> None:
-    assert bounded((1e-6, 1e-6)) == (0.0, 0.0)
-    right, up = bounded((3.0, 4.0))
-    assert math.hypot(right, up) == pytest.approx(MAX_TURN_RAD)
-    assert right / up == pytest.approx(0.75)
+    assert not bounded(np.array([1e-6, 1e-6, 1e-6])).any()
+    turn_rad = bounded(np.array([3.0, 4.0, 12.0]))
+    np.testing.assert_allclose(turn_rad, MAX_TURN_RAD * np.array([3.0, 4.0, 12.0]) / 13.0)
+    np.testing.assert_array_equal(bounded(turn_rad), turn_rad)
 
 
 def test_nothing_is_drawn_twice() -> None:
     live, here = LivePicture(INTRINSICS), pose(0.0, 0.0, 0.0)
     frame = render(here)
-    first = live.show(frame, here, (0.0, 0.0), (480, 288), "smooth")
-    assert live.show(frame, here, (0.0, 0.0), (480, 288), "smooth") is first
-    turned_once = live.show(frame, here, (0.1, 0.0), (480, 288), "smooth")
-    assert live.show(frame, here, (0.1, 0.0), (480, 288), "smooth") is turned_once
+    rotations = here[:3, :3], pose(6.0, 0.0, 0.0)[:3, :3]
+    first = live.show(frame, None, (480, 288), "smooth")
+    assert live.show(frame, None, (480, 288), "smooth") is first
+    turned_once = live.show(frame, rotations, (480, 288), "smooth")
+    assert live.show(frame, rotations, (480, 288), "smooth") is turned_once
     assert not np.array_equal(turned_once, first)
-    assert live.show(frame.copy(), here, (0.1, 0.0), (480, 288), "smooth") is not turned_once
+    assert live.show(frame.copy(), rotations, (480, 288), "smooth") is not turned_once
