@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from client.world_menu import WorldCard
@@ -10,6 +11,8 @@ from engine import assets
 from engine.errors import EngineError
 from engine.session import BackendName
 from engine.world import SUFFIX, WorldEntry, list_worlds, read_world
+
+_FOREIGN = "made for a model that is not installed"
 
 
 def world_folders(world: str | None) -> list[Path]:
@@ -21,19 +24,28 @@ def world_folders(world: str | None) -> list[Path]:
 
 def world_cards(folders: Sequence[Path], backend: BackendName) -> list[WorldCard]:
     """Return a card for each world; one that cannot be read says why."""
-    return [_card(entry, backend) for entry in list_worlds(folders)]
+    models = _model_names()
+    return [_card(entry, backend, models) for entry in list_worlds(folders)]
 
 
-def _card(entry: WorldEntry, backend: BackendName) -> WorldCard:
+def _model_names() -> dict[str, str]:
+    """Return which models are installed: what each is called, by the hash of its weights."""
+    names: dict[str, str] = {}
+    for name in assets.bundle_names():
+        # A damaged bundle is explained when a world is opened with it.
+        with suppress(EngineError):
+            names[assets.find_bundle(name, verify=False).spec.weights_sha256] = f"dreamed by {name}"
+    return names
+
+
+def _card(entry: WorldEntry, backend: BackendName, models: Mapping[str, str]) -> WorldCard:
     path = str(entry.path)
     try:
         world = read_world(entry.path)
     except EngineError as error:
         return WorldCard(path, entry.title, "", None, entry.problem or str(error))
-    made_by = "Drawn exactly, no model" if backend == "holodeck" else "Generated as you walk"
-    # A caption is written for the model and lists everything; its first clause says what a person wants to know.
-    note = world.info.caption.partition(";")[0] or made_by
-    return WorldCard(path, world.title, note, world.first_frame)
+    made_by = "drawn exactly, no model" if backend == "holodeck" else models.get(world.info.model, _FOREIGN)
+    return WorldCard(path, world.title, world.info.caption, world.first_frame, model=made_by)
 
 
 def index_of(cards: Sequence[WorldCard], name_or_path: str | None) -> int:

@@ -36,6 +36,18 @@ class Deck:
         """Show the pause."""
         self._cards = [pause_card()]
 
+    def show(self, card: CardMenu) -> None:
+        """Lay a card on top."""
+        self._cards.append(card)
+
+    def replace(self, card: CardMenu) -> None:
+        """Put a card in the place of the one that is seen."""
+        self._cards[-1] = card
+
+    def open_keys(self) -> None:
+        """Show the keys."""
+        self._cards.append(KeysCard(self._shell.bindings))
+
     def open_settings(self) -> None:
         """Show the settings."""
         self._cards.append(settings_card(self._shell.settings))
@@ -103,7 +115,7 @@ class Deck:
         elif card.key == "settings":
             self.open_settings()
         elif card.key == "keys":
-            self._cards.append(KeysCard(self._shell.bindings))
+            self.open_keys()
         elif card.key == "defaults":
             self._apply_settings(card, defaults(self._shell.settings))
         elif card.key == "back":

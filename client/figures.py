@@ -13,6 +13,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from client.engines import TITLES
+
 NUM_BARS = 40
 """Chunks in the timeline."""
 
@@ -85,9 +87,6 @@ class Figures:
     """Lines of whoever else measures something."""
 
 
-BACKEND_TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "holodeck": "exact drawing"}
-
-
 def figure_lines(figures: Figures) -> list[Line]:
     """Return the lines of the panel, by section."""
     lines = [*_picture_lines(figures), *_engine_lines(figures), *_place_lines(figures), *figures.more]
@@ -116,7 +115,7 @@ def _picture_lines(figures: Figures) -> list[Line]:
 
 
 def _engine_lines(figures: Figures) -> list[Line]:
-    backend = BACKEND_TITLES.get(figures.backend, figures.backend)
+    backend = TITLES.get(figures.backend, figures.backend)
     name = backend if figures.engine == figures.backend else f"{figures.engine} on {backend}"
     could = figures.realtime_factor * figures.fps
     usual, slow = figures.chunk_ms_p50, figures.chunk_ms_p95

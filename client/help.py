@@ -86,7 +86,7 @@ def _draw_page(
     rows = max(sum(len(lines) + 2 for _, lines in column) - 1 for column in columns)
     width, height = len(columns) * column_px + look.px(3), rows * row_px + look.px(11)
     left, top = (target.get_width() - width) // 2, max(0, (target.get_height() - height) // 2)
-    target.blit(look.panel(width, height, alpha=232, radius=1.5), (left, top))
+    target.blit(look.panel(width, height, alpha=244, radius=1.5), (left, top))
     target.blit(look.text(heading, 24, bold=True), (left + look.px(3), top + look.px(2.5)))
     for i, column in enumerate(columns):
         x, y = left + look.px(3) + i * column_px, top + look.px(8)

@@ -36,6 +36,8 @@ class Choice:
     """Whether left and right leave the value alone."""
     warning: bool = False
     """Whether something is wrong with it."""
+    note: str = ""
+    """What there is to know of it, shown while it is chosen."""
 
 
 class CardMenu:
@@ -47,6 +49,7 @@ class CardMenu:
         self.choices = list(choices)
         self.chosen = 0
         self._warning = warning
+        self._notes = [choice.note for choice in choices if choice.note]
         self._top = 0
         self._places: list[tuple[int, pygame.Rect]] = []
 
@@ -71,15 +74,17 @@ class CardMenu:
         look.shade(target)
         pad, row_px, edge = look.px(3), look.px(ROW), look.px(1)
         width = min(look.px(64), target.get_width() - 2 * edge)
-        lines = look.wrap(self.text, width - 2 * pad, 16)
-        line_px = look.px(3)
-        head_px = pad + look.px(5) + (len(lines) * line_px + look.px(1.5) if lines else 0)
+        lines = look.wrap(self.choices[self.chosen].note or self.text, width - 2 * pad, 16)
+        # The longest note has room, so that the lines below stay where they are.
+        notes = [look.wrap(text, width - 2 * pad, 16) for text in (self.text, *self._notes)]
+        num_lines, line_px = max(map(len, notes)), look.px(3)
+        head_px = pad + look.px(5) + (num_lines * line_px + look.px(1.5) if num_lines else 0)
         visible = max(1, min(len(self.choices), (target.get_height() - 2 * edge - head_px - pad) // row_px))
         self._top = max(self.chosen - visible + 1, min(self._top, self.chosen, len(self.choices) - visible))
         height = head_px + row_px * visible + look.px(2)
         left = (target.get_width() - width) // 2
         top = max(edge, (target.get_height() - height) // 2)
-        target.blit(look.panel(width, height, alpha=232, radius=1.5), (left, top))
+        target.blit(look.panel(width, height, alpha=244, radius=1.5), (left, top))
         title = look.clipped(self.title, width - 2 * pad, 26, bold=True)
         target.blit(look.text(title, 26, bold=True), (left + pad, top + look.px(2)))
         if self._warning:

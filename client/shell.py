@@ -12,6 +12,7 @@ import pygame
 
 from client.bindings import DEFAULT_BINDINGS, Bindings, letter_of
 from client.controls import Intent, KeyboardState, MouseLook, read_intent
+from client.engines import EngineSurvey
 from client.navigation import Step
 from client.options import PlayOptions
 from client.pads import STICK_STEP, Pads, step_of_button
@@ -100,6 +101,7 @@ class Shell:
         self.mouse_grabbed = False
         self.focused = True
         """Whether the window has the keyboard; without it gamepads are not its player's either."""
+        self._survey: EngineSurvey | None = None
         self._next: Callable[[], Screen] | None = None
         self.note_size()
         self.apply_settings(settings)
@@ -122,6 +124,12 @@ class Shell:
         """Return what all devices ask for now; the mouse's motion is spent."""
         pads = self.pads.readings() if self.focused else []
         return read_intent(self.keyboard, self.mouse, pads, dead_zone=self.settings.dead_zone)
+
+    def survey(self) -> EngineSurvey:
+        """Return what this machine says of each engine; it is asked the first time."""
+        if self._survey is None:
+            self._survey = EngineSurvey()
+        return self._survey
 
     def note_key(self, scancode: int, key: int) -> None:
         """Learn what the player's keyboard has on a key, from the symbol it reports."""

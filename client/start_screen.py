@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pygame
 
 from client.catalog import index_of, world_cards
+from client.deck import Deck
+from client.engines import TITLES, EngineChoice
 from client.loading import draw_loading
-from client.menu import CardMenu, frame_surface, problem_card
+from client.menu import CardMenu, Choice, frame_surface, problem_card
 from client.navigation import Step
 from client.opening import Opened, Opening, open_walk
 from client.options import PlayOptions
@@ -18,41 +20,99 @@ from client.shell import Screen, Shell, step_of
 from client.world_menu import WorldMenu
 from engine.world import World
 
+ENGINES = "Engines"
 _MOVES = {Step.UP: (0, -1), Step.DOWN: (0, 1), Step.LEFT: (-1, 0), Step.RIGHT: (1, 0)}
-FOOTER = "Arrows choose    Enter walks    F11 full screen    Esc quits"
 
 
 class StartScreen(Screen):
-    """The worlds as pictures."""
+    """The worlds as pictures, with the engine and the settings below them."""
 
     def __init__(
         self, shell: Shell, walk: Callable[[PlayOptions], Screen], chosen: str | None = None
     ) -> None:
         self._shell = shell
         self._walk = walk
+        self._deck = Deck(shell)
+        self._surveyed = False
         shell.release_controls()
         shell.window.set_title()
+        self._menu = self._make_menu(chosen)
+
+    def _make_menu(self, chosen: str | None) -> WorldMenu:
+        shell = self._shell
         shell.cards = world_cards(shell.folders, shell.options.backend)
-        self._menu = WorldMenu(shell.cards, FOOTER, index_of(shell.cards, chosen))
+        engine = TITLES[shell.options.backend]
+        buttons = [
+            Choice(
+                "engine", "Engine", engine, note="What makes the pictures: see what this machine can run."
+            ),
+            Choice("settings", "Settings", note="Speeds, the mouse, what is shown."),
+            Choice("keys", "Keys", note="See all keys, and give them other actions."),
+            Choice("quit", "Quit", note="Leave Flaneur. Esc does so too."),
+        ]
+        return WorldMenu(shell.cards, buttons, index_of(shell.cards, chosen))
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
-        if event.type == pygame.MOUSEMOTION and (index := self._menu.at(event.pos)) is not None:
-            self._menu.chosen = index
-        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            if (index := self._menu.at(event.pos)) is not None:
-                self._menu.chosen = index
-                self._start(now_s)
-        elif event.type == pygame.MOUSEWHEEL:
-            self._menu.move(0, -event.y)
+        if self._deck.is_open:
+            self._take_line(self._deck.handle(event), now_s)
+            return
+        if event.type == pygame.MOUSEMOTION:
+            self._menu.point(event.pos)
+        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1 and self._menu.point(event.pos):
+            self._accept(now_s)
+        elif event.type == pygame.MOUSEWHEEL and event.y:
+            self._menu.move(0, 1 if event.y < 0 else -1)
         self._take(step_of(event), now_s)
 
     def _take(self, step: Step | None, now_s: float) -> None:
         if step in _MOVES:
             self._menu.move(*_MOVES[step])
         elif step in (Step.ACCEPT, Step.MENU):
-            self._start(now_s)
+            self._accept(now_s)
         elif step is Step.BACK:
             self._shell.quit()
+
+    def _accept(self, now_s: float) -> None:
+        key = self._menu.key
+        if key is None:
+            self._start(now_s)
+        elif key == "engine":
+            self._deck.show(self._engine_card())
+        elif key == "settings":
+            self._deck.open_settings()
+        elif key == "keys":
+            self._deck.open_keys()
+        else:
+            self._shell.quit()
+
+    def _engine_card(self) -> CardMenu:
+        choices = self._shell.survey().choices
+        self._surveyed = choices is not None
+        return engine_card(choices, self._shell.options.backend)
+
+    def _take_line(self, key: str | None, now_s: float) -> None:
+        """Deal with the line of a card that was picked."""
+        if key == "resume":
+            self._deck.close()
+        elif key is not None:
+            self._choose_engine(key, now_s)
+
+    def _choose_engine(self, backend: str, now_s: float) -> None:
+        choices = self._shell.survey().choices or ()
+        choice = next((choice for choice in choices if choice.backend == backend), None)
+        if choice is None:
+            return
+        if not choice.available:
+            self._shell.toasts.add(choice.detail, now_s, warning=True)
+            return
+        options = self._shell.options
+        # A bundle that was named belongs to the engine it was named with.
+        engine = None if choice.backend == "holodeck" else options.engine
+        self._shell.options = replace(options, backend=choice.backend, engine=engine)
+        name = self._menu.cards[self._menu.chosen].name if self._menu.cards else None
+        self._menu = self._make_menu(name)
+        self._menu.button = 0
+        self._deck.close()
 
     def _start(self, now_s: float) -> None:
         if not self._menu.cards:
@@ -65,13 +125,44 @@ class StartScreen(Screen):
         self._shell.show(lambda: self._walk(options))
 
     def update(self, now_s: float) -> bool:
+        card = self._deck.card
+        if card is not None and card.title == ENGINES and not self._surveyed:
+            chosen = card.chosen
+            answered = self._engine_card()
+            if self._surveyed:
+                self._deck.replace(answered)
+                answered.chosen = min(chosen, len(answered.choices) - 1)
+            return self._surveyed
         return False
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         self._menu.draw(target, self._shell.look)
+        self._deck.draw(target, self._shell.look)
 
     def leave(self) -> None:
         """Nothing is held."""
+
+
+def engine_card(choices: Sequence[EngineChoice] | None, backend: str) -> CardMenu:
+    """Return the card of the engines; while this machine has not answered, a card that says so."""
+    if choices is None:
+        text = "Asking this machine what it can run."
+        return CardMenu(ENGINES, [Choice("resume", "Back")], text)
+    lines = [
+        Choice(
+            choice.backend, choice.title, _state(choice, backend), True, not choice.available, choice.detail
+        )
+        for choice in choices
+    ]
+    card = CardMenu(ENGINES, [*lines, Choice("resume", "Back", note="Leave the engine as it is.")])
+    card.chosen = next((i for i, choice in enumerate(choices) if choice.backend == backend), 0)
+    return card
+
+
+def _state(choice: EngineChoice, backend: str) -> str:
+    if choice.backend == backend:
+        return "chosen"
+    return "" if choice.available else "not here"
 
 
 class LoadingScreen(Screen):

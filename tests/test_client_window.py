@@ -178,7 +178,7 @@ def test_the_picture_answers_the_mouse_before_the_model_does(player: Player) -> 
         assert before is not None
         assert after is not None
         assert (np.abs(after.astype(int) - before).mean() > 1.0) == reproject
-        player.wait(lambda: walk.live_turn_rad == (0.0, 0.0), "the model")
+        player.wait(lambda: not walk.live_turn_rad.any(), "the model")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (160, 900), (1600, 90), (2560, 1440)])

@@ -101,7 +101,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     stages.begin("Starting the engine", 0.4)
     draw_loading(target, look, "A world", stages, 1.0)
     cards = [WorldCard(str(i), f"World {i}", "", np.zeros((96, 160, 3), np.uint8)) for i in range(7)]
-    menu = WorldMenu(cards, "footer", chosen=6)
+    menu = WorldMenu(cards, [Choice("engine", "Engine", "ONNX Runtime"), Choice("quit", "Quit")], chosen=6)
     menu.draw(target, look)
     assert any(index == 6 for index, _ in menu._places), "the chosen world is on the screen"
 
@@ -202,13 +202,19 @@ def test_loading_stages_follow_one_another() -> None:
     assert stages.elapsed_s(7.0) == 6.0
 
 
-def test_moving_through_the_worlds_stops_at_the_edges() -> None:
-    cards = [WorldCard(str(i), str(i), "", None) for i in range(4)]
-    menu = WorldMenu(cards, "")
+def test_moving_through_the_worlds_stops_at_the_edges_and_goes_down_to_the_buttons() -> None:
+    cards = [WorldCard(str(i), str(i), "", None) for i in range(8)]
+    menu = WorldMenu(cards, [Choice("engine", "Engine"), Choice("quit", "Quit")])
     menu.draw(pygame.Surface((1280, 720)), look_for((1280, 720)))
-    for dx, dy, expected in ((-1, 0, 0), (1, 0, 1), (0, -1, 1), (0, 1, 1), (1, 0, 2), (1, 0, 3), (1, 0, 3)):
+    moves = ((-1, 0, 0), (1, 0, 1), (0, -1, 1), (0, 1, 4), (1, 0, 5), (0, 1, 7), (1, 0, 7))
+    for dx, dy, expected in moves:
         menu.move(dx, dy)
         assert menu.chosen == expected
+        assert menu.key is None
+    for dx, dy, key in ((0, 1, "engine"), (-1, 0, "engine"), (1, 0, "quit"), (1, 0, "quit"), (0, -1, None)):
+        menu.move(dx, dy)
+        assert menu.key == key
+    assert menu.chosen == 7
 
 
 def test_a_card_is_chosen_from_around_its_ends() -> None:

@@ -1,0 +1,179 @@
+"""The start screen offers worlds, engines and settings, and says what cannot be had and why."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pygame
+import pytest
+
+from client import engines
+from client.engines import EngineChoice, EngineSurvey, engine_choices
+from client.menu import Choice
+from client.options import PlayOptions
+from client.start_screen import ENGINES, StartScreen, engine_card
+from client.theme import Theme, scale_for
+from client.walk_screen import WalkScreen
+from client.world_menu import WorldCard, WorldMenu
+from engine.assets import assets_dir
+from tests.player import Player
+
+
+def start_of(player: Player) -> StartScreen:
+    assert isinstance(player.app.screen, StartScreen)
+    return player.app.screen
+
+
+def pick_button(player: Player, key: str) -> None:
+    for _ in range(10):
+        if start_of(player)._menu.key is not None:
+            break
+        player.key(pygame.KSCAN_DOWN)
+    for _ in range(10):
+        if start_of(player)._menu.key == key:
+            player.key(pygame.KSCAN_RETURN)
+            return
+        player.key(pygame.KSCAN_RIGHT)
+    raise AssertionError(f"there is no button {key}")
+
+
+def test_another_engine_is_chosen_with_the_keyboard_and_walked_with(
+    play: Callable[..., Player], worlds: Path
+) -> None:
+    player = play(PlayOptions(), [worlds])
+    cards = start_of(player)._menu.cards
+    assert {card.model for card in cards} == {"made for a model that is not installed"}
+    pick_button(player, "engine")
+    player.shell.survey().join(30.0)
+    player.app.turn()
+    card = start_of(player)._deck.card
+    assert card is not None
+    assert [choice.key for choice in card.choices][:4] == ["auto", "onnxruntime", "tensorrt", "holodeck"]
+    card.chosen = 3
+    player.key(pygame.KSCAN_RETURN)
+    assert player.shell.options.backend == "holodeck"
+    assert not start_of(player)._deck.is_open
+    assert {card.model for card in start_of(player)._menu.cards} == {"drawn exactly, no model"}
+    player.key(pygame.KSCAN_UP)
+    player.key(pygame.KSCAN_RETURN)
+    player.wait_for(WalkScreen)
+    assert player.walk.walk.session.backend == "holodeck"
+
+
+def test_an_engine_that_cannot_be_had_says_why_and_is_not_taken(
+    play: Callable[..., Player], worlds: Path
+) -> None:
+    player = play(PlayOptions(backend="holodeck"), [worlds])
+    reason = "Cannot be had: no device."
+    player.shell._survey = EngineSurvey(lambda: (EngineChoice("tensorrt", reason, False),))
+    player.shell.survey().join(30.0)
+    pick_button(player, "engine")
+    player.key(pygame.KSCAN_UP)
+    player.key(pygame.KSCAN_UP)
+    card = start_of(player)._deck.card
+    assert card is not None
+    assert card.key == "tensorrt"
+    assert card.choices[card.chosen].note == reason
+    player.key(pygame.KSCAN_RETURN)
+    assert player.shell.options.backend == "holodeck"
+    assert reason in player.shell.toasts.texts(time.perf_counter())
+
+
+def test_the_engines_card_fills_itself_once_the_machine_has_answered(
+    play: Callable[..., Player], worlds: Path
+) -> None:
+    player = play(PlayOptions(backend="holodeck"), [worlds])
+    answers = iter([False])
+
+    def slow() -> tuple[EngineChoice, ...]:
+        while next(answers, None) is not None or waiting:
+            time.sleep(0.001)
+        return (EngineChoice("holodeck", "drawn", True),)
+
+    waiting = [True]
+    player.shell._survey = EngineSurvey(slow)
+    pick_button(player, "engine")
+    card = start_of(player)._deck.card
+    assert card is not None
+    assert [choice.key for choice in card.choices] == ["resume"]
+    waiting.clear()
+    player.shell.survey().join(30.0)
+    player.app.turn()
+    card = start_of(player)._deck.card
+    assert card is not None
+    assert card.key == "holodeck"
+
+
+def test_settings_and_keys_are_reached_before_any_walk(play: Callable[..., Player], worlds: Path) -> None:
+    player = play(PlayOptions(backend="holodeck"), [worlds])
+    pick_button(player, "settings")
+    card = start_of(player)._deck.card
+    assert card is not None
+    assert card.key == "pace"
+    player.key(pygame.KSCAN_RIGHT)
+    assert player.shell.settings.pace == pytest.approx(1.25)
+    player.key(pygame.KSCAN_ESCAPE)
+    assert not start_of(player)._deck.is_open
+    pick_button(player, "quit")
+    assert not player.shell.running
+
+
+def test_this_machine_is_asked_what_each_engine_can_do() -> None:
+    choices = {choice.backend: choice for choice in engine_choices()}
+    assert list(choices) == ["auto", "onnxruntime", "tensorrt", "holodeck"]
+    assert choices["holodeck"].available
+    assert choices["onnxruntime"].available
+    assert "pocket" in choices["onnxruntime"].detail
+    assert choices["tensorrt"].detail.startswith(
+        "Runs on" if choices["tensorrt"].available else "Cannot be had: "
+    )
+
+
+def test_a_missing_runtime_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.doctor, "installed_version", lambda module, name: None)
+    choices = {choice.backend: choice for choice in engine_choices()}
+    assert not choices["onnxruntime"].available
+    assert "pip install onnxruntime" in choices["onnxruntime"].detail
+
+
+def test_notes_of_engines_leave_the_lines_below_where_they_are() -> None:
+    pygame.font.init()
+    look, target = Theme(scale_for(1280, 768), assets_dir() / "fonts"), pygame.Surface((1280, 768))
+    choices = (
+        EngineChoice("auto", "Short.", True),
+        EngineChoice("tensorrt", "A much longer sentence about what is missing here. " * 3, False),
+    )
+    card = engine_card(choices, "auto")
+    tops: set[int] = set()
+    for chosen in range(len(card.choices)):
+        card.chosen = chosen
+        card.draw(target, look)
+        tops.add(card._places[0][1].top)
+    assert len(tops) == 1
+    assert card.title == ENGINES
+
+
+@pytest.mark.parametrize(
+    "size", [(320, 192), (640, 384), (1280, 768), (800, 1200), (1600, 400), (3840, 2160)]
+)
+def test_every_world_is_told_about_in_full(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    pygame.font.init()
+    look, target = Theme(scale_for(*size), assets_dir() / "fonts"), pygame.Surface(size)
+    drawn: list[str] = []
+    text = look.text
+
+    def noting(line: str, *args: object, **named: object) -> pygame.Surface:
+        drawn.append(line)
+        return text(line, *args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(look, "text", noting)
+    note = "A crossroads between dark towers at night, windows lit amber, cyan and magenta, neon signs, a huge moon."
+    menu = WorldMenu(
+        [WorldCard("a", "Night City", note, None, model="dreamed by pocket")], [Choice("quit", "Quit")]
+    )
+    menu.draw(target, look)
+    shown = " ".join(drawn)
+    assert "Night City" in shown
+    assert "dreamed by pocket" in shown
+    assert note in shown
+    assert "..." not in shown
