@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import Intent
-from client.rig import CameraRig, PlannedTurn
+from client.rig import CameraRig, PlannedTurn, RigState
 from engine import fitting
 from engine.collision import place_slide
+from engine.recording_format import INTENT_COLUMNS
 from engine.session import Session
 from engine.tracks import Track, output_intrinsics
 from engine.types import CameraTrack, Intrinsics
@@ -32,6 +33,8 @@ class PlannedChunk:
     """[N, 11], what was asked for; None where nobody did."""
     turn: PlannedTurn | None = None
     """How the player's camera turns through it; None where there is no player."""
+    rig: RigState | None = None
+    """How the player's camera moves behind it."""
 
 
 class Planner(ABC):
@@ -60,6 +63,11 @@ class Planner(ABC):
         self._planned.clear()
         self._next = 0
 
+    def go_on_from(self, number: int, rig: RigState | None) -> None:
+        """Make the chunk of a number, counted from 0, the next, from where the camera was then."""
+        self._planned.clear()
+        self._next = number
+
     def take(self, number: int) -> PlannedChunk:
         """Return and forget a planned chunk, counted from 0; for the client thread, once it was made."""
         return self._planned.pop(number)
@@ -80,9 +88,14 @@ class RigPlanner(Planner):
         super().reset()
         self._rig.reset()
 
+    def go_on_from(self, number: int, rig: RigState | None) -> None:
+        super().go_on_from(number, rig)
+        if rig is not None:
+            self._rig.restore(rig)
+
     def _plan(self, intent: Intent, number: int) -> PlannedChunk:
         track = replace(self._rig.plan(intent, self._num_frames), num_steps=self.num_steps)
-        return PlannedChunk(track, intent_row(intent, number), self._rig.turn)
+        return PlannedChunk(track, intent_row(intent, number), self._rig.turn, self._rig.keep())
 
 
 class TrackPlanner(Planner):
@@ -104,6 +117,11 @@ def intent_row(intent: Intent, number: int) -> NDArray[np.float64]:
     return np.array([[float(number), *axes, *look, float(intent.run), float(intent.level)]])
 
 
+def no_intents() -> NDArray[np.float64]:
+    """Return what a recording keeps of a chunk nobody asked for, [0, 11]."""
+    return np.empty((0, len(INTENT_COLUMNS)))
+
+
 def world_intrinsics(world: World) -> Intrinsics:
     """Return the camera of a world's first frame."""
     fx, fy, cx, cy = (float(value) for value in world.intrinsics)
@@ -115,7 +133,12 @@ def rig_planner(session: Session) -> RigPlanner:
     """Return the planner of a free walk."""
     world = session.world
     rig = CameraRig(
-        world.c2w, world_intrinsics(world), session.fps, world.info.speed_scale, place_slide(world)
+        world.c2w,
+        world_intrinsics(world),
+        session.fps,
+        world.info.speed_scale,
+        place_slide(world),
+        eye_y_m=float(world.origin_c2w[1, 3]),
     )
     return RigPlanner(rig, session.frames_per_chunk)
 

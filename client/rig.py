@@ -35,9 +35,9 @@ class RigLimits:
     run_factor: float = 1.5
     """Speed of movement with the run key held, as a multiple of walking."""
     climb_m: float = 2.0
-    """Highest flight above the starting eye height; the pocket worlds were learned from 0.8 to 3.4 m."""
+    """Highest flight above a walker's eye height; the pocket worlds were learned from 0.8 to 3.4 m."""
     sink_m: float = 0.9
-    """Deepest flight below the starting eye height."""
+    """Deepest flight below it."""
     look_limit_rad_s: float = math.radians(110.0)
     """Fastest turn by mouse; what exceeds it is carried into the next frames."""
     settle_s: float = 0.35
@@ -54,6 +54,21 @@ class PlannedTurn:
     """Mouse turn (right, up) that was asked for and left to later chunks."""
 
 
+@dataclass(frozen=True, eq=False)
+class RigState:
+    """Where a walker stands and how they move, between two chunks."""
+
+    camera: IntegratorState
+    left_rad: tuple[float, float]
+    """Mouse turn (right, up) that was asked for and not yet taken."""
+    flying: bool
+
+    def view(self) -> IntegratorState:
+        """Return the camera with all that was asked of the mouse."""
+        right, up = self.left_rad
+        return replace(self.camera, yaw_rad=self.camera.yaw_rad + right, pitch_rad=self.camera.pitch_rad + up)
+
+
 class CameraRig:
     """A walker's camera: plans the poses of one chunk after another, each continuing the one before."""
 
@@ -65,8 +80,9 @@ class CameraRig:
         speed_scale: float = 1.0,
         slide: Slide | None = None,
         limits: RigLimits | None = None,
+        eye_y_m: float | None = None,
     ) -> None:
-        """Stand at c2w [4, 4], the pose of the world's first frame."""
+        """Stand at c2w [4, 4], the pose of the world's first frame; a walker's eyes are at y = `eye_y_m`, or there."""
         self._intrinsics = intrinsics
         self._dt_s = 1.0 / fps
         self._speed_scale = speed_scale
@@ -74,6 +90,7 @@ class CameraRig:
         self._limits = limits or RigLimits()
         self.start = IntegratorState.at(c2w)
         """The camera at the first pose, at rest."""
+        self._eye_y_m = float(c2w[1, 3]) if eye_y_m is None else eye_y_m
         self.pace = 1.0
         """Speed of walking as the player set it, as a multiple of the world's own; kept over a reset."""
         self.reset()
@@ -85,6 +102,16 @@ class CameraRig:
         self.turn = PlannedTurn(np.array([_angles(self._state)]), (0.0, 0.0))
         """Of the last plan."""
         self.flying = False
+
+    def keep(self) -> RigState:
+        """Return how the camera moves behind the last planned frame."""
+        return RigState(self._state, self.turn.left_rad, self.flying)
+
+    def restore(self, kept: RigState) -> None:
+        """Go on from what this rig, or another like it, kept."""
+        self._state, self.flying = kept.camera, kept.flying
+        self._look_rad = np.array(kept.left_rad)
+        self.turn = PlannedTurn(np.array([_angles(self._state)]), kept.left_rad)
 
     @property
     def c2w(self) -> NDArray[np.float64]:
@@ -108,8 +135,8 @@ class CameraRig:
 
     @property
     def height_m(self) -> float:
-        """Height above the starting eye height."""
-        return float(self.start.position[1] - self._state.position[1])
+        """Height above a walker's eye height."""
+        return self._eye_y_m - float(self._state.position[1])
 
     def plan(self, intent: Intent, num_frames: int, latched_s: float = 0.0) -> CameraTrack:
         """Move through the frames of the next chunk and stay at their end.
@@ -195,8 +222,7 @@ class CameraRig:
         return target
 
     def _clamp_height(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
-        start_y = self.start.position[1]
-        low, high = start_y - self._limits.climb_m, start_y + self._limits.sink_m
+        low, high = self._eye_y_m - self._limits.climb_m, self._eye_y_m + self._limits.sink_m
         return np.array([position[0], np.clip(position[1], low, high), position[2]])
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,13 @@ from client.figures import NUM_BARS, ChunkBar, Figures
 from client.footprint import memory_bytes
 from client.live_view import LiveView
 from client.pacing import FramePacer, PacingConfig
-from client.planners import PlannedChunk, Planner, merge_intents, spend_intent
-from client.recorder import WalkedChunk, WalkRecorder
+from client.past import Moment, Past, WalkFrame
+from client.planners import PlannedChunk, Planner, merge_intents, no_intents, spend_intent
+from client.recorder import WalkRecorder, num_shared
 from client.reproject import bounded
+from engine.integrator import IntegratorState
+from engine.recording import RecordedChunk
+from engine.recording_format import RecordingHeader
 from engine.replay import header_for
 from engine.session import Session
 from engine.types import FrameChunk
@@ -27,33 +31,35 @@ from engine.worker import Worker
 SPEED_WINDOW_S = 2.0
 """Length of time over which the frames shown a second are counted."""
 NUM_TIMED_CHUNKS = 64
-
-
-@dataclass(frozen=True, eq=False)
-class WalkFrame:
-    """One frame of the walk."""
-
-    index: int
-    """Counted from the world's first frame."""
-    pixels: NDArray[np.uint8]
-    """[H, W, 3], RGB."""
-    c2w: NDArray[np.float64]
-    """[4, 4], the pose it was made for, in the world's own frame."""
-    chunk_index: int
-    latched_s: float | None = None
-    """When the input behind it was read, on the first frame of a chunk."""
-    angles_rad: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    """Yaw, pitch and roll of the player's camera from the walk's first pose, [3]."""
+PAST_BYTES = 256 << 20
 
 
 class Walk:
     """One rollout as the client thread sees it; every method returns at once, but for `close`."""
 
-    def __init__(self, session: Session, planner: Planner, seed: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        planner: Planner,
+        seed: int,
+        clock: Callable[[], float],
+        *,
+        past_bytes: int = PAST_BYTES,
+        record_latents: bool = False,
+    ) -> None:
+        """Begin a walk.
+
+        Args:
+            past_bytes: Memory for the moments it can go back to.
+            record_latents: Whether recordings hold their latents, where the session keeps them.
+        """
         self.session = session
         self.planner = planner
         self.seed = seed
-        self.recorder = WalkRecorder()
+        self.recorder = WalkRecorder(record_latents)
+        self.past = Past(past_bytes)
+        """Moments to go back to."""
+        session.keep_snapshots = self.past.has_room_for(session.snapshot_bytes)
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
         config = PacingConfig(session.fps, session.frames_per_chunk)
@@ -71,19 +77,24 @@ class Walk:
             spend=spend_intent,
             clock=clock,
         )
-        self._begin()
+        self._begin_anew()
 
-    def _begin(self) -> None:
+    def _begin_anew(self) -> None:
         world = self.session.world
-        self._frames: deque[WalkFrame] = deque([WalkFrame(0, world.first_frame, world.c2w, 0)])
-        self._num_frames = 1
-        self._num_chunks = 0
-        self._num_requested = 0
+        self._begin(WalkFrame(0, world.first_frame, world.c2w, 0), 0)
+
+    def _begin(self, frame: WalkFrame, num_chunks: int, view: IntegratorState | None = None) -> None:
+        """Show a frame and go on behind it, a number of chunks walked, the view by default at its start."""
+        self._frames: deque[WalkFrame] = deque([frame])
+        self._first_index = frame.index
+        self._num_frames = frame.index + 1
+        self._num_chunks = num_chunks
+        self._num_requested = num_chunks
         self._shown_s: deque[float] = deque()
         self._response_ms = 0.0
         self._updated_s = self._clock()
         if self._live is not None:
-            self._live.begin()
+            self._live.begin(view)
         self._pacer.reset(self._updated_s)
         self._pacer.add_first_frame()
 
@@ -165,7 +176,13 @@ class Walk:
                 self._num_frames += 1
             times = chunk.times
             self._pacer.add_chunk(len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s)
+            self._remember(chunk, planned)
             self._record(chunk, planned)
+
+    def _remember(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
+        if chunk.snapshot is not None:
+            latent = None if chunk.latents is None else chunk.latents[:, -1]
+            self.past.add(Moment(self._num_chunks, self._frames[-1], chunk.snapshot, latent, planned.rig))
 
     def _note_times(self, chunk: FrameChunk) -> None:
         times = chunk.times
@@ -174,11 +191,14 @@ class Walk:
 
     def _record(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
         track = replace(planned.track, latched_s=chunk.times.latched_s)
-        self.recorder.add(WalkedChunk(track, chunk.latents_sha256, planned.intents, chunk.latents))
+        intents = no_intents() if planned.intents is None else planned.intents
+        self.recorder.add(
+            RecordedChunk(self._num_chunks - 1, track, chunk.latents_sha256, intents, chunk.latents)
+        )
 
     def _show(self, now_s: float) -> None:
         index = self._pacer.tick(now_s)
-        while index is not None and self._frames[0].index < index:
+        while index is not None and self._frames[0].index < self._first_index + index:
             self._frames.popleft()
             self._shown_s.append(now_s)
             if (latched_s := self._frames[0].latched_s) is not None:
@@ -208,12 +228,47 @@ class Walk:
         """Go back to the world's first frame with the same seed; a recording must be stopped before."""
         self.resume()
         self._worker.reset(self.seed, then=self.planner.reset)
-        self._begin()
+        self._begin_anew()
         self.recorder.forget()
+        self.past.clear()
+
+    def branch_off(self, moment: Moment, chunks: Sequence[RecordedChunk] | None = None) -> Path | None:
+        """Go on from a moment another way; the branch that is left can be returned to.
+
+        Args:
+            moment: Of this walk or, with `chunks`, one that was saved.
+            chunks: The walk from its first step to the moment.
+
+        Returns:
+            The recording that ended with the branch that is left, where one was on.
+
+        Raises:
+            ValueError, RecordingStopped: The walk goes on, its recording is over.
+        """
+        walked = self.recorder.walked(self._num_chunks)
+        chunks = walked[: moment.number] if chunks is None else chunks
+        self.past.branch_off(moment, walked, num_shared(walked, chunks))
+        return self._go_on_from(moment, chunks)
+
+    def return_to_branch(self) -> Path | None:
+        """Go on where the branch that was left last ended; there must be one. Returns and raises as `branch_off`."""
+        walked = self.recorder.walked(self._num_chunks)
+        branch = self.past.return_to_last(walked, lambda branch: num_shared(walked, branch.chunks))
+        return self._go_on_from(branch.tip, branch.chunks)
+
+    def _go_on_from(self, moment: Moment, chunks: Sequence[RecordedChunk]) -> Path | None:
+        self.resume()
+        self.seed = moment.snapshot.seed
+        self._worker.restore(moment.snapshot, then=lambda: self.planner.go_on_from(moment.number, moment.rig))
+        self._begin(moment.frame, moment.number, None if moment.rig is None else moment.rig.view())
+        return self.recorder.go_on_from(chunks, self._header())
 
     def start_recording(self, path: Path) -> None:
         """Record to a new file, from the walk's first chunk on."""
-        self.recorder.start(path, header_for(self.session, str(KEY_MAP_VERSION)))
+        self.recorder.start(path, self._header())
+
+    def _header(self) -> RecordingHeader:
+        return header_for(self.session, str(KEY_MAP_VERSION), self.seed)
 
     def close(self) -> bool:
         """End the walk; say whether the engine's threads ended in time."""

@@ -44,6 +44,7 @@ from engine.tracks import Track, check_intrinsics, check_poses
 from engine.types import CameraTrack
 
 _Model = TypeVar("_Model", bound=BaseModel)
+COPY_BYTES = 1 << 20
 
 
 class RecordingStopped(EngineError):
@@ -116,7 +117,10 @@ class RecordingWriter:
             raise ValueError(
                 f"cannot record to {self.path}: {error.strerror}; choose another place"
             ) from error
+        self.header = header
         self._whole_bytes = 0
+        self._marks: list[tuple[int, bytes]] = []
+        """Length of the file and digest behind the header and behind each chunk."""
         self._write_record(header, MAGIC)
 
     @property
@@ -154,6 +158,26 @@ class RecordingWriter:
         self._write_record(record)
         self.num_chunks += 1
 
+    def fork(self, path: str | Path, num_chunks: int) -> RecordingWriter:
+        """Begin another recording with the first chunks of this one, latents and all; both go on apart.
+
+        Raises:
+            ValueError: The file cannot be made.
+            RecordingStopped: The disk is full; nothing is left of the new file.
+        """
+        other = RecordingWriter(path, self.header, self._fsync)
+        with self.path.open("rb") as source:
+            source.seek(self._marks[0][0])
+            left = self._marks[num_chunks][0] - self._marks[0][0]
+            while left > 0:
+                block = source.read(min(left, COPY_BYTES))
+                other._write(block)
+                left -= len(block)
+        other._marks = self._marks[: num_chunks + 1]
+        other._whole_bytes, other._digest = other._marks[-1]
+        other.num_chunks = num_chunks
+        return other
+
     def close(self) -> None:
         """End the recording; one without a chunk is removed."""
         if self._file is None:
@@ -171,9 +195,15 @@ class RecordingWriter:
         self.close()
 
     def _write_record(self, record: BaseModel, prefix: bytes = b"") -> None:
-        assert self._file is not None
         data, digest = pack(record, self._digest)
-        data = prefix + data
+        self._write(prefix + data)
+        self._whole_bytes += len(prefix + data)
+        self._digest = digest
+        self._marks.append((self._whole_bytes, digest))
+
+    def _write(self, data: bytes) -> None:
+        """Hand bytes to the operating system; where it takes none, the file ends after its last whole chunk."""
+        assert self._file is not None
         try:
             self._file.write(data)
             self._file.flush()
@@ -187,8 +217,6 @@ class RecordingWriter:
                 f"recording to {self.path} stopped after {self.num_chunks} chunks: {error.strerror}; "
                 "free some space or record elsewhere"
             ) from error
-        self._whole_bytes += len(data)
-        self._digest = digest
 
     def _end_file(self, keep: bool) -> None:
         file, self._file = self._file, None

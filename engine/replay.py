@@ -54,7 +54,7 @@ def header_for(session: Session, key_map: str, seed: int | None = None) -> Recor
     """Return the header of a recording of a rollout; by default of the one the session is in."""
     world = session.world
     return RecordingHeader(
-        app_version=_app_version(),
+        app_version=app_version(),
         seed=session.seed if seed is None else seed,
         backend=session.backend,
         engine=session.engine,
@@ -182,7 +182,8 @@ def _difference(
     return VerifyReport(num_chunks, recorded.index, float(np.abs(difference).max()), rms)
 
 
-def _app_version() -> str:
+def app_version() -> str:
+    """Return the version of the program, "unknown" in a checkout that was never installed."""
     try:
         return metadata.version("flaneur")
     except metadata.PackageNotFoundError:

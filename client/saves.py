@@ -1,0 +1,109 @@
+"""Moments of a walk on disk: what a quick save holds, and the moment it gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.controls import KEY_MAP_VERSION
+from client.past import Moment, WalkFrame
+from client.rig import RigState
+from client.walk import Walk
+from engine.errors import SpecMismatch
+from engine.integrator import Axes, IntegratorState
+from engine.recording import RecordedChunk
+from engine.replay import app_version
+from engine.saved_walk import SUFFIX, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
+from engine.session import Session
+
+RIG_NUMBERS = 9 + 3 + 3 + len(Axes._fields) + 2
+"""Start rotation, position, yaw pitch and roll, velocities, turn not yet taken."""
+
+ANGLES = slice(12, 15)
+"""Place of yaw, pitch and roll among them."""
+
+
+def save_file(folder: Path, session: Session) -> Path:
+    """Return where the quick save of a world lies: each engine has its own."""
+    engine = session.identity.partition(":")[0][:8]
+    return folder / f"{session.world.name}-{engine}{SUFFIX}"
+
+
+def save_walk(path: Path, walk: Walk, moment: Moment) -> None:
+    """Write a moment of a walk, and the way to it, whole or not at all.
+
+    Raises:
+        ValueError: It cannot be written, in one sentence.
+    """
+    write_saved_walk(path, describe_moment(walk, moment))
+
+
+def describe_moment(walk: Walk, moment: Moment) -> SavedWalk:
+    """Gather what is to be saved; it may be written on any thread."""
+    session, rig = walk.session, moment.rig
+    info = SavedInfo(
+        app_version=app_version(),
+        world=session.world.name,
+        world_sha256=session.world.sha256,
+        engine=session.engine,
+        backend=session.backend,
+        identity=moment.snapshot.identity,
+        key_map=str(KEY_MAP_VERSION),
+        seed=moment.snapshot.seed,
+        chunk_index=moment.snapshot.chunk_index,
+        frame_index=moment.frame.index,
+        flying=rig is not None and rig.flying,
+        held=[] if rig is None else sorted(rig.camera.held),
+    )
+    return SavedWalk(
+        info,
+        moment.snapshot,
+        moment.frame.pixels,
+        moment.frame.c2w,
+        moment.latent,
+        np.empty(0) if rig is None else pack_rig(rig),
+        walk.recorder.walked(moment.number),
+    )
+
+
+def load_walk(path: Path, session: Session) -> tuple[Moment, tuple[RecordedChunk, ...]]:
+    """Read a saved walk of this world and engine: its moment, and the walk from its first step to there.
+
+    Raises:
+        ValueError, SpecMismatch: It is of another world, engine or key map, or damaged, in one sentence.
+    """
+    saved = read_saved_walk(path, session, str(KEY_MAP_VERSION))
+    if saved.rig.size not in (0, RIG_NUMBERS):
+        raise SpecMismatch(f"the saved walk {path} moves another camera than this; save it again")
+    rig = unpack_rig(saved.rig, saved.info) if saved.rig.size else None
+    angles_rad = np.zeros(3) if rig is None else saved.rig[ANGLES]
+    frame = WalkFrame(
+        saved.info.frame_index,
+        saved.frame,
+        saved.c2w,
+        saved.info.chunk_index - 1,
+        angles_rad=angles_rad,
+    )
+    return Moment(len(saved.chunks), frame, saved.snapshot, saved.latent, rig), saved.chunks
+
+
+def pack_rig(rig: RigState) -> NDArray[np.float64]:
+    """Return the camera's inertia as numbers, [RIG_NUMBERS]."""
+    camera = rig.camera
+    angles = (camera.yaw_rad, camera.pitch_rad, camera.roll_rad)
+    parts = (camera.start_rotation.ravel(), camera.position, angles, camera.velocity)
+    return np.concatenate([*parts, rig.left_rad])
+
+
+def unpack_rig(numbers: NDArray[np.float64], info: SavedInfo) -> RigState:
+    """Return what `pack_rig` was given."""
+    rotation, position, angles, velocity, left_rad = np.split(
+        numbers, np.cumsum((9, 3, 3, len(Axes._fields)))
+    )
+    yaw, pitch, roll = (float(angle) for angle in angles)
+    camera = IntegratorState(
+        rotation.reshape(3, 3), position, yaw, pitch, roll, Axes(*map(float, velocity)), frozenset(info.held)
+    )
+    return RigState(camera, (float(left_rad[0]), float(left_rad[1])), info.flying)

@@ -1,0 +1,254 @@
+"""The saved walk `NAME.state`: a rollout between two chunks, with everything needed to go on from there.
+
+A safetensors file. It belongs to one engine, one world and one key map, and is refused by all others; what
+it announces is compared with what that engine keeps before anything is allocated. Of the camera's inertia it
+knows only numbers, which the client fills and reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.bundle import first_problem
+from engine.errors import SpecMismatch
+from engine.recording import RecordedChunk
+from engine.recording_format import (
+    INTENT_COLUMNS,
+    MAX_CHUNK_INTENTS,
+    MAX_CHUNKS,
+    MAX_STEPS,
+    OptionalSha256,
+    Word,
+)
+from engine.sampler import MAX_SEED
+from engine.session import Session
+from engine.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.tracks import check_poses
+from engine.types import CameraTrack, Snapshot
+
+SUFFIX = ".state"
+MAX_LATENT_BYTES = 256 << 20
+MAX_RIG_NUMBERS = 256
+KIND = TensorFileKind("saved walk", SUFFIX, "state", 32 << 30, "save one first")
+_SNAPSHOT = "snapshot."
+_WALK_LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
+    "walk.c2w": ("F64", (4, 4)),
+    "walk.intrinsics": ("F32", (4,)),
+    "walk.latched_s": ("F64", ()),
+    "walk.num_steps": ("I32", ()),
+    "walk.latents_sha256": ("U8", (32,)),
+    "walk.num_intents": ("I32", ()),
+}
+"""Of each chunk walked: stored type, and the shape behind the chunk's (and frame's) axis."""
+
+
+class SavedInfo(BaseModel):
+    """What a saved walk says about itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    app_version: Word
+    world: Word
+    world_sha256: OptionalSha256
+    engine: Word
+    backend: Word
+    identity: Word
+    """The session's: of the bundle and of the world."""
+    key_map: Word
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    chunk_index: Annotated[int, Field(ge=0, le=MAX_CHUNKS + 1)]
+    """Of the next chunk."""
+    frame_index: Annotated[int, Field(ge=0)]
+    """Of the frame it was saved at, counted from the world's first."""
+    flying: bool
+    held: Annotated[list[Word], Field(max_length=64)]
+    """Directions that the last frame's input asked for, as the integrator names them."""
+    content: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """SHA-256 of the tensors."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedWalk:
+    """A saved walk in memory."""
+
+    info: SavedInfo
+    snapshot: Snapshot
+    frame: NDArray[np.uint8]
+    """[H, W, 3], the picture it was saved at."""
+    c2w: NDArray[np.float64]
+    """[4, 4], the pose of that picture."""
+    latent: NDArray[np.float32] | None
+    """[C, h, w], the latent frame behind that picture, where the engine has one."""
+    rig: NDArray[np.float64]
+    """The camera's inertia, [N]; empty where nobody steers."""
+    chunks: tuple[RecordedChunk, ...]
+    """The whole walk from its first step, so that a recording can begin there."""
+
+
+def write_saved_walk(path: str | Path, saved: SavedWalk) -> None:
+    """Write a saved walk; it appears whole or not at all."""
+    arrays: dict[str, NDArray[Any]] = {
+        _SNAPSHOT + name: array for name, array in saved.snapshot.arrays.items()
+    }
+    arrays |= {
+        "frame": saved.frame,
+        "c2w": saved.c2w,
+        "first_c2w": saved.snapshot.first_c2w,
+        "rig": saved.rig,
+    }
+    if saved.latent is not None:
+        arrays["latent"] = saved.latent
+    arrays |= _pack_walk(saved.chunks)
+    arrays = {name: array for name, array in arrays.items() if array.size}
+    info = saved.info.model_copy(update={"content": _hash(arrays)})
+    write_tensors(Path(path), encode_tensors(arrays, KIND, info.model_dump_json()), KIND)
+
+
+def read_saved_walk(path: str | Path, session: Session, key_map: str) -> SavedWalk:
+    """Read a walk that was saved in this session's world with its engine, or say in one sentence why not."""
+    file = Path(path)
+    try:
+        with TensorFile(file, KIND) as source:
+            info = _parse(source.description(), file)
+            _check_belongs(info, session, key_map, file)
+            spans = source.spans()
+            _check_sizes(spans, session, source)
+            arrays, _ = source.arrays(spans)
+    except OSError as error:
+        raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
+    if _hash(arrays) != info.content:
+        raise SpecMismatch(f"the saved walk {file} is damaged; save it again")
+    return _unpack(info, arrays, file)
+
+
+def _parse(text: str, file: Path) -> SavedInfo:
+    try:
+        return SavedInfo.model_validate_json(text)
+    except ValidationError as error:
+        raise SpecMismatch(
+            f"the saved walk {file} cannot be used ({first_problem(error)}); save it again with this version"
+        ) from error
+
+
+def _check_belongs(info: SavedInfo, session: Session, key_map: str, file: Path) -> None:
+    if info.world_sha256 != session.world.sha256:
+        raise SpecMismatch(f"the walk {file} was saved in another world, {info.world}; load it there")
+    if info.identity != session.identity:
+        raise SpecMismatch(
+            f"the walk {file} was saved with the engine {info.engine} on {info.backend}, another than this; "
+            "load it there"
+        )
+    if info.key_map != key_map:
+        raise SpecMismatch(
+            f"the walk {file} was saved with version {info.key_map} of the keys, this is {key_map}; "
+            "load it with the version that saved it"
+        )
+
+
+def _check_sizes(spans: Mapping[str, Span], session: Session, source: TensorFile) -> None:
+    """Refuse tensors of other sizes than this session's, so that reading them allocates nothing unexpected."""
+    width, height = session.frame_size
+    fixed = {
+        "frame": ("U8", (height, width, 3)),
+        "c2w": ("F64", (4, 4)),
+        "first_c2w": ("F64", (4, 4)),
+    }
+    first = spans.get("walk.c2w")
+    num_chunks = first.shape[0] if first is not None and first.shape else 0
+    for name, (dtype, rest) in _WALK_LAYOUT.items():
+        per_frame = (session.frames_per_chunk,) if name in ("walk.c2w", "walk.intrinsics") else ()
+        fixed[name] = dtype, (num_chunks, *per_frame, *rest)
+    bounded = {"walk.intents": len(INTENT_COLUMNS), "rig": MAX_RIG_NUMBERS, "latent": MAX_LATENT_BYTES // 4}
+    snapshot = {name: span for name, span in spans.items() if name.startswith(_SNAPSHOT)}
+    sound = (
+        not spans.keys() - fixed.keys() - bounded.keys() - snapshot.keys()
+        and not fixed.keys() - spans.keys()
+        and 1 <= num_chunks <= MAX_CHUNKS
+        and all((spans[name].dtype, spans[name].shape) == wanted for name, wanted in fixed.items())
+        and sum(span.num_bytes for span in snapshot.values()) == session.snapshot_bytes
+        and all(_is_bounded(name, spans[name], num_chunks) for name in bounded if name in spans)
+    )
+    if not sound:
+        raise source.not_laid_out()
+
+
+def _is_bounded(name: str, span: Span, num_chunks: int) -> bool:
+    if name == "rig":
+        return span.dtype == "F64" and len(span.shape) == 1 and span.shape[0] <= MAX_RIG_NUMBERS
+    if name == "latent":
+        return span.dtype == "F32" and len(span.shape) == 3 and span.num_bytes <= MAX_LATENT_BYTES
+    wide = len(span.shape) == 2 and span.shape[1] == len(INTENT_COLUMNS)
+    return span.dtype == "F64" and wide and span.shape[0] <= num_chunks * MAX_CHUNK_INTENTS
+
+
+def _hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _pack_walk(chunks: Sequence[RecordedChunk]) -> dict[str, NDArray[Any]]:
+    hashes = b"".join(bytes.fromhex(chunk.latents_sha256) for chunk in chunks)
+    packed = {
+        "walk.c2w": np.stack([chunk.track.c2w for chunk in chunks]),
+        "walk.intrinsics": np.stack([chunk.track.intrinsics for chunk in chunks]),
+        "walk.latched_s": np.array([chunk.track.latched_s for chunk in chunks]),
+        "walk.num_steps": np.array([chunk.track.num_steps or 0 for chunk in chunks]),
+        "walk.latents_sha256": np.frombuffer(hashes, np.uint8).reshape(-1, 32),
+        "walk.num_intents": np.array([len(chunk.intents) for chunk in chunks]),
+    }
+    layout = {name: np.dtype(DTYPES[dtype]) for name, (dtype, _) in _WALK_LAYOUT.items()}
+    packed = {name: array.astype(layout[name]) for name, array in packed.items()}
+    return packed | {"walk.intents": np.concatenate([chunk.intents for chunk in chunks])}
+
+
+def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], file: Path) -> SavedWalk:
+    snapshot = Snapshot(
+        info.identity,
+        info.seed,
+        info.chunk_index,
+        arrays["first_c2w"],
+        {name[len(_SNAPSHOT) :]: array for name, array in arrays.items() if name.startswith(_SNAPSHOT)},
+    )
+    rig = arrays.get("rig", np.empty(0))
+    if not np.isfinite(rig).all():
+        raise SpecMismatch(f"the saved walk {file} holds NaN or infinity; save it again")
+    c2w = check_poses(arrays["c2w"][None], f"the saved walk {file}")[0]
+    chunks = tuple(_unpack_walk(arrays, file))
+    return SavedWalk(info, snapshot, arrays["frame"], c2w, arrays.get("latent"), rig, chunks)
+
+
+def _unpack_walk(arrays: dict[str, NDArray[Any]], file: Path) -> list[RecordedChunk]:
+    num_chunks = len(arrays["walk.c2w"])
+    check_poses(arrays["walk.c2w"].reshape(-1, 4, 4), f"the saved walk {file}")
+    intents = arrays.get("walk.intents", np.empty((0, len(INTENT_COLUMNS))))
+    counts, steps = arrays["walk.num_intents"], arrays["walk.num_steps"]
+    sound = counts.min() >= 0 and counts.sum(dtype=np.int64) == len(intents)
+    if not (sound and steps.min() >= 0 and steps.max() <= MAX_STEPS):
+        raise SpecMismatch(f"the walk in {file} does not add up; save it again")
+    ends = np.cumsum(counts, dtype=np.int64)
+    return [
+        RecordedChunk(
+            i,
+            CameraTrack(
+                arrays["walk.c2w"][i],
+                arrays["walk.intrinsics"][i],
+                float(arrays["walk.latched_s"][i]),
+                int(steps[i]) or None,
+            ),
+            arrays["walk.latents_sha256"][i].tobytes().hex(),
+            intents[ends[i] - counts[i] : ends[i]],
+        )
+        for i in range(num_chunks)
+    ]
