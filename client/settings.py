@@ -55,6 +55,8 @@ class Settings(BaseModel):
     """How far a stick moves before it means anything, of its whole way."""
     keys: dict[ActionName, Annotated[tuple[Scancode, ...], Field(max_length=8)]] = Field(default_factory=dict)
     """Scancodes of the actions that are on other keys than at first."""
+    past_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 256
+    """Memory for the moments a walk can go back to, megabytes."""
     picture: Literal["crisp", "smooth", "pixels"] = "crisp"
     """How small frames are enlarged to the window."""
 

@@ -11,6 +11,7 @@ import pygame
 from client import hud, theme
 from client.bindings import action_of_button
 from client.catalog import index_of
+from client.chores import Chores
 from client.controls import MOVING
 from client.deck import Deck
 from client.figures import Figures
@@ -23,6 +24,7 @@ from client.opening import Opened
 from client.options import PlayOptions
 from client.pads import step_of_button
 from client.picture import fit_rect
+from client.remembering import Remembering
 from client.settings_card import adjust, changed_pace
 from client.shell import Screen, Shell
 from client.walk import Walk
@@ -55,10 +57,13 @@ class WalkScreen(Screen):
         self._options = options
         self._open_world = open_world
         self._choose = choose
-        self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock)
+        past_bytes = shell.settings.past_mb << 20
+        self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock, past_bytes=past_bytes)
         self._deck = Deck(shell)
         self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
-        self._owners: list[object] = [self, self._keeping]
+        self._chores = Chores()
+        self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
+        self._owners: list[object] = [self, self._keeping, self.remembering]
         """Whoever answers actions, in `do_` and `end_` methods."""
         self._held: set[tuple[int, str]] = set()
         """Keys held now and the actions they began."""
@@ -134,6 +139,8 @@ class WalkScreen(Screen):
 
     def _escape(self, now_s: float) -> None:
         """Undo the innermost thing: the help, the mouse, the walk itself."""
+        if self.remembering.cancel():
+            return
         if self._help.is_open:
             self._help.close()
         elif self._shell.mouse_grabbed:
@@ -209,6 +216,7 @@ class WalkScreen(Screen):
             self._shell.quit()
 
     def do_restart(self, now_s: float) -> None:
+        self.remembering.cancel()
         self._keeping.stop_recording(now_s)
         self._shell.keyboard.release_all()
         self._shell.mouse.forget()
@@ -241,12 +249,14 @@ class WalkScreen(Screen):
             self._keeping.warn(error, now_s)
         except Exception as error:
             self._break(error)
+        changed |= self._chores.update() | self.remembering.update(now_s)
         turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else np.zeros(3)
         changed |= not np.array_equal(turn_rad, self._turn_rad)
         self._turn_rad = turn_rad
         if self._shell.settings.hud and now_s - self._figures_s >= FIGURES_EVERY_S:
             shell = self._shell
             figures = self.walk.figures(shell.client_ms, shell.settings.reproject)
+            figures = replace(figures, more=(*figures.more, *self.remembering.lines()))
             self._figures, self._figures_s = figures, now_s
             changed = True
         return changed
@@ -269,6 +279,7 @@ class WalkScreen(Screen):
             hud.draw_recording(target, look, self.walk.walked_s)
         if (progress := self.walk.progress) is not None:
             hud.draw_progress(target, look, _replay_label(progress, self.walk), progress)
+        self.remembering.draw(target, look)
         if self._help.is_open and not self._deck.is_open:
             self._help.draw(target, look, self._shell.bindings)
         self._deck.draw(target, look)
@@ -278,8 +289,9 @@ class WalkScreen(Screen):
 
     def _enlarged(self, width: int, height: int) -> pygame.Surface:
         """Return the frame at its size on the screen, turned to the live view; made once for each."""
-        frame, style = self.walk.frame, self._shell.settings.picture
-        rotations = self.walk.live_rotations if self._shell.settings.reproject else None
+        past, style = self.remembering.frame, self._shell.settings.picture
+        frame = past or self.walk.frame
+        rotations = self.walk.live_rotations if self._shell.settings.reproject and past is None else None
         pixels = self._live_picture.show(frame.pixels, rotations, (width, height), style)
         if self._surface is None or self._surface[0] is not pixels:
             self._surface = pixels, frame_surface(pixels)
@@ -289,6 +301,7 @@ class WalkScreen(Screen):
         self._shell.release_controls()
         self._keeping.stop_recording(self._shell.clock())
         self.walk.close()
+        self._chores.close()
 
 
 def _replay_label(progress: float, walk: Walk) -> str:

@@ -1,0 +1,170 @@
+"""Going back in the window: wind back with the film strip, branch, save and load, with real keys."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pygame
+import pytest
+
+from client.options import PlayOptions
+from client.past import Moment, WalkFrame
+from client.reel import Reel
+from client.saves import save_file
+from client.walk_screen import WalkScreen
+from engine.recording import read_recording
+from engine.types import Snapshot
+from tests.player import Player
+
+
+def moments(count: int) -> list[Moment]:
+    frame = np.zeros((2, 2, 3), np.uint8)
+    snapshot = Snapshot("toy", 0, 1, np.eye(4), {})
+    return [
+        Moment(i, WalkFrame(4 * i, frame, np.eye(4), i), snapshot, None, None) for i in range(1, count + 1)
+    ]
+
+
+def test_a_tap_goes_back_by_one_and_holding_goes_ever_faster_to_the_beginning() -> None:
+    reel = Reel(moments(100), 10.0)
+    assert not reel.update(10.05)
+    assert reel.index == 99
+    seen = []
+    for step in range(120):
+        reel.update(10.0 + 0.05 * step)
+        seen.append(reel.index)
+    steps = -np.diff(seen)
+    assert (steps >= 0).all()
+    assert steps[-1] == 0
+    assert seen[-1] == 0
+    assert steps[20:40].sum() > steps[:20].sum()
+
+
+def texts(player: Player) -> str:
+    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+
+
+def walk_on(player: Player, scancode: int, frames: int = 12) -> None:
+    player.key(scancode, down=True)
+    player.frames_go_by(frames)
+    player.key(scancode, down=False)
+
+
+def test_holding_the_key_shows_the_past_and_letting_go_begins_a_branch(player: Player) -> None:
+    walk_on(player, pygame.KSCAN_W, 24)
+    walk = player.walk.walk
+    before = walk.frame
+    present = pygame.surfarray.array3d(player.window.surface)
+    player.key(pygame.KSCAN_R, down=True)
+    assert walk.paused
+    player.wait(lambda: player.walk.remembering.frame.index <= before.index - 12, "the film to wind back")
+    shown = pygame.surfarray.array3d(player.window.surface)
+    assert (shown != present).any()
+    target = player.walk.remembering.frame
+    player.key(pygame.KSCAN_R, down=False)
+    assert walk.frame.index == target.index
+    assert (walk.frame.c2w == target.c2w).all()
+    assert "branch 2" in texts(player)
+    assert "returns to branch 1" in texts(player)
+    walk_on(player, pygame.KSCAN_D)
+    assert walk.past.name == 2
+    player.key(pygame.KSCAN_B)
+    assert "Branch 1 goes on" in texts(player)
+    assert walk.frame.index >= before.index
+    player.frames_go_by(8)
+
+
+def test_escape_returns_to_the_present(player: Player) -> None:
+    player.frames_go_by(16)
+    walk = player.walk.walk
+    present = walk.frame.index
+    player.key(pygame.KSCAN_R, down=True)
+    player.key(pygame.KSCAN_ESCAPE)
+    player.key(pygame.KSCAN_R, down=False)
+    assert not walk.paused
+    assert walk.past.name == 1
+    assert walk.frame.index >= present
+    player.frames_go_by(4)
+
+
+def test_losing_the_focus_lets_the_film_go(player: Player) -> None:
+    player.frames_go_by(16)
+    player.key(pygame.KSCAN_R, down=True)
+    player.post(pygame.WINDOWFOCUSLOST)
+    assert player.walk.remembering.frame is None
+    assert not player.walk.walk.paused
+
+
+def test_a_saved_walk_is_come_back_to_in_another_window(
+    player: Player, play: Callable[..., Player], worlds: Path, tmp_path: Path
+) -> None:
+    walk_on(player, pygame.KSCAN_W)
+    player.key(pygame.KSCAN_F5)
+    player.wait(lambda: "Saved at" in texts(player), "the save")
+    walk = player.walk.walk
+    file = save_file(tmp_path / "pictures" / "saves", walk.session)
+    assert file.exists()
+    saved_index = walk.past.moments[-1].frame.index
+    player.close()
+    first = sorted(worlds.glob("*.world"))[0]
+    again = play(PlayOptions(world=str(first), backend="holodeck"), [worlds])
+    again.wait_for(WalkScreen)
+    again.key(pygame.KSCAN_F9)
+    again.wait(lambda: "as saved" in texts(again), "the load")
+    moved = again.walk.walk.frame.c2w[:3, 3] - again.walk.walk.session.world.c2w[:3, 3]
+    assert np.linalg.norm(moved) > 0.2
+    assert 0 < again.walk.walk.frame.index <= saved_index + 8
+    again.frames_go_by(8)
+
+
+def test_loading_nothing_or_a_foreign_save_is_said_and_the_walk_goes_on(
+    player: Player, tmp_path: Path
+) -> None:
+    player.frames_go_by(4)
+    player.key(pygame.KSCAN_F9)
+    assert "Nothing is saved" in texts(player)
+    file = save_file(tmp_path / "pictures" / "saves", player.walk.walk.session)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"\0" * 200)
+    player.key(pygame.KSCAN_F9)
+    player.wait(lambda: "not a saved walk" in texts(player), "the refusal")
+    player.frames_go_by(8)
+
+
+def test_a_recording_over_a_branch_is_two_whole_files(player: Player, tmp_path: Path) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F10)
+    walk_on(player, pygame.KSCAN_W, 16)
+    player.key(pygame.KSCAN_R, down=True)
+    player.key(pygame.KSCAN_R, down=False)
+    assert "recording to" in texts(player)
+    walk_on(player, pygame.KSCAN_S, 8)
+    player.key(pygame.KSCAN_F10)
+    files = sorted((tmp_path / "pictures").glob("*.flaneur"))
+    assert len(files) == 2
+    assert all(read_recording(file).complete for file in files)
+
+
+def test_the_figures_say_how_much_the_past_takes(player: Player) -> None:
+    player.frames_go_by(8)
+    lines = {label: text for _, label, text in player.walk.remembering.lines()}
+    assert lines["the past"].endswith("of 256 MB")
+    assert lines["branch"] == "1"
+
+
+def test_without_memory_for_it_going_back_says_so(player: Player) -> None:
+    player.walk.walk.session.keep_snapshots = False
+    player.key(pygame.KSCAN_R)
+    assert "settings file" in texts(player)
+
+
+@pytest.mark.parametrize("size", [(320, 192), (2560, 1440)])
+def test_the_film_strip_fits_any_window(player: Player, size: tuple[int, int]) -> None:
+    pygame.display.set_mode(size, pygame.RESIZABLE)
+    player.post(pygame.VIDEORESIZE, w=size[0], h=size[1], size=size)
+    player.frames_go_by(12)
+    player.key(pygame.KSCAN_R, down=True)
+    player.app.turn()
+    assert player.walk.remembering.frame is not None
+    player.key(pygame.KSCAN_R, down=False)
