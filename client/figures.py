@@ -95,13 +95,13 @@ def figure_lines(figures: Figures) -> list[Line]:
 
 
 def _picture_lines(figures: Figures) -> list[Line]:
-    rate = "at its own speed" if abs(figures.rate - 1.0) < 0.005 else f"at {100 * figures.rate:.0f} % speed"
+    rate = "" if abs(figures.rate - 1.0) < 0.005 else f", at {100 * figures.rate:.0f} % speed"
     times = {0: "never", 1: "once"}.get(figures.holds, f"{figures.holds} times")
     stood = f"{times}, {figures.hold_s:.1f} s in all" if figures.holds else times
     turned = figures.turned_deg
-    mouse = "waits for the model" if turned is None else f"turns it at once, {turned:.1f} deg ahead"
+    turn = "waits for the model" if turned is None else f"is seen at once, {turned:.1f} deg ahead"
     return [
-        (Section.PICTURE, "shown", f"{figures.fps_shown:.1f} of {figures.fps:g} a second, {rate}"),
+        (Section.PICTURE, "shown", f"{figures.fps_shown:.1f} of {figures.fps:g} a second{rate}"),
         (
             Section.PICTURE,
             "ready",
@@ -109,8 +109,8 @@ def _picture_lines(figures: Figures) -> list[Line]:
         ),
         (Section.PICTURE, "stood still", stood),
         (Section.PICTURE, "a key", f"is answered in {figures.response_ms:.0f} ms"),
-        (Section.PICTURE, "the mouse", mouse),
-        (Section.PICTURE, "window", f"needs {figures.client_ms:.1f} ms for each"),
+        (Section.PICTURE, "a turn", turn),
+        (Section.PICTURE, "window", f"needs {figures.client_ms:.1f} ms a picture"),
     ]
 
 
@@ -131,17 +131,17 @@ def _place_lines(figures: Figures) -> list[Line]:
     x, y, z = (float(value) for value in figures.c2w[:3, 3])
     heading, pitch, roll = pose_angles_deg(figures.c2w)
     place = ", ".join(
-        (_sided(x, "right", "left"), _sided(-y, "up", "down"), _sided(z, "ahead", "back") + " m")
+        (_sided(x, "m right", "m left"), _sided(-y, "m up", "m down"), _sided(z, "m ahead", "m back"))
     )
     looks = [
-        _sided(heading, "right", "left", 0),
+        _sided(heading, "deg right", "deg left", 0),
         _sided(pitch, "up", "down", 0) if pitch else "",
         f"leaning {_sided(roll, 'right', 'left', 0)}" if roll else "",
     ]
     lines = [
         (Section.PLACE, "world", f"{figures.world}, seed {figures.seed}, chunk {figures.chunk_index}"),
         (Section.PLACE, "you stand", place),
-        (Section.PLACE, "you look", ", ".join(word for word in looks if word) + " deg"),
+        (Section.PLACE, "you look", ", ".join(word for word in looks if word)),
     ]
     if figures.speed_m_s is not None:
         pace = "flying" if figures.flying else "walking"

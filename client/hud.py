@@ -12,19 +12,22 @@ from client.theme import Theme
 
 _SIZE = 13
 _ROW = 2.25
-_LABEL, _VALUE = 10.0, 29.0
+_WIDEST_VALUE = "0.00 of 00 a second, at 000 % speed"
+"""As wide as the column of values is made, so that it does not change with the figures."""
 
 
-def draw_figures(target: pygame.Surface, look: Theme, figures: Figures) -> None:
-    """Draw the panel of figures at the top left; what does not fit below is left out."""
-    origin, pad, bars_px = look.px(2), look.px(2), look.px(9)
-    row_px, gap_px = look.px(_ROW), look.px(1)
-    width = min(look.px(_LABEL + _VALUE), target.get_width() - 2 * origin - 2 * pad)
-    room = target.get_height() - 2 * origin - 2 * pad
-    rows = _rows_within(figure_lines(figures), room, row_px, gap_px)
+def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_px: int) -> None:
+    """Draw the panel of figures at the top left; what does not fit above a height is left out."""
+    lines, origin, pad, bars_px = figure_lines(figures), look.px(2), look.px(2), look.px(9)
+    row_px, gap_px = max(look.px(_ROW), look.font(_SIZE).get_height()), look.px(1)
+    label_px = max(look.font(_SIZE).size(label)[0] for _, label, _ in lines) + look.px(1.5)
+    wished = label_px + look.font(_SIZE).size(_WIDEST_VALUE)[0]
+    width = min(wished, target.get_width() - 2 * origin - 2 * pad)
+    room = bottom_px - 2 * origin - 2 * pad
+    rows = _rows_within(lines, room, row_px, gap_px)
     height = _height(rows, row_px, gap_px)
     with_bars = height + bars_px + gap_px <= room
-    if width < look.px(_LABEL) or not rows:
+    if width < 2 * label_px or not rows:
         return
     panel_height = height + 2 * pad + (bars_px + gap_px if with_bars else 0)
     target.blit(look.panel(width + 2 * pad, panel_height), (origin, origin))
@@ -33,8 +36,8 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures) -> None:
         if i and section is not rows[i - 1][0]:
             y += gap_px
         target.blit(look.text(label, _SIZE, colour=theme.PAPER_DIM), (x, y))
-        value = look.clipped(value, width - look.px(_LABEL), _SIZE)
-        target.blit(look.text(value, _SIZE), (x + look.px(_LABEL), y))
+        value = look.clipped(value, width - label_px, _SIZE)
+        target.blit(look.text(value, _SIZE), (x + label_px, y))
         y += row_px
     if with_bars:
         area = pygame.Rect(x, y + gap_px, width, bars_px)
@@ -75,26 +78,31 @@ def draw_timeline(
             bottom -= height
     line_y = plot.bottom - round(plot.height * deadline_ms / top_ms)
     target.fill(theme.PAPER_DIM, (plot.left, line_y, plot.width, 1))
-    limit = look.text(f"{deadline_ms:.0f} ms for a chunk", 11, colour=theme.PAPER_DIM)
-    target.blit(limit, (plot.left, line_y + look.px(0.25)))
     if shown:
-        _draw_legend(target, look, area, plot.bottom + look.px(0.5), shown[-1])
+        _draw_legend(target, look, area, plot.bottom + look.px(0.5), shown[-1], deadline_ms)
 
 
-def _draw_legend(target: pygame.Surface, look: Theme, area: pygame.Rect, y: int, last: ChunkBar) -> None:
+def _draw_legend(
+    target: pygame.Surface, look: Theme, area: pygame.Rect, y: int, last: ChunkBar, deadline_ms: float
+) -> None:
     x = area.left
     for name, part_ms, colour in (
         ("dream", last.denoise_ms, theme.AMBER),
         ("remember", last.commit_ms, theme.PAPER),
         ("paint", last.decode_ms, theme.PAPER_DIM),
+        ("ms, limit", deadline_ms, None),
     ):
-        label = look.text(f"{name} {part_ms:.0f} ms", 11, colour=theme.PAPER)
+        label = look.text(f"{name} {part_ms:.0f}", 11, colour=theme.PAPER)
         dot_px = look.px(1)
         if x + dot_px + label.get_width() > area.right:
             return
-        target.fill(colour, (x, y + (label.get_height() - dot_px) // 2, dot_px, dot_px))
+        middle = y + label.get_height() // 2
+        if colour is not None:
+            target.fill(colour, (x, middle - dot_px // 2, dot_px, dot_px))
+        else:
+            target.fill(theme.PAPER_DIM, (x, middle, dot_px, 1))
         target.blit(label, (x + look.px(1.5), y))
-        x += label.get_width() + look.px(3.5)
+        x += label.get_width() + look.px(2.75)
 
 
 def draw_recording(target: pygame.Surface, look: Theme, seconds: float) -> None:

@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pygame
 
-from client import hud, theme
+from client import theme
 from client.bindings import action_of_button
 from client.catalog import index_of
 from client.chores import Chores
 from client.controls import MOVING
 from client.deck import Deck
-from client.figures import Figures
 from client.help import HelpCard
 from client.keeping import Keeping
 from client.live_picture import LivePicture
@@ -22,6 +21,7 @@ from client.menu import frame_surface
 from client.navigation import Step
 from client.opening import Opened
 from client.options import PlayOptions
+from client.overlays import Overlays
 from client.pads import step_of_button
 from client.picture import fit_rect
 from client.remembering import Remembering
@@ -29,8 +29,6 @@ from client.settings_card import adjust, changed_pace
 from client.shell import Screen, Shell
 from client.walk import Walk
 from engine.recording import RecordingStopped
-
-FIGURES_EVERY_S = 0.25
 
 
 class WalkScreen(Screen):
@@ -69,8 +67,7 @@ class WalkScreen(Screen):
         """Keys held now and the actions they began."""
         self._help = HelpCard()
         self._changed = True
-        self._figures: Figures | None = None
-        self._figures_s = 0.0
+        self._overlays = Overlays(shell, self.walk, self.remembering.lines)
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
         self._turn_rad = np.zeros(3)
@@ -155,7 +152,6 @@ class WalkScreen(Screen):
 
     def do_figures(self, now_s: float) -> None:
         self._switch("hud")
-        self._figures = None
 
     def do_map(self, now_s: float) -> None:
         self._switch("show_map")
@@ -253,13 +249,7 @@ class WalkScreen(Screen):
         turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else np.zeros(3)
         changed |= not np.array_equal(turn_rad, self._turn_rad)
         self._turn_rad = turn_rad
-        if self._shell.settings.hud and now_s - self._figures_s >= FIGURES_EVERY_S:
-            shell = self._shell
-            figures = self.walk.figures(shell.client_ms, shell.settings.reproject)
-            figures = replace(figures, more=(*figures.more, *self.remembering.lines()))
-            self._figures, self._figures_s = figures, now_s
-            changed = True
-        return changed
+        return self._overlays.update(intent, now_s) or changed
 
     def _break(self, error: Exception) -> None:
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
@@ -272,13 +262,8 @@ class WalkScreen(Screen):
         target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
         target.blit(self._enlarged(width, height), (left, top))
-        covered = self._help.is_open or self._deck.is_open
-        if self._shell.settings.hud and self._figures is not None and not covered:
-            hud.draw_figures(target, look, self._figures)
-        if self.walk.recorder.path is not None:
-            hud.draw_recording(target, look, self.walk.walked_s)
-        if (progress := self.walk.progress) is not None:
-            hud.draw_progress(target, look, _replay_label(progress, self.walk), progress)
+        covered = self._help.is_open or self._deck.is_open or self.remembering.frame is not None
+        self._overlays.draw(target, covered)
         self.remembering.draw(target, look)
         if self._help.is_open and not self._deck.is_open:
             self._help.draw(target, look, self._shell.bindings)
@@ -302,9 +287,3 @@ class WalkScreen(Screen):
         self._keeping.stop_recording(self._shell.clock())
         self.walk.close()
         self._chores.close()
-
-
-def _replay_label(progress: float, walk: Walk) -> str:
-    if progress >= 1.0:
-        return "End of the recorded walk. Backspace starts it again, Esc leaves."
-    return f"Replay, {walk.frame.index / walk.session.fps:.1f} s"

@@ -9,15 +9,19 @@ import pytest
 
 from client import hud, theme
 from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
+from client.controls import Intent
 from client.figures import ChunkBar, Figures, Section, figure_lines, pose_angles_deg
+from client.held_panel import draw_held
 from client.help import HelpCard, lay_out
 from client.keys_card import KeysCard
 from client.loading import LoadingStages, draw_loading
+from client.map_panel import draw_map
 from client.menu import CardMenu, Choice
 from client.settings import Settings
 from client.settings_card import adjust, pause_card, settings_card
 from client.theme import Theme, scale_for
 from client.toasts import TOAST_S, Toasts
+from client.walk_map import WalkMap
 from client.world_menu import WorldCard, WorldMenu
 from engine.assets import assets_dir
 
@@ -86,10 +90,19 @@ def test_text_on_a_panel_can_be_read_over_a_world_of_any_brightness(world: tuple
 @pytest.mark.parametrize("size", SIZES)
 def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> None:
     look, target = look_for(size), pygame.Surface(size)
-    hud.draw_figures(target, look, some_figures())
+    hud.draw_figures(target, look, some_figures(), size[1])
     hud.draw_recording(target, look, 75.0)
     hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
     HelpCard().draw(target, look, DEFAULT_BINDINGS)
+    walk_map = WalkMap()
+    for index in range(40):
+        c2w = np.eye(4)
+        c2w[:3, 3] = index / 4, 0.0, index % 7
+        walk_map.add(index, c2w)
+    draw_map(target, look, walk_map, size[1] - 4)
+    draw_held(
+        target, look, Intent(forward=1.0, yaw=-0.4, run=True), [pygame.KSCAN_W], DEFAULT_BINDINGS, size[1]
+    )
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
     toasts.draw(target, look, 1.0, size[1])
@@ -155,8 +168,8 @@ def test_the_figures_speak_of_sides_and_not_of_signs() -> None:
     c2w = np.eye(4)
     c2w[:3, 3] = (-0.9, -1.6, 0.02)
     lines = {label: value for _, label, value in figure_lines(replace(some_figures(), c2w=c2w))}
-    assert lines["you stand"] == "0.9 left, 1.6 up, 0.0 ahead m"
-    assert lines["you look"] == "0 right deg"
+    assert lines["you stand"] == "0.9 m left, 1.6 m up, 0.0 m ahead"
+    assert lines["you look"] == "0 deg right"
     assert lines["you go"] == "1.6 m/s, walking"
 
 
