@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
-from client.figures import NUM_BARS, ChunkBar, Figures
+from client.drift import DriftMeter
+from client.figures import NUM_BARS, ChunkBar, Figures, Line, Section
 from client.footprint import memory_bytes
 from client.live_view import LiveView
 from client.pacing import FramePacer, PacingConfig
@@ -20,6 +21,7 @@ from client.past import Moment, Past, WalkFrame
 from client.planners import PlannedChunk, Planner, merge_intents, no_intents, spend_intent
 from client.recorder import WalkRecorder, num_shared
 from client.reproject import bounded
+from client.resting import Rest
 from engine.integrator import IntegratorState
 from engine.recording import RecordedChunk
 from engine.recording_format import RecordingHeader
@@ -59,6 +61,9 @@ class Walk:
         self.recorder = WalkRecorder(record_latents)
         self.past = Past(past_bytes)
         """Moments to go back to."""
+        self.drift = DriftMeter()
+        self.resting = False
+        """Whether no chunk is made because nothing moves and nobody asks for anything."""
         session.keep_snapshots = self.past.has_room_for(session.snapshot_bytes)
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
@@ -81,6 +86,7 @@ class Walk:
 
     def _begin_anew(self) -> None:
         world = self.session.world
+        self.drift.begin()
         self._begin(WalkFrame(0, world.first_frame, world.c2w, 0), 0)
 
     def _begin(self, frame: WalkFrame, num_chunks: int, view: IntegratorState | None = None) -> None:
@@ -92,6 +98,10 @@ class Walk:
         self._num_requested = num_chunks
         self._shown_s: deque[float] = deque()
         self._response_ms = 0.0
+        self._paused = self.resting = False
+        self._rest = Rest(self.session.world.info.animated)
+        self._planned_flying: bool | None = None
+        self.drift.forget_recent()
         self._updated_s = self._clock()
         if self._live is not None:
             self._live.begin(view)
@@ -105,7 +115,7 @@ class Walk:
 
     @property
     def paused(self) -> bool:
-        return self._pacer.paused
+        return self._paused
 
     @property
     def live_turn_rad(self) -> NDArray[np.float64]:
@@ -150,8 +160,23 @@ class Walk:
             self._collect()
         finally:
             self._show(now_s)
-            self._request(now_s)
+            if not self._rest_or_wake(intent, now_s):
+                self._request(now_s)
         return self.frame.index != before
+
+    def _rest_or_wake(self, intent: Intent, now_s: float) -> bool:
+        """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""
+        rig = self.planner.rig
+        flies_as_planned = rig is not None and rig.flying == self._planned_flying
+        quiet = flies_as_planned and self._rest.may_begin(intent.is_idle)
+        shown = self._pacer.in_flight == 0 and self._pacer.buffered_frames <= 1.0
+        if quiet and shown and not self.resting and not self.paused:
+            self._pacer.pause(now_s)
+            self.resting = True
+        elif not quiet and self.resting and not self.paused:
+            self._pacer.resume(now_s)
+            self.resting = False
+        return quiet
 
     def _post(self, intent: Intent, now_s: float) -> None:
         posted_s = self._worker.post(intent)
@@ -176,8 +201,14 @@ class Walk:
                 self._num_frames += 1
             times = chunk.times
             self._pacer.add_chunk(len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s)
+            self._watch(chunk, planned)
             self._remember(chunk, planned)
             self._record(chunk, planned)
+
+    def _watch(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
+        self.drift.add(chunk.frames)
+        self._rest.note(planned.track.c2w, len(chunk.frames) / self.session.fps)
+        self._planned_flying = planned.rig.flying if planned.rig is not None else None
 
     def _remember(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
         if chunk.snapshot is not None:
@@ -216,11 +247,13 @@ class Walk:
     def pause(self) -> None:
         """Hold the frame and start nothing new."""
         if not self.paused:
+            self._paused = True
             self._pacer.pause(self._clock())
             self._worker.pause()
 
     def resume(self) -> None:
         if self.paused:
+            self._paused = self.resting = False
             self._pacer.resume(self._clock())
             self._worker.resume()
 
@@ -304,4 +337,15 @@ class Walk:
             speed_m_s=rig.speed_m_s if rig is not None else None,
             memory_bytes=memory_bytes(),
             client_ms=client_ms,
+            more=self._drift_lines(),
         )
+
+    def _drift_lines(self) -> list[Line]:
+        drift = self.drift.read()
+        said = "not known yet"
+        if drift is not None:
+            said = f"{drift.value:.2f}, {drift.most} {drift.factor:.2f} times the first"
+        lines = [(Section.PICTURE, "drift", said)]
+        if self.resting:
+            lines.append((Section.PICTURE, "rests", "nothing moves, none is made"))
+        return lines

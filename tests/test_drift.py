@@ -1,0 +1,162 @@
+"""The drift meter reads what its formula says, and the film rests only where nothing moves."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from client.controls import STANDING, Intent
+from client.drift import FLOORS, RECENT_FRAMES, REFERENCE_FRAMES, DriftMeter, statistics
+from client.planners import rig_planner
+from client.resting import REST_AFTER_S, Rest, stands
+from client.walk import Walk
+from engine.integrator import rotation_y
+from engine.world import World
+from tests.test_client_walk import InstantSession, play_until
+
+
+def scene(seed: int = 0, count: int = REFERENCE_FRAMES) -> np.ndarray:
+    return np.random.default_rng(seed).integers(40, 200, (count, 24, 32, 3), np.uint8)
+
+
+def read(first: np.ndarray, last: np.ndarray) -> float:
+    meter = DriftMeter()
+    meter.add(first)
+    meter.add(np.tile(last, (1 + RECENT_FRAMES // len(last), 1, 1, 1)))
+    drift = meter.read()
+    assert drift is not None
+    return drift.value
+
+
+def test_the_same_pictures_have_not_drifted() -> None:
+    assert read(scene(), scene()) == 0.0
+    assert read(scene(), scene(1)) < 0.02
+
+
+def test_the_reading_is_that_of_the_formula() -> None:
+    first, last = scene(), (scene(1) * 0.5).astype(np.uint8)
+    ratio = (statistics(last).mean(0) + FLOORS) / (statistics(first).mean(0) + FLOORS)
+    assert read(first, last) == pytest.approx(np.sqrt(np.mean(np.log(ratio) ** 2)), rel=1e-6)
+
+
+def test_the_four_numbers_of_a_known_picture() -> None:
+    frame = np.zeros((1, 2, 2, 3), np.uint8)
+    frame[0, :, 1] = (255, 0, 0)
+    (brightness, contrast, colour, detail) = statistics(frame)[0]
+    assert brightness == pytest.approx(0.299 / 2, abs=1e-6)
+    assert contrast == pytest.approx(0.299 / 2, abs=1e-6)
+    assert colour == pytest.approx(0.5, abs=1e-6)
+    assert detail == pytest.approx(0.299, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("worn", "most"),
+    [
+        (lambda frames: frames - 40, "brightness"),
+        (lambda frames: np.repeat(frames[..., :1], 3, axis=-1), "colour"),
+        (lambda frames: np.repeat(np.repeat(frames[:, ::4, ::4], 4, 1), 4, 2), "detail"),
+    ],
+)
+def test_the_meter_names_what_has_changed_most(worn: Callable[[np.ndarray], np.ndarray], most: str) -> None:
+    meter = DriftMeter()
+    meter.add(scene())
+    for seed in range(2, 5):
+        meter.add(worn(scene(seed)))
+    drift = meter.read()
+    assert drift is not None
+    assert drift.most == most
+    assert drift.factor < 0.75
+    assert drift.value > 0.15
+
+
+def test_a_meter_says_nothing_before_it_has_seen_the_first_frames_and_begins_anew() -> None:
+    meter = DriftMeter()
+    meter.add(scene(count=REFERENCE_FRAMES - 1))
+    assert meter.read() is None
+    meter.add(scene(count=1))
+    assert meter.read() is not None
+    meter.forget_recent()
+    assert meter.read() is None
+    meter.add(scene() // 2)
+    drift = meter.read()
+    assert drift is not None
+    assert drift.value > 0.2
+    meter.begin()
+    assert meter.read() is None
+
+
+def test_large_frames_read_as_small_ones_do() -> None:
+    small = np.repeat(np.repeat(scene(count=4), 5, 1), 5, 2)
+    large = np.repeat(np.repeat(small, 4, 1), 4, 2)
+    assert statistics(large) == pytest.approx(statistics(small), rel=0.02)
+
+
+def test_a_camera_stands_or_moves() -> None:
+    still = np.tile(np.eye(4), (4, 1, 1))
+    moving, turning = still.copy(), still.copy()
+    moving[3, 0, 3] = 0.01
+    turning[3, :3, :3] = rotation_y(0.001)
+    assert stands(still)
+    assert not stands(moving)
+    assert not stands(turning)
+
+
+def test_the_film_rests_after_standing_and_never_in_an_animated_world() -> None:
+    still = np.tile(np.eye(4), (4, 1, 1))
+    rest, animated = Rest(animated=False), Rest(animated=True)
+    for _ in range(round(REST_AFTER_S / 0.25)):
+        assert not rest.may_begin(is_idle=True)
+        rest.note(still, 0.25)
+        animated.note(still, 0.25)
+    assert rest.may_begin(is_idle=True)
+    assert not rest.may_begin(is_idle=False)
+    assert not animated.may_begin(is_idle=True)
+    elsewhere = still.copy()
+    elsewhere[:, 0, 3] = 1.0
+    rest.note(elsewhere, 0.25)
+    assert not rest.may_begin(is_idle=True)
+
+
+@pytest.fixture
+def session(toy_world: World) -> InstantSession:
+    return InstantSession(toy_world)
+
+
+def test_a_walker_who_stands_gets_no_chunks_and_moves_on_without_a_stutter(session: InstantSession) -> None:
+    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    try:
+        play_until(walk, lambda: walk.resting)
+        made, holds = len(session.tracks), walk.figures(0.0, False).holds
+        shown = walk.frame.index
+        for _ in range(100):
+            assert not walk.update(STANDING, time.perf_counter())
+            time.sleep(0.002)
+        assert len(session.tracks) == made
+        assert (walk.figures(0.0, False).holds, walk.frame.index) == (holds, shown)
+        assert any(label == "rests" for _, label, _ in walk.figures(0.0, False).more)
+        began_s = time.perf_counter()
+        frames = play_until(walk, lambda: walk.frame.index >= shown + 8, Intent(forward=1.0))
+        assert time.perf_counter() - began_s < 1.0
+        assert frames[0] == shown + 1
+        assert not walk.resting
+        assert np.linalg.norm(session.tracks[made].c2w[-1, :3, 3] - session.world.c2w[:3, 3]) > 0.01
+    finally:
+        walk.close()
+
+
+def test_landing_wakes_a_resting_walk_and_a_pause_does_not(session: InstantSession) -> None:
+    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    try:
+        play_until(walk, lambda: walk.resting)
+        walk.pause()
+        walk.update(STANDING, time.perf_counter())
+        assert walk.paused
+        walk.resume()
+        play_until(walk, lambda: walk.resting)
+        assert walk.planner.rig is not None
+        made = len(session.tracks)
+        walk.planner.rig.flying = True
+        play_until(walk, lambda: len(session.tracks) > made)
+    finally:
+        walk.close()
