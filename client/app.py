@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,8 @@ from client.folders import pictures_dir, settings_file
 from client.opening import Opened, check_options
 from client.options import PlayOptions
 from client.pads import STICK_STEP
+from client.problem_screen import ProblemScreen
+from client.report import say_error
 from client.settings import load_settings, save_settings
 from client.shell import Screen, Shell
 from client.start_screen import LoadingScreen, StartScreen
@@ -52,15 +55,19 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
         settings.window_width, settings.window_height, options.fullscreen, "SDL_VIDEODRIVER" in environ
     )
     try:
-        shell = Shell(options, window, settings, pictures_dir(environ, home), folders, time.perf_counter)
+        save = partial(save_settings, file)
+        shell = Shell(
+            options, window, settings, pictures_dir(environ, home), folders, time.perf_counter, save
+        )
         if complaint:
             shell.toasts.add(complaint, shell.clock(), warning=True)
         App(shell).loop()
         width, height = window.windowed_size
         settings = shell.settings.model_copy(update={"window_width": width, "window_height": height})
-        # The window is closing; a disk that takes no settings must not keep it open.
-        with suppress(ValueError):
+        try:
             save_settings(file, settings)
+        except ValueError as error:
+            say_error(f"the settings were not kept: {error}")
     finally:
         window.close()
     return 0
@@ -90,6 +97,24 @@ class App:
             self._screen.leave()
 
     def turn(self) -> None:
+        """Go once around the loop; a screen that fails gives way to one that says so, and the window stays."""
+        try:
+            self._turn()
+        except Exception as error:
+            if isinstance(self._screen, ProblemScreen):
+                raise
+            traceback.print_exception(error)
+            self._rescue(error)
+
+    def _rescue(self, error: Exception) -> None:
+        # What it held may be what failed.
+        with suppress(Exception):
+            self._screen.leave()
+        self._shell.take_next()
+        self._screen = ProblemScreen(self._shell, error, self._start)
+        self.draw(self._shell.clock())
+
+    def _turn(self) -> None:
         """Go once around the loop; the picture is only drawn anew if something in it changed."""
         began_s, work_s = self._shell.clock(), time.thread_time()
         toasts = self._shell.toasts

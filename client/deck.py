@@ -52,15 +52,16 @@ class Deck:
         """Show the settings."""
         self._cards.append(settings_card(self._shell.settings))
 
-    def explain(self, title: str, error: Exception) -> None:
+    def explain(self, title: str, error: Exception, again: bool = True) -> None:
         """Say what went wrong; only a new beginning or another world leads on."""
         self.broken = True
-        self._cards = [problem_card(title, error)]
+        self._cards = [problem_card(title, error, again)]
 
     def close(self) -> None:
-        """Take all cards away."""
+        """Take all cards away, and keep what was set on them."""
         self._cards, self.broken = [], False
         self._shell.captures_keys = False
+        self._shell.keep_settings()
 
     def draw(self, target: pygame.Surface, look: Theme) -> None:
         if self._cards:

@@ -28,6 +28,20 @@ def pictures_dir(environ: Mapping[str, str], home: Path, platform: str = sys.pla
     return home / "Pictures" / APP_NAME
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        ValueError: It cannot be made, in one sentence.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot make the folder {folder}: {error.strerror}; move what is in its way, or make its parent writable"
+        ) from error
+
+
 def _xdg_pictures(file: Path, home: Path) -> Path | None:
     """Read the desktop's own name for the pictures folder, which is translated on many machines."""
     try:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from client.photo import describe, make_folder, save_photo, unused_path
+from client.folders import make_folder
+from client.photo import describe, save_photo, unused_path
 from client.picture import enlarge
 from client.shell import Shell
 from client.walk import Walk

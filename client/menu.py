@@ -129,10 +129,11 @@ class CardMenu:
             target.blit(shown, (place.right - pad - shown.get_width(), middle))
 
 
-def problem_card(title: str, error: Exception) -> CardMenu:
+def problem_card(title: str, error: Exception, again: bool = True) -> CardMenu:
     """Return a card that says what went wrong and what can be done."""
     sentence = " ".join(str(error).split())
     if not isinstance(error, EngineError | ValueError):
         sentence = f"Something unexpected happened ({type(error).__name__}: {sentence})."
-    choices = [Choice("again", "Try again"), Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
+    choices = [Choice("again", "Try again")] if again else []
+    choices += [Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
     return CardMenu(title, choices, f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.", warning=True)

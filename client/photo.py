@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from client.folders import make_folder
 from engine.atomic import replacing
 from engine.session import Session
 
@@ -83,15 +84,3 @@ def save_photo(path: Path, frame: NDArray[np.uint8], description: Mapping[str, A
     make_folder(path.parent)
     with replacing(path) as temporary:
         temporary.write_bytes(encode_photo(frame, description))
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents.
-
-    Raises:
-        ValueError: It cannot be made, in one sentence.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from error

@@ -12,9 +12,9 @@ import pygame
 from client.chores import Chores
 from client.figures import Line, Section
 from client.film_strip import FilmStrip
+from client.folders import make_folder
 from client.keeping import Keeping
 from client.past import Moment, WalkFrame
-from client.photo import make_folder
 from client.reel import Reel
 from client.saves import describe_moment, load_walk, save_file
 from client.shell import Shell

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from client.bindings import DEFAULT_KEYS, RESERVED
+from client.folders import make_folder
 from engine.atomic import replacing
 
 MAX_FILE_BYTES = 1 << 16
@@ -98,9 +99,6 @@ def save_settings(file: Path, settings: Settings) -> None:
     Raises:
         ValueError: The folder cannot be written, in one sentence.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {file.parent}: {error.strerror}") from error
+    make_folder(file.parent)
     with replacing(file) as temporary:
         temporary.write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")

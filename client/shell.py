@@ -77,7 +77,21 @@ class Shell:
         pictures_dir: Path,
         folders: Sequence[Path],
         clock: Callable[[], float],
+        save: Callable[[Settings], None] | None = None,
     ) -> None:
+        """Begin with nothing held and no screen.
+
+        Args:
+            options: What the command line asked for.
+            window: The open window.
+            settings: What the player set in sessions before.
+            pictures_dir: Where photos and recordings go.
+            folders: Where worlds are looked for by name.
+            clock: Reads seconds that only go forward.
+            save: Writes the settings to the disk; a ValueError says why it cannot.
+        """
+        self._save = save
+        self._kept = settings
         self.options = options
         self.window = window
         self.settings = settings
@@ -124,6 +138,17 @@ class Shell:
         """Return what all devices ask for now; the mouse's motion is spent."""
         pads = self.pads.readings() if self.focused else []
         return read_intent(self.keyboard, self.mouse, pads, dead_zone=self.settings.dead_zone)
+
+    def keep_settings(self) -> None:
+        """Write the settings to the disk where they have changed; say so if the disk does not take them."""
+        if self._save is None or self.settings == self._kept:
+            return
+        self._kept = self.settings
+        try:
+            self._save(self.settings)
+        except ValueError as error:
+            sentence = f"These settings last only until you quit: {error}."
+            self.toasts.add(sentence, self.clock(), warning=True)
 
     def survey(self) -> EngineSurvey:
         """Return what this machine says of each engine; it is asked the first time."""

@@ -199,7 +199,9 @@ class WalkScreen(Screen):
         self._deck.pause()
 
     def _choose_line(self, key: str | None, now_s: float) -> None:
-        if key in ("again", "reset") or (key == "resume" and self._deck.broken):
+        if key == "again" or (key == "resume" and self._deck.broken):
+            self._begin_again()
+        elif key == "reset":
             self._deck.close()
             self.do_restart(now_s)
         elif key == "resume":
@@ -210,6 +212,11 @@ class WalkScreen(Screen):
             self._shell.show(lambda: self._choose(name))
         elif key == "quit":
             self._shell.quit()
+
+    def _begin_again(self) -> None:
+        """Open the world anew, engine and all: what broke may have been the device or a file."""
+        options = replace(self._options, record=None)
+        self._shell.show(lambda: self._open_world(options))
 
     def do_restart(self, now_s: float) -> None:
         self.remembering.cancel()

@@ -60,8 +60,13 @@ class Window:
         return self._windowed_size
 
     def toggle_fullscreen(self) -> None:
+        """Cover the desktop, or give it back; where the system refuses, the window stays as it was."""
         self.fullscreen = not self.fullscreen
-        self._set_mode()
+        try:
+            self._set_mode()
+        except BackendUnavailable:
+            self.fullscreen = not self.fullscreen
+            self._set_mode()
 
     def note_resize(self) -> None:
         """Remember the size the player gave the window."""

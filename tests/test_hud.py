@@ -25,7 +25,17 @@ from client.walk_map import WalkMap
 from client.world_menu import WorldCard, WorldMenu
 from engine.assets import assets_dir
 
-SIZES = [(320, 192), (640, 384), (1280, 720), (1920, 1080), (800, 1200), (3840, 2160)]
+SIZES = [
+    (0, 0),
+    (1, 1),
+    (90, 40),
+    (320, 192),
+    (640, 384),
+    (1280, 720),
+    (1920, 1080),
+    (800, 1200),
+    (3840, 2160),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

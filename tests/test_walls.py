@@ -82,6 +82,7 @@ WINDOW = (
     "client.menu",
     "client.overlays",
     "client.pads",
+    "client.problem_screen",
     "client.remembering",
     "client.shell",
     "client.start_screen",
