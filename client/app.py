@@ -135,6 +135,7 @@ class App:
         bottom = window.size[1] - self._shell.look.px(8)
         self._shell.toasts.draw(window.surface, self._shell.look, now_s, bottom)
         window.show()
+        self._screen.note_shown(self._shell.clock())
 
     def open(self, options: PlayOptions) -> None:
         """Leave what is on and open a world."""
@@ -204,5 +205,5 @@ class App:
 
     def _walk(self, options: PlayOptions, opened: Opened) -> Screen:
         # What is recorded or replayed belongs to the first walk; those after it are free.
-        self._shell.options = replace(self._shell.options, record=None, replay=None)
+        self._shell.options = replace(self._shell.options, record=None, trace=None, replay=None)
         return WalkScreen(self._shell, options, opened, self._open, self._start)

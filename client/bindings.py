@@ -92,6 +92,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("map", "map of the walk", Group.SHOW, (_key("M"),)),
     Action("held_keys", "keys held", Group.SHOW, (_key("H"),)),
     Action("figures", "figures", Group.SHOW, (pygame.KSCAN_F3,)),
+    Action("flash", "flash for a camera", Group.SHOW, (pygame.KSCAN_F4,)),
     Action("full_screen", "full screen", Group.SHOW, (pygame.KSCAN_F11,)),
 )
 """Everything that can be bound. A new feature adds its line here and a `do_` method where it is answered; one that

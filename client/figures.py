@@ -60,8 +60,6 @@ class Figures:
     """Length of a chunk on the screen."""
     bars: Sequence[ChunkBar]
     """Newest last."""
-    response_ms: float
-    """From reading the input to the first frame that knows it on the screen, the last chunk's: the model's answer."""
     turned_deg: float | None
     """How far the picture is turned ahead of the frame it shows; None where instant look is off."""
     buffered_frames: float
@@ -108,7 +106,6 @@ def _picture_lines(figures: Figures) -> list[Line]:
             f"{figures.buffered_frames:.0f} to show, {figures.in_flight} chunk coming",
         ),
         (Section.PICTURE, "stood still", stood),
-        (Section.PICTURE, "a key", f"is answered in {figures.response_ms:.0f} ms"),
         (Section.PICTURE, "a turn", turn),
         (Section.PICTURE, "window", f"needs {figures.client_ms:.1f} ms a picture"),
     ]

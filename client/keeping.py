@@ -10,6 +10,7 @@ from client.folders import make_folder
 from client.photo import describe, save_photo, unused_path
 from client.picture import enlarge
 from client.shell import Shell
+from client.trace import TraceWriter
 from client.walk import Walk
 from engine.errors import EngineError
 from engine.recording import SUFFIX, RecordingStopped
@@ -61,6 +62,13 @@ class Keeping:
             return
         if path is not None:
             self._shell.toasts.add(f"Recorded to {path}", now_s)
+
+    def start_trace(self, path: Path, now_s: float) -> None:
+        """Write the walk's timing to a new file; before the walk's first update."""
+        try:
+            self._walk.instruments.start_trace(TraceWriter(path))
+        except ValueError as error:
+            self.warn(error, now_s)
 
     def do_photo(self, now_s: float) -> None:
         frame, session = self._walk.frame, self._walk.session

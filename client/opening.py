@@ -12,6 +12,7 @@ from client.loading import LoadingStages
 from client.new_file import check_new_file
 from client.options import PlayOptions, check_engine
 from client.planners import Planner, TrackPlanner, rig_planner, track_planner
+from client.trace import SUFFIX as TRACE_SUFFIX
 from engine import assets
 from engine.recording import Recording, read_recording
 from engine.recording_format import SUFFIX as RECORDING_SUFFIX
@@ -84,6 +85,8 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
     check_seed(options.seed)
     if options.record is not None:
         check_new_file(options.record, RECORDING_SUFFIX, "recording")
+    if options.trace is not None:
+        check_new_file(options.trace, TRACE_SUFFIX, "trace")
 
 
 def _read_replay(options: PlayOptions, file: Path) -> tuple[Recording | Track, PlayOptions]:

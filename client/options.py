@@ -22,6 +22,8 @@ class PlayOptions:
     record: Path | None = None
     """Recording to write from the first chunk on; it must not exist yet."""
     fullscreen: bool = False
+    trace: Path | None = None
+    """File for the walk's timing, one JSON object a line; it must not exist yet."""
     replay: Path | None = None
     """Recording or camera track to walk along instead of the player's own input."""
 

@@ -31,6 +31,8 @@ class PacingConfig:
     """Time kept in hand when asking for a chunk: two display frames."""
     longest_tick_s: float = 0.125
     """A longer gap between two readings was a stall of the window itself; its time is not made up for."""
+    longest_cut_s: float = 0.25
+    """Most of the older frames that is left out at once when the answer to an input lands."""
     history: int = 12
     """Chunks remembered for the prediction."""
 
@@ -62,10 +64,16 @@ class PacingCounts:
     """Frames shown."""
     skipped: int
     """Frames never shown because the display was slower than the world."""
+    cut: int
+    """Frames never shown because the answer to an input had landed."""
     holds: int
     """Times a frame stayed on for lack of a next one."""
     hold_s: float
     """Their total length."""
+    overlaps: int
+    """Times that a chunk with the answer to an input landed while older frames were still to be played."""
+    overlap_s: float
+    """What was left to play of the older frames then, in all."""
 
 
 class FramePacer:
@@ -91,6 +99,10 @@ class FramePacer:
         self._hold_s = 0.0
         self._holding = False
         self._started = False
+        self._cut_to = 0.0
+        self._cut = 0
+        self._overlaps = 0
+        self._overlap_s = 0.0
 
     @property
     def num_frames(self) -> int:
@@ -129,8 +141,10 @@ class FramePacer:
 
     @property
     def counts(self) -> PacingCounts:
-        skipped = self._last_index + 1 - self._shown
-        return PacingCounts(self._shown, skipped, self._holds, self._hold_s)
+        skipped = self._last_index + 1 - self._shown - self._cut
+        return PacingCounts(
+            self._shown, skipped, self._cut, self._holds, self._hold_s, self._overlaps, self._overlap_s
+        )
 
     def add_first_frame(self) -> None:
         """Note the world's own first frame, which no chunk brings."""
@@ -140,7 +154,9 @@ class FramePacer:
         """Note that a chunk was asked for."""
         self._requests_s.append(now_s)
 
-    def add_chunk(self, num_frames: int, start_s: float, free_s: float, ready_s: float) -> None:
+    def add_chunk(
+        self, num_frames: int, start_s: float, free_s: float, ready_s: float, answers: bool = False
+    ) -> None:
         """Note a chunk's frames, however late they are noticed here.
 
         Args:
@@ -148,7 +164,11 @@ class FramePacer:
             start_s: Clock time at which the engine began it.
             free_s: Clock time at which the engine could have begun the next.
             ready_s: Clock time at which it was finished.
+            answers: Whether it is the first that knows an input the player waits to see: the next tick goes over
+                to it, whatever is left of the frames before.
         """
+        if answers:
+            self._cut_to = float(self._num_frames)
         self._num_frames += num_frames
         self._started = True
         if self._requests_s:
@@ -185,6 +205,7 @@ class FramePacer:
         return index
 
     def _advance(self, elapsed_s: float) -> None:
+        self._cut_over()
         self._slew_rate(elapsed_s)
         wished = self._cursor + elapsed_s * self.config.fps * self._rate
         # The clock waits at the end of the last frame: what comes late is shown at once, and nothing is
@@ -196,6 +217,15 @@ class FramePacer:
         if waiting and not self._holding:
             self._holds += 1
         self._holding = waiting
+
+    def _cut_over(self) -> None:
+        """Leave out what is left before the answer to an input; a longer rest is played faster until it fits."""
+        rest_s = (self._cut_to - self._cursor) / self.config.fps
+        if 0.0 < rest_s <= self.config.longest_cut_s:
+            self._overlaps += 1
+            self._overlap_s += rest_s
+            self._cut += int(self._cut_to) - (self._last_index + 1)
+            self._cursor = self._cut_to
 
     def _slew_rate(self, elapsed_s: float) -> None:
         """Stretch what is buffered over the wait for the next chunk, or work off too much of it."""
@@ -209,7 +239,8 @@ class FramePacer:
             wait_s = self._requests_s[0] + self.predicted_s - self._now_s
             if wait_s > 0.0 and self.buffered_frames < wait_s * config.fps:
                 return max(config.min_rate, self.buffered_frames / (wait_s * config.fps))
-        if self.buffered_frames > config.chunk_frames + config.margin_s * config.fps + 1.0:
+        too_full = self.buffered_frames > config.chunk_frames + config.margin_s * config.fps + 1.0
+        if too_full or self._cursor < self._cut_to:
             return config.max_rate
         return 1.0
 

@@ -32,8 +32,6 @@ class WalkFrame:
     c2w: NDArray[np.float64]
     """[4, 4], the pose it was made for, in the world's own frame."""
     chunk_index: int
-    latched_s: float | None = None
-    """When the input behind it was read, on the first frame of a chunk."""
     angles_rad: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     """Yaw, pitch and roll of the player's camera from the walk's first pose, [3]."""
 

@@ -61,6 +61,9 @@ class Screen(ABC):
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         """Draw everything."""
 
+    def note_shown(self, now_s: float) -> None:  # noqa: B027
+        """Note that what was drawn last is on the display."""
+
     @abstractmethod
     def leave(self) -> None:
         """Give back what the screen holds; another one follows, or the end."""

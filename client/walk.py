@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
 from client.drift import DriftMeter
-from client.figures import NUM_BARS, ChunkBar, Figures, Line, Section
+from client.figures import Figures, Line, Section
 from client.footprint import memory_bytes
+from client.instruments import Instruments
 from client.live_view import LiveView
 from client.pacing import FramePacer, PacingConfig
 from client.past import Moment, Past, WalkFrame
 from client.planners import PlannedChunk, Planner, merge_intents, no_intents, spend_intent
 from client.recorder import WalkRecorder, num_shared
-from client.reproject import bounded
+from client.reproject import MAX_TURN_RAD, bounded
 from client.resting import Rest
 from engine.integrator import IntegratorState
 from engine.recording import RecordedChunk
@@ -32,7 +33,6 @@ from engine.worker import Worker
 
 SPEED_WINDOW_S = 2.0
 """Length of time over which the frames shown a second are counted."""
-NUM_TIMED_CHUNKS = 64
 PAST_BYTES = 256 << 20
 
 
@@ -70,8 +70,7 @@ class Walk:
         config = PacingConfig(session.fps, session.frames_per_chunk)
         self._pacer = FramePacer(config)
         self._deadline_ms = 1e3 * config.chunk_s
-        self._chunk_ms: deque[float] = deque(maxlen=NUM_TIMED_CHUNKS)
-        self._bars: deque[ChunkBar] = deque(maxlen=NUM_BARS)
+        self.instruments = Instruments(session, config)
         self._worker: Worker[Intent] = Worker(
             session,
             planner.plan,
@@ -97,12 +96,12 @@ class Walk:
         self._num_chunks = num_chunks
         self._num_requested = num_chunks
         self._shown_s: deque[float] = deque()
-        self._response_ms = 0.0
         self._paused = self.resting = False
         self._rest = Rest(self.session.world.info.animated)
         self._planned_flying: bool | None = None
         self.drift.forget_recent()
         self._updated_s = self._clock()
+        self.instruments.begin(self._updated_s, self._pacer.counts)
         if self._live is not None:
             self._live.begin(view)
         self._pacer.reset(self._updated_s)
@@ -160,8 +159,10 @@ class Walk:
             self._collect()
         finally:
             self._show(now_s)
-            if not self._rest_or_wake(intent, now_s):
+            asks = not self._rest_or_wake(intent, now_s) and not self._at_end
+            if asks:
                 self._request(now_s)
+            self.instruments.note_tick(now_s, asks)
         return self.frame.index != before
 
     def _rest_or_wake(self, intent: Intent, now_s: float) -> bool:
@@ -172,35 +173,37 @@ class Walk:
         shown = self._pacer.in_flight == 0 and self._pacer.buffered_frames <= 1.0
         if quiet and shown and not self.resting and not self.paused:
             self._pacer.pause(now_s)
+            self.instruments.note_pause(True, now_s)
             self.resting = True
         elif not quiet and self.resting and not self.paused:
             self._pacer.resume(now_s)
+            self.instruments.note_pause(False, now_s)
             self.resting = False
         return quiet
 
     def _post(self, intent: Intent, now_s: float) -> None:
         posted_s = self._worker.post(intent)
-        elapsed_s = min(max(0.0, now_s - self._updated_s), self._pacer.config.longest_tick_s)
         if self._live is not None:
+            elapsed_s = min(max(0.0, now_s - self._updated_s), self._pacer.config.longest_tick_s)
+            self.instruments.note_input(intent, posted_s, now_s)
             self._live.turn(intent, posted_s, elapsed_s, self._pacer.pace)
 
     def _collect(self) -> None:
         while (chunk := self._worker.poll()) is not None:
-            self._note_times(chunk)
             planned = self.planner.take(self._num_chunks)
             self._num_chunks += 1
             angles_rad = np.zeros((len(chunk.frames), 3))
             if self._live is not None and planned.turn is not None:
                 angles_rad = planned.turn.angles_rad[1:]
                 self._live.take_plan(planned.turn, chunk.times.latched_s)
-            for i, (pixels, c2w) in enumerate(zip(chunk.frames, chunk.c2w, strict=True)):
-                latched_s = chunk.times.latched_s if i == 0 else None
-                self._frames.append(
-                    WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, latched_s, angles_rad[i])
-                )
+            answers = self._measure(chunk, planned)
+            for pixels, c2w, angles in zip(chunk.frames, chunk.c2w, angles_rad, strict=True):
+                self._frames.append(WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, angles))
                 self._num_frames += 1
             times = chunk.times
-            self._pacer.add_chunk(len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s)
+            self._pacer.add_chunk(
+                len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s, answers
+            )
             self._watch(chunk, planned)
             self._remember(chunk, planned)
             self._record(chunk, planned)
@@ -215,10 +218,13 @@ class Walk:
             latent = None if chunk.latents is None else chunk.latents[:, -1]
             self.past.add(Moment(self._num_chunks, self._frames[-1], chunk.snapshot, latent, planned.rig))
 
-    def _note_times(self, chunk: FrameChunk) -> None:
-        times = chunk.times
-        self._chunk_ms.append(times.chunk_ms)
-        self._bars.append(ChunkBar(times.denoise_ms, times.commit_ms, times.decode_ms))
+    def _measure(self, chunk: FrameChunk, planned: PlannedChunk) -> bool:
+        """Note a chunk's times and let them decide about the next; say whether it answers the player."""
+        governed = self._live is not None
+        steps = planned.track.num_steps
+        answers = self.instruments.note_chunk(chunk, self._num_frames, steps, governed)
+        self.planner.num_steps = self.instruments.num_steps
+        return answers
 
     def _record(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
         track = replace(planned.track, latched_s=chunk.times.latched_s)
@@ -232,29 +238,46 @@ class Walk:
         while index is not None and self._frames[0].index < self._first_index + index:
             self._frames.popleft()
             self._shown_s.append(now_s)
-            if (latched_s := self._frames[0].latched_s) is not None:
-                self._response_ms = 1e3 * (now_s - latched_s)
         while self._shown_s and self._shown_s[0] < now_s - SPEED_WINDOW_S:
             self._shown_s.popleft()
 
+    @property
+    def _at_end(self) -> bool:
+        """Whether every chunk of a replay was asked for."""
+        return self.planner.num_chunks is not None and self._num_requested >= self.planner.num_chunks
+
     def _request(self, now_s: float) -> None:
-        at_end = self.planner.num_chunks is not None and self._num_requested >= self.planner.num_chunks
-        if not at_end and self._pacer.should_request(now_s):
+        if self._pacer.should_request(now_s):
             self._worker.request()
             self._pacer.note_request(now_s)
+            self.instruments.note_request(now_s)
             self._num_requested += 1
+
+    def note_shown(self, shown_s: float, reprojecting: bool) -> None:
+        """Note that the picture of the last update is on the display, turned to the player's view or not."""
+        turned = reprojecting and self._live is not None and not self._is_bounded()
+        self.instruments.note_shown(self.frame.index, shown_s, turned)
+
+    def _is_bounded(self) -> bool:
+        """Whether the view is further ahead of the frame than the picture can be turned."""
+        assert self._live is not None
+        return bool(np.linalg.norm(self._live.angles_rad - self.frame.angles_rad) > MAX_TURN_RAD)
 
     def pause(self) -> None:
         """Hold the frame and start nothing new."""
         if not self.paused:
             self._paused = True
-            self._pacer.pause(self._clock())
+            now_s = self._clock()
+            self._pacer.pause(now_s)
+            self.instruments.note_pause(True, now_s)
             self._worker.pause()
 
     def resume(self) -> None:
         if self.paused:
             self._paused = self.resting = False
-            self._pacer.resume(self._clock())
+            now_s = self._clock()
+            self._pacer.resume(now_s)
+            self.instruments.note_pause(False, now_s)
             self._worker.resume()
 
     def reset(self) -> None:
@@ -305,12 +328,13 @@ class Walk:
 
     def close(self) -> bool:
         """End the walk; say whether the engine's threads ended in time."""
+        self.instruments.close(self._pacer.counts)
         return self._worker.close()
 
     def figures(self, client_ms: float, reprojecting: bool) -> Figures:
         """Return what the HUD shows."""
         pacer, counts = self._pacer, self._pacer.counts
-        p50, p95 = np.percentile(self._chunk_ms, (50, 95)) if self._chunk_ms else (0.0, 0.0)
+        p50, p95 = self.instruments.chunk_ms()
         rig = self.planner.rig
         return Figures(
             world=self.session.world.title,
@@ -320,11 +344,10 @@ class Walk:
             fps=self.session.fps,
             fps_shown=len(self._shown_s) / SPEED_WINDOW_S,
             realtime_factor=self._deadline_ms / p50 if p50 else 0.0,
-            chunk_ms_p50=float(p50),
-            chunk_ms_p95=float(p95),
+            chunk_ms_p50=p50,
+            chunk_ms_p95=p95,
             deadline_ms=self._deadline_ms,
-            bars=tuple(self._bars),
-            response_ms=self._response_ms,
+            bars=tuple(self.instruments.bars),
             turned_deg=math.degrees(np.linalg.norm(self.live_turn_rad)) if reprojecting else None,
             buffered_frames=pacer.buffered_frames,
             in_flight=pacer.in_flight,
@@ -337,7 +360,7 @@ class Walk:
             speed_m_s=rig.speed_m_s if rig is not None else None,
             memory_bytes=memory_bytes(),
             client_ms=client_ms,
-            more=self._drift_lines(),
+            more=[*self.instruments.lines(counts), *self._drift_lines()],
         )
 
     def _drift_lines(self) -> list[Line]:

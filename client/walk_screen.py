@@ -14,6 +14,7 @@ from client.catalog import index_of
 from client.chores import Chores
 from client.controls import MOVING
 from client.deck import Deck
+from client.flash import Flash
 from client.help import HelpCard
 from client.keeping import Keeping
 from client.live_picture import LivePicture
@@ -58,10 +59,11 @@ class WalkScreen(Screen):
         past_bytes = shell.settings.past_mb << 20
         self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock, past_bytes=past_bytes)
         self._deck = Deck(shell)
+        self._flash = Flash(self.walk.instruments.meter)
         self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
         self._chores = Chores()
         self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
-        self._owners: list[object] = [self, self._keeping, self.remembering]
+        self._owners: list[object] = [self, self._keeping, self.remembering, self._flash]
         """Whoever answers actions, in `do_` and `end_` methods."""
         self._held: set[tuple[int, str]] = set()
         """Keys held now and the actions they began."""
@@ -78,6 +80,8 @@ class WalkScreen(Screen):
             shell.toasts.add(welcome, shell.clock())
         if options.record is not None:
             self._keeping.start_recording(options.record, shell.clock())
+        if options.trace is not None:
+            self._keeping.start_trace(options.trace, shell.clock())
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
         self._changed = True
@@ -253,6 +257,8 @@ class WalkScreen(Screen):
         except Exception as error:
             self._break(error)
         changed |= self._chores.update() | self.remembering.update(now_s)
+        if (problem := self.walk.instruments.take_problem()) is not None:
+            self._keeping.warn(problem, now_s)
         turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else np.zeros(3)
         changed |= not np.array_equal(turn_rad, self._turn_rad)
         self._turn_rad = turn_rad
@@ -269,6 +275,7 @@ class WalkScreen(Screen):
         target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
         target.blit(self._enlarged(width, height), (left, top))
+        self._flash.draw(target, look, self.walk.frame.index)
         covered = self._help.is_open or self._deck.is_open or self.remembering.frame is not None
         self._overlays.draw(target, covered)
         self.remembering.draw(target, look)
@@ -288,6 +295,9 @@ class WalkScreen(Screen):
         if self._surface is None or self._surface[0] is not pixels:
             self._surface = pixels, frame_surface(pixels)
         return self._surface[1]
+
+    def note_shown(self, now_s: float) -> None:
+        self.walk.note_shown(now_s, self._shell.settings.reproject)
 
     def leave(self) -> None:
         self._shell.release_controls()

@@ -248,9 +248,16 @@ def test_a_recorder_without_a_recording_has_nothing_to_stop() -> None:
 
 def test_the_figures_are_those_of_the_walk(walk: Walk) -> None:
     play_until(walk, lambda: walk.frame.index >= 12)
+    walk.update(Intent(forward=1.0), time.perf_counter())
+    play_until(walk, lambda: walk.frame.index >= 24, Intent(forward=1.0))
+    walk.note_shown(time.perf_counter(), reprojecting=True)
+    assert walk.instruments.meter.model.count == 1
     figures = walk.figures(client_ms=1.5, reprojecting=True)
     assert figures.seed == 3
     assert figures.chunk_ms_p95 >= figures.chunk_ms_p50 > 0.0
     assert figures.realtime_factor > 1.0
-    assert figures.response_ms > 0.0
+    lines = {label: value for _, label, value in figures.more}
+    assert lines["model answers"].endswith(" ms")
+    assert lines["view answers"] == "not asked yet"
+    assert lines["steps"] == "1 of 1"
     assert figures.fps_shown > 0.0

@@ -62,7 +62,6 @@ def some_figures() -> Figures:
         chunk_ms_p95=190.0,
         deadline_ms=250.0,
         bars=[ChunkBar(60.0, 15.0, 30.0), ChunkBar(600.0, 15.0, 30.0)] * 40,
-        response_ms=180.0,
         turned_deg=3.5,
         buffered_frames=2.5,
         in_flight=1,

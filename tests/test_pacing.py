@@ -45,6 +45,7 @@ def simulate(
     busy_fraction: float = 1.0,
     gap_s: Callable[[float], float] = lambda now_s: TICK_S,
     on_tick: Callable[[FramePacer, float], None] = lambda pacer, now_s: None,
+    answers: Callable[[int], bool] = lambda chunk: False,
 ) -> tuple[FramePacer, Trace]:
     """Run a pacer against an engine that takes these times; `gap_s` gives the time to the next picture."""
     pacer = pacer or FramePacer(CONFIG)
@@ -52,10 +53,11 @@ def simulate(
     pacer.reset(0.0)
     pacer.add_first_frame()
     under_way: list[tuple[float, float, float]] = []
-    now_s, engine_free_s = 0.0, 0.0
+    now_s, engine_free_s, landed = 0.0, 0.0, 0
     while now_s < seconds:
         while under_way and under_way[0][2] <= now_s:
-            pacer.add_chunk(CONFIG.chunk_frames, *under_way.pop(0))
+            pacer.add_chunk(CONFIG.chunk_frames, *under_way.pop(0), answers(landed))
+            landed += 1
         on_tick(pacer, now_s)
         index = pacer.tick(now_s)
         if pacer.should_request(now_s):
@@ -139,6 +141,73 @@ def test_a_stall_of_the_engine_does_not_poison_the_prediction() -> None:
     pacer, trace = simulate(chain(repeat(0.06, 20), [3.0], repeat(0.06)), 15.0)
     assert pacer.predicted_s == pytest.approx(0.06, abs=0.02)
     assert max(trace.latencies_s()[25:]) < 0.15
+
+
+def test_the_answer_to_an_input_is_shown_when_it_lands_and_what_it_overlaps_is_counted() -> None:
+    # The engine gets faster than is expected of it, so that chunks land with older frames still to be played.
+    waiting, _ = simulate(chain(repeat(0.2, 40), repeat(0.02)), 25.0)
+    durations_s = chain(repeat(0.2, 40), repeat(0.02))
+    pacer, trace = simulate(durations_s, 25.0, answers=lambda chunk: chunk in (44, 60, 76))
+    assert waiting.counts.overlaps == waiting.counts.cut == 0
+    counts = pacer.counts
+    assert counts.overlaps == 3
+    assert 0.0 < counts.overlap_s <= 3 * CONFIG.longest_cut_s
+    assert 1 <= counts.cut <= 3 * CONFIG.chunk_frames
+    assert counts.shown + counts.cut == trace.indices[-1] + 1
+    for chunk in (44, 60, 76):
+        landed_s = trace.requests_s[chunk] + 0.02
+        assert trace.first_shown_s(1 + CONFIG.chunk_frames * chunk) - landed_s < 1.01 * TICK_S
+
+
+def test_a_slow_engine_has_nothing_to_cut() -> None:
+    pacer, _ = simulate(repeat(0.5), 20.0, answers=lambda chunk: True)
+    assert (pacer.counts.overlaps, pacer.counts.cut) == (0, 0)
+
+
+def test_a_long_rest_is_played_faster_before_it_is_cut() -> None:
+    config = PacingConfig(fps=16.0, chunk_frames=24)
+    pacer = FramePacer(config)
+    pacer.reset(0.0)
+    pacer.add_first_frame()
+    pacer.add_chunk(24, 0.0, 0.1, 0.1)
+    pacer.tick(0.1)
+    pacer.add_chunk(24, 0.1, 0.2, 0.2, answers=True)
+    shown = [pacer.tick(0.1 + i * TICK_S) or 0 for i in range(120)]
+    steps = np.diff(shown)
+    assert pacer.counts.overlaps == 1
+    assert pacer.counts.overlap_s <= config.longest_cut_s
+    assert steps.max() <= 1 + config.longest_cut_s * config.fps
+    left_at = int(np.argmax(steps))
+    assert shown[left_at + 1] == 25
+    assert left_at * TICK_S < (25 - 4) / (16.0 * 1.05)
+
+
+def test_a_pause_cuts_nothing_until_it_is_over() -> None:
+    pacer = FramePacer(CONFIG)
+    pacer.reset(0.0)
+    pacer.add_first_frame()
+    pacer.add_chunk(4, 0.0, 0.1, 0.1)
+    before = pacer.tick(0.1)
+    pacer.pause(0.1)
+    pacer.add_chunk(4, 0.1, 0.2, 0.2, answers=True)
+    assert pacer.tick(5.0) == before
+    pacer.resume(6.0)
+    assert pacer.tick(6.0) == 5
+
+
+def test_a_pause_of_the_engine_does_not_poison_the_prediction() -> None:
+    """A walk is paused with a chunk under way again and again; its wait is nobody's work."""
+
+    def pause_often(pacer: FramePacer, now_s: float) -> None:
+        if pacer.in_flight and not pacer.paused and int(now_s) % 2:
+            pacer.pause(now_s)
+        elif pacer.paused and not int(now_s) % 2:
+            pacer.resume(now_s)
+
+    pacer, trace = simulate(repeat(0.06), 30.0, on_tick=pause_often)
+    assert pacer.predicted_s == pytest.approx(0.06, abs=1e-9)
+    assert pacer.counts.hold_s < 0.1
+    assert np.diff(trace.indices).max() == 1
 
 
 def test_a_stall_of_the_window_is_not_made_up_for() -> None:

@@ -74,6 +74,7 @@ WINDOW = (
     "client.bindings",
     "client.deck",
     "client.film_strip",
+    "client.flash",
     "client.held_panel",
     "client.help",
     "client.hud",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +23,15 @@ def bench(
     backend: Backend = BackendChoice.AUTO,
     seed: Annotated[int, typer.Option(min=0, help="Of the walk.")] = 0,
     chunks: Annotated[int, typer.Option(min=2, help="Chunks to measure.")] = 200,
+    pacing: Annotated[
+        Path | None, typer.Option(help="Measure nothing; pace the walk of this trace (play --trace) again.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a walk: milliseconds per chunk by stage, realtime factor, memory, first frame."""
+    if pacing is not None:
+        _pace_again(pacing, as_json)
+        return
     started_s = time.perf_counter()
     from client.commands.headless import open_walk
     from engine.bench import run_bench
@@ -55,3 +63,23 @@ def bench(
             "peak_memory": "" if memory is None else f"{memory / 2**20:.0f} MiB",
         }
     )
+
+
+def _pace_again(path: Path, as_json: bool) -> None:
+    """Print what the pacer of this version counts over a trace, beside what was counted in the walk."""
+    from client.pacing_replay import replay_pacing
+    from client.trace import read_trace
+
+    rollouts = replay_pacing(read_trace(path))
+    if as_json:
+        print_json({"trace": str(path), "rollouts": [asdict(rollout) for rollout in rollouts]})
+        return
+    for number, rollout in enumerate(rollouts, 1):
+        traced: dict[str, Any] = {} if rollout.traced is None else asdict(rollout.traced)
+        usual_ms, late_ms = rollout.early_ms
+        rows = {"rollout": f"{number} of {len(rollouts)}, {rollout.num_chunks} chunks"}
+        for name, value in asdict(rollout.counts).items():
+            was = f"{traced[name]:.6g}" if name in traced else "not told"
+            rows[name] = f"{value:.6g} (in the walk itself: {was})"
+        rows["landed"] = f"{usual_ms:.0f} ms before their turn, the latest 5 % under {late_ms:.0f} ms"
+        print_table(rows)

@@ -34,6 +34,10 @@ def play(
     backend: Backend = BackendChoice.AUTO,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and walk give the same world.")] = 0,
     record: Annotated[Path | None, typer.Option(help="Record the walk to this .flaneur file.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write each input's way to the picture, and all timing, to this .jsonl file."),
+    ] = None,
     fullscreen: Fullscreen = False,
     headless: Headless = False,
     chunks: Annotated[
@@ -48,7 +52,7 @@ def play(
 ) -> int:
     """Walk through a generated world; without WORLD, choose one in the window.
 
-    --chunks, --actions, --poses, --video, --frames and --json need --headless.
+    --chunks, --actions, --poses, --video, --frames and --json need --headless; --trace needs a window.
     """
     started_s = time.perf_counter()
     if not headless:
@@ -59,7 +63,11 @@ def play(
         from client.commands.window import open_window
         from client.options import PlayOptions
 
-        return open_window(PlayOptions(world, engine, backend.value, seed, record, fullscreen))
+        return open_window(PlayOptions(world, engine, backend.value, seed, record, fullscreen, trace))
+    if trace is not None:
+        raise ValueError(
+            "--trace follows a player's input, and a headless walk has none; leave one of them out"
+        )
     if fullscreen:
         raise ValueError("--fullscreen and --headless exclude each other; leave one of them out")
     if actions is not None and poses is not None:

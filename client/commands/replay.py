@@ -62,7 +62,9 @@ def replay(
         from client.commands.window import open_window
         from client.options import PlayOptions
 
-        return open_window(PlayOptions(world, engine, backend.value, seed or 0, None, fullscreen, file))
+        return open_window(
+            PlayOptions(world, engine, backend.value, seed or 0, fullscreen=fullscreen, replay=file)
+        )
     from client.commands.headless import Outputs
 
     source = _Source(file, world, engine, backend, seed, Outputs(video=video, frames=frames), started_s)

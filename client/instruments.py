@@ -1,0 +1,220 @@
+"""What is measured of a walk, and what follows from it: inputs on their way, chunk times, denoising steps, the trace.
+
+The walk says what happens; the meter, the governor and the trace make something of it. Knows no window and no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from client.controls import STANDING, Intent
+from client.figures import NUM_BARS, ChunkBar, Line, Section
+from client.governor import Governor, GovernorConfig
+from client.meter import InputMeter, MeteredInput, Response
+from client.pacing import PacingConfig, PacingCounts
+from client.planners import spend_intent
+from client.trace import (
+    ChunkLine,
+    CountsLine,
+    InputLine,
+    MarkLine,
+    StartLine,
+    StepsLine,
+    TickLine,
+    TraceWriter,
+)
+from engine.errors import EngineError
+from engine.session import Session
+from engine.types import FrameChunk
+
+NUM_TIMED_CHUNKS = 64
+DECISIVE = 0.5
+"""Change of an axis that a player waits to see: less is a stick on its way."""
+_AXES = ("forward", "strafe", "rise", "yaw", "pitch", "roll")
+
+
+class Instruments:
+    """The instruments of one walk; for the client thread."""
+
+    def __init__(self, session: Session, pacing: PacingConfig) -> None:
+        self.meter = InputMeter()
+        self.governor = Governor(GovernorConfig(session.num_steps, pacing.chunk_s))
+        self.bars: deque[ChunkBar] = deque(maxlen=NUM_BARS)
+        """Times of the last chunks, newest last."""
+        self._most_steps = session.num_steps
+        self._last_steps = session.num_steps
+        self._chunk_ms: deque[float] = deque(maxlen=NUM_TIMED_CHUNKS)
+        self._requested_s: deque[float] = deque()
+        self._before, self._minded = STANDING, STANDING
+        self._decided_s: float | None = None
+        self._trace: TraceWriter | None = None
+        self._begun_s: float | None = None
+        self._start_line = StartLine(
+            world=session.world.name,
+            engine=session.engine,
+            backend=session.backend,
+            device=session.device,
+            fps=pacing.fps,
+            chunk_frames=pacing.chunk_frames,
+            num_steps=session.num_steps,
+        )
+
+    def start_trace(self, trace: TraceWriter) -> None:
+        """Write what happens from now on; before the walk's first tick, since a trace holds whole rollouts."""
+        self._trace = trace
+        trace.write(self._start_line)
+        if self._begun_s is not None:
+            trace.write(MarkLine(kind="begin", at_s=self._begun_s))
+
+    @property
+    def num_steps(self) -> int | None:
+        """Denoising steps of the next chunk, None for all of them."""
+        return self.governor.num_steps if self.governor.lowered else None
+
+    def chunk_ms(self) -> tuple[float, float]:
+        """Return the median and the 95th percentile of the last chunks' times, 0 before the first."""
+        if not self._chunk_ms:
+            return 0.0, 0.0
+        p50, p95 = np.percentile(self._chunk_ms, (50, 95))
+        return float(p50), float(p95)
+
+    def begin(self, now_s: float, counts: PacingCounts) -> None:
+        """Note that a new rollout begins; `counts` are those of the one before."""
+        self._note_end(counts)
+        self._begun_s = now_s
+        self.meter.reset()
+        self._requested_s.clear()
+        self._before = self._minded = STANDING
+        self._decided_s = None
+        self._write(MarkLine(kind="begin", at_s=now_s))
+
+    def note_pause(self, paused: bool, now_s: float) -> None:
+        """Note that the walk was paused or goes on."""
+        self._write(MarkLine(kind="pause" if paused else "resume", at_s=now_s))
+
+    def note_input(self, intent: Intent, posted_s: float, now_s: float) -> None:
+        """Note what the player asks for; what is asked for as before is no input."""
+        held, before = spend_intent(intent), self._before
+        self._before = held
+        turned = intent.look_dx_rad != 0.0 or intent.look_dy_rad != 0.0
+        if turned or held != before:
+            self.meter.note_input(now_s, posted_s, looks=turned or _looking(held) != _looking(before))
+        if _is_decisive(self._minded, held):
+            self._minded, self._decided_s = held, posted_s
+
+    def note_tick(self, now_s: float, asks: bool) -> None:
+        """Note that the pacer chose a frame, and whether a chunk was asked for wherever the pacer wanted one."""
+        if self._trace is not None:
+            self._write(TickLine(at_s=now_s, asks=asks))
+
+    def note_request(self, now_s: float) -> None:
+        """Note that a chunk was asked for."""
+        self._requested_s.append(now_s)
+
+    def note_chunk(self, chunk: FrameChunk, first_frame: int, num_steps: int | None, governed: bool) -> bool:
+        """Note a chunk that arrived.
+
+        Args:
+            first_frame: Number of its first frame.
+            num_steps: Denoising steps it was made with, None for all of them.
+            governed: Whether the steps are the governor's choice.
+
+        Returns:
+            Whether it is the first that knows the newest change of what the player asks for.
+        """
+        times, steps = chunk.times, num_steps or self._most_steps
+        self._chunk_ms.append(times.chunk_ms)
+        self.bars.append(ChunkBar(times.denoise_ms, times.commit_ms, times.decode_ms))
+        self._last_steps = steps
+        self.meter.note_chunk(chunk.chunk_index, first_frame, times)
+        answers = self._decided_s is not None and times.latched_s >= self._decided_s
+        if answers:
+            self._decided_s = None
+        requested_s = self._requested_s.popleft() if self._requested_s else times.model_start_s
+        self._write(
+            ChunkLine(
+                chunk_index=chunk.chunk_index,
+                num_frames=len(chunk.frames),
+                num_steps=steps,
+                requested_s=requested_s,
+                answers=answers,
+                **asdict(times),
+            )
+        )
+        if governed and self.governor.note_chunk(steps, times.denoise_ms / 1e3, times.commit_ms / 1e3):
+            self._write(StepsLine(at_s=times.ready_s, num_steps=self.governor.num_steps))
+        return answers
+
+    def note_shown(self, frame_index: int, shown_s: float, turned: bool) -> None:
+        """Note the picture that is on; the arguments are those of `InputMeter.note_shown`."""
+        for answered in self.meter.note_shown(frame_index, shown_s, turned):
+            self._write(_input_line(answered))
+
+    def take_problem(self) -> EngineError | None:
+        """Return once why the trace ended early."""
+        if self._trace is None or self._trace.problem is None:
+            return None
+        problem, self._trace = self._trace.problem, None
+        return problem
+
+    def close(self, counts: PacingCounts) -> None:
+        """End the trace."""
+        self._note_end(counts)
+        if self._trace is not None:
+            self._trace.close()
+
+    def lines(self, counts: PacingCounts) -> list[Line]:
+        """Return what the panel of figures shows of it."""
+        cut = f"{counts.overlaps} times, {counts.overlap_s:.1f} s in all" if counts.overlaps else "never"
+        steps = f"{self._last_steps} of {self._most_steps}"
+        return [
+            (Section.PICTURE, "model answers", _spoken(self.meter.model)),
+            (Section.PICTURE, "view answers", _spoken(self.meter.warped)),
+            (Section.PICTURE, "cut over", cut),
+            (Section.ENGINE, "steps", f"{steps}, to keep time" if self.governor.lowered else steps),
+        ]
+
+    def _note_end(self, counts: PacingCounts) -> None:
+        if self._begun_s is not None:
+            self._write(CountsLine(**asdict(counts)))
+
+    def _write(self, line: MarkLine | TickLine | ChunkLine | InputLine | StepsLine | CountsLine) -> None:
+        if self._trace is not None:
+            self._trace.write(line)
+
+
+def _looking(intent: Intent) -> Intent:
+    """Return what of an intent turns the view."""
+    return replace(intent, forward=0.0, strafe=0.0, rise=0.0, run=False)
+
+
+def _is_decisive(before: Intent, after: Intent) -> bool:
+    if (before.run, before.level) != (after.run, after.level):
+        return True
+    return any(abs(getattr(after, name) - getattr(before, name)) > DECISIVE for name in _AXES)
+
+
+def _input_line(answered: MeteredInput) -> InputLine:
+    assert answered.shown_s is not None
+    assert answered.model_ms is not None
+    return InputLine(
+        at_s=answered.at_s,
+        looks=answered.looks,
+        chunk_index=answered.chunk_index,
+        latched_s=answered.latched_s,
+        model_start_s=answered.model_start_s,
+        ready_s=answered.ready_s,
+        shown_s=answered.shown_s,
+        model_ms=answered.model_ms,
+        warped_s=answered.warped_s,
+        warped_ms=answered.warped_ms,
+    )
+
+
+def _spoken(response: Response) -> str:
+    if not response.count:
+        return "not asked yet"
+    return f"p50 {response.p50:.0f}, p90 {response.p90:.0f}, p99 {response.p99:.0f} ms"

@@ -1,0 +1,153 @@
+"""From an input to the picture that answers it, the model's answer and the turned picture's apart.
+
+Pure arithmetic over clock readings passed in. The time of an input is when the client reads it, that of a picture
+when it is handed to the display; what lies before and behind is for a camera to measure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.types import ChunkTimes
+
+MAX_WAITING = 4096
+"""Inputs that may wait for their answer: more than a minute of a moving mouse."""
+NUM_ANSWERS = 512
+"""Answers that the percentiles are taken of."""
+
+
+@dataclass(frozen=True)
+class MeteredInput:
+    """One input on its way to the display; times are clock seconds."""
+
+    at_s: float
+    posted_s: float
+    """The stamp by which a chunk's `latched_s` says that it knows this input."""
+    looks: bool
+    """Whether it asks to look elsewhere, which a turned picture can answer before the model."""
+    chunk_index: int = -1
+    """Of the first chunk that knows it; -1 until there is one."""
+    first_frame: int = -1
+    """Of that chunk, counted from the world's first frame."""
+    latched_s: float = 0.0
+    model_start_s: float = 0.0
+    ready_s: float = 0.0
+    shown_s: float | None = None
+    """When the first frame that the model made of it was on."""
+    warped_s: float | None = None
+    """When a picture turned by it was on; None where the model was first, or nothing was turned."""
+
+    @property
+    def model_ms(self) -> float | None:
+        return None if self.shown_s is None else 1e3 * (self.shown_s - self.at_s)
+
+    @property
+    def warped_ms(self) -> float | None:
+        return None if self.warped_s is None else 1e3 * (self.warped_s - self.at_s)
+
+
+@dataclass(frozen=True)
+class Response:
+    """Percentiles of one kind of answer, milliseconds."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+
+
+class InputMeter:
+    """Follows every input of a walk."""
+
+    def __init__(self) -> None:
+        self._model_ms: deque[float] = deque(maxlen=NUM_ANSWERS)
+        self._warped_ms: deque[float] = deque(maxlen=NUM_ANSWERS)
+        self.num_inputs = 0
+        """Inputs seen since the walk was opened."""
+        self.num_lost = 0
+        """Inputs that never had an answer: the walk began anew, or too many waited."""
+        self.num_answers = 0
+        """Pictures shown that were the first to know an input, by the model's doing."""
+        self._waiting: deque[MeteredInput] = deque()
+
+    def reset(self) -> None:
+        """Begin a new rollout: nothing that waits will be answered."""
+        self.num_lost += len(self._waiting)
+        self._waiting.clear()
+
+    def note_input(self, at_s: float, posted_s: float, looks: bool) -> None:
+        """Note that the player asked for something else than before."""
+        self.num_inputs += 1
+        if len(self._waiting) == MAX_WAITING:
+            self._waiting.popleft()
+            self.num_lost += 1
+        self._waiting.append(MeteredInput(at_s, posted_s, looks))
+
+    def note_chunk(self, chunk_index: int, first_frame: int, times: ChunkTimes) -> None:
+        """Note a chunk that arrived, with the number of its first frame."""
+        for i, waiting in enumerate(self._waiting):
+            if waiting.posted_s > times.latched_s:
+                break
+            if waiting.chunk_index < 0:
+                self._waiting[i] = replace(
+                    waiting,
+                    chunk_index=chunk_index,
+                    first_frame=first_frame,
+                    latched_s=times.latched_s,
+                    model_start_s=times.model_start_s,
+                    ready_s=times.ready_s,
+                )
+
+    def answers_by(self, frame_index: int) -> int:
+        """Return what `num_answers` is once this frame is shown."""
+        waits = bool(self._waiting) and 0 <= self._waiting[0].first_frame <= frame_index
+        return self.num_answers + waits
+
+    def note_shown(self, frame_index: int, shown_s: float, turned: bool) -> list[MeteredInput]:
+        """Note the picture that is on; return the inputs whose answer by the model it is the first to show.
+
+        Args:
+            frame_index: Of its frame, counted from the world's first.
+            shown_s: When it was handed to the display.
+            turned: Whether it is turned to the player's live view.
+        """
+        if turned:
+            self._note_turned(shown_s)
+        answered: list[MeteredInput] = []
+        while self._waiting and 0 <= self._waiting[0].first_frame <= frame_index:
+            answered.append(replace(self._waiting.popleft(), shown_s=shown_s))
+        self._model_ms.extend(value.model_ms for value in answered if value.model_ms is not None)
+        self.num_answers += bool(answered)
+        return answered
+
+    def _note_turned(self, shown_s: float) -> None:
+        # The newest come last, and those before the first that has its answer have theirs too.
+        for i in range(len(self._waiting) - 1, -1, -1):
+            waiting = self._waiting[i]
+            if not waiting.looks:
+                continue
+            if waiting.warped_s is not None:
+                break
+            self._waiting[i] = turned = replace(waiting, warped_s=shown_s)
+            self._warped_ms.append(turned.warped_ms or 0.0)
+
+    @property
+    def model(self) -> Response:
+        """How fast the model answered lately."""
+        return _response(self._model_ms)
+
+    @property
+    def warped(self) -> Response:
+        """How fast turned pictures answered lately."""
+        return _response(self._warped_ms)
+
+
+def _response(values_ms: Sequence[float]) -> Response:
+    if not values_ms:
+        return Response(0, 0.0, 0.0, 0.0)
+    p50, p90, p99 = (float(value) for value in np.percentile(np.asarray(values_ms), (50, 90, 99)))
+    return Response(len(values_ms), p50, p90, p99)

@@ -1,0 +1,100 @@
+"""The governor sheds steps while chunks come late, gives them back once there is time, and does not swing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.governor import Governor, GovernorConfig
+
+CONFIG = GovernorConfig(most_steps=4, deadline_s=0.25)
+COMMIT_S = 0.02
+
+
+def govern(step_s: Callable[[int], float], num_chunks: int, governor: Governor | None = None) -> list[int]:
+    """Make chunks whose steps take `step_s(index)` each; return the steps of every chunk."""
+    governor = governor or Governor(CONFIG)
+    steps: list[int] = []
+    for index in range(num_chunks):
+        num_steps = governor.num_steps
+        steps.append(num_steps)
+        governor.note_chunk(num_steps, num_steps * step_s(index), COMMIT_S)
+    return steps
+
+
+def test_an_engine_with_time_makes_every_step() -> None:
+    assert set(govern(lambda index: 0.05, 200)) == {4}
+
+
+def test_late_chunks_are_made_with_the_most_steps_that_fit() -> None:
+    assert govern(lambda index: 0.1, 6) == [4, 4, 4, 2, 2, 2]
+    assert govern(lambda index: 0.4, 6) == [4, 4, 4, 1, 1, 1]
+    assert govern(lambda index: 0.065, 6) == [4, 4, 4, 3, 3, 3]
+
+
+def test_a_stall_or_two_change_nothing() -> None:
+    assert set(govern(lambda index: 2.0 if index in (10, 12, 40) else 0.05, 100)) == {4}
+
+
+def test_steps_come_back_one_by_one_and_later_than_they_went() -> None:
+    steps = govern(lambda index: 0.1 if index < 20 else 0.04, 60)
+    lowered, raised, whole = steps.index(2), 20 + steps[20:].index(3), 20 + steps[20:].index(4)
+    assert lowered == 3
+    assert raised - 20 >= CONFIG.patience
+    assert whole - raised >= CONFIG.patience
+    assert set(steps[whole:]) == {4}
+
+
+def test_an_engine_at_the_edge_is_tried_more_and_more_seldom() -> None:
+    """The estimate says that a step more fits, and it never does."""
+    governor = Governor(CONFIG)
+    tried: list[int] = []
+    for index in range(1500):
+        num_steps = governor.num_steps
+        denoise_s = 0.05 * num_steps if num_steps <= 2 else 0.5
+        if governor.note_chunk(num_steps, denoise_s, COMMIT_S) and governor.num_steps == 3:
+            tried.append(index)
+    gaps = np.diff(tried)
+    assert gaps[-1] > 5 * gaps[0]
+    assert len(tried) < 20
+    assert governor.num_steps <= 3
+
+
+def test_a_chunk_asked_for_before_the_change_teaches_nothing() -> None:
+    governor = Governor(CONFIG)
+    for _ in range(3):
+        governor.note_chunk(4, 0.4, COMMIT_S)
+    assert governor.num_steps == 2
+    for _ in range(10):
+        assert not governor.note_chunk(4, 0.4, COMMIT_S)
+    assert (governor.num_steps, governor.changes, governor.lowered) == (2, 1, True)
+
+
+def test_a_schedule_of_one_step_is_left_alone() -> None:
+    governor = Governor(GovernorConfig(most_steps=1, deadline_s=0.25))
+    assert set(govern(lambda index: 3.0, 50, governor)) == {1}
+    assert not governor.lowered
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=300), st.integers(1, 8))
+@settings(max_examples=60, deadline=None)
+def test_the_steps_stay_within_the_schedule_whatever_the_times(times_s: list[float], most_steps: int) -> None:
+    governor = Governor(GovernorConfig(most_steps, 0.25))
+    steps = govern(lambda index: times_s[index], len(times_s), governor)
+    assert all(1 <= count <= most_steps for count in steps)
+    # Neighbours differ by many steps only on the way down.
+    assert all(after - before <= 1 for before, after in pairwise(steps))
+
+
+def test_what_is_chosen_meets_the_deadline_wherever_any_choice_does() -> None:
+    for step_s in np.linspace(0.01, 0.4, 40):
+        steps = govern(lambda index, step_s=float(step_s): step_s, 400)
+        met = [count * step_s + COMMIT_S <= CONFIG.deadline_s for count in steps[100:]]
+        if step_s + COMMIT_S <= CONFIG.deadline_s:
+            assert np.mean(met) > 0.97
+        else:
+            assert set(steps[100:]) == {1}
