@@ -30,6 +30,8 @@ Text = Annotated[str, Field(max_length=4096)]
 
 STEP_INPUTS = ("latents", "timesteps", "c2w", "intrinsics", "start_frame", "text", "text_mask")
 """Inputs of a step graph, before the state tensors."""
+CPU = "cpu"
+"""Target of bundles for ONNX Runtime; any other target is a GPU's compute capability, such as sm120."""
 OUT = "_out"
 """Appended to a state tensor's or cache's name where a graph gives it back."""
 
@@ -52,6 +54,20 @@ class TensorSpec(BaseModel):
 
     def zeros(self) -> np.ndarray:
         return np.zeros(self.shape, self.dtype)
+
+
+class LayerGroup(BaseModel):
+    """Layers that run in one precision, by one rule."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pattern: Text
+    """Over the names of the model's layers, `*` for anything; those of the decoder begin with `decoder/`."""
+    precision: Text
+    why: Text
+    num_layers: Annotated[int, Field(ge=1)]
+    weight_bytes: Annotated[int, Field(ge=0)]
+    """Scales included."""
 
 
 class EngineSpec(BaseModel):
@@ -92,6 +108,8 @@ class EngineSpec(BaseModel):
     files: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=1024)]
     """SHA-256 of every file of the bundle but `bundle.json` itself."""
     text_dim: Size
+    layer_groups: Annotated[tuple[LayerGroup, ...], Field(max_length=1024)] = ()
+    """Precision by layer, where not all layers share one."""
     notes: Text = ""
 
     @model_validator(mode="after")
@@ -113,6 +131,11 @@ class EngineSpec(BaseModel):
             if sum(tensor.num_bytes for tensor in tensors) > MAX_STATE_BYTES:
                 raise ValueError(f"the state is larger than {MAX_STATE_BYTES} bytes")
         return self
+
+    @property
+    def is_plan(self) -> bool:
+        """Whether the graphs are plans for a GPU, and no graphs that ONNX Runtime could read."""
+        return self.target != CPU
 
     @property
     def frames_per_chunk(self) -> int:

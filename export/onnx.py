@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnx.helper
-import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import OUT, SPEC_FILE, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
+from engine.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from engine.errors import BuildFailed
+from export.folders import making_bundle, write_spec
+from export.tidy import tidy_graph
+from export.weights import INLINE_LIMIT_BYTES
 from model.checkpoint import weights_sha256
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
@@ -30,12 +27,6 @@ from model.transformer import WorldModel
 
 OPSET = 20
 """Last operator set before attention became one operator that CPU runtimes lack."""
-INLINE_LIMIT_BYTES = 1_500_000_000
-"""Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
-
-HALF_FROM_BYTES = 4096
-"""Smaller tensors are not worth a node."""
-
 Progress = Callable[[str], None]
 
 
@@ -106,20 +97,8 @@ def export_bundle(
     """
     destination = Path(destination)
     steps = check_timesteps(timesteps)
-    if destination.exists() and not (destination / SPEC_FILE).is_file():
-        raise ValueError(f"{destination} exists and is no bundle; name a new folder")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    report = progress or (lambda _stage: None)
-    partial = Path(
-        tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".partial")
-    )
-    try:
-        # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
-        partial.chmod(0o755)
-        _fill(partial, model, decoder, steps, fps, notes, report)
-        replace_folder(partial, destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with making_bundle(destination) as partial:
+        _fill(partial, model, decoder, steps, fps, notes, progress or (lambda _stage: None))
     return destination
 
 
@@ -172,7 +151,7 @@ def _fill(
         text_dim=config.text_dim,
         notes=notes,
     )
-    (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_spec(folder, spec)
 
 
 def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:
@@ -245,41 +224,8 @@ def _write_graph(
             raise BuildFailed(f"torch could not export {path.name}: {reason}; use torch 2.13") from error
     assert program is not None
     program.save(path, external_data=size > INLINE_LIMIT_BYTES)
-    _tidy(path)
+    tidy_graph(path)
     onnx.checker.check_model(path)
-
-
-def _tidy(path: Path) -> None:
-    """Drop the exporter's stack traces, which name files of the machine that exported, and store weights small."""
-    graph_file = onnx.load(path, load_external_data=False)
-    holders: list[Any] = [graph_file, graph_file.graph, *graph_file.functions]
-    holders += [node for holder in holders[1:] for node in holder.node]
-    holders += list(graph_file.graph.value_info)
-    for holder in holders:
-        del holder.metadata_props[:]
-    _store_in_half(graph_file.graph)
-    onnx.save(graph_file, path)
-
-
-def _store_in_half(graph: onnx.GraphProto) -> None:
-    """Store weights that float16 holds exactly as float16; runtimes turn them back once, when they open the graph."""
-    casts = []
-    for tensor in graph.initializer:
-        if (
-            tensor.data_type != onnx.TensorProto.FLOAT
-            or tensor.external_data
-            or len(tensor.raw_data) < HALF_FROM_BYTES
-        ):
-            continue
-        values = onnx.numpy_helper.to_array(tensor)
-        half = values.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), values):
-            name = tensor.name
-            tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 @contextmanager
@@ -294,18 +240,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def replace_folder(folder: Path, destination: Path) -> None:
-    """Put a finished folder in place of an older one, which comes back if that fails."""
-    old = folder.with_suffix(".old")
-    replaces = destination.exists()
-    if replaces:
-        os.replace(destination, old)
-    try:
-        os.replace(folder, destination)
-    except BaseException:
-        if replaces:
-            os.replace(old, destination)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.bundle import EngineSpec
-from model.camera import window_frames
+from export.rollouts import Scene
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from model.sampler import ChunkConditions, commit_chunk, euler_step
@@ -92,14 +92,16 @@ def verify_bundle(
         decoder: The streaming decoder the bundle was made with.
         num_chunks: Chunks generated after the conditioning one; cache faults hide in later chunks.
     """
-    walk = _Walk(model.config, seed)
+    scene = made_up_scene(spec, num_chunks, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    grid = (model.config.latent_height, model.config.latent_width)
     pair = _Pair(model, decoder, spec, runner)
     found = []
     start = 0
     for index in range(num_chunks + 1):
         frames = model.config.first_chunk_size if index == 0 else model.config.chunk_size
-        conditions = walk.conditions(start, frames)
-        latents = walk.noise(frames)
+        conditions = scene.conditions(model.config, start, frames)
+        latents = torch.randn(1, model.config.in_channels, frames, *grid, generator=generator)
         gaps = []
         for step, following in pairwise([*spec.timesteps, 0.0]):
             velocity, gap = pair.step(latents, step, conditions)
@@ -146,33 +148,27 @@ class _Pair:
         return worst
 
 
-class _Walk:
-    """A smooth made-up camera path and seeded noise."""
-
-    def __init__(self, config: ModelConfig, seed: int) -> None:
-        self.config = config
-        self.generator = torch.Generator().manual_seed(seed)
-        self.text = torch.randn(1, config.text_length, config.text_dim, generator=self.generator)
-
-    def noise(self, frames: int) -> Tensor:
-        grid = (self.config.latent_height, self.config.latent_width)
-        return torch.randn(1, self.config.in_channels, frames, *grid, generator=self.generator)
-
-    def conditions(self, start: int, frames: int) -> ChunkConditions:
-        stride = self.config.temporal_stride
-        order = window_frames(start + frames, stride, 1 + stride * (start + frames))[start * stride :]
-        time = torch.tensor(order, dtype=torch.float32)
-        angle = time * 0.02
-        c2w = torch.eye(4).repeat(1, len(order), 1, 1)
-        c2w[0, :, 0, 0] = c2w[0, :, 2, 2] = angle.cos()
-        c2w[0, :, 0, 2] = angle.sin()
-        c2w[0, :, 2, 0] = -angle.sin()
-        c2w[0, :, 0, 3] = time * 0.03
-        c2w[0, :, 2, 3] = time * 0.08
-        width, height = self.config.frame_width, self.config.frame_height
-        lens = torch.tensor([0.8 * width, 0.8 * width, width / 2, height / 2]).repeat(1, len(order), 1)
-        mask = torch.ones(1, self.config.text_length)
-        return ChunkConditions(c2w, lens, torch.tensor([start]), self.text, mask)
+def made_up_scene(spec: EngineSpec, num_chunks: int, seed: int = 0) -> Scene:
+    """Return a smooth made-up camera path from a noise latent under a noise text, the same for the same seed."""
+    config = ModelConfig.from_dict(spec.model)
+    generator = torch.Generator().manual_seed(seed)
+    grid = (config.latent_height, config.latent_width)
+    frames = 1 + spec.temporal_stride * (config.first_chunk_size + num_chunks * config.chunk_size)
+    time = np.arange(frames)
+    angle = time * 0.02
+    c2w = np.tile(np.eye(4), (frames, 1, 1))
+    c2w[:, 0, 0] = c2w[:, 2, 2] = np.cos(angle)
+    c2w[:, 0, 2], c2w[:, 2, 0] = np.sin(angle), -np.sin(angle)
+    c2w[:, 0, 3], c2w[:, 2, 3] = time * 0.03, time * 0.08
+    width, height = config.frame_width, config.frame_height
+    return Scene(
+        name="made up",
+        first_latent=torch.randn(1, config.in_channels, 1, *grid, generator=generator),
+        text=torch.randn(1, config.text_length, config.text_dim, generator=generator),
+        text_mask=torch.ones(1, config.text_length),
+        intrinsics=np.array([0.8 * width, 0.8 * width, width / 2, height / 2], np.float32),
+        c2w=c2w,
+    )
 
 
 def _inputs(latents: Tensor, timestep: float, conditions: ChunkConditions) -> dict[str, Arrays]:

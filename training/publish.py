@@ -17,7 +17,8 @@ from torch import nn
 import holodeck
 from engine.bundle import Bundle, open_bundle
 from engine.world import World, WorldInfo, write_world
-from export.onnx import export_bundle, replace_folder
+from export.folders import replace_folder
+from export.onnx import export_bundle
 from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, StreamingDecoder
 from model.checkpoint import load_checkpoint, save_checkpoint

@@ -17,14 +17,19 @@ def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Sc
     Raises:
         ValueError: There is no such world.
     """
-    entries = list_worlds([worlds_dir()])
-    worlds = [read_world(entry.path) for entry in entries if not entry.problem]
-    fitting = [world for world in worlds if world.info.model == weights_sha256]
+    fitting = fitting_worlds(weights_sha256)
     if not fitting:
         raise ValueError(
             "no world here was made for the bundle's weights; quality can be measured for the pocket bundle"
         )
     return [held_out_scene(world, num_frames, fps) for world in fitting]
+
+
+def fitting_worlds(weights_sha256: str) -> list[World]:
+    """Return the shipped worlds that were made for some weights."""
+    entries = list_worlds([worlds_dir()])
+    worlds = [read_world(entry.path) for entry in entries if not entry.problem]
+    return [world for world in worlds if world.info.model == weights_sha256]
 
 
 def held_out_scene(world: World, num_frames: int, fps: float, seed: int = HELD_OUT_SEED) -> Scene:

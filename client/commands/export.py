@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from client.commands.choices import Json
+from client.commands.engine_bundle import Hadamard, Precision, engine, low_precision, show
 from client.commands.extras import extra_needed
 from client.report import print_json, print_table, say
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from engine.bundle import Bundle
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
+
+
+app.command()(engine)
+app.command()(show)
 
 
 def register(root: typer.Typer) -> None:
@@ -32,24 +37,12 @@ RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="A preset's sizes, weights from a seed.")
 ]
 
-Hadamard = Annotated[
-    bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
-]
-
 
 class Against(StrEnum):
     """What a bundle is verified against."""
 
     GRAPH = "graph"
     FP32 = "fp32"
-
-
-class LowPrecision(StrEnum):
-    """Of the large linear layers, on a GPU."""
-
-    NVFP4 = "nvfp4"
-    FP8 = "fp8"
-    BF16 = "bf16"
 
 
 MAX_VELOCITY_ERROR = 1e-3
@@ -104,9 +97,7 @@ def verify(
     against: Annotated[
         Against, typer.Option(help="graph: the same arithmetic. fp32: what low precision costs, emulated.")
     ] = Against.GRAPH,
-    precision: Annotated[
-        LowPrecision, typer.Option(help="Precision to emulate against fp32.")
-    ] = LowPrecision.NVFP4,
+    precision: Annotated[Precision, typer.Option(help="To emulate against fp32.")] = Precision.NVFP4,
     hadamard: Hadamard = False,
     pictures: Annotated[
         Path | None, typer.Option(help="Write frames, fp32 above the emulated precision, to this .png.")
@@ -122,7 +113,9 @@ def verify(
 
         if random_weights:
             raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
-        passed = verify_quality(opened, model, precision.value, hadamard, chunks or 20, pictures, as_json)
+        passed = verify_quality(
+            opened, model, low_precision(precision), hadamard, chunks or 20, pictures, as_json
+        )
         return 0 if passed else EXIT_DIFFERENT
     return _verify_graphs(opened, model, random_weights, chunks or 4, as_json)
 
@@ -148,24 +141,3 @@ def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int
             f"{report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255"
         )
     return 0 if passed else EXIT_DIFFERENT
-
-
-@app.command()
-def show(
-    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
-    as_json: Json = False,
-) -> None:
-    """Show what a bundle says of itself, and check its files."""
-    from engine.assets import find_bundle
-
-    opened = find_bundle(bundle)
-    spec = opened.spec.model_dump(mode="json")
-    result = {"path": str(opened.path), "sha256": opened.sha256, **spec}
-    if as_json:
-        print_json(result)
-        return
-    state_bytes = sum(tensor.num_bytes for tensor in opened.spec.state)
-    result["state"] = f"{len(opened.spec.state)} tensors, {state_bytes / 2**20:.1f} MiB"
-    result["decoder_caches"] = f"{len(opened.spec.decoder_caches)} tensors"
-    result["files"] = ", ".join(opened.spec.files)
-    print_table(result)

@@ -1,0 +1,185 @@
+"""`flaneur export engine` and `show`: bundles for one target, and what they hold."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from client.commands.choices import Json
+from client.commands.extras import extra_needed
+from client.report import print_json, print_rows, print_table, progress, say
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle, EngineSpec
+    from export.engine import Stage
+    from export.layers import Low
+    from export.rollouts import Scene
+
+
+class Precision(StrEnum):
+    """Of the large linear layers on a GPU, or of stored weights on a CPU."""
+
+    NVFP4 = "nvfp4"
+    FP8 = "fp8"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+CPU = "cpu"
+CALIBRATION_CHUNKS = 20
+Hadamard = Annotated[
+    bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
+]
+
+
+def engine(
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle of `export onnx`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    target: Annotated[str, typer.Option(help="sm120 for an RTX 5090 (sm75 to sm121), or cpu.")] = "sm120",
+    precision: Annotated[
+        Precision | None, typer.Option(help="nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
+    ] = None,
+    hadamard: Hadamard = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a bundle into one for a GPU, which need not be here, or into another for ONNX Runtime."""
+    from engine.assets import find_bundle
+
+    if target != CPU and not re.fullmatch(r"sm\d{2,3}", target):
+        raise ValueError(f"--target takes cpu or a GPU's compute capability such as sm120, got {target!r}")
+    chosen = precision or (Precision.FP32 if target == CPU else Precision.NVFP4)
+    opened = find_bundle(bundle)
+    with extra_needed("building an engine", "export"):
+        from export.engine import build_graphs, build_plans
+    with _stages() as stage:
+        if target == CPU:
+            half = {Precision.FP16: True, Precision.FP32: False}.get(chosen)
+            if half is None or hadamard:
+                raise ValueError(f"a cpu computes in float32: --precision fp32 or fp16, not {chosen.value}")
+            folder = build_graphs(opened, output, half, stage)
+        else:
+            low = low_precision(chosen)
+            largest = _calibrate(opened, low, hadamard, stage)
+            folder = build_plans(opened, output, target, low, largest, hadamard, stage)
+    print_json({"path": str(folder), **_sizes(folder)}) if as_json else show(str(folder))
+
+
+def low_precision(precision: Precision) -> Low:
+    """Return the precision as the layer table takes it."""
+    names: dict[Precision, Low] = {
+        Precision.NVFP4: "nvfp4",
+        Precision.FP8: "fp8",
+        Precision.BF16: "bf16",
+    }
+    if precision not in names:
+        raise ValueError(f"a GPU's large layers take nvfp4, fp8 or bf16, not {precision.value}")
+    return names[precision]
+
+
+def _calibrate(bundle: Bundle, low: Low, hadamard: bool, stage: Stage) -> dict[str, float]:
+    """Measure activations on the worlds that fit the bundle, or on a made-up walk where there is none."""
+    from engine.backends.onnxruntime import OnnxRuntimeBackend
+    from engine.session import default_denoise_threads
+    from export.calibrate import calibrate
+
+    if low == "bf16":
+        return {}
+    scenes, chunks = _scenes(bundle.spec)
+    advance = stage("calibrating", len(scenes) * (chunks + 1))
+    threads = default_denoise_threads()
+    return calibrate(
+        bundle, low, hadamard, scenes, chunks, lambda made: OnnxRuntimeBackend(made, threads, 1), advance
+    )
+
+
+def _scenes(spec: EngineSpec) -> tuple[list[Scene], int]:
+    from export.verify import made_up_scene
+    from training.scenes import fitting_worlds, held_out_scenes
+
+    if fitting_worlds(spec.weights_sha256):
+        frames = 1 + CALIBRATION_CHUNKS * spec.frames_per_chunk
+        return held_out_scenes(spec.weights_sha256, frames, spec.fps), CALIBRATION_CHUNKS
+    say("no world here was made for these weights; calibrating on a made-up walk")
+    return [made_up_scene(spec, 1)], 1
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int | None], Callable[[int], None]]]:
+    """Show one progress bar after the other; a line each where there is no terminal."""
+    with ExitStack() as bars:
+
+        def stage(what: str, total: int | None) -> Callable[[int], None]:
+            bars.close()
+            say(what)
+            return bars.enter_context(progress(what, total))
+
+        yield stage
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    from engine.bundle import open_bundle
+
+    opened = open_bundle(folder, verify=False)
+    spec = opened.spec
+    return {
+        "name": spec.name,
+        "sha256": opened.sha256,
+        "target": spec.target,
+        "precision": spec.precision,
+        "file_bytes": {name: (folder / name).stat().st_size for name in spec.files},
+        "weight_bytes": dict(_bytes_by_precision(spec)),
+    }
+
+
+def _bytes_by_precision(spec: EngineSpec) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for group in spec.layer_groups:
+        total[group.precision] += group.weight_bytes
+    return total
+
+
+def show(
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a bundle says of itself, and check its files."""
+    from engine.assets import find_bundle
+
+    opened = find_bundle(bundle)
+    spec = opened.spec
+    result = {"path": str(opened.path), "sha256": opened.sha256, **spec.model_dump(mode="json")}
+    if as_json:
+        print_json(result)
+        return
+    for name in ("model", "layer_groups"):
+        del result[name]
+    for name, tensors in (("state", spec.state), ("decoder_caches", spec.decoder_caches)):
+        size = sum(tensor.num_bytes for tensor in tensors) / 2**20
+        result[name] = f"{len(tensors)} tensors, {size:.1f} MiB"
+    result["precision"] = ", ".join(f"{part} {precision}" for part, precision in spec.precision.items())
+    sizes = {name: (opened.path / name).stat().st_size / 2**20 for name in spec.files}
+    result["files"] = ", ".join(f"{name} {size:.1f} MiB" for name, size in sizes.items())
+    weights = _bytes_by_precision(spec)
+    result["weights"] = ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in weights.items())
+    print_table(result)
+    if spec.layer_groups:
+        print()
+        rows = [
+            (
+                group.pattern,
+                group.precision,
+                str(group.num_layers),
+                f"{group.weight_bytes / 2**20:.2f}",
+                group.why,
+            )
+            for group in spec.layer_groups
+        ]
+        print_rows(("layers", "precision", "number", "MiB", "why"), rows)

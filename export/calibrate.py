@@ -1,0 +1,165 @@
+"""Largest magnitudes that reach the layers of a bundle, measured on chunks that it generates itself.
+
+Taps are one more state tensor of the step graph, so that whatever runs the graph carries them along.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from engine.bundle import OUT, Bundle, EngineSpec, TensorSpec, hash_file, open_bundle
+from export.folders import link_or_copy, write_spec
+from export.layers import Low, precision_of
+from export.nvfp4 import BLOCK, hadamard_matrix
+from export.rollouts import Scene, roll
+from export.tidy import layer_of
+from export.verify import GraphRunner
+from model.config import ModelConfig
+from model.rollout import RolloutState, state_shapes
+from model.transformer import WorldModel
+
+TAPS = "activation_largest"
+Progress = Callable[[int], None]
+
+
+class ClosingRunner(GraphRunner, Protocol):
+    """A runner that holds graphs until it is closed."""
+
+    def close(self) -> None: ...
+
+
+OpenRunner = Callable[[Bundle], ClosingRunner]
+
+
+def calibrate(
+    bundle: Bundle,
+    low: Low,
+    hadamard: bool,
+    scenes: Sequence[Scene],
+    num_chunks: int,
+    open_runner: OpenRunner,
+    progress: Progress,
+) -> dict[str, float]:
+    """Generate chunks of every scene; returns the largest magnitude that reached each layer of precision `low`."""
+    layers = low_layers(bundle, low)
+    if not layers:
+        return {}
+    with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".calibration.") as folder:
+        tapped = _tapped_bundle(bundle, Path(folder), layers, hadamard)
+        runner = open_runner(tapped)
+        try:
+            model = GraphModel(bundle.spec, runner)
+            for index, scene in enumerate(scenes):
+                chunks = roll(cast(WorldModel, model), scene, bundle.spec.timesteps, num_chunks, seed=0)
+                for done, _ in enumerate(chunks):
+                    progress(index * (num_chunks + 1) + done + 1)
+        finally:
+            runner.close()
+    return dict(zip(layers, model.largest.tolist(), strict=True))
+
+
+class GraphModel:
+    """A bundle's step graph in the place of a PyTorch model, for rollouts; it keeps what the taps saw."""
+
+    def __init__(self, spec: EngineSpec, runner: GraphRunner) -> None:
+        self.config = ModelConfig.from_dict(spec.model)
+        self.largest = np.zeros(0, np.float32)
+        self._runner = runner
+        self._taps: dict[str, np.ndarray] = {}
+
+    def step(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        c2w_windows: Tensor,
+        intrinsics: Tensor,
+        start_frame: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        state: RolloutState,
+    ) -> tuple[Tensor, RolloutState]:
+        """Run the graph as `WorldModel.step` would run."""
+        inputs = {
+            "latents": latents.numpy(),
+            "timesteps": timesteps.numpy(),
+            "c2w": c2w_windows.numpy(),
+            "intrinsics": intrinsics.numpy(),
+            "start_frame": start_frame.numpy(),
+            "text": text.numpy(),
+            "text_mask": text_mask.numpy(),
+        }
+        carried = {name: tensor.numpy() for name, tensor in state.tensors.items()}
+        if not self._taps:
+            self._taps = {TAPS: self._runner.to_arrays(self._runner.new_state())[TAPS]}
+        velocity, after = self._runner.run_step(inputs, carried | self._taps, True)
+        arrays = self._runner.to_arrays(after)
+        self.largest = arrays[TAPS]
+        self._taps = {TAPS: self.largest}
+        names = state_shapes(self.config)
+        return torch.from_numpy(velocity), RolloutState(
+            {name: torch.from_numpy(arrays[name]) for name in names}
+        )
+
+
+def low_layers(bundle: Bundle, low: Low) -> list[str]:
+    """Return the layers of a bundle's step graph that bear 8 or 4 bits."""
+    graph = onnx.load(bundle.step_graph(bundle.spec.chunk_size), load_external_data=False).graph
+    products = [layer_of(node) for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    return [name for name in products if precision_of(name, low) in ("nvfp4", "fp8")]
+
+
+def _tapped_bundle(bundle: Bundle, folder: Path, layers: Sequence[str], hadamard: bool) -> Bundle:
+    spec = bundle.spec
+    steps = set(spec.step_graphs.values())
+    for name in spec.files.keys() - steps:
+        link_or_copy(bundle.path / name, folder)
+    for name in steps:
+        graph_file = onnx.load(bundle.path / name, load_external_data=False)
+        _add_taps(graph_file.graph, layers, hadamard)
+        onnx.save(graph_file, folder / name)
+    taps = TensorSpec(name=TAPS, shape=(len(layers),), dtype="float32")
+    hashes = spec.files | {name: hash_file(folder / name) for name in steps}
+    write_spec(folder, spec.model_copy(update={"state": (*spec.state, taps), "files": hashes}))
+    return open_bundle(folder, verify=False)
+
+
+def _add_taps(graph: onnx.GraphProto, layers: Sequence[str], hadamard: bool) -> None:
+    """Give a step graph one more state tensor: the largest input of each layer so far."""
+    watched = {
+        layer_of(node): node.input[0]
+        for node in graph.node
+        if layer_of(node) in layers and node.op_type in ("MatMul", "Gemm")
+    }
+    make = onnx.helper.make_node
+    constants = {"tap_axis": np.array([0], np.int64), "tap_blocks": np.array([-1, BLOCK], np.int64)}
+    if hadamard:
+        constants["tap_rotation"] = hadamard_matrix().numpy()
+    for index, layer in enumerate(layers):
+        source = watched[layer]
+        if hadamard:
+            graph.node.append(make("Reshape", [source, "tap_blocks"], [f"tap_{index}_blocks"]))
+            graph.node.append(
+                make("MatMul", [f"tap_{index}_blocks", "tap_rotation"], [f"tap_{index}_turned"])
+            )
+            source = f"tap_{index}_turned"
+        graph.node.append(make("Abs", [source], [f"tap_{index}_abs"]))
+        graph.node.append(make("ReduceMax", [f"tap_{index}_abs"], [f"tap_{index}_max"], keepdims=0))
+        graph.node.append(make("Unsqueeze", [f"tap_{index}_max", "tap_axis"], [f"tap_{index}"]))
+    graph.node.append(make("Concat", [f"tap_{i}" for i in range(len(layers))], ["tap_all"], axis=0))
+    graph.node.append(make("Max", ["tap_all", TAPS], [TAPS + OUT]))
+    for name, values in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    info = onnx.helper.make_tensor_value_info
+    graph.input.append(info(TAPS, TensorProto.FLOAT, [len(layers)]))
+    graph.output.append(info(TAPS + OUT, TensorProto.FLOAT, [len(layers)]))

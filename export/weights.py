@@ -1,0 +1,83 @@
+"""Reading and replacing the weights of a graph one at a time, wherever they are stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+from numpy.typing import NDArray
+
+INLINE_LIMIT_BYTES = 1_500_000_000
+"""Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
+PASSED_THROUGH = ("Cast", "Transpose", "Identity")
+"""Operators that may stand between a weight and its use."""
+
+
+class GraphWeights:
+    """A graph's constants by the name under which nodes use them."""
+
+    def __init__(self, graph: onnx.GraphProto, folder: Path) -> None:
+        """Look at a graph whose external weights lie in `folder`; nothing is read yet."""
+        self._graph = graph
+        self._folder = folder
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = {
+            name: node for node in graph.node if node.op_type in PASSED_THROUGH for name in node.output
+        }
+
+    def read(self, name: str) -> NDArray[np.float32] | None:
+        """Return a constant as its user sees it, in float32; None for what is no constant."""
+        if name in self._stored:
+            values = onnx.numpy_helper.to_array(self._stored[name], str(self._folder))
+            return values.astype(np.float32, copy=False)
+        node = self._makers.get(name)
+        if node is None or (values := self.read(node.input[0])) is None:
+            return None
+        if node.op_type == "Transpose":
+            order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+            return np.ascontiguousarray(values.transpose(order))
+        return values
+
+    def bring_in(self) -> None:
+        """Read the external constants that are still in the graph into it."""
+        for tensor in self._graph.initializer:
+            if tensor.external_data:
+                values = onnx.numpy_helper.to_array(tensor, str(self._folder))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+    def is_constant(self, name: str) -> bool:
+        """Whether `read` would find a constant, without reading it."""
+        while name in self._makers:
+            name = self._makers[name].input[0]
+        return name in self._stored
+
+
+def prune(graph: onnx.GraphProto) -> None:
+    """Drop nodes and constants that nothing uses any more."""
+    used = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if used.intersection(node.output):
+            kept.append(node)
+            used.update(node.input)
+    nodes = list(reversed(kept))
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+
+
+def num_bytes(tensor: onnx.TensorProto) -> int:
+    """Return how much room a constant takes where it is stored."""
+    for entry in tensor.external_data:
+        if entry.key == "length":
+            return int(entry.value)
+    return len(tensor.raw_data) or tensor.ByteSize()
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, with its weights beside it where they are too large for one file."""
+    large = sum(map(num_bytes, model.graph.initializer)) > INLINE_LIMIT_BYTES
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
