@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import shutil
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from engine import assets
+from engine.bundle import open_bundle
 from engine.errors import EngineError
+from engine.gpu import Gpu, find_gpus, needed_bytes, why_not
 from engine.session import num_cores
 from engine.world import list_worlds
 
@@ -57,6 +57,7 @@ def run_checks(environ: Mapping[str, str]) -> list[Check]:
     Args:
         environ: The environment variables, for the display.
     """
+    gpus = find_gpus()
     return [
         check_python(),
         check_cores(num_cores()),
@@ -66,7 +67,8 @@ def run_checks(environ: Mapping[str, str]) -> list[Check]:
         check_display(environ, sys.platform),
         check_bundles(),
         check_worlds(),
-        check_gpu(),
+        check_gpu(gpus),
+        *check_engines(gpus),
         *(check_extra(extra, modules) for extra, modules in EXTRAS.items()),
     ]
 
@@ -148,19 +150,27 @@ def check_worlds() -> Check:
     return Check("worlds", "ok", ", ".join(entry.name for entry in entries))
 
 
-def check_gpu() -> Check:
-    """Ask the NVIDIA driver for its devices, if there is one."""
-    none = Check("gpu", "missing", "no NVIDIA driver", "none is needed for the pocket world")
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return none
-    query = [program, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return Check("gpu", "missing", "nvidia-smi gives no answer", "install the NVIDIA driver again")
-    devices = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-    return Check("gpu", "ok", "; ".join(devices)) if devices else none
+def check_gpu(gpus: Sequence[Gpu] | None) -> Check:
+    """Report the devices that the NVIDIA driver names, if there is one."""
+    if not gpus:
+        return Check("gpu", "missing", "no NVIDIA GPU or no driver", "none is needed for the pocket world")
+    detail = "; ".join(f"{gpu.name}, {gpu.capability}, {gpu.free_bytes / 2**30:.1f} GiB free" for gpu in gpus)
+    return Check("gpu", "ok", detail)
+
+
+def check_engines(gpus: Sequence[Gpu] | None) -> list[Check]:
+    """Ask of every bundle of plans whether a GPU here can run it."""
+    checks = []
+    for name in assets.bundle_names():
+        try:
+            bundle = open_bundle(assets.bundles_dir() / name, verify=False)
+        except EngineError:
+            continue
+        if bundle.spec.is_plan:
+            reason = why_not(bundle.spec, needed_bytes(bundle), gpus)
+            status: Status = "missing" if reason else "ok"
+            checks.append(Check(f"engine {name}", status, reason or f"runs on {bundle.spec.target}"))
+    return checks
 
 
 def check_extra(extra: str, modules: Mapping[str, str]) -> Check:

@@ -1,0 +1,80 @@
+"""NVIDIA GPUs by what their driver says, and whether a bundle can run on one; nothing is loaded for it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.bundle import Bundle, EngineSpec
+
+WORKING_SHARE = 1.5
+"""Memory that a plan works in, as a share of its own size; an estimate until it is measured."""
+MIN_WORKING_BYTES = 512 << 20
+"""Of the driver's context and the smallest plans."""
+STATE_SETS = 3
+"""State that is read, state that is written, and a snapshot on its way."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One device."""
+
+    name: str
+    capability: str
+    """Such as sm120."""
+    free_bytes: int
+
+
+def find_gpus() -> list[Gpu] | None:
+    """Ask the NVIDIA driver for its devices; None where there is no driver, or it gives no answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = [program, "--query-gpu=name,compute_cap,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_gpus(answer.stdout)
+
+
+def parse_gpus(table: str) -> list[Gpu]:
+    """Read the driver's lines of name, compute capability and free MiB; lines of another form are left out."""
+    found = []
+    for line in table.splitlines():
+        name, _, rest = line.rpartition(",")[0].rpartition(",")
+        capability, free = rest.strip(), line.rpartition(",")[2].strip()
+        if capability.replace(".", "", 1).isdigit() and free.isdigit():
+            found.append(Gpu(name.strip(), "sm" + capability.replace(".", ""), int(free) << 20))
+    return found
+
+
+def needed_bytes(bundle: Bundle) -> int:
+    """Estimate the device memory that a bundle's plans and state take."""
+    spec = bundle.spec
+    plans = sum((bundle.path / name).stat().st_size for name in {*spec.step_graphs.values(), spec.decoder_graph})
+    tensors = sum(tensor.num_bytes for tensor in (*spec.state, *spec.decoder_caches))
+    return int(plans * WORKING_SHARE) + STATE_SETS * tensors + MIN_WORKING_BYTES
+
+
+def why_not(spec: EngineSpec, needed: int, gpus: Sequence[Gpu] | None) -> str | None:
+    """Return one sentence if no GPU here can run a bundle that needs so many bytes, else None.
+
+    Plans run on the GPU kind they were built for alone.
+    """
+    built = f"the bundle {spec.name} was built for {spec.target}"
+    if not gpus:
+        return f"{built}, and there is no NVIDIA GPU or no driver here; install the driver, or take a bundle for cpu"
+    fitting = [gpu for gpu in gpus if gpu.capability == spec.target]
+    if not fitting:
+        here = ", ".join(f"{gpu.name} is {gpu.capability}" for gpu in gpus)
+        return f"{built}, and {here}; build one with `flaneur export engine --target {gpus[0].capability}`"
+    free = fitting[0].free_bytes
+    if free < needed:
+        return (
+            f"the bundle {spec.name} needs about {needed / 2**30:.1f} GiB on its GPU and {free / 2**30:.1f} GiB are free; "
+            "close other programs"
+        )
+    return None
