@@ -22,7 +22,9 @@ check: setup-dev
 test: check
 	$(BIN)/python -m pytest
 
+# Engines are built here alone, so only this tier installs their builder.
 test-slow: setup-dev
+	$(PIP) install --editable '.[rtx]'
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 clean:

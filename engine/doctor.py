@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine import assets
-from engine.bundle import open_bundle
 from engine.errors import EngineError
-from engine.gpu import Gpu, find_gpus, needed_bytes, why_not
+from engine.gpu import find_gpus, needed_bytes, why_not
 from engine.session import num_cores
 from engine.world import list_worlds
 
@@ -51,13 +50,13 @@ class Check:
         return {"name": self.name, "status": self.status, "detail": self.detail, "remedy": self.remedy}
 
 
-def run_checks(environ: Mapping[str, str]) -> list[Check]:
+def run_checks(environ: Mapping[str, str], engines: Sequence[str] = ()) -> list[Check]:
     """Look at this machine and installation.
 
     Args:
+        engines: Bundles to ask about beside the shipped ones, by name or folder.
         environ: The environment variables, for the display.
     """
-    gpus = find_gpus()
     return [
         check_python(),
         check_cores(num_cores()),
@@ -67,8 +66,8 @@ def run_checks(environ: Mapping[str, str]) -> list[Check]:
         check_display(environ, sys.platform),
         check_bundles(),
         check_worlds(),
-        check_gpu(gpus),
-        *check_engines(gpus),
+        check_gpu(),
+        *(check_engine(name) for name in engines),
         *(check_extra(extra, modules) for extra, modules in EXTRAS.items()),
     ]
 
@@ -150,27 +149,29 @@ def check_worlds() -> Check:
     return Check("worlds", "ok", ", ".join(entry.name for entry in entries))
 
 
-def check_gpu(gpus: Sequence[Gpu] | None) -> Check:
+def check_gpu() -> Check:
     """Report the devices that the NVIDIA driver names, if there is one."""
+    gpus = find_gpus()
     if not gpus:
         return Check("gpu", "missing", "no NVIDIA GPU or no driver", "none is needed for the pocket world")
     detail = "; ".join(f"{gpu.name}, {gpu.capability}, {gpu.free_bytes / 2**30:.1f} GiB free" for gpu in gpus)
     return Check("gpu", "ok", detail)
 
 
-def check_engines(gpus: Sequence[Gpu] | None) -> list[Check]:
-    """Ask of every bundle of plans whether a GPU here can run it."""
-    checks = []
-    for name in assets.bundle_names():
-        try:
-            bundle = open_bundle(assets.bundles_dir() / name, verify=False)
-        except EngineError:
-            continue
-        if bundle.spec.is_plan:
-            reason = why_not(bundle.spec, needed_bytes(bundle), gpus)
-            status: Status = "missing" if reason else "ok"
-            checks.append(Check(f"engine {name}", status, reason or f"runs on {bundle.spec.target}"))
-    return checks
+def check_engine(name_or_path: str) -> Check:
+    """Ask whether this machine can run a bundle; its files are compared, nothing is loaded."""
+    name = f"engine {Path(name_or_path).name}"
+    try:
+        bundle = assets.find_bundle(name_or_path)
+    except (EngineError, ValueError) as error:
+        detail, _, remedy = str(error).partition("; ")
+        return Check(name, "problem", detail, remedy)
+    if not bundle.spec.is_plan:
+        return Check(name, "ok", "runs on any processor")
+    if reason := why_not(bundle.spec, needed_bytes(bundle), find_gpus()):
+        detail, _, remedy = reason.partition("; ")
+        return Check(name, "problem", detail, remedy)
+    return Check(name, "ok", f"runs on the GPU here, {bundle.spec.target}")
 
 
 def check_extra(extra: str, modules: Mapping[str, str]) -> Check:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from engine.bundle import Bundle, EngineSpec
 
+TENSORRT_LIBRARIES = ("tensorrt_rtx", "tensorrt")
+"""By preference."""
 WORKING_SHARE = 1.5
 """Memory that a plan works in, as a share of its own size; an estimate until it is measured."""
 MIN_WORKING_BYTES = 512 << 20
@@ -54,7 +56,9 @@ def parse_gpus(table: str) -> list[Gpu]:
 def needed_bytes(bundle: Bundle) -> int:
     """Estimate the device memory that a bundle's plans and state take."""
     spec = bundle.spec
-    plans = sum((bundle.path / name).stat().st_size for name in {*spec.step_graphs.values(), spec.decoder_graph})
+    plans = sum(
+        (bundle.path / name).stat().st_size for name in {*spec.step_graphs.values(), spec.decoder_graph}
+    )
     tensors = sum(tensor.num_bytes for tensor in (*spec.state, *spec.decoder_caches))
     return int(plans * WORKING_SHARE) + STATE_SETS * tensors + MIN_WORKING_BYTES
 

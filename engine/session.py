@@ -7,18 +7,23 @@ need both to be idle.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine import assets
 from engine.bundle import Bundle
 from engine.errors import BackendUnavailable, SpecMismatch
+from engine.gpu import TENSORRT_LIBRARIES, find_gpus
 from engine.sampler import MAX_SEED
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk, Snapshot
 from engine.world import World
+
+if TYPE_CHECKING:
+    from engine.backends.base import Backend
 
 BackendName = Literal["auto", "onnxruntime", "tensorrt", "holodeck"]
 Clock = Callable[[], float]
@@ -132,9 +137,17 @@ def chunk_times(chunk: LatentChunk, decode_start_s: float, ready_s: float) -> Ch
 
 
 def check_backend(backend: BackendName) -> None:
-    """Refuse a backend that this version lacks."""
-    if backend == "tensorrt":
-        raise BackendUnavailable("the TensorRT backend is not built yet; use --backend onnxruntime")
+    """Refuse a backend that this machine or installation cannot run, whatever the bundle."""
+    if backend != "tensorrt":
+        return
+    if not find_gpus():
+        raise BackendUnavailable(
+            "TensorRT needs an NVIDIA GPU and its driver, and there is none here; use --backend onnxruntime"
+        )
+    if not any(importlib.util.find_spec(name) for name in TENSORRT_LIBRARIES):
+        raise BackendUnavailable(
+            "TensorRT for RTX is not installed; run pip install -e '.[rtx]' in a clone, or use --backend onnxruntime"
+        )
 
 
 def check_seed(seed: int) -> int:
@@ -170,15 +183,33 @@ def open_session(
     from engine.model_session import ModelSession, check_fit
 
     check_fit(world, bundle.spec)
+    runner = _open_backend(bundle, backend, denoise_threads or default_denoise_threads(), decode_threads)
+    return ModelSession(bundle, world, runner, clock, keep_latents)
+
+
+def _open_backend(bundle: Bundle, backend: BackendName, denoise_threads: int, decode_threads: int) -> Backend:
+    """Open what runs the bundle: plans need TensorRT, graphs need ONNX Runtime."""
+    spec = bundle.spec
+    if backend == "onnxruntime" and spec.is_plan:
+        raise BackendUnavailable(
+            f"the bundle {spec.name} was built for {spec.target}; ONNX Runtime takes the one it was built from"
+        )
+    if backend == "tensorrt" and not spec.is_plan:
+        raise BackendUnavailable(
+            f"the bundle {spec.name} is not built for a GPU; build one with `flaneur export engine`, "
+            "or use --backend onnxruntime"
+        )
+    if spec.is_plan:
+        from engine.backends.tensorrt import open_tensorrt
+
+        return open_tensorrt(bundle)
     try:
         from engine.backends.onnxruntime import OnnxRuntimeBackend
     except ImportError as error:
         raise BackendUnavailable(
             "onnxruntime is not installed; install it, or take --backend holodeck"
         ) from error
-    denoise_threads = denoise_threads or default_denoise_threads()
-    runner = OnnxRuntimeBackend(bundle, denoise_threads, decode_threads)
-    return ModelSession(bundle, world, runner, clock, keep_latents)
+    return OnnxRuntimeBackend(bundle, denoise_threads, decode_threads)
 
 
 def default_denoise_threads() -> int:

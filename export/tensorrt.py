@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from engine.errors import BackendUnavailable, BuildFailed
+from engine.gpu import TENSORRT_LIBRARIES
 
-LIBRARIES = ("tensorrt_rtx", "tensorrt")
 MAX_WORDS = 400
 """Of TensorRT's own complaint, in characters."""
 Progress = Callable[[str, int, int], None]
@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 
 def load_library() -> ModuleType:
     """Return TensorRT for RTX, or classic TensorRT."""
-    for name in LIBRARIES:
+    for name in TENSORRT_LIBRARIES:
         try:
             return importlib.import_module(name)
         except ImportError:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
-PASSED_THROUGH = ("Cast", "Transpose", "Identity")
-"""Operators that may stand between a weight and its use."""
+FOLDED = ("Cast", "Transpose", "Identity", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape")
+"""Operators that may stand between a weight and its use; they only choose and turn."""
 
 
 class GraphWeights:
@@ -23,22 +25,23 @@ class GraphWeights:
         self._graph = graph
         self._folder = folder
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
-        self._makers = {
-            name: node for node in graph.node if node.op_type in PASSED_THROUGH for name in node.output
-        }
+        self._makers = {name: node for node in graph.node if node.op_type in FOLDED for name in node.output}
 
     def read(self, name: str) -> NDArray[np.float32] | None:
         """Return a constant as its user sees it, in float32; None for what is no constant."""
-        if name in self._stored:
-            values = onnx.numpy_helper.to_array(self._stored[name], str(self._folder))
-            return values.astype(np.float32, copy=False)
-        node = self._makers.get(name)
-        if node is None or (values := self.read(node.input[0])) is None:
+        if not self.is_constant(name):
             return None
-        if node.op_type == "Transpose":
-            order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-            return np.ascontiguousarray(values.transpose(order))
-        return values
+        return np.ascontiguousarray(self._value(name), np.float32)
+
+    def _value(self, name: str) -> NDArray[Any]:
+        if name in self._stored:
+            return onnx.numpy_helper.to_array(self._stored[name], str(self._folder))
+        node = self._makers[name]
+        inputs = {source: self._value(source) for source in node.input if source}
+        if node.op_type == "Cast":
+            # Only half-stored weights are cast, to what everything here is read as.
+            return inputs[node.input[0]].astype(np.float32)
+        return ReferenceEvaluator(node).run(None, inputs)[0]
 
     def bring_in(self) -> None:
         """Read the external constants that are still in the graph into it."""
@@ -49,8 +52,8 @@ class GraphWeights:
 
     def is_constant(self, name: str) -> bool:
         """Whether `read` would find a constant, without reading it."""
-        while name in self._makers:
-            name = self._makers[name].input[0]
+        if name in self._makers:
+            return all(self.is_constant(source) for source in self._makers[name].input if source)
         return name in self._stored
 
 

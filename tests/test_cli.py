@@ -233,7 +233,7 @@ def test_what_a_user_can_mend_is_one_sentence_and_status_2(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--engine", "nope"], "no bundle called 'nope'"), (["--backend", "tensorrt"], "not built yet")],
+    [(["--engine", "nope"], "no bundle called 'nope'"), (["--backend", "tensorrt"], "--backend onnxruntime")],
 )
 def test_no_window_opens_on_what_cannot_be_played(
     flaneur: Flaneur, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str

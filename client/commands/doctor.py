@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from client.commands.choices import Json
+from client.commands.choices import Engine, Json
 from client.report import print_json
 
 EXIT_CANNOT_PLAY = 2
@@ -16,11 +16,11 @@ def register(root: typer.Typer) -> None:
     root.command(name="doctor")(doctor)
 
 
-def doctor(as_json: Json = False) -> int:
+def doctor(engine: Engine = None, as_json: Json = False) -> int:
     """Say what this machine can run and what is missing; nothing is downloaded."""
     from engine.doctor import can_play, run_checks
 
-    checks = run_checks(os.environ)
+    checks = run_checks(os.environ, () if engine is None else (engine,))
     playable = can_play(checks)
     if as_json:
         print_json({"can_play": playable, "checks": [check.as_json() for check in checks]})

@@ -159,7 +159,9 @@ class _Lane:
         for plan in self.plans.values():
             plan.close()
         self.pool.close()
-        for buffer in [pair[1] for pair in self._inputs.values()] + [pair[0] for pair in self._results.values()]:
+        for buffer in [pair[1] for pair in self._inputs.values()] + [
+            pair[0] for pair in self._results.values()
+        ]:
             self.device.free(buffer)
 
     def _input_buffer(self, name: str, num_bytes: int) -> Buffer:
@@ -242,4 +244,3 @@ class DeviceBackend(Backend):
         """Tell a state from caches by the names of its tensors."""
         lanes = (self._denoise, self._decode)
         return next(lane for lane in lanes if tensors.keys() == {t.name for t in lane.interface.state})
-

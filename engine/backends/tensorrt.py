@@ -20,9 +20,8 @@ from engine.backends.device import Buffer, DeviceBackend, Stream
 from engine.backends.interface import GraphInput
 from engine.bundle import Bundle
 from engine.errors import BackendUnavailable, EngineError
-from engine.gpu import find_gpus, needed_bytes, why_not
+from engine.gpu import TENSORRT_LIBRARIES, find_gpus, needed_bytes, why_not
 
-LIBRARIES = ("tensorrt_rtx", "tensorrt")
 CACHE_SUFFIX = ".runtime-cache"
 """Kernels that TensorRT for RTX finished on this GPU, beside the plan; made anew whenever it is missing."""
 ELEMENT_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "INT32": "int32", "UINT8": "uint8"}
@@ -42,7 +41,9 @@ def open_tensorrt(bundle: Bundle) -> DeviceBackend:
     trt = _import_runtime(bundle.spec.builder)
     device = CudaDevice(ordinal)
     try:
-        return DeviceBackend("tensorrt", gpus[ordinal].name, bundle, device, lambda path: TensorRtPlan(trt, path))
+        return DeviceBackend(
+            "tensorrt", gpus[ordinal].name, bundle, device, lambda path: TensorRtPlan(trt, path)
+        )
     except BaseException:
         device.close()
         raise
@@ -51,7 +52,7 @@ def open_tensorrt(bundle: Bundle) -> DeviceBackend:
 def _import_runtime(builder: str) -> Any:
     """Return the library that built the plans; the plans of one cannot be read by the other."""
     made_with = builder.split(" ")[0]
-    for name in sorted(LIBRARIES, key=lambda name: name != made_with):
+    for name in sorted(TENSORRT_LIBRARIES, key=lambda name: name != made_with):
         try:
             trt = importlib.import_module(name)
             importlib.import_module("cuda.bindings.runtime")
