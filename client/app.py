@@ -14,7 +14,7 @@ from pathlib import Path
 import pygame
 
 from client.catalog import world_cards, world_folders
-from client.folders import pictures_dir, settings_file
+from client.folders import OWN_WORLDS, pictures_dir, settings_file
 from client.opening import Opened, check_options
 from client.options import PlayOptions
 from client.pads import STICK_STEP
@@ -47,7 +47,8 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
     """
     environ = os.environ if environ is None else environ
     home = Path.home() if home is None else home
-    folders = world_folders(options.world)
+    pictures = pictures_dir(environ, home)
+    folders = world_folders(options.world, pictures / OWN_WORLDS)
     check_options(options, folders)
     file = settings_file(environ, home)
     settings, complaint = load_settings(file)
@@ -56,9 +57,7 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
     )
     try:
         save = partial(save_settings, file)
-        shell = Shell(
-            options, window, settings, pictures_dir(environ, home), folders, time.perf_counter, save
-        )
+        shell = Shell(options, window, settings, pictures, folders, time.perf_counter, save)
         if complaint:
             shell.toasts.add(complaint, shell.clock(), warning=True)
         App(shell).loop()

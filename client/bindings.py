@@ -82,6 +82,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_world", "next world", Group.WORLD, (_key("N"), pygame.KSCAN_PAGEDOWN)),
     Action("previous_world", "world before", Group.WORLD, (pygame.KSCAN_PAGEUP,)),
     Action("pause", "pause, settings", Group.WORLD, (_key("P"),), pygame.CONTROLLER_BUTTON_START),
+    Action("new_world", "a new world from here", Group.WORLD, (pygame.KSCAN_F6,)),
     Action("quick_save", "save", Group.KEEP, (pygame.KSCAN_F5,)),
     Action("quick_load", "load", Group.KEEP, (pygame.KSCAN_F9,)),
     Action("rewind", "hold to go back", Group.KEEP, (_key("R"),)),

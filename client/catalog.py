@@ -15,11 +15,11 @@ from engine.world import SUFFIX, WorldEntry, list_worlds, read_world
 _FOREIGN = "made for a model that is not installed"
 
 
-def world_folders(world: str | None) -> list[Path]:
-    """Return where worlds are looked for: beside the world file that was named, then among the shipped ones."""
+def world_folders(world: str | None, own: Path | None = None) -> list[Path]:
+    """Return where worlds are looked for: beside a file that was named, among the shipped ones, and in `own`."""
     named = Path(world) if world is not None else None
     beside = [named.parent] if named is not None and named.suffix == SUFFIX else []
-    return [*beside, assets.worlds_dir()]
+    return [*beside, assets.worlds_dir(), *([own] if own is not None else [])]
 
 
 def world_cards(folders: Sequence[Path], backend: BackendName) -> list[WorldCard]:

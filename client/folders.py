@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 APP_NAME = "Flaneur"
+SAVES = "saves"
+"""Folder of quick saves, in the pictures folder."""
+OWN_WORLDS = "worlds"
+"""Folder of worlds begun by walking, in the pictures folder."""
 
 
 def settings_file(environ: Mapping[str, str], home: Path, platform: str = sys.platform) -> Path:

@@ -59,7 +59,7 @@ def open_walk(
         say("Checking the engine's files")
         bundle = assets.find_bundle(options.engine) if options.engine else assets.bundle_for(world.info.model)
     say("Starting the engine")
-    session = open_session(world, bundle, options.backend)
+    session = open_session(world, bundle, options.backend, keep_latents=True)
     try:
         say("Taking the first step")
         return Opened(session, _planner(session, replayed), _seed(options, replayed))

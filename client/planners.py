@@ -88,6 +88,11 @@ class RigPlanner(Planner):
         super().reset()
         self._rig.reset()
 
+    def enter(self, rig: CameraRig) -> None:
+        """Begin another walk with another camera."""
+        super().reset()
+        self.rig = self._rig = rig
+
     def go_on_from(self, number: int, rig: RigState | None) -> None:
         super().go_on_from(number, rig)
         if rig is not None:
@@ -131,16 +136,19 @@ def world_intrinsics(world: World) -> Intrinsics:
 
 def rig_planner(session: Session) -> RigPlanner:
     """Return the planner of a free walk."""
-    world = session.world
-    rig = CameraRig(
+    return RigPlanner(world_rig(session.world, session.fps), session.frames_per_chunk)
+
+
+def world_rig(world: World, fps: float) -> CameraRig:
+    """Return a walker's camera at a world's first frame."""
+    return CameraRig(
         world.c2w,
         world_intrinsics(world),
-        session.fps,
+        fps,
         world.info.speed_scale,
         place_slide(world),
         eye_y_m=float(world.origin_c2w[1, 3]),
     )
-    return RigPlanner(rig, session.frames_per_chunk)
 
 
 def track_planner(session: Session, track: Track) -> TrackPlanner:

@@ -12,7 +12,7 @@ import pygame
 from client.chores import Chores
 from client.figures import Line, Section
 from client.film_strip import FilmStrip
-from client.folders import make_folder
+from client.folders import SAVES, make_folder
 from client.keeping import Keeping
 from client.past import Moment, WalkFrame
 from client.reel import Reel
@@ -23,9 +23,6 @@ from client.walk import Walk
 from engine.errors import EngineError
 from engine.recording import RecordedChunk
 from engine.saved_walk import write_saved_walk
-
-SAVES = "saves"
-"""Folder of quick saves, beside the recordings."""
 
 
 class Remembering:
@@ -45,7 +42,7 @@ class Remembering:
         return self._reel.moment.frame if self._reel is not None else None
 
     def do_quick_save(self, now_s: float) -> None:
-        moment = self._moment_on_screen(now_s)
+        moment = self.moment_on_screen(now_s)
         if moment is None:
             return
         saved = describe_moment(self._walk, moment)
@@ -76,7 +73,7 @@ class Remembering:
 
     def do_rewind(self, now_s: float) -> None:
         walk = self._walk
-        if walk.paused or self._reel is not None or self._moment_on_screen(now_s) is None:
+        if walk.paused or self._reel is not None or self.moment_on_screen(now_s) is None:
             return
         film = [moment for moment in walk.past.moments if moment.frame.index < walk.frame.index]
         if film:
@@ -152,7 +149,7 @@ class Remembering:
         now = self._walk.recorder.path
         return "" if ended is None or now is None else f" {ended.name} is whole; recording to {now.name} now."
 
-    def _moment_on_screen(self, now_s: float) -> Moment | None:
+    def moment_on_screen(self, now_s: float) -> Moment | None:
         """Return the moment nearest to the frame that is on, or say why there is none."""
         walk = self._walk
         if not walk.session.keep_snapshots:

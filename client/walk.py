@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,15 @@ from client.instruments import Instruments
 from client.live_view import LiveView
 from client.pacing import FramePacer, PacingConfig
 from client.past import Moment, Past, WalkFrame
-from client.planners import PlannedChunk, Planner, merge_intents, no_intents, spend_intent
+from client.planners import (
+    PlannedChunk,
+    Planner,
+    RigPlanner,
+    merge_intents,
+    no_intents,
+    spend_intent,
+    world_rig,
+)
 from client.recorder import WalkRecorder, num_shared
 from client.reproject import MAX_TURN_RAD, bounded
 from client.resting import Rest
@@ -30,6 +39,7 @@ from engine.replay import header_for
 from engine.session import Session
 from engine.types import FrameChunk
 from engine.worker import Worker
+from engine.world import World
 
 SPEED_WINDOW_S = 2.0
 """Length of time over which the frames shown a second are counted."""
@@ -62,6 +72,7 @@ class Walk:
         self.past = Past(past_bytes)
         """Moments to go back to."""
         self.drift = DriftMeter()
+        self._entering: Future[None] | None = None
         self.resting = False
         """Whether no chunk is made because nothing moves and nobody asks for anything."""
         session.keep_snapshots = self.past.has_room_for(session.snapshot_bytes)
@@ -144,6 +155,11 @@ class Walk:
         """Length of the walk that was made so far, seconds of video."""
         return self.recorder.num_chunks * self.session.frames_per_chunk / self.session.fps
 
+    @property
+    def entering(self) -> bool:
+        """Whether the engine is on its way to another world; until it is there, nothing can be asked of the walk."""
+        return self._entering is not None
+
     def update(self, intent: Intent, now_s: float) -> bool:
         """Take in what was made, choose the frame and ask for more; say whether the frame changed.
 
@@ -151,6 +167,8 @@ class Walk:
             EngineError: The engine stopped; a reset may bring it back.
             RecordingStopped: The recording is over for want of space; the walk goes on.
         """
+        if self._entering is not None:
+            return self._arrive(self._entering)
         if not self.paused:
             self._post(intent, now_s)
         self._updated_s = now_s
@@ -287,6 +305,27 @@ class Walk:
         self._begin_anew()
         self.recorder.forget()
         self.past.clear()
+
+    def enter(self, world: World) -> None:
+        """Go over to another world of the same engine; a recording must be stopped before."""
+        assert isinstance(self.planner, RigPlanner), "only a free walk goes elsewhere"
+        self.resume()
+        planner, rig = self.planner, world_rig(world, self.session.fps)
+        self._entering = self._worker.enter(world, self.seed, then=lambda: planner.enter(rig))
+
+    def _arrive(self, entering: Future[None]) -> bool:
+        """Begin in the other world once the engine is there; say whether it is."""
+        if not entering.done():
+            return False
+        self._entering = None
+        # An error is raised by every poll from now on, as that of a reset is.
+        if entering.exception() is None:
+            if self.planner.rig is not None:
+                self._live = LiveView(self.planner.rig)
+            self.recorder.forget()
+            self.past.clear()
+            self._begin_anew()
+        return True
 
     def branch_off(self, moment: Moment, chunks: Sequence[RecordedChunk] | None = None) -> Path | None:
         """Go on from a moment another way; the branch that is left can be returned to.

@@ -9,6 +9,7 @@ import numpy as np
 import pygame
 
 from client import theme
+from client.anchoring import Anchoring
 from client.bindings import action_of_button
 from client.catalog import index_of
 from client.chores import Chores
@@ -63,7 +64,8 @@ class WalkScreen(Screen):
         self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
         self._chores = Chores()
         self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
-        self._owners: list[object] = [self, self._keeping, self.remembering, self._flash]
+        anchoring = Anchoring(shell, self.walk, self._keeping, self.remembering, self._chores)
+        self._owners: list[object] = [self, self._keeping, self.remembering, anchoring, self._flash]
         """Whoever answers actions, in `do_` and `end_` methods."""
         self._held: set[tuple[int, str]] = set()
         """Keys held now and the actions they began."""
@@ -121,6 +123,8 @@ class WalkScreen(Screen):
 
     def _do(self, name: str, now_s: float) -> None:
         """Begin an action: whoever has a method for it answers."""
+        if self.walk.entering:
+            return
         for owner in self._owners:
             if (do := getattr(owner, f"do_{name}", None)) is not None:
                 do(now_s)

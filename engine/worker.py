@@ -18,6 +18,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from engine.session import Clock, Session, Snapshot
 from engine.types import CameraTrack, FrameChunk, LatentChunk
+from engine.world import World
 
 IntentT = TypeVar("IntentT")
 ResultT = TypeVar("ResultT")
@@ -162,6 +163,15 @@ class Worker(Generic[IntentT]):
         `then` runs on the engine thread between the reset and the next plan, to take the planner back too.
         """
         return self._begin(lambda: self._session.reset(seed), then)
+
+    def enter(self, world: World, seed: int, then: Callable[[], None] | None = None) -> Future[None]:
+        """Go over to another world of the same engine and begin a rollout there; `then` is as for `reset`."""
+
+        def start() -> None:
+            self._session.enter(world)
+            self._session.reset(seed)
+
+        return self._begin(start, then)
 
     def restore(self, snapshot: Snapshot, then: Callable[[], None] | None = None) -> Future[None]:
         """Continue from a snapshot; `then` is as for `reset`."""

@@ -152,6 +152,8 @@ def _describe(request: WorldRequest, weights: str) -> WorldInfo:
             licence=request.licence,
             model=weights,
             caption=request.prompt,
+            # A video model moves what a photo shows: water, leaves, people.
+            animated=True,
         )
     except ValidationError as error:
         raise ValueError(

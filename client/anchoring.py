@@ -1,0 +1,57 @@
+"""Answers the key that makes the picture on the screen the first frame of a new world, which is walked on at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from client.chores import Chores
+from client.folders import OWN_WORLDS, make_folder
+from client.keeping import Keeping
+from client.remembering import Remembering
+from client.shell import Shell
+from client.walk import Walk
+from engine.anchor import world_from_walk
+from engine.world import SUFFIX, World, write_world
+
+
+class Anchoring:
+    """Begins new worlds in the middle of walks, and writes their files."""
+
+    def __init__(
+        self, shell: Shell, walk: Walk, keeping: Keeping, remembering: Remembering, chores: Chores
+    ) -> None:
+        self._shell = shell
+        self._walk = walk
+        self._keeping = keeping
+        self._remembering = remembering
+        self._chores = chores
+
+    def do_new_world(self, now_s: float) -> None:
+        walk, toasts = self._walk, self._shell.toasts
+        if walk.planner.rig is None:
+            toasts.add("A replay shows a walk that was; open its world to begin a new one.", now_s)
+            return
+        if walk.paused or (moment := self._remembering.moment_on_screen(now_s)) is None:
+            return
+        if moment.latent is None:
+            toasts.add(
+                "The holodeck draws the place itself, which does not drift: nothing to begin anew.", now_s
+            )
+            return
+        self._keeping.stop_recording(now_s)
+        world = world_from_walk(walk.session.world, moment.latent, moment.frame.pixels, moment.frame.c2w)
+        path = self._shell.pictures_dir / OWN_WORLDS / f"{world.name}{SUFFIX}"
+        world = replace(world, path=path)
+        walk.enter(world)
+        self._shell.window.set_title(world.title)
+        self._chores.begin(
+            lambda: _write(path, world),
+            lambda _: self._shell.toasts.add(f"A new world begins here: {path}", self._shell.clock()),
+            lambda error: self._keeping.warn(error, self._shell.clock()),
+        )
+
+
+def _write(path: Path, world: World) -> None:
+    make_folder(path.parent)
+    write_world(path, world)
