@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from client.picture import Style, enlarge
 from client.reproject import homography, warp
+
+LARGEST_TURNED = 4
+"""Enlargement at which a frame is turned; the rest is plain. Turning costs most of a display frame at the size of a
+window, and a frame has no more detail than this shows."""
 
 
 class LivePicture:
@@ -16,8 +21,8 @@ class LivePicture:
         """Show frames of a camera with these fx, fy, cx, cy, [4], in frame pixels."""
         self._intrinsics = intrinsics
         self._frame: NDArray[np.uint8] | None = None
-        self._enlarged: tuple[object, NDArray[np.uint8]] | None = None
-        self._turned: tuple[NDArray[np.float64], NDArray[np.uint8]] | None = None
+        self._enlarged: dict[tuple[tuple[int, int], Style], NDArray[np.uint8]] = {}
+        self._turned: tuple[object, NDArray[np.uint8]] | None = None
 
     def show(
         self,
@@ -35,15 +40,34 @@ class LivePicture:
             size: Width and height on the screen.
             style: How edges are drawn.
         """
-        key = (size, style)
-        if self._enlarged is None or self._enlarged[0] != key or self._frame is not frame:
+        if self._frame is not frame:
             self._frame = frame
-            self._enlarged = key, enlarge(frame, *size, style)
+            self._enlarged.clear()
             self._turned = None
         if rotations is None:
-            return self._enlarged[1]
+            return self._at(size, style)
         mapping = homography(*rotations, self._intrinsics)
-        if self._turned is None or not np.array_equal(self._turned[0], mapping):
-            turned = warp(self._enlarged[1], mapping, (frame.shape[1], frame.shape[0]))
-            self._turned = mapping, turned
+        key = size, style, mapping.tobytes()
+        if self._turned is None or self._turned[0] != key:
+            self._turned = key, self._turn(frame, mapping, size, style)
         return self._turned[1]
+
+    def _turn(
+        self, frame: NDArray[np.uint8], mapping: NDArray[np.float64], size: tuple[int, int], style: Style
+    ) -> NDArray[np.uint8]:
+        height, width = frame.shape[:2]
+        turned_size = min(size[0], LARGEST_TURNED * width), min(size[1], LARGEST_TURNED * height)
+        turned = warp(self._at(turned_size, style), mapping, (width, height))
+        if turned_size == size:
+            return turned
+        return np.asarray(cv2.resize(turned, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+    def _at(self, size: tuple[int, int], style: Style) -> NDArray[np.uint8]:
+        """Return the present frame enlarged to a size, [height, width, 3]."""
+        if (size, style) not in self._enlarged:
+            assert self._frame is not None
+            # A window that is being resized must not fill the memory with sizes nobody looks at any more.
+            if len(self._enlarged) >= 4:
+                self._enlarged.clear()
+            self._enlarged[size, style] = enlarge(self._frame, *size, style)
+        return self._enlarged[size, style]

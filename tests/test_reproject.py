@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -88,3 +89,16 @@ def test_nothing_is_drawn_twice() -> None:
     assert live.show(frame, rotations, (480, 288), "smooth") is turned_once
     assert not np.array_equal(turned_once, first)
     assert live.show(frame.copy(), rotations, (480, 288), "smooth") is not turned_once
+
+
+def test_a_large_window_shows_the_same_turned_picture_as_a_small_one() -> None:
+    live, here = LivePicture(INTRINSICS), pose(0.0, 0.0, 0.0)
+    frame, rotations = render(here), (here[:3, :3], pose(9.0, -3.0, 2.0)[:3, :3])
+    native = live.show(frame, rotations, (WIDTH, HEIGHT), "smooth")
+    for factor in (2, 4, 5, 8):
+        size = factor * WIDTH, factor * HEIGHT
+        large = live.show(frame, rotations, size, "smooth")
+        assert large.shape == (size[1], size[0], 3)
+        small = cv2.resize(large, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+        # The frame's own resolution softens each edge once more; a shift of a pixel would give 22 dB.
+        assert psnr(np.asarray(small, np.uint8), native, np.ones((HEIGHT, WIDTH), bool)) > 29.0
