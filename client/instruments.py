@@ -114,13 +114,16 @@ class Instruments:
         """Note that a chunk was asked for."""
         self._requested_s.append(now_s)
 
-    def note_chunk(self, chunk: FrameChunk, first_frame: int, num_steps: int | None, governed: bool) -> bool:
+    def note_chunk(
+        self, chunk: FrameChunk, first_frame: int, num_steps: int | None, governed: bool, now_s: float
+    ) -> bool:
         """Note a chunk that arrived.
 
         Args:
             first_frame: Number of its first frame.
             num_steps: Denoising steps it was made with, None for all of them.
             governed: Whether the steps are the governor's choice.
+            now_s: Of the tick that takes it in.
 
         Returns:
             Whether it is the first that knows the newest change of what the player asks for.
@@ -140,6 +143,7 @@ class Instruments:
                 num_frames=len(chunk.frames),
                 num_steps=steps,
                 requested_s=requested_s,
+                seen_s=now_s,
                 answers=answers,
                 **asdict(times),
             )

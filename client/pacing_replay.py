@@ -7,7 +7,7 @@ changed pacer can be held against those of the walk, and those of the same pacer
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,20 +34,26 @@ class _Engine:
     """An engine that takes the times of a trace, one chunk after another."""
 
     chunks: deque[ChunkLine]
-    under_way: deque[tuple[ChunkLine, float, float, float]] = field(default_factory=deque)
-    """With the times of start, free and ready."""
+    under_way: deque[tuple[ChunkLine, float]] = field(default_factory=deque)
+    """With how much later than in the trace each goes through its times."""
 
     def request(self, now_s: float, free_s: float, traced_free_s: float) -> tuple[float, float]:
         """Begin the next chunk; return when the engine is free again, here and in the trace."""
         if not self.chunks:
             return free_s, traced_free_s
         chunk = self.chunks.popleft()
-        # What went by in the walk between the moment the chunk could have begun and the moment it did.
-        delay_s = max(0.0, chunk.model_start_s - max(chunk.requested_s, traced_free_s))
-        start_s = max(now_s, free_s) + delay_s
-        busy_s, whole_s = chunk.committed_s - chunk.model_start_s, chunk.ready_s - chunk.model_start_s
-        self.under_way.append((chunk, start_s, start_s + busy_s, start_s + whole_s))
-        return start_s + busy_s, chunk.committed_s
+        shift_s = max(now_s, free_s) - max(chunk.requested_s, traced_free_s)
+        self.under_way.append((chunk, shift_s))
+        return chunk.committed_s + shift_s, chunk.committed_s
+
+    def landed(self, now_s: float) -> Iterator[tuple[ChunkLine, float]]:
+        """Take out what is ready by now."""
+        while self.under_way:
+            chunk, shift_s = self.under_way[0]
+            # A chunk that comes as it did is seen when it was; between two ticks of another time, at the next.
+            if now_s < (chunk.seen_s if shift_s == 0.0 else chunk.ready_s + shift_s):
+                return
+            yield self.under_way.popleft()
 
 
 def replay_pacing(lines: Iterable[Line]) -> list[PacedRollout]:
@@ -95,8 +101,9 @@ def _replay_rollout(pacer: FramePacer, lines: Sequence[Line]) -> PacedRollout:
 def _land(pacer: FramePacer, engine: _Engine, now_s: float) -> list[float]:
     """Give the pacer what is ready by now; return how long before its turn each chunk was ready."""
     early_s: list[float] = []
-    while engine.under_way and engine.under_way[0][3] <= now_s:
-        chunk, start_s, free_s, ready_s = engine.under_way.popleft()
+    for chunk, shift_s in engine.landed(now_s):
+        start_s, free_s = chunk.model_start_s + shift_s, chunk.committed_s + shift_s
+        ready_s = chunk.ready_s + shift_s
         early_s.append(pacer.buffered_frames / pacer.config.fps + now_s - ready_s)
         pacer.add_chunk(chunk.num_frames, start_s, free_s, ready_s, chunk.answers)
     return early_s

@@ -21,8 +21,8 @@ from engine.errors import EngineError, SpecMismatch
 
 SUFFIX = ".jsonl"
 MAX_LINE_BYTES = 4096
-MAX_LINES = 20_000_000
-"""Over three days of a display's ticks."""
+MAX_LINES = 2_000_000
+"""Nine hours of a display's ticks; what follows is not read."""
 
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -79,6 +79,8 @@ class ChunkLine(_Line):
     committed_s: Seconds
     decode_start_s: Seconds
     ready_s: Seconds
+    seen_s: Seconds
+    """Time of the tick that took it in: a little before `ready_s` where it was finished within the tick."""
     answers: bool
     """Whether it is the first that knows the newest change of movement."""
 

@@ -174,7 +174,7 @@ class Walk:
         self._updated_s = now_s
         before = self.frame.index
         try:
-            self._collect()
+            self._collect(now_s)
         finally:
             self._show(now_s)
             asks = not self._rest_or_wake(intent, now_s) and not self._at_end
@@ -206,7 +206,7 @@ class Walk:
             self.instruments.note_input(intent, posted_s, now_s)
             self._live.turn(intent, posted_s, elapsed_s, self._pacer.pace)
 
-    def _collect(self) -> None:
+    def _collect(self, now_s: float) -> None:
         while (chunk := self._worker.poll()) is not None:
             planned = self.planner.take(self._num_chunks)
             self._num_chunks += 1
@@ -214,7 +214,7 @@ class Walk:
             if self._live is not None and planned.turn is not None:
                 angles_rad = planned.turn.angles_rad[1:]
                 self._live.take_plan(planned.turn, chunk.times.latched_s)
-            answers = self._measure(chunk, planned)
+            answers = self._measure(chunk, planned, now_s)
             for pixels, c2w, angles in zip(chunk.frames, chunk.c2w, angles_rad, strict=True):
                 self._frames.append(WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, angles))
                 self._num_frames += 1
@@ -236,11 +236,11 @@ class Walk:
             latent = None if chunk.latents is None else chunk.latents[:, -1]
             self.past.add(Moment(self._num_chunks, self._frames[-1], chunk.snapshot, latent, planned.rig))
 
-    def _measure(self, chunk: FrameChunk, planned: PlannedChunk) -> bool:
+    def _measure(self, chunk: FrameChunk, planned: PlannedChunk, now_s: float) -> bool:
         """Note a chunk's times and let them decide about the next; say whether it answers the player."""
         governed = self._live is not None
         steps = planned.track.num_steps
-        answers = self.instruments.note_chunk(chunk, self._num_frames, steps, governed)
+        answers = self.instruments.note_chunk(chunk, self._num_frames, steps, governed, now_s)
         self.planner.num_steps = self.instruments.num_steps
         return answers
 

@@ -59,7 +59,7 @@ def trace_walk(path: Path, session: HolodeckSession, seed: int, seconds: float =
         while under_way and under_way[0][1].ready_s <= now_s:
             _, times = under_way.pop(0)
             chunk = FrameChunk(index, np.zeros((4, 1, 1, 3), np.uint8), np.zeros((4, 4, 4)), times, "")
-            answers = instruments.note_chunk(chunk, pacer.num_frames, None, governed=True)
+            answers = instruments.note_chunk(chunk, pacer.num_frames, None, True, now_s)
             pacer.add_chunk(4, times.model_start_s, times.committed_s, times.ready_s, answers)
             index += 1
         frame = pacer.tick(now_s)
