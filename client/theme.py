@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from pathlib import Path
 
@@ -38,7 +39,8 @@ class Theme:
 
     def __init__(self, scale: float, fonts_dir: Path) -> None:
         self.scale = scale
-        self._fonts_dir = fonts_dir
+        names = {False: "B612-Regular.otf", True: "B612-Bold.otf"}
+        self._files = {bold: (fonts_dir / name).read_bytes() for bold, name in names.items()}
         self._fonts: dict[tuple[int, bool], pygame.font.Font] = {}
         self._texts: OrderedDict[tuple[str, int, bool, Colour], pygame.Surface] = OrderedDict()
         self._panels: dict[tuple[int, int, Colour, int, int], pygame.Surface] = {}
@@ -52,8 +54,8 @@ class Theme:
         height = max(9, round(size * self.scale))
         key = (height, bold)
         if key not in self._fonts:
-            file = self._fonts_dir / ("B612-Bold.otf" if bold else "B612-Regular.otf")
-            self._fonts[key] = pygame.font.Font(str(file), height)
+            # A font opened by its name keeps the file open, once for each size.
+            self._fonts[key] = pygame.font.Font(io.BytesIO(self._files[bold]), height)
         return self._fonts[key]
 
     def text(self, text: str, size: int = 16, bold: bool = False, colour: Colour = PAPER) -> pygame.Surface:

@@ -1,0 +1,247 @@
+"""Plays at random for a while and measures what the program still holds afterwards.
+
+    python scripts/soak.py [--minutes 10] [--seed 0] [--backend auto] [--json]
+
+Ten thousand seeded events a minute go to the real application on a driver that shows nothing: keys, mouse,
+gamepad buttons, resizing, losing the focus, whatever screen is on. Threads, open files and memory are measured on
+the start screen, once after a warm-up and once at the end. Exits with 1 if a screen failed or something leaked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+os.environ |= {"SDL_VIDEODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pygame
+
+from client.app import App
+from client.bindings import ACTIONS
+from client.controls import MOVING
+from client.footprint import Footprint, footprint
+from client.options import PlayOptions
+from client.problem_screen import ProblemScreen
+from client.settings import Settings
+from client.shell import Shell
+from client.start_screen import LoadingScreen
+from client.walk_screen import WalkScreen
+from client.window import Window
+from engine.assets import worlds_dir
+
+EVENTS_A_MINUTE = 10_000
+TURNS_A_SECOND = 60
+WARM_UP = 0.25
+"""Share of the time after which what is held counts as what is needed."""
+MOST_GROWTH_MB = 64.0
+"""Growth from then on that is no leak: caches of texts and pictures, and what the allocator keeps."""
+SWEEP_EVERY_S = 15.0
+"""Photos and recordings are removed so often, or a soak would fill the disk."""
+PATIENCE = 0.98
+"""Share of the events that are no more than mouse motion while a world is opened, so that some are."""
+MENU_KEYS = (pygame.K_UP, pygame.K_DOWN, pygame.K_LEFT, pygame.K_RIGHT, pygame.K_RETURN, pygame.K_ESCAPE)
+SIZES = ((1280, 768), (640, 384), (320, 192), (1, 1), (1600, 90), (90, 900))
+
+
+@dataclass
+class Report:
+    """What a soak found."""
+
+    seed: int
+    seconds: float
+    """Of playing; opening, measuring and closing not counted."""
+    backend: str
+    events: int = 0
+    turns: int = 0
+    slowest_turn_ms: float = 0.0
+    quits_undone: int = 0
+    screens: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """What screens that failed said."""
+    before: Footprint | None = None
+    after: Footprint | None = None
+
+    @property
+    def growth_mb(self) -> float:
+        assert self.before is not None
+        assert self.after is not None
+        return (self.after.memory_bytes - self.before.memory_bytes) / 2**20
+
+    @property
+    def leaks(self) -> list[str]:
+        """What is held at the end and was not after the warm-up."""
+        assert self.before is not None
+        assert self.after is not None
+        found: list[str] = []
+        if self.after.num_threads > self.before.num_threads:
+            found.append(f"threads: {self.before.num_threads} became {self.after.num_threads}")
+        if (self.after.num_handles or 0) > (self.before.num_handles or 0):
+            found.append(f"open files: {self.before.num_handles} became {self.after.num_handles}")
+        if self.growth_mb > MOST_GROWTH_MB:
+            found.append(f"memory grew by {self.growth_mb:.1f} MB")
+        return found
+
+
+class Soak:
+    """An application, and hands on it that know nothing of what they do."""
+
+    def __init__(self, seed: int, worlds: Path, backend: str, scratch: Path) -> None:
+        self._chance = random.Random(seed)
+        self._scratch = scratch
+        self._window = Window(640, 384, unseen=True)
+        options = PlayOptions(backend=backend)  # type: ignore[arg-type]
+        self._shell = Shell(options, self._window, Settings(), scratch, [worlds], time.perf_counter)
+        self._app = App(self._shell)
+        self._report = Report(seed, 0.0, backend)
+        self._screens: Counter[str] = Counter()
+        self._swept_s = 0.0
+        self._last_screen = 0
+        moving = [scancode for action in ACTIONS if action.name in MOVING for scancode in action.keys]
+        self._moving = moving
+
+    def run(self, seconds: float) -> Report:
+        """Play, measuring after the warm-up and at the end."""
+        self._play(WARM_UP * seconds)
+        self._report.before = self._measure()
+        self._play((1 - WARM_UP) * seconds)
+        self._report.after = self._measure()
+        self._report.seconds = seconds
+        self._report.screens = dict(self._screens)
+        return self._report
+
+    def close(self) -> None:
+        self._app.screen.leave()
+        self._window.close()
+
+    def _play(self, seconds: float) -> None:
+        start_s, events_before = time.perf_counter(), self._report.events
+        while (now_s := time.perf_counter()) < start_s + seconds:
+            due = events_before + int((now_s - start_s) * EVENTS_A_MINUTE / 60)
+            while self._report.events < due:
+                self._post()
+                self._report.events += 1
+            self._turn()
+            if now_s - self._swept_s > SWEEP_EVERY_S:
+                self._sweep()
+            time.sleep(max(0.0, 1 / TURNS_A_SECOND - (time.perf_counter() - now_s)))
+
+    def _turn(self) -> None:
+        began_s = time.perf_counter()
+        self._app.turn()
+        turn_ms = 1e3 * (time.perf_counter() - began_s)
+        self._report.slowest_turn_ms = max(self._report.slowest_turn_ms, round(turn_ms, 1))
+        self._report.turns += 1
+        screen = self._app.screen
+        # By its id: a reference would keep what the screen holds.
+        if id(screen) != self._last_screen:
+            self._last_screen = id(screen)
+            self._screens[type(screen).__name__] += 1
+        self._note_problem()
+        if not self._shell.running:
+            self._shell.running = True
+            self._report.quits_undone += 1
+
+    def _note_problem(self) -> None:
+        screen = self._app.screen
+        deck = screen.deck if isinstance(screen, ProblemScreen) else None
+        deck = screen._deck if isinstance(screen, WalkScreen) and screen._deck.broken else deck
+        card = deck.card if deck is not None else None
+        card = screen.problem if isinstance(screen, LoadingScreen) else card
+        if card is not None and (not self._report.problems or self._report.problems[-1] != card.text):
+            self._report.problems.append(card.text)
+
+    def _post(self) -> None:
+        """Post one event, most of them such as a player could make."""
+        chance = self._chance
+        kind = chance.random()
+        if isinstance(self._app.screen, LoadingScreen) and kind < PATIENCE:
+            kind = 0.75
+        if kind < 0.45:
+            self._post_key(chance.choice(self._moving), pygame.K_UNKNOWN)
+        elif kind < 0.60:
+            self._post_key(chance.randrange(4, 232), pygame.K_UNKNOWN)
+        elif kind < 0.63:
+            self._post_key(0, chance.choice(MENU_KEYS))
+        elif kind < 0.85:
+            rel = chance.randrange(-60, 60), chance.randrange(-40, 40)
+            pos = chance.randrange(640), chance.randrange(384)
+            self._event(pygame.MOUSEMOTION, rel=rel, pos=pos, buttons=(0, 0, 0))
+        elif kind < 0.90:
+            pos = chance.randrange(640), chance.randrange(384)
+            self._event(pygame.MOUSEBUTTONDOWN, button=chance.randrange(1, 4), pos=pos)
+        elif kind < 0.93:
+            self._event(pygame.MOUSEWHEEL, x=0, y=chance.choice((-1, 1)))
+        elif kind < 0.97:
+            self._event(pygame.CONTROLLERBUTTONDOWN, button=chance.randrange(15), instance_id=0)
+        elif kind < 0.995:
+            self._event(
+                chance.choice((pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED, pygame.WINDOWEXPOSED))
+            )
+        else:
+            size = chance.choice(SIZES)
+            if not self._window.fullscreen:
+                pygame.display.set_mode(size, pygame.RESIZABLE)
+            self._event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1])
+
+    def _post_key(self, scancode: int, key: int) -> None:
+        event_type = pygame.KEYDOWN if self._chance.random() < 0.5 else pygame.KEYUP
+        self._event(event_type, key=key, scancode=scancode, mod=0)
+
+    def _event(self, event_type: int, **fields: object) -> None:
+        pygame.event.post(pygame.event.Event(event_type, **fields))
+
+    def _sweep(self) -> None:
+        """Remove the files of finished recordings and of photos."""
+        self._swept_s = time.perf_counter()
+        screen = self._app.screen
+        recording = screen.walk.recorder.path if isinstance(screen, WalkScreen) else None
+        for file in self._scratch.rglob("*"):
+            if file.is_file() and file != recording and not file.name.startswith("."):
+                file.unlink(missing_ok=True)
+
+    def _measure(self) -> Footprint:
+        """Go back to the start screen, where nothing of a walk should be held, and measure."""
+        pygame.event.clear()
+        self._shell.show(self._app._start)
+        self._app.turn()
+        self._shell.survey().join(30.0)
+        deadline_s = time.perf_counter() + 30.0
+        gc.collect()
+        # Threads of a walk that was being opened when it was left end by themselves.
+        while footprint().num_threads > 1 and time.perf_counter() < deadline_s:
+            time.sleep(0.05)
+        gc.collect()
+        return footprint()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worlds", type=Path, default=worlds_dir(), help="folder of world files")
+    parser.add_argument("--backend", default="auto", choices=["auto", "onnxruntime", "holodeck"])
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        soak = Soak(arguments.seed, arguments.worlds, arguments.backend, Path(scratch))
+        try:
+            report = soak.run(60 * arguments.minutes)
+        finally:
+            soak.close()
+    found = asdict(report) | {"growth_mb": round(report.growth_mb, 1), "leaks": report.leaks}
+    print(json.dumps(found) if arguments.json else "\n".join(f"{k:16} {v}" for k, v in found.items()))
+    return 1 if report.problems or report.leaks else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
