@@ -204,5 +204,7 @@ class App:
 
     def _walk(self, options: PlayOptions, opened: Opened) -> Screen:
         # What is recorded or replayed belongs to the first walk; those after it are free.
-        self._shell.options = replace(self._shell.options, record=None, trace=None, replay=None)
+        self._shell.options = replace(
+            self._shell.options, record=None, record_latents=False, trace=None, replay=None
+        )
         return WalkScreen(self._shell, options, opened, self._open, self._start)

@@ -88,6 +88,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("rewind", "hold to go back", Group.KEEP, (_key("R"),)),
     Action("other_branch", "other branch", Group.KEEP, (_key("B"),)),
     Action("record", "record", Group.KEEP, (pygame.KSCAN_F10,)),
+    Action("clip", "keep the last 30 s", Group.KEEP, (pygame.KSCAN_F8,)),
+    Action("photo_mode", "hold still, hide all", Group.KEEP, (_key("O"),)),
     Action("photo", "take a photo", Group.KEEP, (pygame.KSCAN_F12,), pygame.CONTROLLER_BUTTON_X),
     Action("help", "this help", Group.SHOW, (pygame.KSCAN_F1,), pygame.CONTROLLER_BUTTON_BACK),
     Action("map", "map of the walk", Group.SHOW, (_key("M"),)),

@@ -22,6 +22,7 @@ COMMANDS = {
     "replay": "client.commands.replay",
     "track": "client.commands.track",
     "world": "client.commands.world",
+    "describe": "client.commands.describe",
     "export": "client.commands.export",
     "train": "client.commands.train",
     "bench": "client.commands.bench",

@@ -21,6 +21,8 @@ class PlayOptions:
     seed: int = 0
     record: Path | None = None
     """Recording to write from the first chunk on; it must not exist yet."""
+    record_latents: bool = False
+    """Whether that recording holds its latents."""
     fullscreen: bool = False
     trace: Path | None = None
     """File for the walk's timing, one JSON object a line; it must not exist yet."""

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 from client.folders import make_folder
 from engine.atomic import replacing
+from engine.replay import app_version
 from engine.session import Session
 
+SUFFIX = ".png"
+MAX_FILE_BYTES = 256 << 20
 TEXT_KEY = "flaneur"
 """PNG text entry that holds the description, JSON."""
-_SIGNATURE_AND_HEADER_BYTES = 8 + 25
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIGNATURE_AND_HEADER_BYTES = len(_SIGNATURE) + 25
 
 
 def encode_photo(frame: NDArray[np.uint8], description: Mapping[str, Any]) -> bytes:
@@ -34,16 +38,32 @@ def encode_photo(frame: NDArray[np.uint8], description: Mapping[str, Any]) -> by
 
 
 def read_photo_description(file: Path) -> dict[str, Any]:
-    """Return what `encode_photo` put into a PNG; empty if it is not one of ours."""
-    raw = file.read_bytes()
-    position = 8
-    while position + 8 <= len(raw):
+    """Return what `encode_photo` put into a PNG; empty if it is not one of ours.
+
+    Raises:
+        ValueError: It cannot be read, or what it says is damaged, in one sentence.
+    """
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise ValueError(f"cannot read the photo {file}: {error.strerror}; check the path") from error
+    position = len(_SIGNATURE)
+    while raw.startswith(_SIGNATURE) and position + 8 <= len(raw):
         (length,) = struct.unpack(">I", raw[position : position + 4])
         kind, body = raw[position + 4 : position + 8], raw[position + 8 : position + 8 + length]
         if kind == b"tEXt" and body.startswith(TEXT_KEY.encode("latin-1") + b"\0"):
-            return json.loads(body[len(TEXT_KEY) + 1 :])
+            return _parse_description(body[len(TEXT_KEY) + 1 :], file)
         position += 12 + length
     return {}
+
+
+def _parse_description(text: bytes, file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"what the photo {file} says of itself is damaged; fetch it again") from error
+    return found if isinstance(found, dict) else {}
 
 
 def describe(session: Session, seed: int, frame: int, chunk: int, c2w: NDArray[np.float64]) -> dict[str, Any]:
@@ -53,6 +73,8 @@ def describe(session: Session, seed: int, frame: int, chunk: int, c2w: NDArray[n
         "world": world.name,
         "title": world.title,
         "world_sha256": world.sha256,
+        "app_version": app_version(),
+        "identity": session.identity,
         "engine": session.engine,
         "backend": session.backend,
         "seed": seed,

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.chronicle import Chronicle
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
-from client.drift import DriftMeter
-from client.figures import Figures, Line, Section
+from client.figures import Figures
 from client.footprint import memory_bytes
 from client.instruments import Instruments
 from client.live_view import LiveView
 from client.pacing import FramePacer, PacingConfig
-from client.past import Moment, Past, WalkFrame
+from client.past import Moment, WalkFrame
 from client.planners import (
     PlannedChunk,
     Planner,
@@ -31,7 +31,6 @@ from client.planners import (
 )
 from client.recorder import WalkRecorder, num_shared
 from client.reproject import MAX_TURN_RAD, bounded
-from client.resting import Rest
 from engine.integrator import IntegratorState
 from engine.recording import RecordedChunk
 from engine.recording_format import RecordingHeader
@@ -69,9 +68,9 @@ class Walk:
         self.planner = planner
         self.seed = seed
         self.recorder = WalkRecorder(record_latents)
-        self.past = Past(past_bytes)
-        """Moments to go back to."""
-        self.drift = DriftMeter()
+        self._chronicle = Chronicle(session, past_bytes)
+        self.past, self.recent = self._chronicle.past, self._chronicle.recent
+        """Moments to go back to, and frames for a clip."""
         self._entering: Future[None] | None = None
         self.resting = False
         """Whether no chunk is made because nothing moves and nobody asks for anything."""
@@ -96,21 +95,19 @@ class Walk:
 
     def _begin_anew(self) -> None:
         world = self.session.world
-        self.drift.begin()
+        self._chronicle.begin()
         self._begin(WalkFrame(0, world.first_frame, world.c2w, 0), 0)
 
     def _begin(self, frame: WalkFrame, num_chunks: int, view: IntegratorState | None = None) -> None:
         """Show a frame and go on behind it, a number of chunks walked, the view by default at its start."""
         self._frames: deque[WalkFrame] = deque([frame])
+        self._chronicle.go_on_from(frame)
         self._first_index = frame.index
         self._num_frames = frame.index + 1
         self._num_chunks = num_chunks
         self._num_requested = num_chunks
         self._shown_s: deque[float] = deque()
         self._paused = self.resting = False
-        self._rest = Rest(self.session.world.info.animated)
-        self._planned_flying: bool | None = None
-        self.drift.forget_recent()
         self._updated_s = self._clock()
         self.instruments.begin(self._updated_s, self._pacer.counts)
         if self._live is not None:
@@ -186,8 +183,7 @@ class Walk:
     def _rest_or_wake(self, intent: Intent, now_s: float) -> bool:
         """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""
         rig = self.planner.rig
-        flies_as_planned = rig is not None and rig.flying == self._planned_flying
-        quiet = flies_as_planned and self._rest.may_begin(intent.is_idle)
+        quiet = rig is not None and self._chronicle.may_rest(intent.is_idle, rig.flying)
         shown = self._pacer.in_flight == 0 and self._pacer.buffered_frames <= 1.0
         if quiet and shown and not self.resting and not self.paused:
             self._pacer.pause(now_s)
@@ -215,26 +211,20 @@ class Walk:
                 angles_rad = planned.turn.angles_rad[1:]
                 self._live.take_plan(planned.turn, chunk.times.latched_s)
             answers = self._measure(chunk, planned, now_s)
-            for pixels, c2w, angles in zip(chunk.frames, chunk.c2w, angles_rad, strict=True):
-                self._frames.append(WalkFrame(self._num_frames, pixels, c2w, chunk.chunk_index, angles))
-                self._num_frames += 1
+            frames = [
+                WalkFrame(self._num_frames + i, pixels, c2w, chunk.chunk_index, angles)
+                for i, (pixels, c2w, angles) in enumerate(
+                    zip(chunk.frames, chunk.c2w, angles_rad, strict=True)
+                )
+            ]
+            self._frames.extend(frames)
+            self._num_frames += len(frames)
+            self._chronicle.note(self._num_chunks, chunk, planned, frames)
             times = chunk.times
             self._pacer.add_chunk(
                 len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s, answers
             )
-            self._watch(chunk, planned)
-            self._remember(chunk, planned)
             self._record(chunk, planned)
-
-    def _watch(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
-        self.drift.add(chunk.frames)
-        self._rest.note(planned.track.c2w, len(chunk.frames) / self.session.fps)
-        self._planned_flying = planned.rig.flying if planned.rig is not None else None
-
-    def _remember(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
-        if chunk.snapshot is not None:
-            latent = None if chunk.latents is None else chunk.latents[:, -1]
-            self.past.add(Moment(self._num_chunks, self._frames[-1], chunk.snapshot, latent, planned.rig))
 
     def _measure(self, chunk: FrameChunk, planned: PlannedChunk, now_s: float) -> bool:
         """Note a chunk's times and let them decide about the next; say whether it answers the player."""
@@ -304,7 +294,6 @@ class Walk:
         self._worker.reset(self.seed, then=self.planner.reset)
         self._begin_anew()
         self.recorder.forget()
-        self.past.clear()
 
     def enter(self, world: World) -> None:
         """Go over to another world of the same engine; a recording must be stopped before."""
@@ -323,7 +312,6 @@ class Walk:
             if self.planner.rig is not None:
                 self._live = LiveView(self.planner.rig)
             self.recorder.forget()
-            self.past.clear()
             self._begin_anew()
         return True
 
@@ -356,13 +344,14 @@ class Walk:
         self.seed = moment.snapshot.seed
         self._worker.restore(moment.snapshot, then=lambda: self.planner.go_on_from(moment.number, moment.rig))
         self._begin(moment.frame, moment.number, None if moment.rig is None else moment.rig.view())
-        return self.recorder.go_on_from(chunks, self._header())
+        return self.recorder.go_on_from(chunks, self.header())
 
     def start_recording(self, path: Path) -> None:
         """Record to a new file, from the walk's first chunk on."""
-        self.recorder.start(path, self._header())
+        self.recorder.start(path, self.header())
 
-    def _header(self) -> RecordingHeader:
+    def header(self) -> RecordingHeader:
+        """Return what a recording of this walk begins with."""
         return header_for(self.session, str(KEY_MAP_VERSION), self.seed)
 
     def close(self) -> bool:
@@ -399,15 +388,5 @@ class Walk:
             speed_m_s=rig.speed_m_s if rig is not None else None,
             memory_bytes=memory_bytes(),
             client_ms=client_ms,
-            more=[*self.instruments.lines(counts), *self._drift_lines()],
+            more=[*self.instruments.lines(counts), *self._chronicle.lines(self.resting)],
         )
-
-    def _drift_lines(self) -> list[Line]:
-        drift = self.drift.read()
-        said = "not known yet"
-        if drift is not None:
-            said = f"{drift.value:.2f}, {drift.most} {drift.factor:.2f} times the first"
-        lines = [(Section.PICTURE, "drift", said)]
-        if self.resting:
-            lines.append((Section.PICTURE, "rests", "nothing moves, none is made"))
-        return lines

@@ -13,6 +13,7 @@ from client.anchoring import Anchoring
 from client.bindings import action_of_button
 from client.catalog import index_of
 from client.chores import Chores
+from client.clipping import Clipping
 from client.controls import MOVING
 from client.deck import Deck
 from client.flash import Flash
@@ -25,6 +26,7 @@ from client.opening import Opened
 from client.options import PlayOptions
 from client.overlays import Overlays
 from client.pads import step_of_button
+from client.photo_mode import PhotoMode
 from client.picture import fit_rect
 from client.remembering import Remembering
 from client.settings_card import adjust, changed_pace
@@ -58,14 +60,24 @@ class WalkScreen(Screen):
         self._open_world = open_world
         self._choose = choose
         past_bytes = shell.settings.past_mb << 20
-        self.walk = Walk(opened.session, opened.planner, opened.seed, shell.clock, past_bytes=past_bytes)
+        self.walk = Walk(
+            opened.session,
+            opened.planner,
+            opened.seed,
+            shell.clock,
+            past_bytes=past_bytes,
+            record_latents=options.record_latents,
+        )
         self._deck = Deck(shell)
         self._flash = Flash(self.walk.instruments.meter)
         self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
         self._chores = Chores()
         self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
         anchoring = Anchoring(shell, self.walk, self._keeping, self.remembering, self._chores)
-        self._owners: list[object] = [self, self._keeping, self.remembering, anchoring, self._flash]
+        clipping = Clipping(shell, self.walk, self._keeping, self._chores)
+        self._photo_mode = PhotoMode(shell, self.walk)
+        keepers = [self._keeping, self.remembering, anchoring, clipping, self._photo_mode]
+        self._owners: list[object] = [self, *keepers, self._flash]
         """Whoever answers actions, in `do_` and `end_` methods."""
         self._held: set[tuple[int, str]] = set()
         """Keys held now and the actions they began."""
@@ -144,7 +156,7 @@ class WalkScreen(Screen):
 
     def _escape(self, now_s: float) -> None:
         """Undo the innermost thing: the help, the mouse, the walk itself."""
-        if self.remembering.cancel():
+        if self.remembering.cancel() or self._photo_mode.leave():
             return
         if self._help.is_open:
             self._help.close()
@@ -201,6 +213,7 @@ class WalkScreen(Screen):
             self._shell.toasts.replace("Walking at ", f"{rig.speed_m_s:.1f} metres a second.", now_s)
 
     def do_pause(self, now_s: float) -> None:
+        self._photo_mode.leave()
         self._end_held(now_s)
         self._shell.release_controls()
         self.walk.pause()
@@ -223,7 +236,7 @@ class WalkScreen(Screen):
 
     def _begin_again(self) -> None:
         """Open the world anew, engine and all: what broke may have been the device or a file."""
-        options = replace(self._options, record=None)
+        options = replace(self._options, record=None, record_latents=False)
         self._shell.show(lambda: self._open_world(options))
 
     def do_restart(self, now_s: float) -> None:
@@ -245,7 +258,7 @@ class WalkScreen(Screen):
             path = self.walk.session.world.path
             here = index_of(cards, str(path) if path is not None else self._options.world)
             card = cards[(here + direction) % len(cards)]
-            options = replace(self._options, world=card.name, replay=None, record=None)
+            options = replace(self._options, world=card.name, replay=None, record=None, record_latents=False)
             self._shell.show(lambda: self._open_world(options))
 
     def update(self, now_s: float) -> bool:
@@ -281,7 +294,8 @@ class WalkScreen(Screen):
         target.blit(self._enlarged(width, height), (left, top))
         self._flash.draw(target, look, self.walk.frame.index)
         covered = self._help.is_open or self._deck.is_open or self.remembering.frame is not None
-        self._overlays.draw(target, covered)
+        if not self._photo_mode.is_on:
+            self._overlays.draw(target, covered)
         self.remembering.draw(target, look)
         if self._help.is_open and not self._deck.is_open:
             self._help.draw(target, look, self._shell.bindings)

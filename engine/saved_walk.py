@@ -113,6 +113,16 @@ def write_saved_walk(path: str | Path, saved: SavedWalk) -> None:
     write_tensors(Path(path), encode_tensors(arrays, KIND, info.model_dump_json()), KIND)
 
 
+def read_saved_info(path: str | Path) -> SavedInfo:
+    """Read what a saved walk says of itself, whatever it belongs to."""
+    file = Path(path)
+    try:
+        with TensorFile(file, KIND) as source:
+            return _parse(source.description(), file)
+    except OSError as error:
+        raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
+
+
 def read_saved_walk(path: str | Path, session: Session, key_map: str) -> SavedWalk:
     """Read a walk that was saved in this session's world with its engine, or say in one sentence why not."""
     file = Path(path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 from engine.atomic import replacing
 
 SUFFIX = ".mp4"
+DESCRIPTION_KEY = "comment"
+"""Metadata entry that holds a video's description, JSON; every player shows it."""
+MAX_DESCRIPTION_CHARS = 1 << 20
 CRF = 15
 """x264's constant quality: no loss the eye can see at these sizes."""
 MPEG4_QUANTISER = 3
@@ -50,13 +55,16 @@ class VideoWriter:
 
 
 @contextmanager
-def open_video(path: str | Path, frame_size: tuple[int, int], fps: float) -> Iterator[VideoWriter]:
+def open_video(
+    path: str | Path, frame_size: tuple[int, int], fps: float, description: Mapping[str, Any] | None = None
+) -> Iterator[VideoWriter]:
     """Yield a writer to the MP4 file `path`, which appears when the block ends well and not otherwise.
 
     Args:
         path: A name ending in .mp4.
         frame_size: Width and height in pixels, both even.
         fps: Frames per second.
+        description: What the video says of itself, kept as JSON in its metadata.
     """
     path = Path(path)
     width, height = frame_size
@@ -67,6 +75,8 @@ def open_video(path: str | Path, frame_size: tuple[int, int], fps: float) -> Ite
     with replacing(path) as temporary:
         try:
             with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
+                if description is not None:
+                    container.metadata[DESCRIPTION_KEY] = json.dumps(dict(description))
                 writer = VideoWriter(container, _add_stream(container, width, height, fps))
                 yield writer
                 writer.finish()
@@ -74,6 +84,28 @@ def open_video(path: str | Path, frame_size: tuple[int, int], fps: float) -> Ite
             raise ValueError(
                 f"cannot write the video {path}: {error.strerror or error}; free some space"
             ) from error
+
+
+def read_video_description(path: str | Path) -> dict[str, Any]:
+    """Return the description `open_video` was given; empty if the video has none of ours.
+
+    Raises:
+        ValueError: It is no video, in one sentence.
+    """
+    try:
+        with av.open(str(path)) as container:
+            text = container.metadata.get(DESCRIPTION_KEY, "")
+    except (OSError, av.error.FFmpegError) as error:
+        raise ValueError(
+            f"cannot read the video {path}: {error.strerror or error}; check the path"
+        ) from error
+    if len(text) > MAX_DESCRIPTION_CHARS:
+        return {}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _add_stream(container: OutputContainer, width: int, height: int, fps: float) -> VideoStream:

@@ -34,6 +34,13 @@ def play(
     backend: Backend = BackendChoice.AUTO,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and walk give the same world.")] = 0,
     record: Annotated[Path | None, typer.Option(help="Record the walk to this .flaneur file.")] = None,
+    record_latents: Annotated[
+        bool,
+        typer.Option(
+            "--record-latents",
+            help="Keep latents in it, to show the walk without the generator; a headless walk always does.",
+        ),
+    ] = False,
     trace: Annotated[
         Path | None,
         typer.Option(help="Write each input's way to the picture, and all timing, to this .jsonl file."),
@@ -55,6 +62,8 @@ def play(
     --chunks, --actions, --poses, --video, --frames and --json need --headless; --trace needs a window.
     """
     started_s = time.perf_counter()
+    if record_latents and record is None:
+        raise ValueError("--record-latents says what a recording holds; name one with --record")
     if not headless:
         needing = {"--chunks": chunks, "--actions": actions, "--poses": poses, "--video": video}
         needing |= {"--frames": frames, "--json": as_json or None}
@@ -63,7 +72,9 @@ def play(
         from client.commands.window import open_window
         from client.options import PlayOptions
 
-        return open_window(PlayOptions(world, engine, backend.value, seed, record, fullscreen, trace))
+        return open_window(
+            PlayOptions(world, engine, backend.value, seed, record, record_latents, fullscreen, trace)
+        )
     if trace is not None:
         raise ValueError(
             "--trace follows a player's input, and a headless walk has none; leave one of them out"

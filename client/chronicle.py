@@ -1,0 +1,68 @@
+"""Whatever looks on while a walk is made: its past, its newest frames, its drift, and whether it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from client.clip import RecentFrames
+from client.drift import DriftMeter
+from client.figures import Line, Section
+from client.past import Moment, Past, WalkFrame
+from client.planners import PlannedChunk
+from client.resting import Rest
+from engine.session import Session
+from engine.types import FrameChunk
+
+
+class Chronicle:
+    """Told of every chunk of a walk, and of where it goes on."""
+
+    def __init__(self, session: Session, past_bytes: int) -> None:
+        """Look on at a session's walk, with some memory for the moments it can go back to."""
+        self._session = session
+        self.past = Past(past_bytes)
+        self.recent = RecentFrames(session.fps, session.world.first_frame.nbytes)
+        self._drift = DriftMeter()
+        self._rest = Rest(session.world.info.animated)
+        self._planned_flying: bool | None = None
+
+    def begin(self) -> None:
+        """Begin another walk; the session is in its world."""
+        self.past.clear()
+        self._drift.begin()
+        self._rest = Rest(self._session.world.info.animated)
+
+    def go_on_from(self, frame: WalkFrame) -> None:
+        """Go on behind a frame."""
+        self.recent.go_on_from(frame)
+        self._drift.forget_recent()
+        self._rest.begin()
+        self._planned_flying = None
+
+    def note(
+        self, number: int, chunk: FrameChunk, planned: PlannedChunk, frames: Sequence[WalkFrame]
+    ) -> None:
+        """Note the chunk of a number, counted from 1, and its frames."""
+        for frame in frames:
+            self.recent.add(frame)
+        self._drift.add(chunk.frames)
+        self._rest.note(planned.track.c2w, len(frames) / self._session.fps)
+        self._planned_flying = None if planned.rig is None else planned.rig.flying
+        if chunk.snapshot is not None:
+            latent = None if chunk.latents is None else chunk.latents[:, -1]
+            self.past.add(Moment(number, frames[-1], chunk.snapshot, latent, planned.rig))
+
+    def may_rest(self, is_idle: bool, flying: bool) -> bool:
+        """Whether no chunk is needed: nothing moves, nobody asks for anything, and the last plan still holds."""
+        return flying == self._planned_flying and self._rest.may_begin(is_idle)
+
+    def lines(self, resting: bool) -> list[Line]:
+        """Return what the figures say."""
+        drift = self._drift.read()
+        said = "not known yet"
+        if drift is not None:
+            said = f"{drift.value:.2f}, {drift.most} {drift.factor:.2f} times the first"
+        lines = [(Section.PICTURE, "drift", said)]
+        if resting:
+            lines.append((Section.PICTURE, "rests", "nothing moves, none is made"))
+        return lines

@@ -1,0 +1,46 @@
+"""Answers the key that keeps the last half minute: as a video, and as a recording that walks there again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from client.chores import Chores
+from client.clip import Clip, write_clip
+from client.keeping import Keeping
+from client.photo import unused_path
+from client.shell import Shell
+from client.walk import Walk
+from engine.video import SUFFIX
+
+
+class Clipping:
+    """Keeps clips of the walk in the window."""
+
+    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping, chores: Chores) -> None:
+        self._shell = shell
+        self._walk = walk
+        self._keeping = keeping
+        self._chores = chores
+
+    def do_clip(self, now_s: float) -> None:
+        shell, walk = self._shell, self._walk
+        frames = walk.recent.until(walk.frame.index)
+        num_chunks = -(-walk.frame.index // walk.session.frames_per_chunk)
+        if not frames or not num_chunks:
+            shell.toasts.add("Nothing was walked yet.", now_s)
+            return
+        stem = f"{walk.session.world.name}-clip"
+        clip = Clip(
+            unused_path(shell.pictures_dir, stem, SUFFIX, datetime.now().astimezone()),
+            frames,
+            walk.session.fps,
+            shell.settings.picture,
+            walk.header(),
+            walk.recorder.walked(num_chunks),
+        )
+        shell.toasts.add(f"Keeping the last {clip.duration_s:.0f} s ...", now_s)
+        self._chores.begin(
+            lambda: write_clip(clip),
+            lambda _: shell.toasts.add(f"Kept {clip.path}, and its recording beside it", shell.clock()),
+            lambda error: self._keeping.warn(error, shell.clock()),
+        )

@@ -1,0 +1,28 @@
+"""`flaneur describe`: what a photo, a clip, a recording or a saved walk says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands.choices import Json
+from client.report import print_json, print_table
+
+
+def register(root: typer.Typer) -> None:
+    root.command(name="describe")(describe)
+
+
+def describe(
+    file: Annotated[
+        Path, typer.Argument(help="A photo .png, a clip .mp4, a .flaneur recording or a .state.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Say where, with what and from which seed a file was made: world, pose, engine, version."""
+    from client.kept import describe_kept
+
+    result = describe_kept(file)
+    print_json(result) if as_json else print_table(result)
