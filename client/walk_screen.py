@@ -80,7 +80,7 @@ class WalkScreen(Screen):
         self._owners: list[object] = [self, *keepers, self._flash]
         """Whoever answers actions, in `do_` and `end_` methods."""
         self._held: set[tuple[int, str]] = set()
-        """Keys held now and the actions they began."""
+        """Keys and buttons held now and the actions they began."""
         self._help = HelpCard()
         self._changed = True
         self._overlays = Overlays(shell, self.walk, self.remembering.lines)
@@ -116,6 +116,10 @@ class WalkScreen(Screen):
             self._shell.grab_mouse(self.walk.planner.rig is not None)
         elif event.type == pygame.CONTROLLERBUTTONDOWN:
             self._press_button(event.button, now_s)
+        elif event.type == pygame.CONTROLLERBUTTONUP:
+            self._end(_held_by(event.button), now_s)
+        elif event.type == pygame.CONTROLLERDEVICEREMOVED:
+            self._end_held(now_s)
 
     def _press(self, scancode: int, now_s: float) -> None:
         if self._shell.keyboard.press(scancode):
@@ -129,6 +133,7 @@ class WalkScreen(Screen):
     def _press_button(self, button: int, now_s: float) -> None:
         name = action_of_button(button)
         if name is not None and name not in MOVING:
+            self._held.add((_held_by(button), name))
             self._do(name, now_s)
         elif step_of_button(button) is Step.BACK:
             self._escape(now_s)
@@ -322,3 +327,8 @@ class WalkScreen(Screen):
         self._keeping.stop_recording(self._shell.clock())
         self.walk.close()
         self._chores.close()
+
+
+def _held_by(button: int) -> int:
+    """Return what stands for a gamepad's button among the scancodes of held keys."""
+    return -1 - button

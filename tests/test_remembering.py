@@ -45,6 +45,12 @@ def texts(player: Player) -> str:
     return " ".join(player.shell.toasts.texts(time.perf_counter()))
 
 
+def past_frame(player: Player) -> WalkFrame:
+    frame = player.walk.remembering.frame
+    assert frame is not None
+    return frame
+
+
 def walk_on(player: Player, scancode: int, frames: int = 12) -> None:
     player.key(scancode, down=True)
     player.frames_go_by(frames)
@@ -58,10 +64,10 @@ def test_holding_the_key_shows_the_past_and_letting_go_begins_a_branch(player: P
     present = pygame.surfarray.array3d(player.window.surface)
     player.key(pygame.KSCAN_R, down=True)
     assert walk.paused
-    player.wait(lambda: player.walk.remembering.frame.index <= before.index - 12, "the film to wind back")
+    player.wait(lambda: past_frame(player).index <= before.index - 12, "the film to wind back")
     shown = pygame.surfarray.array3d(player.window.surface)
     assert (shown != present).any()
-    target = player.walk.remembering.frame
+    target = past_frame(player)
     player.key(pygame.KSCAN_R, down=False)
     assert walk.frame.index == target.index
     assert (walk.frame.c2w == target.c2w).all()
@@ -86,6 +92,24 @@ def test_escape_returns_to_the_present(player: Player) -> None:
     assert walk.past.name == 1
     assert walk.frame.index >= present
     player.frames_go_by(4)
+
+
+def test_a_gamepad_goes_back_and_changes_branches_too(player: Player) -> None:
+    player.frames_go_by(16)
+    walk = player.walk.walk
+    left, right = pygame.CONTROLLER_BUTTON_DPAD_LEFT, pygame.CONTROLLER_BUTTON_DPAD_RIGHT
+    player.post(pygame.CONTROLLERBUTTONDOWN, button=left, instance_id=0)
+    assert walk.paused
+    assert past_frame(player).index < walk.frame.index
+    player.post(pygame.CONTROLLERBUTTONUP, button=left, instance_id=0)
+    assert walk.past.name == 2
+    player.frames_go_by(8)
+    player.post(pygame.CONTROLLERBUTTONDOWN, button=right, instance_id=0)
+    assert walk.past.name == 1
+    player.post(pygame.CONTROLLERBUTTONDOWN, button=left, instance_id=0)
+    player.post(pygame.CONTROLLERDEVICEREMOVED, instance_id=0)
+    assert player.walk.remembering.frame is None
+    assert not walk.paused
 
 
 def test_losing_the_focus_lets_the_film_go(player: Player) -> None:
