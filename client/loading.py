@@ -54,8 +54,19 @@ def draw_loading(
     stages: LoadingStages,
     now_s: float,
     backdrop: Callable[[pygame.Surface], None] | None = None,
+    expected_s: float | None = None,
 ) -> None:
-    """Draw the steps at the lower left over the world's own picture, if it is known by now."""
+    """Draw the steps at the lower left over the world's own picture, if it is known by now.
+
+    Args:
+        target: The window.
+        look: Fonts and sizes.
+        title: The world's.
+        stages: The steps so far.
+        now_s: Clock time.
+        backdrop: Draws the world's picture.
+        expected_s: How long all steps together took the last time; None where they were never taken.
+    """
     target.fill(theme.INK)
     if backdrop is not None:
         backdrop(target)
@@ -63,7 +74,7 @@ def draw_loading(
     pad, row_px = look.px(3), look.px(3.5)
     width = min(look.px(52), target.get_width() - look.px(4))
     rows = stages.stages
-    height = 2 * pad + look.px(7) + row_px * max(3, len(rows)) + look.px(2)
+    height = 2 * pad + look.px(9) + row_px * max(4, len(rows))
     left, top = look.px(4), max(look.px(1), target.get_height() - height - look.px(4))
     target.blit(look.panel(width, height, alpha=232, radius=1.5), (left, top))
     heading = look.clipped(title, width - 2 * pad, 26, bold=True)
@@ -72,9 +83,16 @@ def draw_loading(
     for stage in rows:
         _draw_stage(target, look, stage, now_s, pygame.Rect(left + pad, y, width - 2 * pad, row_px))
         y += row_px
-    _draw_sweep(
-        target, look, pygame.Rect(left + pad, top + height - pad, width - 2 * pad, look.px(0.5)), now_s
-    )
+    y = top + height - pad - look.px(2.5)
+    note = f"{stages.elapsed_s(now_s):.1f} s so far"
+    if expected_s is not None:
+        note += f", {expected_s:.1f} s the last time"
+    target.blit(look.text(note, 13, colour=theme.PAPER_DIM), (left + pad, y))
+    leave = look.text("Esc or B goes back", 13, colour=theme.PAPER_DIM)
+    if look.font(13).size(note)[0] + leave.get_width() + look.px(2) <= width - 2 * pad:
+        target.blit(leave, (left + width - pad - leave.get_width(), y))
+    area = pygame.Rect(left + pad, top + height - pad, width - 2 * pad, look.px(0.5))
+    _draw_sweep(target, area, now_s)
 
 
 def _draw_stage(target: pygame.Surface, look: Theme, stage: Stage, now_s: float, area: pygame.Rect) -> None:
@@ -90,7 +108,7 @@ def _draw_stage(target: pygame.Surface, look: Theme, stage: Stage, now_s: float,
     target.blit(time, (area.right - time.get_width(), area.top))
 
 
-def _draw_sweep(target: pygame.Surface, look: Theme, area: pygame.Rect, now_s: float) -> None:
+def _draw_sweep(target: pygame.Surface, area: pygame.Rect, now_s: float) -> None:
     """Draw a light going to and fro: how far it is cannot be known, that it lives can."""
     target.fill(theme.INK_RAISED, area)
     width = area.width // 4

@@ -52,6 +52,8 @@ class Settings(BaseModel):
     """Whether the map of the walk is on."""
     show_held: bool = False
     """Whether what is held on keys and sticks is shown."""
+    text_size: Annotated[float, Field(ge=0.75, le=2.0)] = 1.0
+    """Size of texts and panels, against what fits the window; for dense screens and tired eyes."""
     dead_zone: Annotated[float, Field(ge=0.05, le=0.5)] = 0.15
     """How far a stick moves before it means anything, of its whole way."""
     keys: dict[ActionName, Annotated[tuple[Scancode, ...], Field(max_length=8)]] = Field(default_factory=dict)

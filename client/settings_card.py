@@ -39,6 +39,7 @@ def settings_card(settings: Settings, chosen: int = 0) -> CardMenu:
             Choice("invert_y", "Mouse up looks", "down" if settings.invert_y else "up"),
             Choice("dead_zone", "Stick's rest", f"{100 * settings.dead_zone:.0f} %"),
             Choice("picture", "Edges", settings.picture),
+            Choice("text_size", "Size of texts", f"{100 * settings.text_size:.0f} %"),
             *switches,
             Choice("keys", "Keys"),
             Choice("defaults", "All as at first"),
@@ -82,6 +83,7 @@ _CHANGES: Mapping[str, Callable[[Settings, int], Any]] = {
         0.05, min(0.5, round(settings.dead_zone + 0.05 * direction, 2))
     ),
     "picture": _next_style,
+    "text_size": lambda settings, direction: max(0.75, min(2.0, settings.text_size + 0.25 * direction)),
 }
 
 

@@ -120,17 +120,19 @@ class Shell:
         """Whether the window has the keyboard; without it gamepads are not its player's either."""
         self._survey: EngineSurvey | None = None
         self._next: Callable[[], Screen] | None = None
-        self.note_size()
+        self.opened_s: dict[str, float] = {}
+        """How long a world took to open, by engine, the last time."""
         self.apply_settings(settings)
 
     def note_size(self) -> None:
         """Choose the size of the interface for the window's."""
-        scale = scale_for(*self.window.size)
+        scale = scale_for(*self.window.size) * self.settings.text_size
         if not hasattr(self, "look") or self.look.scale != scale:
             self.look = Theme(scale, assets_dir() / "fonts")
 
     def apply_settings(self, settings: Settings) -> None:
         self.settings = settings
+        self.note_size()
         self.mouse.sensitivity_rad_px = math.radians(settings.mouse_deg_px)
         self.mouse.invert_y = settings.invert_y
         if settings.keys != self.bindings.changed:

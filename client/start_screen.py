@@ -236,13 +236,22 @@ class LoadingScreen(Screen):
             return True
         if opened is not None:
             options = self._options
+            self._shell.opened_s[options.backend] = self._opening.stages.elapsed_s(now_s)
             self._shell.show(lambda: self._ready(options, opened))
         return True
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         world = self._opening.world
         title = world.title if world is not None else "Opening"
-        draw_loading(target, self._shell.look, title, self._opening.stages, now_s, self._draw_backdrop)
+        draw_loading(
+            target,
+            self._shell.look,
+            title,
+            self._opening.stages,
+            now_s,
+            self._draw_backdrop,
+            self._shell.opened_s.get(self._options.backend),
+        )
         if self.problem is not None:
             self.problem.draw(target, self._shell.look)
 

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"SDL_VIDEODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -111,6 +112,7 @@ class Soak:
 
     def run(self, seconds: float) -> Report:
         """Play, measuring after the warm-up and at the end."""
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_RETURN, scancode=0, mod=0))
         self._play(WARM_UP * seconds)
         self._report.before = self._measure()
         self._play((1 - WARM_UP) * seconds)
@@ -197,7 +199,7 @@ class Soak:
         event_type = pygame.KEYDOWN if self._chance.random() < 0.5 else pygame.KEYUP
         self._event(event_type, key=key, scancode=scancode, mod=0)
 
-    def _event(self, event_type: int, **fields: object) -> None:
+    def _event(self, event_type: int, **fields: Any) -> None:
         pygame.event.post(pygame.event.Event(event_type, **fields))
 
     def _sweep(self) -> None:

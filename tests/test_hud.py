@@ -121,7 +121,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     stages = LoadingStages()
     stages.begin("Reading the world", 0.0)
     stages.begin("Starting the engine", 0.4)
-    draw_loading(target, look, "A world", stages, 1.0)
+    draw_loading(target, look, "A world", stages, 1.0, expected_s=2.5)
     cards = [WorldCard(str(i), f"World {i}", "", np.zeros((96, 160, 3), np.uint8)) for i in range(7)]
     menu = WorldMenu(cards, [Choice("engine", "Engine", "ONNX Runtime"), Choice("quit", "Quit")], chosen=6)
     menu.draw(target, look)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.photo import read_photo_description
 from engine.errors import BackendUnavailable
 from engine.recording import read_recording
 from tests.player import PATIENCE_S
@@ -84,6 +85,13 @@ class Desktop:
     def picture(self) -> str:
         """Return a hash of all pixels on the screen."""
         return hashlib.sha256(self._screen.read_bytes()).hexdigest()
+
+    def is_still(self) -> bool:
+        """Say whether something is on the screen and does not change."""
+        before = self._screen.read_bytes()
+        time.sleep(0.3)
+        is_picture = len(set(before)) > 100
+        return is_picture and self._screen.read_bytes() == before
 
     def do(self, *words: str) -> str:
         environ = os.environ | {"DISPLAY": self.display}
@@ -157,3 +165,46 @@ def test_a_real_window_walks_records_and_closes(desktop: Desktop, worlds: Path, 
     assert recording.complete
     moved = recording.chunks[-1].track.c2w[-1, :3, 3] - recording.track().c2w[0, :3, 3]
     assert np.linalg.norm(moved) > 0.2
+
+
+def test_a_keyboard_alone_starts_walks_changes_settings_and_quits(desktop: Desktop, tmp_path: Path) -> None:
+    environ = plain_environ(tmp_path, DISPLAY=desktop.display)
+    command = [sys.executable, "-m", "client.cli", "play", "--backend", "holodeck"]
+    program = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
+    pictures, settings = tmp_path / "Pictures" / "Flaneur", tmp_path / ".config" / "flaneur" / "settings.json"
+    try:
+        wait_until(lambda: desktop.focused_window() > 1, "the window to have the keyboard")
+        # A key that comes before the first screen is drawn has nothing to choose from.
+        wait_until(lambda: desktop.is_still(), "the start screen")
+        desktop.do("key", "Right", "Return")
+        wait_until(lambda: photograph(desktop, pictures), "the walk to begin")
+        desktop.do("keydown", "w")
+        time.sleep(0.5)
+        desktop.do("keyup", "w", "key", "p", "Down", "Return", "Right", "Escape", "Escape")
+        wait_until(settings.exists, "the settings to be kept")
+        assert '"pace": 1.25' in settings.read_text()
+        walked = read_photo_description(photograph_again(desktop, pictures))
+        desktop.do("key", "p", "Up", "Return")
+        assert program.wait(timeout=PATIENCE_S) == 0
+    finally:
+        program.kill()
+        _, complaints = program.communicate()
+    assert "Traceback" not in complaints
+    start = read_photo_description(min(pictures.glob("*.png")))
+    assert walked["world"] == start["world"]
+    moved = np.array(walked["c2w"])[:3, 3] - np.array(start["c2w"])[:3, 3]
+    assert np.linalg.norm(moved) > 0.1
+
+
+def photograph(desktop: Desktop, pictures: Path) -> bool:
+    """Press the key for a photo; say whether one is there by now."""
+    desktop.do("key", "F12")
+    time.sleep(0.2)
+    return any(pictures.glob("*.png"))
+
+
+def photograph_again(desktop: Desktop, pictures: Path) -> Path:
+    """Take one more photo and return it."""
+    before = set(pictures.glob("*.png"))
+    wait_until(lambda: photograph(desktop, pictures) and set(pictures.glob("*.png")) != before, "a photo")
+    return max(set(pictures.glob("*.png")) - before)
