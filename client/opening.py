@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client.footprint import give_back
 from client.loading import LoadingStages
 from client.new_file import check_new_file
 from client.options import PlayOptions, check_engine
@@ -169,6 +170,8 @@ class Opening:
         except Exception as error:
             self._tell(error)
             return
+        # The walk before this one is gone by now, and what it freed would stay with this process.
+        give_back()
         with self._lock:
             if not self._abandoned:
                 self._tell(opened)

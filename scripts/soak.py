@@ -30,7 +30,7 @@ import pygame
 from client.app import App
 from client.bindings import ACTIONS
 from client.controls import MOVING
-from client.footprint import Footprint, footprint
+from client.footprint import Footprint, footprint, give_back
 from client.options import PlayOptions
 from client.problem_screen import ProblemScreen
 from client.settings import Settings
@@ -65,6 +65,8 @@ class Report:
     events: int = 0
     turns: int = 0
     slowest_turn_ms: float = 0.0
+    slowest_turn: str = ""
+    """The screens before and after it."""
     quits_undone: int = 0
     screens: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -138,10 +140,12 @@ class Soak:
             time.sleep(max(0.0, 1 / TURNS_A_SECOND - (time.perf_counter() - now_s)))
 
     def _turn(self) -> None:
-        began_s = time.perf_counter()
+        began_s, before = time.perf_counter(), type(self._app.screen).__name__
         self._app.turn()
         turn_ms = 1e3 * (time.perf_counter() - began_s)
-        self._report.slowest_turn_ms = max(self._report.slowest_turn_ms, round(turn_ms, 1))
+        if turn_ms > self._report.slowest_turn_ms:
+            self._report.slowest_turn_ms = round(turn_ms, 1)
+            self._report.slowest_turn = f"{before} to {type(self._app.screen).__name__}"
         self._report.turns += 1
         screen = self._app.screen
         # By its id: a reference would keep what the screen holds.
@@ -223,6 +227,7 @@ class Soak:
         while footprint().num_threads > 1 and time.perf_counter() < deadline_s:
             time.sleep(0.05)
         gc.collect()
+        give_back()
         return footprint()
 
 

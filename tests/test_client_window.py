@@ -93,15 +93,15 @@ def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, 
     assert not player.window.fullscreen, "a key that is waited for does nothing else"
     assert player.shell.bindings.rivals("photo")
     player.key(pygame.KSCAN_RETURN)
-    player.key(pygame.KSCAN_O)
+    player.key(pygame.KSCAN_J)
     assert not player.shell.bindings.rivals("photo")
     player.key(pygame.KSCAN_P)
     assert not deck.is_open
     player.key(pygame.KSCAN_F12)
     assert not (tmp_path / "pictures").exists()
-    player.key(pygame.KSCAN_O)
+    player.key(pygame.KSCAN_J)
     assert list((tmp_path / "pictures").glob("*.png"))
-    assert player.shell.settings.keys == {"photo": (pygame.KSCAN_O,)}
+    assert player.shell.settings.keys == {"photo": (pygame.KSCAN_J,)}
 
 
 def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:
