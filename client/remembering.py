@@ -69,7 +69,15 @@ class Remembering:
 
     def _go_to_saved(self, loaded: tuple[Moment, tuple[RecordedChunk, ...]]) -> None:
         moment, chunks = loaded
-        self._leave_present(f"Back at {self._seconds(moment.frame)}, as saved.", moment, chunks)
+        walk = self._walk
+        if walk.entering or moment.snapshot.identity != walk.session.identity:
+            self._say("Another world has begun meanwhile; load again for what was saved in this one.")
+            return
+        self.cancel()
+        held = walk.paused
+        self._leave_present(f"Back at {self._seconds(moment.frame)}, as saved:", moment, chunks)
+        if held:
+            walk.pause()
 
     def do_rewind(self, now_s: float) -> None:
         walk = self._walk

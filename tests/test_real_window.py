@@ -208,3 +208,46 @@ def photograph_again(desktop: Desktop, pictures: Path) -> Path:
     before = set(pictures.glob("*.png"))
     wait_until(lambda: photograph(desktop, pictures) and set(pictures.glob("*.png")) != before, "a photo")
     return max(set(pictures.glob("*.png")) - before)
+
+
+def test_a_real_window_goes_back_and_on_another_way_and_keeps_it(
+    desktop: Desktop, worlds: Path, tmp_path: Path
+) -> None:
+    world, record = sorted(worlds.glob("*.world"))[0], tmp_path / "walk.flaneur"
+    environ = plain_environ(tmp_path, DISPLAY=desktop.display)
+    program = subprocess.Popen(
+        play_command(world, "--record", str(record)), cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True
+    )
+    kept = tmp_path / "Pictures" / "Flaneur"
+    try:
+        wait_until(lambda: desktop.focused_window() > 1, "the window to have the keyboard")
+        desktop.do("keydown", "w")
+        wait_until(lambda: record.exists() and record.stat().st_size > 12_000, "some chunks")
+        desktop.do("keyup", "w")
+        desktop.do("keydown", "r")
+        time.sleep(1.0)
+        desktop.do("keyup", "r")
+        wait_until(lambda: (tmp_path / "walk-2.flaneur").exists(), "the branch")
+        desktop.do("keydown", "d")
+        begun = (tmp_path / "walk-2.flaneur").stat().st_size
+        wait_until(lambda: (tmp_path / "walk-2.flaneur").stat().st_size > begun + 4000, "more chunks")
+        for key, pattern in (("F5", "saves/*.state"), ("F8", "*.mp4")):
+            desktop.do("key", key)
+            wait_until(lambda pattern=pattern: any(kept.glob(pattern)), pattern)
+        desktop.do("keyup", "d")
+        desktop.close_window(desktop.focused_window())
+        assert program.wait(timeout=PATIENCE_S) == 0
+    finally:
+        program.kill()
+        _, complaints = program.communicate()
+    assert "Traceback" not in complaints
+    first, second = read_recording(record), read_recording(tmp_path / "walk-2.flaneur")
+    assert first.complete
+    assert second.complete
+    shared = 0
+    for one, other in zip(first.chunks, second.chunks, strict=False):
+        if not np.array_equal(one.track.c2w, other.track.c2w):
+            break
+        shared += 1
+    assert 0 < shared < len(first.chunks)
+    assert shared < len(second.chunks)

@@ -142,6 +142,24 @@ def test_a_saved_walk_is_come_back_to_in_another_window(
     again.frames_go_by(8)
 
 
+def test_what_is_loaded_under_a_menu_waits_there(player: Player) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F5)
+    player.wait(lambda: "Saved at" in texts(player), "the save")
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F9)
+    player.key(pygame.KSCAN_P)
+    player.wait(lambda: "as saved" in texts(player), "the load")
+    walk = player.walk.walk
+    assert walk.paused
+    held = walk.frame.index
+    for _ in range(20):
+        player.app.turn()
+    assert walk.frame.index == held
+    player.key(pygame.KSCAN_P)
+    player.frames_go_by(4)
+
+
 def test_loading_nothing_or_a_foreign_save_is_said_and_the_walk_goes_on(
     player: Player, tmp_path: Path
 ) -> None:
