@@ -12,7 +12,7 @@ from client.theme import Theme
 
 ROW = 3.25
 """Height of a line, grid units."""
-COLUMN = 46
+COLUMN = 40
 """Width of a column, grid units."""
 MAX_COLUMNS = 3
 
@@ -43,7 +43,9 @@ class HelpCard:
         self._num_pages = len(pages)
         self._page = min(self._page, len(pages) - 1)
         more = f"Keys, {self._page + 1} of {len(pages)}" if len(pages) > 1 else "Keys"
-        _draw_page(target, look, more, pages[self._page])
+        again = next((bindings.label(key) for key in bindings.keys["help"]), "the help's key")
+        hint = f"{again} turns the page, Esc closes" if len(pages) > 1 else "Esc closes"
+        _draw_page(target, look, (more, hint), pages[self._page])
 
 
 def lay_out(groups: Sequence[HelpGroup], num_columns: int, num_rows: int) -> list[list[list[HelpGroup]]]:
@@ -79,7 +81,7 @@ def _fill(groups: Sequence[HelpGroup], capacity: int) -> list[list[HelpGroup]]:
 
 
 def _draw_page(
-    target: pygame.Surface, look: Theme, heading: str, columns: Sequence[Sequence[HelpGroup]]
+    target: pygame.Surface, look: Theme, heading: tuple[str, str], columns: Sequence[Sequence[HelpGroup]]
 ) -> None:
     row_px = look.px(ROW)
     column_px = min(look.px(COLUMN), (target.get_width() - look.px(4)) // len(columns))
@@ -87,7 +89,10 @@ def _draw_page(
     width, height = len(columns) * column_px + look.px(3), rows * row_px + look.px(11)
     left, top = (target.get_width() - width) // 2, max(0, (target.get_height() - height) // 2)
     target.blit(look.panel(width, height, alpha=244, radius=1.5), (left, top))
-    target.blit(look.text(heading, 24, bold=True), (left + look.px(3), top + look.px(2.5)))
+    title, hint = look.text(heading[0], 24, bold=True), look.text(heading[1], 13, colour=theme.PAPER_DIM)
+    target.blit(title, (left + look.px(3), top + look.px(2.5)))
+    if title.get_width() + hint.get_width() + look.px(8) <= width:
+        target.blit(hint, (left + width - look.px(3) - hint.get_width(), top + look.px(3.75)))
     for i, column in enumerate(columns):
         x, y = left + look.px(3) + i * column_px, top + look.px(8)
         for title, lines in column:

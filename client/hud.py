@@ -17,7 +17,10 @@ _WIDEST_VALUE = "0.00 of 00 a second, at 000 % speed"
 
 
 def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_px: int) -> None:
-    """Draw the panel of figures at the top left; what does not fit above a height is left out."""
+    """Draw the panel of figures at the top left; what does not fit above a height is left out.
+
+    The timeline is below them, or beside them where there is no room.
+    """
     lines, origin, pad, bars_px = figure_lines(figures), look.px(2), look.px(2), look.px(9)
     row_px, gap_px = max(look.px(_ROW), look.font(_SIZE).get_height()), look.px(1)
     label_px = max(look.font(_SIZE).size(label)[0] for _, label, _ in lines) + look.px(1.5)
@@ -39,9 +42,13 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
         value = look.clipped(value, width - label_px, _SIZE)
         target.blit(look.text(value, _SIZE), (x + label_px, y))
         y += row_px
-    if with_bars:
-        area = pygame.Rect(x, y + gap_px, width, bars_px)
-        draw_timeline(target, look, area, figures.bars, figures.deadline_ms)
+    area = pygame.Rect(x, y + gap_px, width, bars_px)
+    if not with_bars:
+        area.topleft = 2 * origin + width + 3 * pad - look.px(1), origin + pad
+        if area.right + pad > target.get_width():
+            return
+        target.blit(look.panel(width + 2 * pad, bars_px + 2 * pad), (area.left - pad, origin))
+    draw_timeline(target, look, area, figures.bars, figures.deadline_ms)
 
 
 def _height(rows: Sequence[Line], row_px: int, gap_px: int) -> int:

@@ -84,7 +84,11 @@ class CardMenu:
         height = head_px + row_px * visible + look.px(2)
         left = (target.get_width() - width) // 2
         top = max(edge, (target.get_height() - height) // 2)
-        target.blit(look.panel(width, height, alpha=244, radius=1.5), (left, top))
+        # A rim, since what is behind may be as dark as the card.
+        rim = max(1, look.px(0.25))
+        size = width + 2 * rim, height + 2 * rim
+        target.blit(look.panel(*size, theme.INK_RAISED, 255, 1.75), (left - rim, top - rim))
+        target.blit(look.panel(width, height, alpha=255, radius=1.5), (left, top))
         title = look.clipped(self.title, width - 2 * pad, 26, bold=True)
         target.blit(look.text(title, 26, bold=True), (left + pad, top + look.px(2)))
         if self._warning:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pygame
 
+from client import theme
 from client.catalog import index_of, world_cards
 from client.deck import Deck
 from client.engines import TITLES, EngineChoice
@@ -37,6 +38,11 @@ class StartScreen(Screen):
         shell.release_controls()
         shell.window.set_title()
         self._menu = self._make_menu(chosen)
+
+    @property
+    def button(self) -> str | None:
+        """Name of the chosen button, None while a world is chosen."""
+        return self._menu.key
 
     def _make_menu(self, chosen: str | None) -> WorldMenu:
         shell = self._shell
@@ -241,19 +247,16 @@ class LoadingScreen(Screen):
         return True
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
-        world = self._opening.world
-        title = world.title if world is not None else "Opening"
-        draw_loading(
-            target,
-            self._shell.look,
-            title,
-            self._opening.stages,
-            now_s,
-            self._draw_backdrop,
-            self._shell.opened_s.get(self._options.backend),
-        )
+        world, look = self._opening.world, self._shell.look
         if self.problem is not None:
-            self.problem.draw(target, self._shell.look)
+            target.fill(theme.INK)
+            self._draw_backdrop(target)
+            self.problem.draw(target, look)
+            return
+        title = world.title if world is not None else "Opening"
+        expected_s = self._shell.opened_s.get(self._options.backend)
+        stages, backdrop = self._opening.stages, self._draw_backdrop
+        draw_loading(target, look, title, stages, now_s, backdrop, expected_s)
 
     def _draw_backdrop(self, target: pygame.Surface) -> None:
         world = self._opening.world

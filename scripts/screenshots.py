@@ -25,12 +25,12 @@ from client.app import App
 from client.options import PlayOptions
 from client.settings import Settings
 from client.shell import Shell
-from client.start_screen import LoadingScreen
+from client.start_screen import LoadingScreen, StartScreen
 from client.walk_screen import WalkScreen
 from client.window import Window
 from engine.assets import worlds_dir
 
-SIZE = (1280, 768)
+SIZE = (1024, 640)
 PATIENCE_S = 120.0
 
 
@@ -61,6 +61,20 @@ class Photographer:
             if down is None or down == (event_type == pygame.KEYDOWN):
                 pygame.event.post(pygame.event.Event(event_type, key=key, scancode=scancode, mod=0))
         self.app.turn()
+
+    def menu(self, *keys: int) -> None:
+        """Press keys as a menu reads them."""
+        for key in keys:
+            self.key(0, key)
+
+    def start_key(self) -> str | None:
+        """Return which button of the start screen is chosen."""
+        assert isinstance(self.app.screen, StartScreen)
+        return self.app.screen.button
+
+    def has_problem(self) -> bool:
+        """Say whether the loading screen explains why it goes no further."""
+        return isinstance(self.app.screen, LoadingScreen) and self.app.screen.problem is not None
 
     def walk(self, seconds: float, *scancodes: int) -> None:
         """Hold keys for a length of the walk, whatever time it takes to make."""
@@ -105,11 +119,26 @@ class Photographer:
         self._scratch.cleanup()
 
 
+def take_menus(photographer: Photographer) -> None:
+    """The start screen, and the cards that its buttons open."""
+    photographer.take("start")
+    while photographer.start_key() is None:
+        photographer.menu(pygame.K_DOWN)
+    photographer.menu(pygame.K_RETURN)
+    photographer.shell.survey().join(PATIENCE_S)
+    photographer.app.turn()
+    photographer.menu(pygame.K_DOWN)
+    photographer.take("engines")
+    for name in ("settings", "keys"):
+        photographer.menu(pygame.K_ESCAPE, pygame.K_RIGHT, pygame.K_RETURN)
+        photographer.take(name)
+    photographer.menu(pygame.K_ESCAPE, pygame.K_UP, pygame.K_UP)
+
+
 def take_walk(photographer: Photographer) -> None:
     """From the start screen through a walk with everything that can lie over it."""
     shell = photographer.shell
-    photographer.take("start")
-    photographer.key(pygame.KSCAN_RETURN, pygame.K_RETURN)
+    photographer.menu(pygame.K_RETURN)
     photographer.wait(lambda: isinstance(photographer.app.screen, LoadingScreen))
     photographer.wait(lambda: photographer.opening_world() or photographer.is_walking())
     if not photographer.is_walking():
@@ -120,25 +149,55 @@ def take_walk(photographer: Photographer) -> None:
     photographer.clear_messages()
     photographer.take("walk")
     photographer.key(pygame.KSCAN_F3)
+    photographer.key(pygame.KSCAN_M)
+    photographer.key(pygame.KSCAN_H)
     photographer.walk(2.0, pygame.KSCAN_LEFT, pygame.KSCAN_W)
+    photographer.walk(1.0, pygame.KSCAN_D)
+    photographer.key(pygame.KSCAN_W, down=True)
+    photographer.key(pygame.KSCAN_LEFT, down=True)
+    photographer.walk(1.0)
     photographer.take("figures")
+    photographer.key(pygame.KSCAN_W, down=False)
+    photographer.key(pygame.KSCAN_LEFT, down=False)
     photographer.key(pygame.KSCAN_F1)
     photographer.take("help")
-    photographer.key(pygame.KSCAN_F1)
+    photographer.key(pygame.KSCAN_ESCAPE)
     photographer.key(pygame.KSCAN_P)
     photographer.take("pause")
     photographer.key(pygame.KSCAN_P)
-    photographer.key(pygame.KSCAN_F3)
+    for scancode in (pygame.KSCAN_F3, pygame.KSCAN_M, pygame.KSCAN_H):
+        photographer.key(scancode)
+    take_rewind(photographer)
     photographer.key(pygame.KSCAN_F10)
     photographer.walk(1.0, pygame.KSCAN_E, pygame.KSCAN_X)
     photographer.take("recording")
     photographer.key(pygame.KSCAN_F10)
-    recording = next(shell.pictures_dir.glob("*.flaneur"))
+    recording = next(shell.pictures_dir.rglob("*.flaneur"))
     options = PlayOptions(replay=recording, world=shell.cards[0].name, backend=shell.options.backend)
     shell.toasts.clear()
     photographer.open(options)
     photographer.walk(2.5)
     photographer.take("replay")
+
+
+def take_rewind(photographer: Photographer) -> None:
+    """Wind the walk back a little and go on from there."""
+    photographer.key(pygame.KSCAN_R, down=True)
+    until_s = time.perf_counter() + 1.0
+    photographer.wait(lambda: time.perf_counter() > until_s)
+    photographer.shell.toasts.clear()
+    photographer.take("rewind")
+    photographer.key(pygame.KSCAN_R, down=False)
+    photographer.walk(1.0)
+    photographer.shell.toasts.clear()
+
+
+def take_problem(photographer: Photographer) -> None:
+    """What is said of a world that is not there any more."""
+    missing = PlayOptions(world=str(photographer.shell.pictures_dir / "gone.world"))
+    photographer.app.open(missing)
+    photographer.wait(photographer.has_problem)
+    photographer.take("problem")
 
 
 def take_worlds(photographer: Photographer) -> None:
@@ -161,7 +220,9 @@ def main() -> None:
     options = PlayOptions(backend=arguments.backend)
     photographer = Photographer(options, [arguments.worlds], arguments.out, SIZE)
     try:
+        take_menus(photographer)
         take_walk(photographer)
+        take_problem(photographer)
         if arguments.each_world:
             take_worlds(photographer)
     finally:
