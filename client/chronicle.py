@@ -45,7 +45,7 @@ class Chronicle:
         """Note the chunk of a number, counted from 1, and its frames."""
         for frame in frames:
             self.recent.add(frame)
-        self._drift.add(chunk.frames)
+        self._drift.add(chunk.frames[-1])
         self._rest.note(planned.track.c2w, len(frames) / self._session.fps)
         self._planned_flying = None if planned.rig is None else planned.rig.flying
         if chunk.snapshot is not None:
