@@ -87,6 +87,14 @@ class Photographer:
         for scancode in scancodes:
             self.key(scancode, down=False)
 
+    def hold(self, seconds: float, scancode: int, name: str) -> None:
+        """Hold a key for a time and save what the window shows before it is let go."""
+        self.key(scancode, down=True)
+        end_s = time.perf_counter() + seconds
+        self.wait(lambda: time.perf_counter() >= end_s)
+        self.take(name)
+        self.key(scancode, down=False)
+
     def is_walking(self) -> bool:
         return isinstance(self.app.screen, WalkScreen)
 
@@ -159,6 +167,8 @@ def take_walk(photographer: Photographer) -> None:
     photographer.take("figures")
     photographer.key(pygame.KSCAN_W, down=False)
     photographer.key(pygame.KSCAN_LEFT, down=False)
+    photographer.hold(1.0, pygame.KSCAN_R, "rewind")
+    photographer.clear_messages()
     photographer.key(pygame.KSCAN_F1)
     photographer.take("help")
     photographer.key(pygame.KSCAN_ESCAPE)
