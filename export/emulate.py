@@ -32,7 +32,7 @@ class RoundedLinear(nn.Module):
             hadamard: Rotate blocks of inputs and weights first (NVFP4 alone).
         """
         super().__init__()
-        self.precision = precision
+        self.precision: Precision = precision
         self.largest = largest
         self.rotation = hadamard_matrix() if hadamard and precision == "nvfp4" else None
         self.bias = linear.bias

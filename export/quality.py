@@ -146,18 +146,20 @@ class Comparison:
         poses = []
         for frame in range(stride, 1 + self.num_chunks * stride, stride):
             fit = PoseFit(scene.render, scene.c2w[frame])
-            poses.append([fit.error(films.fp32[frame]), fit.error(films.low[frame])])
+            poses.append((fit.error(films.fp32[frame]), fit.error(films.low[frame])))
         chunks = []
         for index in range(1, self.num_chunks + 1):
             shown = slice(1 + (index - 1) * stride, 1 + index * stride)
             between = psnr(films.fp32[shown], films.low[shown])
             chunks.append(ChunkQuality(index, _relative(low[index], fp32[index]), between))
         quality = WorldQuality(
-            scene.name,
-            *(float(np.mean(list(map(psnr, films.truth[1:], film[1:])))) for film in (films.fp32, films.low)),
-            float(np.mean([chunk.psnr_between for chunk in chunks])),
-            *(_mean_pose(column) for column in zip(*poses, strict=True)),
-            tuple(chunks),
+            world=scene.name,
+            psnr_fp32=_mean_psnr(films.truth, films.fp32),
+            psnr_low=_mean_psnr(films.truth, films.low),
+            psnr_between=float(np.mean([chunk.psnr_between for chunk in chunks])),
+            pose_fp32=_mean_pose([fp32 for fp32, _ in poses]),
+            pose_low=_mean_pose([low for _, low in poses]),
+            chunks=tuple(chunks),
         )
         return quality, films
 
@@ -203,6 +205,11 @@ def psnr(a: Frames, b: Frames) -> float:
     """Peak signal-to-noise ratio of two pictures, dB."""
     error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
     return float(10 * np.log10(255.0**2 / max(error, 1e-3)))
+
+
+def _mean_psnr(truth: Frames, film: Frames) -> float:
+    """Mean over the frames after the first, which was given."""
+    return float(np.mean([psnr(a, b) for a, b in zip(truth[1:], film[1:], strict=True)]))
 
 
 def _relative(ours: Tensor, reference: Tensor) -> float:

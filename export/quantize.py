@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -235,7 +236,7 @@ class _Writer:
         return name
 
 
-def _node(op_type: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:
+def _node(op_type: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
     return onnx.helper.make_node(op_type, inputs, outputs, f"{outputs[0]}.{op_type}", **attributes)
 
 

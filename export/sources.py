@@ -41,7 +41,7 @@ def open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module]
             )
         torch.manual_seed(SEED)
         config = PRESETS[name]()
-        decoder = _new_decoder(config)
+        decoder = new_decoder(config)
         return WorldModel(config, fresh=True).eval(), decoder
     path = Path(name)
     if random_weights:
@@ -74,7 +74,7 @@ def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
     return StreamingDecoder(autoencoder).eval()
 
 
-def _new_decoder(config: ModelConfig) -> nn.Module:
+def new_decoder(config: ModelConfig) -> nn.Module:
     if config.spatial_stride == LTX_STRIDE:
         return LtxStreamingDecoder(LtxAutoencoder(LtxAutoencoderConfig())).eval()
     return StreamingDecoder(_new_autoencoder(config)).eval()

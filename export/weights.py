@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -41,7 +41,8 @@ class GraphWeights:
         if node.op_type == "Cast":
             # Only half-stored weights are cast, to what everything here is read as.
             return inputs[node.input[0]].astype(np.float32)
-        return ReferenceEvaluator(node).run(None, inputs)[0]
+        # One node gives a list, whatever the annotation allows.
+        return cast("list[NDArray[Any]]", ReferenceEvaluator(node).run(None, inputs))[0]
 
     def bring_in(self) -> None:
         """Read the external constants that are still in the graph into it."""

@@ -86,7 +86,8 @@ class HostPlan:
     def run(self, shapes: Mapping[str, tuple[int, ...]], buffers: Mapping[str, int], stream: int) -> None:
         feed = {}
         for name, tensor in self.inputs.items():
-            shape = shapes.get(name, tensor.shape)
+            fixed = tuple(size for size in tensor.shape if isinstance(size, int))
+            shape = shapes.get(name, fixed)
             memory = self._device.live[buffers[name]]
             count = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
             feed[name] = np.frombuffer(memory[:count].tobytes(), tensor.dtype).reshape(shape)

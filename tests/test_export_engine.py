@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, fra
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "checkpoints" / "pocket.safetensors"
 
 
-def silent(_what: str, _total: int | None) -> object:
+def silent(_what: str, _total: int | None) -> Callable[[int], None]:
     return lambda _done: None
 
 
@@ -136,8 +137,8 @@ def test_taps_see_what_hooks_see(bundle: Bundle, model: WorldModel) -> None:
 def test_half_stored_graphs_are_half_as_large_and_follow(
     bundle: Bundle, model: WorldModel, decoder: StreamingDecoder, tmp_path: Path
 ) -> None:
-    half = open_bundle(build_graphs(bundle, tmp_path / "half", True, silent))  # type: ignore[arg-type]
-    whole = open_bundle(build_graphs(bundle, tmp_path / "whole", False, silent))  # type: ignore[arg-type]
+    half = open_bundle(build_graphs(bundle, tmp_path / "half", True, silent))
+    whole = open_bundle(build_graphs(bundle, tmp_path / "whole", False, silent))
     assert (half.path / "decoder.onnx").stat().st_size < 0.6 * (whole.path / "decoder.onnx").stat().st_size
     assert half.spec.precision["step"] == "float32, weights stored in float16"
     runner = OnnxRuntimeBackend(half, 1, 1)
@@ -176,7 +177,7 @@ def test_constants_are_read_through_what_folds_away(bundle: Bundle) -> None:
 def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:
     plans = replace(bundle, spec=bundle.spec.model_copy(update={"target": "sm120"}))
     with pytest.raises(ValueError, match="built for sm120 already"):
-        build_plans(plans, tmp_path / "out", "sm120", "nvfp4", {}, False, silent)  # type: ignore[arg-type]
+        build_plans(plans, tmp_path / "out", "sm120", "nvfp4", {}, False, silent)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,7 +194,7 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install -e '.[rtx]'")
     layers = dict.fromkeys(low_layers(pocket, "nvfp4"), 5.0)
     built = {
-        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", low, layers, False, silent))  # type: ignore[arg-type]
+        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", low, layers, False, silent))
         for low in ("nvfp4", "bf16")
     }
     weights = {
@@ -208,7 +209,7 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     low = [group for group in built["nvfp4"].spec.layer_groups if group.precision == "nvfp4"]
     assert sum(group.weight_bytes for group in low) == pytest.approx(4_718_592 * 4.5 / 8, rel=0.01)
     with pytest.raises(BuildFailed, match="fp4_e2m1"):
-        build_plans(pocket, tmp_path / "sm89", "sm89", "nvfp4", layers, False, silent)  # type: ignore[arg-type]
+        build_plans(pocket, tmp_path / "sm89", "sm89", "nvfp4", layers, False, silent)
     assert not (tmp_path / "sm89").exists()
     plan = tmp_path / "nvfp4" / "step_1.engine"
     damaged = bytearray(plan.read_bytes())
@@ -227,7 +228,7 @@ def test_a_gpu_follows_onnx_runtime(pocket: Bundle, tmp_path: Path) -> None:
     gpus = find_gpus()
     assert gpus, "this test needs an NVIDIA GPU"
     target = gpus[0].capability
-    plans = open_bundle(build_plans(pocket, tmp_path / "plans", target, "bf16", {}, False, silent))  # type: ignore[arg-type]
+    plans = open_bundle(build_plans(pocket, tmp_path / "plans", target, "bf16", {}, False, silent))
     model, decoder = open_source(str(CHECKPOINT), random_weights=False)
     errors = []
     for runner in (open_tensorrt(plans), OnnxRuntimeBackend(pocket, 1, 1)):

@@ -5,12 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from client.commands.choices import Backend, BackendChoice, Engine, Json, World
+from client.commands.engine_bundle import Precision, low_precision
+from client.commands.roofline import print_roofline
 from client.report import print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from engine.bench import BenchReport
+    from engine.session import BackendName
 
 
 def register(root: typer.Typer) -> None:
@@ -26,26 +32,47 @@ def bench(
     pacing: Annotated[
         Path | None, typer.Option(help="Measure nothing; pace the walk of this trace (play --trace) again.")
     ] = None,
+    roofline: Annotated[
+        str | None, typer.Option(help="Estimate a card's best, such as rtx5090; measures only with --engine.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Sizes to estimate: sana-wm or pocket.")] = "sana-wm",
+    precision: Annotated[Precision, typer.Option(help="To estimate: nvfp4, fp8 or bf16.")] = Precision.NVFP4,
     as_json: Json = False,
 ) -> None:
     """Measure a walk: milliseconds per chunk by stage, realtime factor, memory, first frame."""
     if pacing is not None:
         _pace_again(pacing, as_json)
         return
+    if roofline is not None:
+        measured = None if engine is None else _measure(world, engine, backend.value, seed, chunks)
+        print_roofline(roofline, model, low_precision(precision), measured, as_json)
+        return
+    report = _measure(world, engine, backend.value, seed, chunks)
+    if as_json:
+        print_json(report.as_json())
+        return
+    _print(report)
+
+
+def _measure(
+    world: str | None, engine: str | None, backend: BackendName, seed: int, chunks: int
+) -> BenchReport:
+    """Walk, and return what it took."""
     started_s = time.perf_counter()
     from client.commands.headless import open_walk
     from engine.bench import run_bench
 
-    session = open_walk(world, engine, backend.value, keep_latents=False)
+    session = open_walk(world, engine, backend, keep_latents=False)
     try:
         with progress("measuring", chunks) as bar:
-            report = run_bench(session, chunks, seed, lambda done, _: bar(done), started_s=started_s)
+            return run_bench(session, chunks, seed, lambda done, _: bar(done), started_s=started_s)
     finally:
         session.close()
+
+
+def _print(report: BenchReport) -> None:
+    """Print a report as a table."""
     result = report.as_json()
-    if as_json:
-        print_json(result)
-        return
     rows = {name: result[name] for name in ("world", "engine", "backend", "device", "num_chunks")}
     for name, stage in result["stages"].items():
         rows[name.removesuffix("_ms")] = f"p50 {stage['p50']:.1f} ms, p95 {stage['p95']:.1f} ms"

@@ -55,8 +55,10 @@ class Device(Protocol):
 class Plan(Protocol):
     """One compiled graph."""
 
-    inputs: Mapping[str, GraphInput]
-    outputs: Mapping[str, GraphInput]
+    @property
+    def inputs(self) -> Mapping[str, GraphInput]: ...
+    @property
+    def outputs(self) -> Mapping[str, GraphInput]: ...
 
     def run(
         self, shapes: Mapping[str, tuple[int, ...]], buffers: Mapping[str, Buffer], stream: Stream

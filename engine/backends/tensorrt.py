@@ -86,7 +86,7 @@ class CudaDevice:
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self._call("cudaMallocHost", count))
         self._pinned.append(address)
-        memory = (ctypes.c_uint8 * count).from_address(address)
+        memory: Any = (ctypes.c_uint8 * count).from_address(address)
         return np.frombuffer(memory, dtype).reshape(shape)
 
     def stream(self) -> Stream:
@@ -135,14 +135,14 @@ class TensorRtPlan:
         self._trt = trt
         self._cache_file = path.with_name(path.name + CACHE_SUFFIX)
         self._logger = trt.Logger(trt.Logger.ERROR)
-        self._runtime = trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._runtime: Any = trt.Runtime(self._logger)
+        self._engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BackendUnavailable(
                 f"this GPU or its driver refuses {path.name}; update the driver, or build the engine again here"
             )
         self._cache: Any = None
-        self._context = self._open_context()
+        self._context: Any = self._open_context()
         modes = {trt.TensorIOMode.INPUT: {}, trt.TensorIOMode.OUTPUT: {}}
         for i in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(i)
