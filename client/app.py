@@ -18,6 +18,7 @@ from client.folders import OWN_WORLDS, pictures_dir, settings_file
 from client.opening import Opened, check_options
 from client.options import PlayOptions
 from client.pads import STICK_STEP
+from client.picture import stay_on_one_thread
 from client.problem_screen import ProblemScreen
 from client.report import say_error
 from client.settings import load_settings, save_settings
@@ -76,6 +77,7 @@ class App:
     """The loop and the way between the screens."""
 
     def __init__(self, shell: Shell) -> None:
+        stay_on_one_thread()
         self._shell = shell
         self._texts: list[str] = []
         self._screen = self._first_screen()

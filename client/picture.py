@@ -47,6 +47,15 @@ def enlarge(frame: NDArray[np.uint8], width: int, height: int, style: Style = "c
     return _resized(_redraw_edges(frame), width, height, cv2.INTER_LINEAR)
 
 
+def stay_on_one_thread() -> None:
+    """Make OpenCV work on the thread that calls it, here and in the whole process.
+
+    Handing a small picture's parts to other threads takes longer than doing them, and far longer beside a model
+    that keeps every core busy: 10 ms instead of 1.6 for the edges of one frame.
+    """
+    cv2.setNumThreads(1)
+
+
 def _redraw_edges(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Enlarge by `_OVERSIZE`, pushing each value toward the nearer of its neighbourhood's extremes."""
     height, width = frame.shape[:2]

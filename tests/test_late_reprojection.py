@@ -161,8 +161,8 @@ def test_no_picture_has_a_bar_at_its_edge(turn_deg: float) -> None:
     bright = np.maximum(world.first_frame, 60)
     picture = LivePicture(world.intrinsics)
     start = world.c2w[:3, :3]
+    walk = Walk(session, rig_planner(session), 0, session._fake)
     try:
-        walk = Walk(session, rig_planner(session), 0, session._fake)
         walk.update(Intent(look_dx_rad=math.radians(turn_deg)), 0.02)
         assert walk.live_rotations is not None
         for size in ((160, 96), (640, 384), (1280, 768)):
