@@ -94,8 +94,7 @@ def figure_lines(figures: Figures) -> list[Line]:
 
 def _picture_lines(figures: Figures) -> list[Line]:
     rate = "" if abs(figures.rate - 1.0) < 0.005 else f", at {100 * figures.rate:.0f} % speed"
-    times = {0: "never", 1: "once"}.get(figures.holds, f"{figures.holds} times")
-    stood = f"{times}, {figures.hold_s:.1f} s in all" if figures.holds else times
+    stood = counted(figures.holds, figures.hold_s)
     turned = figures.turned_deg
     turn = "waits for the model" if turned is None else f"is seen at once, {turned:.1f} deg ahead"
     return [
@@ -144,6 +143,12 @@ def _place_lines(figures: Figures) -> list[Line]:
         pace = "flying" if figures.flying else "walking"
         lines.append((Section.PLACE, "you go", f"{figures.speed_m_s:.1f} m/s, {pace}"))
     return lines
+
+
+def counted(count: int, total_s: float) -> str:
+    """Say how often something was, and how long in all."""
+    times = {0: "never", 1: "once"}.get(count, f"{count} times")
+    return f"{times}, {total_s:.1f} s in all" if count else times
 
 
 def _sided(value: float, positive: str, negative: str, digits: int = 1) -> str:

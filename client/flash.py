@@ -30,11 +30,12 @@ class Flash:
         """Draw them at the bottom right, over a picture of the frame that has this number."""
         if not self._on:
             return
-        side, label_px = look.px(SQUARE), look.px(2.5)
-        left, top = target.get_width() - 2 * side, target.get_height() - side
-        target.fill(theme.INK, (left, top - label_px, 2 * side, label_px))
+        side, label_px, gap = look.px(SQUARE), look.px(2.5), look.px(1)
+        left, top = target.get_width() - 2 * side - gap, target.get_height() - side
+        target.fill(theme.INK, (left - gap, top - label_px, 2 * (side + gap), side + label_px))
         flips = ("input", self._meter.num_inputs), ("model", self._meter.answers_by(frame_index))
         for i, (name, count) in enumerate(flips):
             label = look.text(name, 11)
-            target.blit(label, (left + i * side + (side - label.get_width()) // 2, top - label_px))
-            target.fill(_BRIGHT if count % 2 else _DARK, (left + i * side, top, side, side))
+            x = left + i * (side + gap)
+            target.blit(label, (x + (side - label.get_width()) // 2, top - label_px))
+            target.fill(_BRIGHT if count % 2 else _DARK, (x, top, side, side))

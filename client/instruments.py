@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from client.controls import STANDING, Intent
-from client.figures import NUM_BARS, ChunkBar, Line, Section
+from client.figures import NUM_BARS, ChunkBar, Line, Section, counted
 from client.governor import Governor, GovernorConfig
 from client.meter import InputMeter, MeteredInput, Response
 from client.pacing import PacingConfig, PacingCounts
@@ -172,12 +172,11 @@ class Instruments:
 
     def lines(self, counts: PacingCounts) -> list[Line]:
         """Return what the panel of figures shows of it."""
-        cut = f"{counts.overlaps} times, {counts.overlap_s:.1f} s in all" if counts.overlaps else "never"
         steps = f"{self._last_steps} of {self._most_steps}"
         return [
             (Section.PICTURE, "model answers", _spoken(self.meter.model)),
             (Section.PICTURE, "view answers", _spoken(self.meter.warped)),
-            (Section.PICTURE, "cut over", cut),
+            (Section.PICTURE, "cut over", counted(counts.overlaps, counts.overlap_s)),
             (Section.ENGINE, "steps", f"{steps}, to keep time" if self.governor.lowered else steps),
         ]
 
