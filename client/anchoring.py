@@ -8,7 +8,6 @@ from pathlib import Path
 from client.chores import Chores
 from client.folders import OWN_WORLDS, make_folder
 from client.keeping import Keeping
-from client.remembering import Remembering
 from client.shell import Shell
 from client.walk import Walk
 from engine.anchor import world_from_walk
@@ -18,13 +17,10 @@ from engine.world import SUFFIX, World, write_world
 class Anchoring:
     """Begins new worlds in the middle of walks, and writes their files."""
 
-    def __init__(
-        self, shell: Shell, walk: Walk, keeping: Keeping, remembering: Remembering, chores: Chores
-    ) -> None:
+    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping, chores: Chores) -> None:
         self._shell = shell
         self._walk = walk
         self._keeping = keeping
-        self._remembering = remembering
         self._chores = chores
 
     def do_new_world(self, now_s: float) -> None:
@@ -32,15 +28,15 @@ class Anchoring:
         if walk.planner.rig is None:
             toasts.add("A replay shows a walk that was; open its world to begin a new one.", now_s)
             return
-        if walk.paused or (moment := self._remembering.moment_on_screen(now_s)) is None:
+        if walk.paused:
             return
-        if moment.latent is None:
-            toasts.add(
-                "The holodeck draws the place itself, which does not drift: nothing to begin anew.", now_s
-            )
+        if (ending := walk.ending) is None:
+            why = "No chunk was made yet, or none that a world could begin with: the holodeck has no latents."
+            toasts.add(why, now_s)
             return
+        frame, latent = ending
         self._keeping.stop_recording(now_s)
-        world = world_from_walk(walk.session.world, moment.latent, moment.frame.pixels, moment.frame.c2w)
+        world = world_from_walk(walk.session.world, latent, frame.pixels, frame.c2w)
         path = self._shell.pictures_dir / OWN_WORLDS / f"{world.name}{SUFFIX}"
         world = replace(world, path=path)
         walk.enter(world)

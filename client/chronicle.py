@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from client.clip import RecentFrames
 from client.drift import DriftMeter
@@ -12,6 +16,11 @@ from client.planners import PlannedChunk
 from client.resting import Rest
 from engine.session import Session
 from engine.types import FrameChunk
+
+MAX_ENDINGS = 4
+"""More chunks than can be made and not yet shown."""
+Ending = tuple[WalkFrame, NDArray[np.float32]]
+"""The last frame of a chunk, and the latent frame behind it, [C, h, w]."""
 
 
 class Chronicle:
@@ -25,6 +34,7 @@ class Chronicle:
         self._drift = DriftMeter()
         self._rest = Rest(session.world.info.animated)
         self._planned_flying: bool | None = None
+        self._endings: deque[Ending] = deque(maxlen=MAX_ENDINGS)
 
     def begin(self) -> None:
         """Begin another walk; the session is in its world."""
@@ -32,8 +42,11 @@ class Chronicle:
         self._drift.begin()
         self._rest = Rest(self._session.world.info.animated)
 
-    def go_on_from(self, frame: WalkFrame) -> None:
-        """Go on behind a frame."""
+    def go_on_from(self, frame: WalkFrame, latent: NDArray[np.float32] | None = None) -> None:
+        """Go on behind a frame, with the latent frame behind it where there is one."""
+        self._endings.clear()
+        if latent is not None:
+            self._endings.append((frame, latent))
         self.recent.go_on_from(frame)
         self._drift.forget_recent()
         self._rest.begin()
@@ -48,9 +61,16 @@ class Chronicle:
         self._drift.add(chunk.frames[-1])
         self._rest.note(planned.track.c2w, len(frames) / self._session.fps)
         self._planned_flying = None if planned.rig is None else planned.rig.flying
+        latent = None if chunk.latents is None else chunk.latents[:, -1]
+        if latent is not None:
+            self._endings.append((frames[-1], latent))
         if chunk.snapshot is not None:
-            latent = None if chunk.latents is None else chunk.latents[:, -1]
             self.past.add(Moment(number, frames[-1], chunk.snapshot, latent, planned.rig))
+
+    def ending(self, index: int) -> Ending | None:
+        """Return the end of the chunk that a frame is in, or of the last one; None where the engine has no latents."""
+        later = [ending for ending in self._endings if ending[0].index >= index]
+        return later[0] if later else self._endings[-1] if self._endings else None
 
     def may_rest(self, is_idle: bool, flying: bool) -> bool:
         """Whether no chunk is needed: nothing moves, nobody asks for anything, and the last plan still holds."""

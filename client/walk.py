@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.chronicle import Chronicle
+from client.chronicle import Chronicle, Ending
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
 from client.figures import Figures
 from client.footprint import memory_bytes
@@ -31,7 +31,6 @@ from client.planners import (
 )
 from client.recorder import WalkRecorder, num_shared
 from client.reproject import MAX_TURN_RAD, bounded
-from engine.integrator import IntegratorState
 from engine.recording import RecordedChunk
 from engine.recording_format import RecordingHeader
 from engine.replay import header_for
@@ -96,22 +95,22 @@ class Walk:
     def _begin_anew(self) -> None:
         world = self.session.world
         self._chronicle.begin()
-        self._begin(WalkFrame(0, world.first_frame, world.c2w, 0), 0)
+        self._begin(WalkFrame(0, world.first_frame, world.c2w, 0))
 
-    def _begin(self, frame: WalkFrame, num_chunks: int, view: IntegratorState | None = None) -> None:
-        """Show a frame and go on behind it, a number of chunks walked, the view by default at its start."""
+    def _begin(self, frame: WalkFrame, moment: Moment | None = None) -> None:
+        """Show a frame and go on behind it: the world's first, or that of a moment."""
         self._frames: deque[WalkFrame] = deque([frame])
-        self._chronicle.go_on_from(frame)
+        self._chronicle.go_on_from(frame, moment.latent if moment is not None else None)
         self._first_index = frame.index
         self._num_frames = frame.index + 1
-        self._num_chunks = num_chunks
-        self._num_requested = num_chunks
+        self._num_chunks = self._num_requested = moment.number if moment is not None else 0
         self._shown_s: deque[float] = deque()
         self._paused = self.resting = False
         self._updated_s = self._clock()
         self.instruments.begin(self._updated_s, self._pacer.counts)
         if self._live is not None:
-            self._live.begin(view)
+            rig = moment.rig if moment is not None else None
+            self._live.begin(rig.view() if rig is not None else None)
         self._pacer.reset(self._updated_s)
         self._pacer.add_first_frame()
 
@@ -119,6 +118,11 @@ class Walk:
     def frame(self) -> WalkFrame:
         """The frame that is on."""
         return self._frames[0]
+
+    @property
+    def ending(self) -> Ending | None:
+        """The last frame of the chunk that is on, and the latent behind it; None before the first, or without latents."""
+        return self._chronicle.ending(self.frame.index)
 
     @property
     def paused(self) -> bool:
@@ -343,7 +347,7 @@ class Walk:
         self.resume()
         self.seed = moment.snapshot.seed
         self._worker.restore(moment.snapshot, then=lambda: self.planner.go_on_from(moment.number, moment.rig))
-        self._begin(moment.frame, moment.number, None if moment.rig is None else moment.rig.view())
+        self._begin(moment.frame, moment)
         return self.recorder.go_on_from(chunks, self.header())
 
     def start_recording(self, path: Path) -> None:

@@ -73,7 +73,7 @@ class WalkScreen(Screen):
         self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
         self._chores = Chores()
         self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
-        anchoring = Anchoring(shell, self.walk, self._keeping, self.remembering, self._chores)
+        anchoring = Anchoring(shell, self.walk, self._keeping, self._chores)
         clipping = Clipping(shell, self.walk, self._keeping, self._chores)
         self._photo_mode = PhotoMode(shell, self.walk)
         keepers = [self._keeping, self.remembering, anchoring, clipping, self._photo_mode]

@@ -158,19 +158,21 @@ def test_a_walk_goes_over_at_once_and_begins_at_the_picture_that_was_on(
     ahead = Intent(forward=1.0, rise=0.5)
     try:
         wait(walk, lambda: walk.recorder.num_chunks >= 5, ahead)
-        moment = walk.past.newest
-        assert moment is not None
-        assert moment.latent is not None
         old_rig = walk.planner.rig
-        walk.enter(world_from_walk(toy_world, moment.latent, moment.frame.pixels, moment.frame.c2w))
+        walk.past.clear()
+        assert walk.ending is not None
+        frame, latent = walk.ending
+        assert frame.index >= walk.frame.index
+        walk.enter(world_from_walk(toy_world, latent, frame.pixels, frame.c2w))
         wait(walk, lambda: not walk.entering, ahead)
-        assert (walk.frame.pixels == moment.frame.pixels).all()
-        assert (walk.frame.c2w == moment.frame.c2w).all()
+        assert (walk.frame.pixels == frame.pixels).all()
+        assert (walk.frame.c2w == frame.c2w).all()
+        assert walk.ending is None
         assert walk.recorder.num_chunks == 0
         assert not walk.past.moments
         wait(walk, lambda: walk.recorder.num_chunks >= 2, ahead)
         first = walk.recorder.walked(1)[0].track.c2w[0]
-        assert np.linalg.norm(first[:3, 3] - moment.frame.c2w[:3, 3]) < 0.2
+        assert np.linalg.norm(first[:3, 3] - frame.c2w[:3, 3]) < 0.2
         rig = walk.planner.rig
         assert rig is not None
         assert rig is not old_rig
@@ -201,8 +203,27 @@ def test_one_key_makes_the_picture_a_world_that_can_be_opened_again(
     again.frames_go_by(4)
 
 
+def test_a_world_begun_after_going_back_is_that_of_the_moment_gone_back_to(
+    toy_bundle: Bundle, toy_world: World
+) -> None:
+    session = open_session(toy_world, toy_bundle, denoise_threads=1, keep_latents=True)
+    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    try:
+        wait(walk, lambda: walk.recorder.num_chunks >= 5, Intent(forward=1.0))
+        moment = walk.past.at(2)
+        assert moment is not None
+        assert moment.latent is not None
+        walk.branch_off(moment)
+        assert walk.ending is not None
+        frame, latent = walk.ending
+        assert frame is moment.frame
+        assert (latent == moment.latent).all()
+    finally:
+        walk.close()
+
+
 def test_the_holodeck_has_nothing_to_begin_anew(player: Player) -> None:
     player.frames_go_by(8)
     player.key(pygame.KSCAN_F6)
-    assert any("does not drift" in text for text in player.shell.toasts.texts(time.perf_counter()))
+    assert any("no latents" in text for text in player.shell.toasts.texts(time.perf_counter()))
     player.frames_go_by(4)
