@@ -13,7 +13,7 @@ import numpy as np
 from client.controls import STANDING, Intent
 from client.figures import NUM_BARS, ChunkBar, Line, Section, counted
 from client.governor import Governor, GovernorConfig
-from client.meter import InputMeter, MeteredInput, Response
+from client.meter import InputMeter, Response
 from client.pacing import PacingConfig, PacingCounts
 from client.planners import spend_intent
 from client.trace import (
@@ -155,7 +155,7 @@ class Instruments:
     def note_shown(self, frame_index: int, shown_s: float, turned: bool) -> None:
         """Note the picture that is on; the arguments are those of `InputMeter.note_shown`."""
         for answered in self.meter.note_shown(frame_index, shown_s, turned):
-            self._write(_input_line(answered))
+            self._write(InputLine.model_validate(answered, from_attributes=True))
 
     def take_problem(self) -> EngineError | None:
         """Return once why the trace ended early."""
@@ -198,23 +198,6 @@ def _is_decisive(before: Intent, after: Intent) -> bool:
     if (before.run, before.level) != (after.run, after.level):
         return True
     return any(abs(getattr(after, name) - getattr(before, name)) > DECISIVE for name in _AXES)
-
-
-def _input_line(answered: MeteredInput) -> InputLine:
-    assert answered.shown_s is not None
-    assert answered.model_ms is not None
-    return InputLine(
-        at_s=answered.at_s,
-        looks=answered.looks,
-        chunk_index=answered.chunk_index,
-        latched_s=answered.latched_s,
-        model_start_s=answered.model_start_s,
-        ready_s=answered.ready_s,
-        shown_s=answered.shown_s,
-        model_ms=answered.model_ms,
-        warped_s=answered.warped_s,
-        warped_ms=answered.warped_ms,
-    )
 
 
 def _spoken(response: Response) -> str:

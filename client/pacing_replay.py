@@ -82,11 +82,12 @@ def _replay_rollout(pacer: FramePacer, lines: Sequence[Line]) -> PacedRollout:
     num_chunks = len(engine.chunks)
     early_s: list[float] = []
     traced: PacingCounts | None = None
-    free_s = traced_free_s = float("-inf")
+    free_s = traced_free_s = ticked_s = float("-inf")
     for line in lines:
         if isinstance(line, TickLine):
-            early_s += _land(pacer, engine, line.at_s)
+            early_s += _land(pacer, engine, line.at_s, ticked_s)
             pacer.tick(line.at_s)
+            ticked_s = line.at_s
             if line.asks and pacer.should_request(line.at_s):
                 pacer.note_request(line.at_s)
                 free_s, traced_free_s = engine.request(line.at_s, free_s, traced_free_s)
@@ -98,13 +99,16 @@ def _replay_rollout(pacer: FramePacer, lines: Sequence[Line]) -> PacedRollout:
     return PacedRollout(num_chunks, pacer.counts, traced, (1e3 * float(p50), 1e3 * float(p95)))
 
 
-def _land(pacer: FramePacer, engine: _Engine, now_s: float) -> list[float]:
-    """Give the pacer what is ready by now; return how long before its turn each chunk was ready."""
+def _land(pacer: FramePacer, engine: _Engine, now_s: float, ticked_s: float) -> list[float]:
+    """Give the pacer what is ready by now; return how long before its turn each chunk was ready.
+
+    `ticked_s` is the time of the tick before, from which what was left to play is counted.
+    """
     early_s: list[float] = []
     for chunk, shift_s in engine.landed(now_s):
         start_s, free_s = chunk.model_start_s + shift_s, chunk.committed_s + shift_s
         ready_s = chunk.ready_s + shift_s
-        early_s.append(pacer.buffered_frames / pacer.config.fps + now_s - ready_s)
+        early_s.append(ticked_s + pacer.buffered_frames / pacer.config.fps - ready_s)
         pacer.add_chunk(chunk.num_frames, start_s, free_s, ready_s, chunk.answers)
     return early_s
 

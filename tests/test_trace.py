@@ -103,6 +103,9 @@ def test_a_trace_paced_again_gives_the_counts_of_the_walk_itself_each_time(
     assert first.counts.holds > 0
     assert first.counts.overlaps > 0
     assert first.num_chunks > 25
+    usual_ms, late_ms = first.early_ms
+    assert late_ms < 0.0, "the stall was late"
+    assert -1e3 * TICK_S < usual_ms < 1e3 * CONFIG.chunk_s
 
 
 def test_another_pacer_gives_other_counts(
