@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 import torch
@@ -28,6 +28,7 @@ from model.transformer import WorldModel
 OPSET = 20
 """Last operator set before attention became one operator that CPU runtimes lack."""
 Progress = Callable[[str], None]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class StepGraph(nn.Module):
@@ -112,7 +113,7 @@ def _fill(
     report: Progress,
 ) -> None:
     config = model.config
-    plain = copy.deepcopy(model).float().eval().requires_grad_(False)
+    plain = _plain(model)
     step_graphs: dict[str, str] = {}
     for num_frames in sorted({config.first_chunk_size, config.chunk_size}):
         report(f"step graph for {num_frames} latent frames")
@@ -121,8 +122,7 @@ def _fill(
     report("decoder graph")
     caches = decoder.cache_spec(config.latent_height, config.latent_width)  # type: ignore[operator]
     grid = (config.in_channels, config.latent_height, config.latent_width)
-    plain_decoder = copy.deepcopy(decoder).float().eval().requires_grad_(False)
-    export_decoder(plain_decoder, grid, caches, folder / "decoder.onnx")
+    export_decoder(_plain(decoder), grid, caches, folder / "decoder.onnx")
     report("description")
     spec = EngineSpec(
         format_version=1,
@@ -152,6 +152,14 @@ def _fill(
         notes=notes,
     )
     write_spec(folder, spec)
+
+
+def _plain(module: Module) -> Module:
+    """Return a module in float32 that neither learns nor drops; itself where it is that already, for want of memory."""
+    learns = module.training or any(parameter.requires_grad for parameter in module.parameters())
+    if not learns and all(tensor.dtype == torch.float32 for tensor in module.parameters()):
+        return module
+    return copy.deepcopy(module).float().eval().requires_grad_(False)
 
 
 def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:

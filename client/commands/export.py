@@ -69,13 +69,28 @@ def onnx(
         from export.sources import open_source
     from engine.bundle import open_bundle
 
-    world_model, decoder = open_source(model, random_weights)
+    name, shipped_steps = _shipped(model, random_weights)
+    steps = steps or shipped_steps
+    world_model, decoder = open_source(name, random_weights)
+    # Without gradients nothing needs to be copied before it is exported.
+    for module in (world_model, decoder):
+        module.requires_grad_(False)
     schedule: dict[str, Any] = {} if steps is None else {"timesteps": steps}
     notes = "random weights" if random_weights else ""
     folder = export_bundle(world_model, decoder, output, notes=notes, progress=say, **schedule)
     bundle = open_bundle(folder)
     result = {"path": str(folder), "name": bundle.spec.name, "sha256": bundle.sha256}
     print_json(result) if as_json else print_table(result)
+
+
+def _shipped(model: str, random_weights: bool) -> tuple[str, list[float] | None]:
+    """Return the checkpoint that a name stands for, and the schedule of its bundle, where both come with Flaneur."""
+    from engine.assets import bundle_names, checkpoints_dir, find_bundle
+
+    checkpoint = checkpoints_dir() / f"{model}.safetensors"
+    if random_weights or model not in bundle_names() or not checkpoint.is_file():
+        return model, None
+    return str(checkpoint), list(find_bundle(model, verify=False).spec.timesteps)
 
 
 def _schedule(text: str) -> list[float]:
@@ -114,7 +129,13 @@ def verify(
         if random_weights:
             raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
         passed = verify_quality(
-            opened, model, low_precision(precision), hadamard, chunks or 20, pictures, as_json
+            opened,
+            _shipped(model, random_weights)[0],
+            low_precision(precision),
+            hadamard,
+            chunks or 20,
+            pictures,
+            as_json,
         )
         return 0 if passed else EXIT_DIFFERENT
     return _verify_graphs(opened, model, random_weights, chunks or 4, as_json)
@@ -126,7 +147,7 @@ def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int
         from export.verify import verify_bundle
     from engine.backends.onnxruntime import OnnxRuntimeBackend
 
-    world_model, decoder = open_source(model, random_weights)
+    world_model, decoder = open_source(_shipped(model, random_weights)[0], random_weights)
     runner = OnnxRuntimeBackend(bundle, 1, 1)
     try:
         report = verify_bundle(world_model, decoder, bundle.spec, runner, chunks)
