@@ -221,6 +221,7 @@ def test_a_recording_that_stops_does_not_stop_the_walk(
         (["track", "convert", "w-4"], "see `flaneur track convert --help`"),
         (["world", "show", "worlds/none.world"], "no world file"),
         (["export", "show", "nope"], "no bundle called 'nope'"),
+        (["export", "engine", "pocket", "-o", "out", "--target", "gpu"], "compute capability such as sm120"),
         (["stroll"], "No such command 'stroll'"),
         (["play", "--loudly"], "No such option: --loudly"),
     ],

@@ -174,6 +174,14 @@ def test_constants_are_read_through_what_folds_away(bundle: Bundle) -> None:
     assert 0 < len(graph.node) <= size
 
 
+def test_the_shipped_model_goes_by_its_name() -> None:
+    from client.commands.export import _shipped
+
+    assert _shipped("pocket", False) == (str(CHECKPOINT), [1000.0])
+    assert _shipped("pocket", True) == ("pocket", None)
+    assert _shipped("sana-wm", False) == ("sana-wm", None)
+
+
 def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:
     plans = replace(bundle, spec=bundle.spec.model_copy(update={"target": "sm120"}))
     with pytest.raises(ValueError, match="built for sm120 already"):
