@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.controls import Intent
+from client.reproject import MAX_TURN_RAD, bounded
 from client.rig import WALKING, CameraRig, PlannedTurn
 from engine.integrator import IntegratorState
 
@@ -42,6 +43,14 @@ class LiveView:
     def angles_rad(self) -> NDArray[np.float64]:
         """Yaw, pitch and roll, [3]."""
         return np.array([self._state.yaw_rad, self._state.pitch_rad, self._state.roll_rad])
+
+    def ahead_of(self, angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the turn from a frame's angles to this view, as far as a picture can be turned, [3]."""
+        return bounded(self.angles_rad - angles_rad)
+
+    def is_reached_from(self, angles_rad: NDArray[np.float64]) -> bool:
+        """Say whether a picture of a frame with these angles can be turned all the way."""
+        return bool(np.linalg.norm(self.angles_rad - angles_rad) <= MAX_TURN_RAD)
 
     def rotation(self, angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the camera-to-world rotation of angles [3], [3, 3]."""

@@ -30,7 +30,6 @@ from client.planners import (
     world_rig,
 )
 from client.recorder import WalkRecorder, num_shared
-from client.reproject import MAX_TURN_RAD, bounded
 from engine.recording import RecordedChunk
 from engine.recording_format import RecordingHeader
 from engine.replay import header_for
@@ -133,7 +132,7 @@ class Walk:
         """How far the player's view is turned beyond the frame that is on: yaw, pitch and roll, [3]."""
         if self._live is None:
             return np.zeros(3)
-        return bounded(self._live.angles_rad - self.frame.angles_rad)
+        return self._live.ahead_of(self.frame.angles_rad)
 
     @property
     def live_rotations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -267,13 +266,8 @@ class Walk:
 
     def note_shown(self, shown_s: float, reprojecting: bool) -> None:
         """Note that the picture of the last update is on the display, turned to the player's view or not."""
-        turned = reprojecting and self._live is not None and not self._is_bounded()
+        turned = reprojecting and self._live is not None and self._live.is_reached_from(self.frame.angles_rad)
         self.instruments.note_shown(self.frame.index, shown_s, turned)
-
-    def _is_bounded(self) -> bool:
-        """Whether the view is further ahead of the frame than the picture can be turned."""
-        assert self._live is not None
-        return bool(np.linalg.norm(self._live.angles_rad - self.frame.angles_rad) > MAX_TURN_RAD)
 
     def pause(self) -> None:
         """Hold the frame and start nothing new."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from client.controls import STANDING, Intent
 from client.live_view import LiveView
 from client.planners import merge_intents, spend_intent
+from client.reproject import MAX_TURN_RAD
 from client.rig import WALKING, CameraRig, PlannedTurn
 from engine.integrator import rotation_x, rotation_y, rotation_z
 from engine.types import Intrinsics
@@ -147,6 +148,16 @@ def test_a_rotation_of_the_view_is_the_rigs_own_at_those_angles() -> None:
     view = LiveView(rig)
     view.begin(rig.state)
     np.testing.assert_array_equal(view.angles_rad, angles_rad)
+
+
+def test_a_picture_reaches_a_view_as_far_as_it_can_be_turned() -> None:
+    view = LiveView(make_rig())
+    view.turn(Intent(look_dx_rad=0.3), 0.0, 0.0)
+    assert view.is_reached_from(np.zeros(3))
+    np.testing.assert_allclose(view.ahead_of(np.array([0.1, 0.0, 0.0])), [0.2, 0.0, 0.0])
+    view.turn(Intent(look_dx_rad=0.3), 0.1, 0.1)
+    assert not view.is_reached_from(np.zeros(3))
+    np.testing.assert_allclose(view.ahead_of(np.zeros(3)), [MAX_TURN_RAD, 0.0, 0.0])
 
 
 AXIS = st.sampled_from([-1.0, -0.5, 0.0, 0.0, 1.0])
