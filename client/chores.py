@@ -46,6 +46,9 @@ class Chores:
         return told
 
     def close(self) -> None:
-        """Finish what was begun: nobody should lose a file by leaving early."""
-        self._executor.shutdown(wait=True)
+        """Leave what was begun to finish by itself: nobody should lose a file by leaving early, nor wait for it.
+
+        The program's end waits for what is not done by then.
+        """
+        self._executor.shutdown(wait=False)
         self._begun.clear()
