@@ -10,6 +10,16 @@ from client.picture import Style
 from client.settings import Settings
 
 _STEP = 1.25
+DO = "do:"
+"""Begins the key of a line that stands for an action."""
+OFFERED = {
+    "quick_save": "Save this moment",
+    "quick_load": "Load what was saved",
+    "record": "Record, or stop recording",
+    "new_world": "A new world from here",
+    "help": "All keys",
+}
+"""Actions that the pause offers to whoever has no key for them."""
 _STYLES: tuple[Style, ...] = get_args(Style)
 
 
@@ -21,6 +31,7 @@ def pause_card() -> CardMenu:
             Choice("resume", "Go on"),
             Choice("settings", "Settings"),
             Choice("keys", "Keys"),
+            *(Choice(f"{DO}{name}", label) for name, label in OFFERED.items()),
             Choice("reset", "Start again"),
             Choice("worlds", "Other worlds"),
             Choice("quit", "Quit"),

@@ -29,7 +29,7 @@ from client.pads import step_of_button
 from client.photo_mode import PhotoMode
 from client.picture import fit_rect
 from client.remembering import Remembering
-from client.settings_card import adjust, changed_pace
+from client.settings_card import DO, adjust, changed_pace
 from client.shell import Screen, Shell
 from client.walk import Walk
 from engine.recording import RecordingStopped
@@ -233,6 +233,10 @@ class WalkScreen(Screen):
         elif key == "resume":
             self._deck.close()
             self.walk.resume()
+        elif key is not None and key.startswith(DO):
+            self._deck.close()
+            self.walk.resume()
+            self._do(key.removeprefix(DO), now_s)
         elif key == "worlds":
             name = self._options.world
             self._shell.show(lambda: self._choose(name))

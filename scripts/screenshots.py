@@ -167,8 +167,6 @@ def take_walk(photographer: Photographer) -> None:
     photographer.take("figures")
     photographer.key(pygame.KSCAN_W, down=False)
     photographer.key(pygame.KSCAN_LEFT, down=False)
-    photographer.hold(1.0, pygame.KSCAN_R, "rewind")
-    photographer.clear_messages()
     photographer.key(pygame.KSCAN_F1)
     photographer.take("help")
     photographer.key(pygame.KSCAN_ESCAPE)
@@ -177,7 +175,9 @@ def take_walk(photographer: Photographer) -> None:
     photographer.key(pygame.KSCAN_P)
     for scancode in (pygame.KSCAN_F3, pygame.KSCAN_M, pygame.KSCAN_H):
         photographer.key(scancode)
-    take_rewind(photographer)
+    photographer.hold(1.0, pygame.KSCAN_R, "rewind")
+    photographer.walk(1.0)
+    photographer.clear_messages()
     photographer.key(pygame.KSCAN_F10)
     photographer.walk(1.0, pygame.KSCAN_E, pygame.KSCAN_X)
     photographer.take("recording")
@@ -188,18 +188,6 @@ def take_walk(photographer: Photographer) -> None:
     photographer.open(options)
     photographer.walk(2.5)
     photographer.take("replay")
-
-
-def take_rewind(photographer: Photographer) -> None:
-    """Wind the walk back a little and go on from there."""
-    photographer.key(pygame.KSCAN_R, down=True)
-    until_s = time.perf_counter() + 1.0
-    photographer.wait(lambda: time.perf_counter() > until_s)
-    photographer.shell.toasts.clear()
-    photographer.take("rewind")
-    photographer.key(pygame.KSCAN_R, down=False)
-    photographer.walk(1.0)
-    photographer.shell.toasts.clear()
 
 
 def take_problem(photographer: Photographer) -> None:

@@ -4,7 +4,7 @@
 
 Ten thousand seeded events a minute go to the real application on a driver that shows nothing: keys, mouse,
 gamepad buttons, resizing, losing the focus, whatever screen is on. Threads, open files and memory are measured on
-the start screen, once after a warm-up and once at the end. Exits with 1 if a screen failed or something leaked.
+the start screen, after a warm-up and at equal distances to the end. Exits with 1 if a screen failed or something leaked.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ |= {"SDL_VIDEODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
@@ -44,6 +45,7 @@ EVENTS_A_MINUTE = 10_000
 TURNS_A_SECOND = 60
 WARM_UP = 0.25
 """Share of the time after which what is held counts as what is needed."""
+NUM_MEASURED = 6
 MOST_GROWTH_MB = 64.0
 """Growth from then on that is no leak: caches of texts and pictures, and what the allocator keeps."""
 SWEEP_EVERY_S = 15.0
@@ -71,25 +73,25 @@ class Report:
     screens: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     """What screens that failed said."""
-    before: Footprint | None = None
-    after: Footprint | None = None
+    held: list[Footprint] = field(default_factory=list)
+    """Measured on the start screen at equal distances; the first after the warm-up."""
 
     @property
     def growth_mb(self) -> float:
-        assert self.before is not None
-        assert self.after is not None
-        return (self.after.memory_bytes - self.before.memory_bytes) / 2**20
+        """Growth between the two halves of what was measured, by their medians: one measurement means little."""
+        memory_mb = [held.memory_bytes / 2**20 for held in self.held]
+        half = (len(memory_mb) + 1) // 2
+        return median(memory_mb[-half:]) - median(memory_mb[:half])
 
     @property
     def leaks(self) -> list[str]:
         """What is held at the end and was not after the warm-up."""
-        assert self.before is not None
-        assert self.after is not None
+        before, after = self.held[0], self.held[-1]
         found: list[str] = []
-        if self.after.num_threads > self.before.num_threads:
-            found.append(f"threads: {self.before.num_threads} became {self.after.num_threads}")
-        if (self.after.num_handles or 0) > (self.before.num_handles or 0):
-            found.append(f"open files: {self.before.num_handles} became {self.after.num_handles}")
+        if after.num_threads > before.num_threads:
+            found.append(f"threads: {before.num_threads} became {after.num_threads}")
+        if (after.num_handles or 0) > (before.num_handles or 0):
+            found.append(f"open files: {before.num_handles} became {after.num_handles}")
         if self.growth_mb > MOST_GROWTH_MB:
             found.append(f"memory grew by {self.growth_mb:.1f} MB")
         return found
@@ -116,9 +118,10 @@ class Soak:
         """Play, measuring after the warm-up and at the end."""
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_RETURN, scancode=0, mod=0))
         self._play(WARM_UP * seconds)
-        self._report.before = self._measure()
-        self._play((1 - WARM_UP) * seconds)
-        self._report.after = self._measure()
+        self._report.held.append(self._measure())
+        for _ in range(NUM_MEASURED - 1):
+            self._play((1 - WARM_UP) * seconds / (NUM_MEASURED - 1))
+            self._report.held.append(self._measure())
         self._report.seconds = seconds
         self._report.screens = dict(self._screens)
         return self._report

@@ -18,7 +18,7 @@ from client.loading import LoadingStages, draw_loading
 from client.map_panel import draw_map
 from client.menu import CardMenu, Choice
 from client.settings import Settings
-from client.settings_card import adjust, pause_card, settings_card
+from client.settings_card import OFFERED, adjust, pause_card, settings_card
 from client.theme import Theme, scale_for
 from client.toasts import TOAST_S, Toasts
 from client.walk_map import WalkMap
@@ -268,3 +268,7 @@ def test_long_texts_are_broken_and_shortened_to_their_room() -> None:
     assert all(look.font(16).size(line)[0] <= 200 for line in lines)
     assert look.clipped("short", 200) == "short"
     assert look.clipped("x" * 500, 200).endswith("...")
+
+
+def test_every_action_of_the_pause_is_one_of_the_table() -> None:
+    assert set(OFFERED) <= {action.name for action in ACTIONS}

@@ -58,7 +58,7 @@ def choose(player: Player, pad: VirtualPad, key: str) -> None:
 
 
 def test_a_gamepad_alone_starts_walks_changes_settings_and_quits(
-    play: Callable[..., Player], pad: VirtualPad, worlds: Path
+    play: Callable[..., Player], pad: VirtualPad, worlds: Path, tmp_path: Path
 ) -> None:
     player = play(PlayOptions(backend="holodeck"), [worlds])
     pad.plug_in()
@@ -76,6 +76,11 @@ def test_a_gamepad_alone_starts_walks_changes_settings_and_quits(
     assert np.linalg.norm(ahead) > 0.1
     press(player, pad, START)
     assert walk.paused
+    choose(player, pad, "do:quick_save")
+    assert not walk.paused
+    saves = tmp_path / "pictures"
+    player.wait(lambda: any(file.is_file() for file in saves.rglob("*")), "the save")
+    press(player, pad, START)
     choose(player, pad, "settings")
     choose(player, pad, "invert_y")
     assert player.shell.settings.invert_y
