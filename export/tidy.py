@@ -35,8 +35,9 @@ def tidy_graph(path: Path) -> None:
 
 
 def layer_of(node: onnx.NodeProto) -> str:
-    """Return the layer that a tidied node belongs to, such as `blocks.3.attn.qkv`; "" above all blocks."""
-    return node.name.partition("/")[0]
+    """Return the layer that a tidied node belongs to, such as `blocks.3.attn.qkv`; "" above all blocks and before tidying."""
+    layer, slash, _ = node.name.partition("/")
+    return layer if slash else ""
 
 
 def _layer(node: onnx.NodeProto) -> str:
