@@ -207,7 +207,7 @@ def test_settings_that_cannot_be_kept_are_said_to_last_until_the_end(
         said.extend(app._shell.toasts.texts(time.perf_counter()))
 
     monkeypatch.setattr(App, "turn", turn)
-    monkeypatch.setattr("client.app.world_folders", lambda world: [worlds])
+    monkeypatch.setattr("client.app.world_folders", lambda *_: [worlds])
     assert run(PlayOptions(backend="holodeck"), {"SDL_VIDEODRIVER": "dummy"}, tmp_path) == 0
     assert any("last only until you quit" in text and "move what is in its way" in text for text in said)
     assert "the settings were not kept" in capsys.readouterr().err
