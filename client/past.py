@@ -124,9 +124,9 @@ class Past:
             The branch that is left; None if it holds nothing but what it began with.
         """
         left = self._leave(walked)
-        self._forget_after(num_shared)
-        if self.newest is not moment:
-            self.add(moment)
+        # A loaded moment is another object than the one of its number that may be here: there must not be both.
+        self._forget_after(min(num_shared, moment.number - 1))
+        self.add(moment)
         self._num_begun += 1
         self.name, self._began_at = self._num_begun, moment.number
         return left

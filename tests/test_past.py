@@ -110,6 +110,16 @@ def test_a_loaded_walk_leaves_no_foreign_moment_to_go_back_to() -> None:
     assert past.branches[-1].tip.number == 6
 
 
+def test_loading_the_newest_moment_of_a_full_past_takes_its_place() -> None:
+    past, walked = Past(6 * (STATE_BYTES + FRAME_BYTES)), [chunk(n) for n in range(20)]
+    walk_to(past, 20)
+    loaded = moment(20)
+    past.branch_off(loaded, walked, 20)
+    assert past.newest is loaded
+    assert numbers(past).count(20) == 1
+    assert past.num_bytes <= past.budget_bytes
+
+
 def test_branches_count_in_the_budget_and_are_few() -> None:
     past = Past(6 * (STATE_BYTES + FRAME_BYTES))
     for line in range(20):
