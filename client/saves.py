@@ -77,8 +77,9 @@ def load_walk(path: Path, session: Session) -> tuple[Moment, tuple[RecordedChunk
     saved = read_saved_walk(path, session, str(KEY_MAP_VERSION))
     if saved.rig.size not in (0, RIG_NUMBERS):
         raise SpecMismatch(f"the saved walk {path} moves another camera than this; save it again")
-    rig = unpack_rig(saved.rig, saved.info) if saved.rig.size else None
-    angles_rad = np.zeros(3) if rig is None else saved.rig[ANGLES]
+    rig, angles_rad = standing_at(saved.c2w), np.zeros(3)
+    if saved.rig.size:
+        rig, angles_rad = unpack_rig(saved.rig, saved.info), saved.rig[ANGLES]
     frame = WalkFrame(
         saved.info.frame_index,
         saved.frame,
@@ -87,6 +88,11 @@ def load_walk(path: Path, session: Session) -> tuple[Moment, tuple[RecordedChunk
         angles_rad=angles_rad,
     )
     return Moment(len(saved.chunks), frame, saved.snapshot, saved.latent, rig), saved.chunks
+
+
+def standing_at(c2w: NDArray[np.float64]) -> RigState:
+    """Return a camera at rest at c2w, [4, 4]: how one begins to walk where nobody steered, in a saved replay."""
+    return RigState(IntegratorState.at(c2w), (0.0, 0.0), flying=False)
 
 
 def pack_rig(rig: RigState) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from client.controls import KEY_MAP_VERSION, STANDING, Intent
-from client.planners import rig_planner
+from client.planners import TrackPlanner, rig_planner
 from client.saves import load_walk, save_walk
 from client.walk import Walk
 from engine.bundle import Bundle
@@ -159,6 +159,31 @@ def test_a_saved_walk_goes_on_in_another_process_bit_for_bit(
     finally:
         other.close()
     assert verify_replay(read_recording(tmp_path / "walk.flaneur"), open_toy()).identical
+
+
+def test_a_replay_that_was_saved_is_walked_on_from_where_it_was(
+    walk: Walk, open_toy: Callable[..., Session], tmp_path: Path
+) -> None:
+    make_chunks(walk, 4, RUNNING)
+    tracks = [chunk.track for chunk in walk.recorder.walked(4)]
+    replay = Walk(open_toy(), TrackPlanner(tracks), 5, time.perf_counter)
+    try:
+        make_chunks(replay, 4)
+        moment = replay.past.at(4)
+        assert moment is not None
+        save_walk(tmp_path / "toy.state", replay, moment)
+    finally:
+        replay.close()
+    other = Walk(session := open_toy(), rig_planner(session), 0, time.perf_counter)
+    try:
+        make_chunks(other, 1, Intent(forward=-1.0))
+        other.branch_off(*load_walk(tmp_path / "toy.state", session))
+        assert not other.live_turn_rad.any()
+        make_chunks(other, 1)
+        there = other.recorder.walked(5)[4].track.c2w[0]
+        np.testing.assert_allclose(there, tracks[-1].c2w[-1], atol=1e-6)
+    finally:
+        other.close()
 
 
 def test_loading_over_a_recording_with_another_seed_ends_it_and_begins_a_true_one(
