@@ -234,9 +234,16 @@ def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], file: Path) -> Sav
     rig = arrays.get("rig", np.empty(0))
     if not np.isfinite(rig).all():
         raise SpecMismatch(f"the saved walk {file} holds NaN or infinity; save it again")
+    num_chunks, frames_per_chunk = arrays["walk.c2w"].shape[:2]
+    if info.frame_index != num_chunks * frames_per_chunk:
+        raise _does_not_add_up(file)
     c2w = check_poses(arrays["c2w"][None], f"the saved walk {file}")[0]
     chunks = tuple(_unpack_walk(arrays, file))
     return SavedWalk(info, snapshot, arrays["frame"], c2w, arrays.get("latent"), rig, chunks)
+
+
+def _does_not_add_up(file: Path) -> SpecMismatch:
+    return SpecMismatch(f"the walk in {file} does not add up; save it again")
 
 
 def _unpack_walk(arrays: dict[str, NDArray[Any]], file: Path) -> list[RecordedChunk]:
@@ -246,7 +253,7 @@ def _unpack_walk(arrays: dict[str, NDArray[Any]], file: Path) -> list[RecordedCh
     counts, steps = arrays["walk.num_intents"], arrays["walk.num_steps"]
     sound = counts.min() >= 0 and counts.sum(dtype=np.int64) == len(intents)
     if not (sound and steps.min() >= 0 and steps.max() <= MAX_STEPS):
-        raise SpecMismatch(f"the walk in {file} does not add up; save it again")
+        raise _does_not_add_up(file)
     ends = np.cumsum(counts, dtype=np.int64)
     return [
         RecordedChunk(

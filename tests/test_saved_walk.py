@@ -317,6 +317,17 @@ def test_a_foreign_tensor_or_one_missing_is_refused(file: Path, walk: Walk) -> N
             read_saved_walk(file, walk.session, KEY_MAP)
 
 
+@pytest.mark.parametrize("frame_index", [0, 3, 10**40])
+def test_a_frame_that_the_walk_does_not_end_with_is_refused(file: Path, walk: Walk, frame_index: int) -> None:
+    def change(header: dict[str, Any]) -> None:
+        info = json.loads(header["__metadata__"]["state"])
+        header["__metadata__"]["state"] = json.dumps(info | {"frame_index": frame_index})
+
+    rewrite_header(file, change)
+    with pytest.raises(SpecMismatch, match="does not add up"):
+        read_saved_walk(file, walk.session, KEY_MAP)
+
+
 def test_a_full_disk_leaves_the_old_save(file: Path, walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file.read_bytes()
 
