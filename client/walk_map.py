@@ -53,8 +53,8 @@ class WalkMap:
         self._here = (0.0, 0.0)
 
     def add(self, frame_index: int, c2w: NDArray[np.float64]) -> None:
-        """Go on to a frame's pose [4, 4]; an earlier frame takes back what came after it."""
-        while self._points and self._points[-1][0] > frame_index:
+        """Go on to a frame's pose [4, 4]; an earlier frame takes back what came after it, and an other one its place."""
+        while self._points and self._points[-1][0] >= frame_index:
             self._points.pop()
         x, z = float(c2w[0, 3]), float(c2w[2, 3])
         self._here = (x, z)

@@ -57,6 +57,13 @@ def test_going_back_takes_back_what_came_after() -> None:
     assert walk_map.walked_m == 0.0
 
 
+def test_a_walk_that_begins_elsewhere_begins_a_path_there() -> None:
+    walk_map = walked(*((0.0, 0.5 * i) for i in range(4)))
+    walk_map.add(0, pose(0.0, 1.5))
+    walk_map.add(1, pose(0.0, 1.0))
+    assert walk_map.walked_m == pytest.approx(0.5)
+
+
 def test_a_jump_is_no_step() -> None:
     walk_map = walked((0.0, 0.0), (0.0, 1.0), (30.0, 1.0), (30.0, 2.0))
     assert [len(piece) for piece in walk_map.pieces] == [2, 2]
