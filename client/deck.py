@@ -92,9 +92,9 @@ class Deck:
             return Step.UP if event.y > 0 else Step.DOWN
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             return Step.ACCEPT if card.at(event.pos) is not None else None
-        if not self.broken and self._is_pause(event):
-            return Step.MENU
-        return step_of(event)
+        # What moves in menus does so first: whoever put the pause on Enter could undo it nowhere.
+        step = step_of(event)
+        return Step.MENU if step is None and not self.broken and self._is_pause(event) else step
 
     def _is_pause(self, event: pygame.event.Event) -> bool:
         if event.type == pygame.KEYDOWN:

@@ -104,6 +104,18 @@ def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, 
     assert player.shell.settings.keys == {"photo": (pygame.KSCAN_J,)}
 
 
+def test_a_pause_on_the_key_that_accepts_still_leaves_the_menus_usable(player: Player) -> None:
+    keys = {"pause": (pygame.KSCAN_RETURN,)}
+    player.shell.apply_settings(player.shell.settings.model_copy(update={"keys": keys}))
+    player.key(pygame.KSCAN_RETURN)
+    assert player.walk.walk.paused
+    player.key(pygame.KSCAN_DOWN)
+    player.key(pygame.KSCAN_RETURN)
+    card = player.walk._deck.card
+    assert card is not None
+    assert card.title == "Settings"
+
+
 def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:
     player.frames_go_by(2)
     player.key(pygame.KSCAN_F12)
