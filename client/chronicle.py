@@ -61,7 +61,7 @@ class Chronicle:
         self._drift.add(chunk.frames[-1])
         self._rest.note(planned.track.c2w, len(frames) / self._session.fps)
         self._planned_flying = None if planned.rig is None else planned.rig.flying
-        latent = None if chunk.latents is None else chunk.latents[:, -1]
+        latent = None if chunk.latents is None else chunk.latents[:, -1].copy()
         if latent is not None:
             self._endings.append((frames[-1], latent))
         if chunk.snapshot is not None:

@@ -214,11 +214,11 @@ class Walk:
                 angles_rad = planned.turn.angles_rad[1:]
                 self._live.take_plan(planned.turn, chunk.times.latched_s)
             answers = self._measure(chunk, planned, now_s)
+            # A moment may keep the last frame for long, and must not keep the whole chunk with it.
+            pictures = [*chunk.frames[:-1], chunk.frames[-1].copy()]
             frames = [
                 WalkFrame(self._num_frames + i, pixels, c2w, chunk.chunk_index, angles)
-                for i, (pixels, c2w, angles) in enumerate(
-                    zip(chunk.frames, chunk.c2w, angles_rad, strict=True)
-                )
+                for i, (pixels, c2w, angles) in enumerate(zip(pictures, chunk.c2w, angles_rad, strict=True))
             ]
             self._frames.extend(frames)
             self._num_frames += len(frames)

@@ -134,6 +134,14 @@ def test_the_branch_that_was_left_goes_on_where_it_ended(
     assert verify_replay(read_recording(tmp_path / "walk.flaneur"), open_toy()).identical
 
 
+def test_a_moment_holds_no_more_memory_than_it_counts(walk: Walk) -> None:
+    make_chunks(walk, 3, RUNNING)
+    for moment in walk.past.moments:
+        assert moment.latent is not None
+        for array in (moment.frame.pixels, moment.latent):
+            assert array.base is None
+
+
 def test_a_saved_walk_goes_on_in_another_process_bit_for_bit(
     walk: Walk, open_toy: Callable[..., Session], tmp_path: Path
 ) -> None:
