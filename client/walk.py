@@ -310,7 +310,10 @@ class Walk:
             if self.planner.rig is not None:
                 self._live = LiveView(self.planner.rig)
             self.recorder.forget()
+            held = self.paused
             self._begin_anew()
+            if held:
+                self.pause()
         return True
 
     def branch_off(self, moment: Moment, chunks: Sequence[RecordedChunk] | None = None) -> Path | None:

@@ -181,6 +181,26 @@ def test_a_walk_goes_over_at_once_and_begins_at_the_picture_that_was_on(
         walk.close()
 
 
+def test_a_pause_on_the_way_to_another_world_holds_there_and_ends(
+    toy_bundle: Bundle, toy_world: World
+) -> None:
+    session = open_session(toy_world, toy_bundle, denoise_threads=1, keep_latents=True)
+    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    ahead = Intent(forward=1.0)
+    try:
+        wait(walk, lambda: walk.recorder.num_chunks >= 2, ahead)
+        assert walk.ending is not None
+        frame, latent = walk.ending
+        walk.enter(world_from_walk(toy_world, latent, frame.pixels, frame.c2w))
+        walk.pause()
+        wait(walk, lambda: not walk.entering, ahead)
+        assert walk.paused
+        walk.resume()
+        wait(walk, lambda: walk.recorder.num_chunks >= 2, ahead)
+    finally:
+        walk.close()
+
+
 def test_one_key_makes_the_picture_a_world_that_can_be_opened_again(
     play: Callable[..., Player], tmp_path: Path
 ) -> None:
