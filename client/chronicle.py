@@ -59,7 +59,7 @@ class Chronicle:
         for frame in frames:
             self.recent.add(frame)
         self._drift.add(chunk.frames[-1])
-        self._rest.note(planned.track.c2w, len(frames) / self._session.fps)
+        self._rest.note(planned.track.c2w, len(frames) / self._session.fps, chunk.times.latched_s)
         self._planned_flying = None if planned.rig is None else planned.rig.flying
         latent = None if chunk.latents is None else chunk.latents[:, -1].copy()
         if latent is not None:
@@ -72,9 +72,13 @@ class Chronicle:
         later = [ending for ending in self._endings if ending[0].index >= index]
         return later[0] if later else self._endings[-1] if self._endings else None
 
-    def may_rest(self, is_idle: bool, flying: bool) -> bool:
-        """Whether no chunk is needed: nothing moves, nobody asks for anything, and the last plan still holds."""
-        return flying == self._planned_flying and self._rest.may_begin(is_idle)
+    def note_asked(self, posted_s: float) -> None:
+        """Note that the player asked for something."""
+        self._rest.ask(posted_s)
+
+    def may_rest(self, flying: bool) -> bool:
+        """Whether no chunk is needed: nothing moves, all asked for is answered, and the last plan still holds."""
+        return flying == self._planned_flying and self._rest.may_begin
 
     def lines(self, resting: bool) -> list[Line]:
         """Return what the figures say."""

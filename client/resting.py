@@ -1,9 +1,11 @@
-"""Whether the film may rest: nobody asks for anything, the camera has stood for a while, and nothing moves by itself.
+"""Whether the film may rest: what was asked for is answered, the camera has stood for a while, nothing moves by itself.
 
 Pure; knows no clock: standing is counted in seconds of video.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +29,24 @@ class Rest:
         """Forget the camera: it is elsewhere now."""
         self._stood_s = 0.0
         self._c2w: NDArray[np.float64] | None = None
+        self._asked_s = self._answered_s = -math.inf
 
-    def note(self, c2w: NDArray[np.float64], duration_s: float) -> None:
-        """Note the poses of the next chunk, [F, 4, 4], and its length."""
+    def ask(self, posted_s: float) -> None:
+        """Note that something was asked for; every chunk knows it whose `latched_s` is no earlier."""
+        self._asked_s = posted_s
+
+    def note(self, c2w: NDArray[np.float64], duration_s: float, latched_s: float) -> None:
+        """Note the poses of the next chunk, [F, 4, 4], its length, and when its input was latched."""
+        self._answered_s = latched_s
         before = c2w[0] if self._c2w is None else self._c2w
         self._c2w = c2w[-1]
         self._stood_s = self._stood_s + duration_s if stands(np.concatenate([before[None], c2w])) else 0.0
 
-    def may_begin(self, is_idle: bool) -> bool:
-        """Whether no chunk is needed while nobody asks for anything."""
-        return is_idle and not self._animated and self._stood_s >= REST_AFTER_S
+    @property
+    def may_begin(self) -> bool:
+        """Whether no chunk is needed until something is asked for."""
+        answered = self._answered_s >= self._asked_s
+        return answered and not self._animated and self._stood_s >= REST_AFTER_S
 
 
 def stands(c2w: NDArray[np.float64]) -> bool:

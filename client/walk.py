@@ -177,16 +177,16 @@ class Walk:
             self._collect(now_s)
         finally:
             self._show(now_s)
-            asks = not self._rest_or_wake(intent, now_s) and not self._at_end
+            asks = not self._rest_or_wake(now_s) and not self._at_end
             if asks:
                 self._request(now_s)
             self.instruments.note_tick(now_s, asks)
         return self.frame.index != before
 
-    def _rest_or_wake(self, intent: Intent, now_s: float) -> bool:
+    def _rest_or_wake(self, now_s: float) -> bool:
         """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""
         rig = self.planner.rig
-        quiet = rig is not None and self._chronicle.may_rest(intent.is_idle, rig.flying)
+        quiet = rig is not None and self._chronicle.may_rest(rig.flying)
         shown = self._pacer.in_flight == 0 and self._pacer.buffered_frames <= 1.0
         if quiet and shown and not self.resting and not self.paused:
             self._pacer.pause(now_s)
@@ -200,6 +200,8 @@ class Walk:
 
     def _post(self, intent: Intent, now_s: float) -> None:
         posted_s = self._worker.post(intent)
+        if not intent.is_idle:
+            self._chronicle.note_asked(posted_s)
         if self._live is not None:
             elapsed_s = min(max(0.0, now_s - self._updated_s), self._pacer.config.longest_tick_s)
             self.instruments.note_input(intent, posted_s, now_s)

@@ -115,16 +115,21 @@ def test_the_film_rests_after_standing_and_never_in_an_animated_world() -> None:
     still = np.tile(np.eye(4), (4, 1, 1))
     rest, animated = Rest(animated=False), Rest(animated=True)
     for _ in range(round(REST_AFTER_S / 0.25)):
-        assert not rest.may_begin(is_idle=True)
-        rest.note(still, 0.25)
-        animated.note(still, 0.25)
-    assert rest.may_begin(is_idle=True)
-    assert not rest.may_begin(is_idle=False)
-    assert not animated.may_begin(is_idle=True)
+        assert not rest.may_begin
+        rest.note(still, 0.25, latched_s=1.0)
+        animated.note(still, 0.25, latched_s=1.0)
+    assert rest.may_begin
+    assert not animated.may_begin
+    rest.ask(2.0)
+    assert not rest.may_begin
+    rest.note(still, 0.25, latched_s=1.5)
+    assert not rest.may_begin
+    rest.note(still, 0.25, latched_s=2.0)
+    assert rest.may_begin
     elsewhere = still.copy()
     elsewhere[:, 0, 3] = 1.0
-    rest.note(elsewhere, 0.25)
-    assert not rest.may_begin(is_idle=True)
+    rest.note(elsewhere, 0.25, latched_s=2.0)
+    assert not rest.may_begin
 
 
 @pytest.fixture
@@ -150,6 +155,20 @@ def test_a_walker_who_stands_gets_no_chunks_and_moves_on_without_a_stutter(sessi
         assert frames[0] == shown + 1
         assert not walk.resting
         assert np.linalg.norm(session.tracks[made].c2w[-1, :3, 3] - session.world.c2w[:3, 3]) > 0.01
+    finally:
+        walk.close()
+
+
+def test_one_motion_of_the_mouse_wakes_a_resting_walk_until_it_is_answered(session: InstantSession) -> None:
+    session.fps = 16.0
+    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    try:
+        play_until(walk, lambda: walk.resting)
+        walk.update(Intent(look_dx_rad=0.2), time.perf_counter())
+        assert walk.live_turn_rad.any()
+        play_until(walk, lambda: walk.resting and not walk.live_turn_rad.any())
+        turned_rad = np.arccos((np.trace(session.world.c2w[:3, :3].T @ walk.frame.c2w[:3, :3]) - 1) / 2)
+        assert turned_rad == pytest.approx(0.2, rel=0.01)
     finally:
         walk.close()
 
