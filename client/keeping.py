@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from client.folders import make_folder
+from client.past import WalkFrame
 from client.photo import describe, save_photo, unused_path
 from client.picture import enlarge
 from client.shell import Shell
@@ -19,17 +20,25 @@ from engine.recording import SUFFIX, RecordingStopped
 class Keeping:
     """Answers the keys that write files; a disk that takes none is told about, and the walk goes on."""
 
-    def __init__(self, shell: Shell, walk: Walk, picture_size: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        shell: Shell,
+        walk: Walk,
+        picture_size: Callable[[], tuple[int, int]],
+        past_frame: Callable[[], WalkFrame | None],
+    ) -> None:
         """Write what `walk` shows.
 
         Args:
             shell: Says where files go and takes the messages.
             walk: The walk under way.
             picture_size: Returns the size of the picture on the screen, pixels.
+            past_frame: Returns the frame of the past that is looked at, None in the present.
         """
         self._shell = shell
         self._walk = walk
         self._picture_size = picture_size
+        self._past_frame = past_frame
 
     def do_record(self, now_s: float) -> None:
         if self._walk.recorder.path is not None:
@@ -71,7 +80,7 @@ class Keeping:
             self.warn(error, now_s)
 
     def do_photo(self, now_s: float) -> None:
-        frame, session = self._walk.frame, self._walk.session
+        frame, session = self._past_frame() or self._walk.frame, self._walk.session
         path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
         description = describe(session, self._walk.seed, frame.index, frame.chunk_index, frame.c2w)
         try:

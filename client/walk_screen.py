@@ -70,7 +70,9 @@ class WalkScreen(Screen):
         )
         self._deck = Deck(shell)
         self._flash = Flash(self.walk.instruments.meter)
-        self._keeping = Keeping(shell, self.walk, lambda: self._picture_rect()[2:])
+        self._keeping = Keeping(
+            shell, self.walk, lambda: self._picture_rect()[2:], lambda: self.remembering.frame
+        )
         self._chores = Chores()
         self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
         anchoring = Anchoring(shell, self.walk, self._keeping, self._chores)
@@ -250,6 +252,7 @@ class WalkScreen(Screen):
 
     def do_restart(self, now_s: float) -> None:
         self.remembering.cancel()
+        self._photo_mode.leave()
         self._keeping.stop_recording(now_s)
         self._shell.keyboard.release_all()
         self._shell.mouse.forget()

@@ -100,6 +100,17 @@ def test_a_disk_that_takes_no_clip_is_told_about_and_the_walk_goes_on(player: Pl
     player.frames_go_by(8)
 
 
+def test_starting_again_ends_photo_mode(player: Player) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_O)
+    player.key(pygame.KSCAN_BACKSPACE)
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_R, down=True)
+    assert player.walk.walk.paused
+    assert not player.walk._photo_mode.is_on, "what lies over the film is hidden in photo mode"
+    player.key(pygame.KSCAN_R, down=False)
+
+
 def test_photo_mode_holds_the_world_and_hides_what_lies_over_it(player: Player, tmp_path: Path) -> None:
     player.key(pygame.KSCAN_F3)
     player.frames_go_by(8)

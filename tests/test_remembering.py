@@ -10,6 +10,7 @@ import pytest
 
 from client.options import PlayOptions
 from client.past import Moment, WalkFrame
+from client.photo import read_photo_description
 from client.reel import Reel
 from client.saves import save_file
 from client.walk_screen import WalkScreen
@@ -79,6 +80,19 @@ def test_holding_the_key_shows_the_past_and_letting_go_begins_a_branch(player: P
     assert "Branch 1 goes on" in texts(player)
     assert walk.frame.index >= before.index
     player.frames_go_by(8)
+
+
+def test_a_photo_of_the_past_is_of_the_moment_that_is_seen(player: Player, tmp_path: Path) -> None:
+    player.frames_go_by(24)
+    player.key(pygame.KSCAN_R, down=True)
+    player.wait(
+        lambda: past_frame(player).index <= player.walk.walk.frame.index - 12, "the film to wind back"
+    )
+    seen = past_frame(player).index
+    player.key(pygame.KSCAN_F12)
+    (photo,) = (tmp_path / "pictures").glob("*.png")
+    assert read_photo_description(photo)["frame"] in (seen, past_frame(player).index)
+    player.key(pygame.KSCAN_R, down=False)
 
 
 def test_escape_returns_to_the_present(player: Player) -> None:
