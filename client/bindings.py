@@ -1,7 +1,7 @@
 """What keys and gamepad buttons do: one table of named actions, and who pressed what.
 
 A key is a scancode, a physical position: W is the key above S on an AZERTY keyboard too. Knows no window and
-no walk; a screen answers an action in a method of its own, `do_NAME`.
+no walk; whoever answers an action has a method for it, `do_NAME`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pygame
 
 from client import theme
 from client.anchoring import Anchoring
+from client.answering import Answering
 from client.bindings import action_of_button
 from client.catalog import index_of
 from client.chores import Chores
@@ -29,8 +30,9 @@ from client.pads import step_of_button
 from client.photo_mode import PhotoMode
 from client.picture import fit_rect
 from client.remembering import Remembering
-from client.settings_card import DO, adjust, changed_pace
+from client.settings_card import DO
 from client.shell import Screen, Shell
+from client.switching import Switching
 from client.walk import Walk
 from engine.recording import RecordingStopped
 
@@ -79,10 +81,7 @@ class WalkScreen(Screen):
         clipping = Clipping(shell, self.walk, self._keeping, self._chores)
         self._photo_mode = PhotoMode(shell, self.walk)
         keepers = [self._keeping, self.remembering, anchoring, clipping, self._photo_mode]
-        self._owners: list[object] = [self, *keepers, self._flash]
-        """Whoever answers actions, in `do_` and `end_` methods."""
-        self._held: set[tuple[int, str]] = set()
-        """Keys and buttons held now and the actions they began."""
+        self._answering = Answering([self, Switching(shell, self.walk), *keepers, self._flash])
         self._help = HelpCard()
         self._changed = True
         self._overlays = Overlays(shell, self.walk, self.remembering.lines)
@@ -102,12 +101,12 @@ class WalkScreen(Screen):
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
         self._changed = True
         if event.type == pygame.WINDOWFOCUSLOST:
-            self._end_held(now_s)
+            self._answering.end_all(now_s)
         elif self._deck.is_open:
             self._choose_line(self._deck.handle(event), now_s)
         elif event.type == pygame.KEYUP:
             self._shell.keyboard.release(event.scancode)
-            self._end(event.scancode, now_s)
+            self._answering.end(event.scancode, now_s)
         elif event.type == pygame.KEYDOWN:
             self._press(event.scancode, now_s)
         elif event.type == pygame.MOUSEMOTION:
@@ -119,9 +118,9 @@ class WalkScreen(Screen):
         elif event.type == pygame.CONTROLLERBUTTONDOWN:
             self._press_button(event.button, now_s)
         elif event.type == pygame.CONTROLLERBUTTONUP:
-            self._end(_held_by(event.button), now_s)
+            self._answering.end(_held_by(event.button), now_s)
         elif event.type == pygame.CONTROLLERDEVICEREMOVED:
-            self._end_held(now_s)
+            self._answering.end_all(now_s)
 
     def _press(self, scancode: int, now_s: float) -> None:
         if self._shell.keyboard.press(scancode):
@@ -129,37 +128,19 @@ class WalkScreen(Screen):
         if scancode == pygame.KSCAN_ESCAPE:
             self._escape(now_s)
         elif (name := self._shell.bindings.action(scancode)) is not None:
-            self._held.add((scancode, name))
-            self._do(name, now_s)
+            self._do(name, now_s, scancode)
 
     def _press_button(self, button: int, now_s: float) -> None:
         name = action_of_button(button)
         if name is not None and name not in MOVING:
-            self._held.add((_held_by(button), name))
-            self._do(name, now_s)
+            self._do(name, now_s, _held_by(button))
         elif step_of_button(button) is Step.BACK:
             self._escape(now_s)
 
-    def _do(self, name: str, now_s: float) -> None:
-        """Begin an action: whoever has a method for it answers."""
-        if self.walk.entering:
-            return
-        for owner in self._owners:
-            if (do := getattr(owner, f"do_{name}", None)) is not None:
-                do(now_s)
-
-    def _end(self, scancode: int, now_s: float) -> None:
-        """End the action whose key was let go, where one lasts so long."""
-        for held in [held for held in self._held if held[0] == scancode]:
-            self._held.discard(held)
-            for owner in self._owners:
-                if (end := getattr(owner, f"end_{held[1]}", None)) is not None:
-                    end(now_s)
-
-    def _end_held(self, now_s: float) -> None:
-        """End everything whose key is held: its release may never be seen."""
-        for scancode, _ in list(self._held):
-            self._end(scancode, now_s)
+    def _do(self, name: str, now_s: float, key: int | None = None) -> None:
+        """Begin an action, by a key if it has one; on the way to another world nothing can be done."""
+        if not self.walk.entering:
+            self._answering.begin(name, now_s, key)
 
     def _escape(self, now_s: float) -> None:
         """Undo the innermost thing: the help, the mouse, the walk itself."""
@@ -177,51 +158,9 @@ class WalkScreen(Screen):
         self._help.turn()
         self._shell.toasts.clear()
 
-    def do_figures(self, now_s: float) -> None:
-        self._switch("hud")
-
-    def do_map(self, now_s: float) -> None:
-        self._switch("show_map")
-
-    def do_held_keys(self, now_s: float) -> None:
-        self._switch("show_held")
-
-    def _switch(self, name: str) -> bool:
-        """Turn a setting on or off; return what it is now."""
-        settings = adjust(self._shell.settings, name, 1)
-        self._shell.apply_settings(settings)
-        return getattr(settings, name)
-
-    def do_instant_look(self, now_s: float) -> None:
-        on = self._switch("reproject")
-        self._shell.toasts.add(
-            "Instant look on." if on else "Instant look off: the model alone answers.", now_s
-        )
-
-    def do_fly(self, now_s: float) -> None:
-        rig = self.walk.planner.rig
-        if rig is not None:
-            rig.flying = not rig.flying
-            rise, sink = self._shell.key_of("rise"), self._shell.key_of("sink")
-            flying = f"Flying: {rise} rises, {sink} sinks."
-            self._shell.toasts.add(flying if rig.flying else "Walking.", now_s)
-
-    def do_faster(self, now_s: float) -> None:
-        self._change_pace(1, now_s)
-
-    def do_slower(self, now_s: float) -> None:
-        self._change_pace(-1, now_s)
-
-    def _change_pace(self, direction: int, now_s: float) -> None:
-        rig, settings = self.walk.planner.rig, self._shell.settings
-        if rig is not None:
-            rig.pace = changed_pace(settings.pace, direction)
-            self._shell.apply_settings(settings.model_copy(update={"pace": rig.pace}))
-            self._shell.toasts.replace("Walking at ", f"{rig.speed_m_s:.1f} metres a second.", now_s)
-
     def do_pause(self, now_s: float) -> None:
         self._photo_mode.leave()
-        self._end_held(now_s)
+        self._answering.end_all(now_s)
         self._shell.release_controls()
         self.walk.pause()
         self._deck.pause()

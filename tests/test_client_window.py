@@ -75,7 +75,7 @@ def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
 
 
 def test_every_action_is_answered_once(player: Player) -> None:
-    owners = player.walk._owners
+    owners = player.walk._answering.owners
     for action in ACTIONS:
         answers = [owner for owner in owners if hasattr(owner, f"do_{action.name}")]
         assert len(answers) == (action.name not in MOVING and action.name != "full_screen"), action.name
