@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -18,7 +17,7 @@ from client.figures import Figures
 from client.footprint import memory_bytes
 from client.instruments import Instruments
 from client.live_view import LiveView
-from client.pacing import FramePacer, PacingConfig
+from client.pacing import PacingConfig
 from client.past import Moment, WalkFrame
 from client.planners import (
     PlannedChunk,
@@ -30,6 +29,7 @@ from client.planners import (
     world_rig,
 )
 from client.recorder import WalkRecorder, num_shared
+from client.showing import Showing
 from engine.recording import RecordedChunk
 from engine.recording_format import RecordingHeader
 from engine.replay import header_for
@@ -38,8 +38,6 @@ from engine.types import FrameChunk
 from engine.worker import Worker
 from engine.world import World
 
-SPEED_WINDOW_S = 2.0
-"""Length of time over which the frames shown a second are counted."""
 PAST_BYTES = 256 << 20
 
 
@@ -76,7 +74,8 @@ class Walk:
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
         config = PacingConfig(session.fps, session.frames_per_chunk)
-        self._pacer = FramePacer(config)
+        self._showing = Showing(config, self._first_frame(), clock())
+        self._pacer = self._showing.pacer
         self._deadline_ms = 1e3 * config.chunk_s
         self.instruments = Instruments(session, config)
         self._worker: Worker[Intent] = Worker(
@@ -91,32 +90,30 @@ class Walk:
         )
         self._begin_anew()
 
-    def _begin_anew(self) -> None:
+    def _first_frame(self) -> WalkFrame:
         world = self.session.world
+        return WalkFrame(0, world.first_frame, world.c2w, 0)
+
+    def _begin_anew(self) -> None:
         self._chronicle.begin()
-        self._begin(WalkFrame(0, world.first_frame, world.c2w, 0))
+        self._begin(self._first_frame())
 
     def _begin(self, frame: WalkFrame, moment: Moment | None = None) -> None:
         """Show a frame and go on behind it: the world's first, or that of a moment."""
-        self._frames: deque[WalkFrame] = deque([frame])
         self._chronicle.go_on_from(frame, moment.latent if moment is not None else None)
-        self._first_index = frame.index
-        self._num_frames = frame.index + 1
         self._num_chunks = self._num_requested = moment.number if moment is not None else 0
-        self._shown_s: deque[float] = deque()
         self._paused = self.resting = False
         self._updated_s = self._clock()
         self.instruments.begin(self._updated_s, self._pacer.counts)
         if self._live is not None:
             rig = moment.rig if moment is not None else None
             self._live.begin(rig.view() if rig is not None else None)
-        self._pacer.reset(self._updated_s)
-        self._pacer.add_first_frame()
+        self._showing.begin(frame, self._updated_s)
 
     @property
     def frame(self) -> WalkFrame:
         """The frame that is on."""
-        return self._frames[0]
+        return self._showing.frame
 
     @property
     def ending(self) -> Ending | None:
@@ -176,7 +173,7 @@ class Walk:
         try:
             self._collect(now_s)
         finally:
-            self._show(now_s)
+            self._showing.tick(now_s)
             asks = not self._rest_or_wake(now_s) and not self._at_end
             if asks:
                 self._request(now_s)
@@ -187,8 +184,7 @@ class Walk:
         """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""
         rig = self.planner.rig
         quiet = rig is not None and self._chronicle.may_rest(rig.flying)
-        shown = self._pacer.in_flight == 0 and self._pacer.buffered_frames <= 1.0
-        if quiet and shown and not self.resting and not self.paused:
+        if quiet and self._showing.is_over and not self.resting and not self.paused:
             self._pacer.pause(now_s)
             self.instruments.note_pause(True, now_s)
             self.resting = True
@@ -219,23 +215,18 @@ class Walk:
             # A moment may keep the last frame for long, and must not keep the whole chunk with it.
             pictures = [*chunk.frames[:-1], chunk.frames[-1].copy()]
             frames = [
-                WalkFrame(self._num_frames + i, pixels, c2w, chunk.chunk_index, angles)
+                WalkFrame(self._showing.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
                 for i, (pixels, c2w, angles) in enumerate(zip(pictures, chunk.c2w, angles_rad, strict=True))
             ]
-            self._frames.extend(frames)
-            self._num_frames += len(frames)
+            self._showing.add(frames, chunk.times, answers)
             self._chronicle.note(self._num_chunks, chunk, planned, frames)
-            times = chunk.times
-            self._pacer.add_chunk(
-                len(chunk.frames), times.model_start_s, times.committed_s, times.ready_s, answers
-            )
             self._record(chunk, planned)
 
     def _measure(self, chunk: FrameChunk, planned: PlannedChunk, now_s: float) -> bool:
         """Note a chunk's times and let them decide about the next; say whether it answers the player."""
         governed = self._live is not None
         steps = planned.track.num_steps
-        answers = self.instruments.note_chunk(chunk, self._num_frames, steps, governed, now_s)
+        answers = self.instruments.note_chunk(chunk, self._showing.num_frames, steps, governed, now_s)
         self.planner.num_steps = self.instruments.num_steps
         return answers
 
@@ -245,14 +236,6 @@ class Walk:
         self.recorder.add(
             RecordedChunk(self._num_chunks - 1, track, chunk.latents_sha256, intents, chunk.latents)
         )
-
-    def _show(self, now_s: float) -> None:
-        index = self._pacer.tick(now_s)
-        while index is not None and self._frames[0].index < self._first_index + index:
-            self._frames.popleft()
-            self._shown_s.append(now_s)
-        while self._shown_s and self._shown_s[0] < now_s - SPEED_WINDOW_S:
-            self._shown_s.popleft()
 
     @property
     def _at_end(self) -> bool:
@@ -373,7 +356,7 @@ class Walk:
             backend=self.session.backend,
             seed=self.seed,
             fps=self.session.fps,
-            fps_shown=len(self._shown_s) / SPEED_WINDOW_S,
+            fps_shown=self._showing.fps_shown,
             realtime_factor=self._deadline_ms / p50 if p50 else 0.0,
             chunk_ms_p50=p50,
             chunk_ms_p95=p95,
