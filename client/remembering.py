@@ -42,7 +42,7 @@ class Remembering:
         return self._reel.moment.frame if self._reel is not None else None
 
     def do_quick_save(self, now_s: float) -> None:
-        moment = self.moment_on_screen(now_s)
+        moment = self._reel.moment if self._reel is not None else self.moment_on_screen(now_s)
         if moment is None:
             return
         saved = describe_moment(self._walk, moment)

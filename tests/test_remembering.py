@@ -95,6 +95,21 @@ def test_a_photo_of_the_past_is_of_the_moment_that_is_seen(player: Player, tmp_p
     player.key(pygame.KSCAN_R, down=False)
 
 
+def test_a_save_of_the_past_is_of_the_moment_that_is_seen(player: Player) -> None:
+    player.frames_go_by(24)
+    player.key(pygame.KSCAN_R, down=True)
+    player.wait(lambda: past_frame(player).index <= 4, "the film to wind back")
+    seen = past_frame(player).index
+    player.key(pygame.KSCAN_F5)
+    player.key(pygame.KSCAN_ESCAPE)
+    player.key(pygame.KSCAN_R, down=False)
+    player.wait(lambda: "Saved at" in texts(player), "the save")
+    player.key(pygame.KSCAN_F9)
+    player.wait(lambda: "as saved" in texts(player), "the load")
+    assert player.walk.walk.recorder.walked(1000)[-1].index < 4
+    assert f"Back at {seen / player.walk.walk.session.fps:.1f} s" in texts(player)
+
+
 def test_escape_returns_to_the_present(player: Player) -> None:
     player.frames_go_by(16)
     walk = player.walk.walk
