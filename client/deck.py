@@ -55,6 +55,7 @@ class Deck:
     def explain(self, title: str, error: Exception, again: bool = True) -> None:
         """Say what went wrong; only a new beginning or another world leads on."""
         self.broken = True
+        self._shell.captures_keys = False
         self._cards = [problem_card(title, error, again)]
 
     def close(self) -> None:

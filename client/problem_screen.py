@@ -26,7 +26,6 @@ class ProblemScreen(Screen):
         self._choose = choose
         self.deck = Deck(shell)
         self.deck.explain("Something went wrong", error, again=False)
-        shell.captures_keys = False
         shell.release_controls()
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:

@@ -76,6 +76,18 @@ def test_an_engine_that_dies_is_explained_and_opened_again(
     assert read_recording(file).complete
 
 
+def test_an_engine_that_dies_while_a_key_is_waited_for_leaves_the_keys_free(
+    player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player.frames_go_by(4)
+    player.walk._deck.open_keys()
+    player.key(pygame.KSCAN_RETURN)
+    assert player.shell.captures_keys
+    break_engine(monkeypatch, EngineError(LOST))
+    player.wait(lambda: "device was lost" in card_text(player), "the explanation")
+    assert not player.shell.captures_keys
+
+
 def test_a_bundle_that_vanishes_is_named_and_found_again_once_it_is_back(
     play: Callable[..., Player], toy_bundle: Bundle, toy_world: World, tmp_path: Path
 ) -> None:
