@@ -27,6 +27,9 @@ WALKING = MotionConstants(
 )
 """A walker's pace; the shape of the motion is the integrator's."""
 
+ON_THE_GROUND_M = 0.05
+"""A camera this close to a walker's eye height stands on the ground."""
+
 
 @dataclass(frozen=True)
 class RigLimits:
@@ -96,12 +99,12 @@ class CameraRig:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the first pose, at rest, walking."""
+        """Go back to the first pose, at rest, walking; flying where that is in the air, or it would be left at once."""
         self._state = self.start
         self._look_rad = np.zeros(2)
         self.turn = PlannedTurn(np.array([_angles(self._state)]), (0.0, 0.0))
         """Of the last plan."""
-        self.flying = False
+        self.flying = abs(self.height_m) > ON_THE_GROUND_M
 
     def keep(self) -> RigState:
         """Return how the camera moves behind the last planned frame."""

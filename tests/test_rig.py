@@ -57,6 +57,15 @@ def test_walking_goes_at_a_walking_pace_and_running_faster() -> None:
     assert ran[-1, 2, 3] + 2.0 == pytest.approx(RigLimits().run_factor * (walked[-1, 2, 3] + 2.0), rel=1e-3)
 
 
+def test_a_walk_that_begins_in_the_air_stays_there() -> None:
+    start = np.eye(4)
+    start[:3, 3] = (0.0, -3.0, 0.0)
+    rig = CameraRig(start, INTRINSICS, FPS, eye_y_m=-1.6)
+    assert rig.flying
+    assert walk(rig, STANDING, 1.0)[-1, 1, 3] == pytest.approx(-3.0)
+    assert not make_rig().flying
+
+
 def test_the_worlds_speed_scale_multiplies_the_pace() -> None:
     slow = walk(make_rig(speed_scale=0.25), Intent(forward=1.0), 1.0)
     assert slow[-1, 2, 3] + 2.0 == pytest.approx(0.4, rel=1e-3)
