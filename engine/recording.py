@@ -163,20 +163,31 @@ class RecordingWriter:
 
         Raises:
             ValueError: The file cannot be made.
-            RecordingStopped: The disk is full; nothing is left of the new file.
+            RecordingStopped: The disk is full, or this file is gone; nothing is left of the new one.
         """
         other = RecordingWriter(path, self.header, self._fsync)
+        try:
+            self._copy_to(other, num_chunks)
+        except OSError as error:
+            other._end_file(keep=False)
+            raise RecordingStopped(
+                f"the recording {self.path} cannot be read back: {error.strerror}; record anew"
+            ) from error
+        other._marks = self._marks[: num_chunks + 1]
+        other._whole_bytes, other._digest = other._marks[-1]
+        other.num_chunks = num_chunks
+        return other
+
+    def _copy_to(self, other: RecordingWriter, num_chunks: int) -> None:
         with self.path.open("rb") as source:
             source.seek(self._marks[0][0])
             left = self._marks[num_chunks][0] - self._marks[0][0]
             while left > 0:
                 block = source.read(min(left, COPY_BYTES))
+                if not block:
+                    raise OSError(0, "it is shorter than it was")
                 other._write(block)
                 left -= len(block)
-        other._marks = self._marks[: num_chunks + 1]
-        other._whole_bytes, other._digest = other._marks[-1]
-        other.num_chunks = num_chunks
-        return other
 
     def close(self) -> None:
         """End the recording; one without a chunk is removed."""

@@ -19,7 +19,7 @@ from client.saves import load_walk, save_walk
 from client.walk import Walk
 from engine.bundle import Bundle
 from engine.errors import SpecMismatch
-from engine.recording import read_recording
+from engine.recording import RecordingStopped, read_recording
 from engine.replay import verify_replay
 from engine.saved_walk import read_saved_walk
 from engine.session import Session, open_session
@@ -114,6 +114,24 @@ def test_a_recording_over_a_rewind_is_two_that_both_verify(
     for recording in (first, second):
         assert all(chunk.latents is not None for chunk in recording.chunks)
         assert verify_replay(recording, open_toy()).identical
+
+
+@pytest.mark.parametrize("take_away", [Path.unlink, lambda file: os.truncate(file, 500)])
+def test_going_back_ends_a_recording_whose_file_is_gone_and_the_walk_goes_on(
+    walk: Walk, tmp_path: Path, take_away: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "walk.flaneur"
+    walk.start_recording(file)
+    make_chunks(walk, 4, RUNNING)
+    moment = walk.past.at(3)
+    assert moment is not None
+    take_away(file)
+    with pytest.raises(RecordingStopped, match="cannot be read back"):
+        walk.branch_off(moment)
+    assert walk.recorder.path is None
+    assert not (tmp_path / "walk-2.flaneur").exists()
+    make_chunks(walk, 2)
+    assert walk.recorder.num_chunks == 5
 
 
 def test_the_branch_that_was_left_goes_on_where_it_ended(
