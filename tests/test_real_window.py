@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from client.photo import read_photo_description
-from engine.errors import BackendUnavailable
 from engine.recording import read_recording
 from tests.player import PATIENCE_S
 
@@ -47,8 +46,7 @@ def test_without_a_display_play_says_so_in_one_sentence(worlds: Path, tmp_path: 
     assert result.returncode == 2
     assert "--headless" in result.stderr
     assert "Traceback" not in result.stderr
-    with pytest.raises(BackendUnavailable, match="no display"):
-        raise BackendUnavailable(result.stderr.strip().splitlines()[-1])
+    assert "there is no display" in result.stderr
 
 
 class ClientMessage(ctypes.Structure):
