@@ -145,7 +145,11 @@ def test_a_real_window_walks_records_and_closes(desktop: Desktop, worlds: Path, 
     try:
         wait_until(lambda: record.exists(), "the walk to begin")
         wait_until(lambda: desktop.focused_window() > 1, "the window to have the keyboard")
-        for key in ("w", "Right", "space"):
+        # A picture changes by passing messages too, and a recording without a chunk is removed.
+        desktop.do("keydown", "w")
+        wait_until(lambda: record.stat().st_size > 12_000, "some chunks")
+        desktop.do("keyup", "w")
+        for key in ("Right", "space"):
             before = desktop.picture()
             desktop.do("keydown", key)
             wait_until(lambda before=before: desktop.picture() != before, f"the picture to answer {key}")
