@@ -156,7 +156,7 @@ def test_a_real_window_walks_records_and_closes(desktop: Desktop, worlds: Path, 
             desktop.do("keyup", key)
         desktop.do("key", "F12")
         pictures = tmp_path / "Pictures" / "Flaneur"
-        wait_until(lambda: any(pictures.glob("*.png")), "the screenshot")
+        wait_until(lambda: any(pictures.glob("[!.]*.png")), "the screenshot")
         desktop.close_window(desktop.focused_window())
         assert program.wait(timeout=PATIENCE_S) == 0
     finally:
@@ -193,7 +193,7 @@ def test_a_keyboard_alone_starts_walks_changes_settings_and_quits(desktop: Deskt
         program.kill()
         _, complaints = program.communicate()
     assert "Traceback" not in complaints
-    start = read_photo_description(min(pictures.glob("*.png")))
+    start = read_photo_description(min(pictures.glob("[!.]*.png")))
     assert walked["world"] == start["world"]
     moved = np.array(walked["c2w"])[:3, 3] - np.array(start["c2w"])[:3, 3]
     assert np.linalg.norm(moved) > 0.1
@@ -203,14 +203,14 @@ def photograph(desktop: Desktop, pictures: Path) -> bool:
     """Press the key for a photo; say whether one is there by now."""
     desktop.do("key", "F12")
     time.sleep(0.2)
-    return any(pictures.glob("*.png"))
+    return any(pictures.glob("[!.]*.png"))
 
 
 def photograph_again(desktop: Desktop, pictures: Path) -> Path:
     """Take one more photo and return it."""
-    before = set(pictures.glob("*.png"))
-    wait_until(lambda: photograph(desktop, pictures) and set(pictures.glob("*.png")) != before, "a photo")
-    return max(set(pictures.glob("*.png")) - before)
+    before = set(pictures.glob("[!.]*.png"))
+    wait_until(lambda: photograph(desktop, pictures) and set(pictures.glob("[!.]*.png")) != before, "a photo")
+    return max(set(pictures.glob("[!.]*.png")) - before)
 
 
 def test_a_real_window_goes_back_and_on_another_way_and_keeps_it(
