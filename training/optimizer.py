@@ -1,4 +1,4 @@
-"""Optimisers of the recipe: Muon for matrices, AdamW for the rest, over fp32 masters of bf16 weights."""
+"""Optimisers of the recipe: Muon for matrices, AdamW for the rest, over fp32 masters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from training.muon import Muon
+from training.precision import training_dtype
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class OptimizerConfig:
 
 
 class MasterOptimizer:
-    """Steps fp32 masters and keeps the model's bf16 weights and an average of the masters beside them.
+    """Steps fp32 masters and keeps the model's own weights, of whatever precision, and an average of the masters beside them.
 
-    Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets torch's Muon take them.
+    Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets Muon take them.
     """
 
     def __init__(
@@ -35,10 +38,18 @@ class MasterOptimizer:
         model: nn.Module,
         config: OptimizerConfig,
         is_matrix: Callable[[str, Tensor], bool] | None = None,
+        trained: Callable[[str], bool] = lambda name: True,
     ) -> None:
+        """Take hold of a model's parameters.
+
+        Args:
+            is_matrix: Whether Muon may take a parameter, by its name.
+            trained: Whether a parameter is trained at all; the others stay as they are.
+        """
         self.config = config
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and trained(name)]
+        self.names = [name for name, _ in named]
+        self.parameters = [p for _, p in named]
         self.masters = [
             p.detach().float().reshape(len(p), -1).clone() if p.ndim > 2 else p.detach().float().clone()
             for p in self.parameters
@@ -51,9 +62,7 @@ class MasterOptimizer:
             (matrices if is_big and judge(name, parameter) else others).append(master)
         self.optimizers: list[torch.optim.Optimizer] = []
         if matrices:
-            self.optimizers.append(
-                torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
-            )
+            self.optimizers.append(Muon(matrices, config.muon_lr, config.weight_decay, training_dtype()))
         if others:
             self.optimizers.append(
                 torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)

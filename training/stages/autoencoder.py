@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.precision import training_dtype
 
 Walk = NDArray[np.uint8]
 
@@ -40,14 +41,15 @@ class AutoencoderStage:
             crop: Height and width that clips are cut to, for more variety per step; None trains on whole frames.
         """
         self.name, self.walks, self.batch_size, self.crop = name, walks, batch_size, crop
-        self.model = Autoencoder(config).to(torch.bfloat16)
+        self.dtype = training_dtype()
+        self.model = Autoencoder(config).to(self.dtype)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = MasterOptimizer(self.model, optimizer or OptimizerConfig())
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step on a batch of clips."""
         clean = self._batch(rng)
-        low = clean.flatten(0, 1).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        low = clean.flatten(0, 1).to(self.dtype).contiguous(memory_format=torch.channels_last)
         raw = self.model.encoder(low)
         noisy = raw + self.model.config.latent_noise * torch.randn_like(raw)
         decoded = self.model.decode_groups(noisy.unflatten(0, (self.batch_size, -1))).float()
