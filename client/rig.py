@@ -38,7 +38,7 @@ class RigLimits:
     run_factor: float = 1.5
     """Speed of movement with the run key held, as a multiple of walking."""
     climb_m: float = 2.0
-    """Highest flight above a walker's eye height; the pocket worlds were learned from 0.8 to 3.4 m."""
+    """Highest flight above a walker's eye height; the pocket worlds were learned from 0.9 to 2.7 m."""
     sink_m: float = 0.9
     """Deepest flight below it."""
     look_limit_rad_s: float = math.radians(110.0)

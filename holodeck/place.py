@@ -21,6 +21,8 @@ GROUND_PIXELS = 1280
 SHADOW = 0.62
 """Brightness of ground in shadow."""
 EYE_HEIGHT_M = 1.6
+EDGE_M = 0.3
+"""Width of the line around the walkable ground."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,9 @@ class Place:
     spawn_xz: tuple[float, float]
     spawn_yaw_deg: float
     """Clockwise from +z (towards +x)."""
-    ceiling_m: float = 6.0
+    edge_color: Color | None = None
+    """Of the line painted where the walkable ground ends; None where walls stand there."""
+    ceiling_m: float = 2.9
     """Greatest height of the camera above the ground."""
 
     @cached_property
@@ -51,6 +55,8 @@ class Place:
     def surface(self) -> Surface:
         painter = GroundPainter(self.ground_color)
         self.paint_ground(painter)
+        if self.edge_color is not None:
+            painter.frame(self.bounds, self.edge_color)
         painter.cast_shadows(self.shapes, self.sky)
         return Surface(self.sky, painter.pyramid(), (-GROUND_SIZE_M / 2, -GROUND_SIZE_M / 2), GROUND_SIZE_M)
 
@@ -114,6 +120,14 @@ class GroundPainter:
                     self.rectangle(
                         x - width / 2 + (i + 0.5) * tile, z - depth / 2 + (j + 0.5) * tile, tile, tile, color
                     )
+
+    def frame(self, bounds: tuple[float, float, float, float], color: Color) -> None:
+        """Paint a line just inside a rectangle (low x, low z, high x, high z)."""
+        low_x, low_z, high_x, high_z = bounds
+        x, z, width, depth = (low_x + high_x) / 2, (low_z + high_z) / 2, high_x - low_x, high_z - low_z
+        for side in (-1, 1):
+            self.rectangle(x + side * (width - EDGE_M) / 2, z, EDGE_M, depth, color)
+            self.rectangle(x, z + side * (depth - EDGE_M) / 2, width, EDGE_M, color)
 
     def polygon(self, points: Sequence[tuple[float, float]], color: Color) -> None:
         """Fill a convex polygon given in metres."""

@@ -79,7 +79,8 @@ def build() -> Place:
         ),
         ground_color=hex_color("eaa85f"),
         paint_ground=_ground,
-        bounds=(-9.0, -11.0, 9.4, 11.0),
+        bounds=(-5.5, -10.5, 5.5, 2.0),
+        edge_color=hex_color("8e3f2c"),
         spawn_xz=(-0.7, -6.0),
         spawn_yaw_deg=0.0,
     )

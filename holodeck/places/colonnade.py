@@ -72,7 +72,8 @@ def build() -> Place:
         ),
         ground_color=hex_color("d9b47e"),
         paint_ground=_ground,
-        bounds=(-10.4, -12.4, 10.4, 12.3),
+        bounds=(-7.0, -11.0, 3.5, 3.0),
+        edge_color=hex_color("c8643c"),
         spawn_xz=(-3.4, -7.4),
         spawn_yaw_deg=18.0,
     )

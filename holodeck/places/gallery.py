@@ -122,8 +122,7 @@ def build() -> Place:
         ),
         ground_color=hex_color("b79c78"),
         paint_ground=_ground,
-        bounds=(-7.5, -7.5, 7.5, 7.5),
+        bounds=(-7.5, -7.5, -0.2, 7.5),
         spawn_xz=(-2.2, -2.0),
         spawn_yaw_deg=120.0,
-        ceiling_m=2.9,
     )

@@ -102,7 +102,8 @@ def build() -> Place:
         ),
         ground_color=hex_color("5fb544"),
         paint_ground=_ground,
-        bounds=(-11.0, -11.0, 11.0, 11.0),
+        bounds=(-5.2, -11.0, 5.2, -1.9),
+        edge_color=hex_color("f3d24a"),
         spawn_xz=(0.0, -10.0),
         spawn_yaw_deg=0.0,
     )

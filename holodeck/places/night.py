@@ -87,7 +87,8 @@ def build() -> Place:
         ),
         ground_color=hex_color("454170"),
         paint_ground=_ground,
-        bounds=(-9.3, -10.3, 9.3, 10.3),
+        bounds=(-5.2, -10.3, 5.2, 1.6),
+        edge_color=hex_color("e9e4ff"),
         spawn_xz=(-1.6, -8.0),
         spawn_yaw_deg=5.0,
     )

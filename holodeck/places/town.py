@@ -78,7 +78,8 @@ def build() -> Place:
         ),
         ground_color=hex_color("8aa860"),
         paint_ground=_ground,
-        bounds=(-8.4, -9.2, 9.2, 9.2),
+        bounds=(-7.0, -8.2, 7.0, -0.4),
+        edge_color=hex_color("fbeed3"),
         spawn_xz=(0.0, -7.0),
         spawn_yaw_deg=0.0,
     )

@@ -44,7 +44,7 @@ def random_gait(rng: np.random.Generator) -> Gait:
         rng.normal(0, 30),
         rng.normal(0, 8),
         roll,
-        rng.uniform(0.9, 3.2),
+        rng.uniform(0.9, 2.7),
         rng.uniform(18, 45),
     )
 
