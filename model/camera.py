@@ -97,10 +97,11 @@ def ray_transforms(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> tupl
 
 
 def plucker_maps(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
-    """Build the packed raw-frame Pluecker map, [B, T, S, r * ray_channels].
+    """Build the packed raw-frame Pluecker map, [B, T, S, plucker_channels].
 
     Each frame gives (d, o x d), then, for each octave j, sin and cos of 2^j pi (d, o / 2), with d the unit world ray
-    and o the (scaled) camera centre. Frames follow one another along the channels.
+    and o the (scaled) camera centre. Frames follow one another along the channels; the points and axes of
+    the last one come after them.
 
     Args:
         c2w: Relative poses in packed windows, [B, T * r, 4, 4].
@@ -118,4 +119,43 @@ def plucker_maps(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor
         channels += [origin_phase.sin().expand(shape), origin_phase.cos().expand(shape)]
     maps = torch.cat(channels, dim=-1)
     maps = maps.unflatten(1, (-1, config.temporal_stride)).transpose(2, 3)
-    return maps.flatten(-2)
+    packed = [maps.flatten(-2)]
+    last = c2w.unflatten(1, (-1, config.temporal_stride))[:, :, -1]
+    last_intrinsics = intrinsics.unflatten(1, (-1, config.temporal_stride))[:, :, -1]
+    if config.ray_points:
+        packed.append(_ray_points(config, last, last_intrinsics))
+    if config.ray_axes:
+        in_camera = _grid_rays(config, last_intrinsics)
+        axes = last[:, :, None, :3, :3].flatten(-2).expand(*in_camera.shape[:-1], 9)
+        packed += [in_camera, axes]
+    return torch.cat(packed, dim=-1)
+
+
+NEAREST_POINT_M, FARTHEST_POINT_M = 0.8, 20.0
+POINT_OCTAVES = 6
+"""Wavelengths of the points' phases: 20 m, halved five times, to 0.6 m."""
+POINT_BLUR = 0.03
+"""Spread of a point over its distance; finer waves than a token can tell apart fade out (as in mip-NeRF)."""
+
+
+def _ray_points(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
+    """Say where points along each ray lie, [B, T, S, 36 * ray_points].
+
+    What stands at a place looks alike along every ray that ends there, so places are what a memory is best keyed by.
+
+    Args:
+        c2w: One pose for each latent frame, translations scaled, [B, T, 4, 4].
+        intrinsics: [B, T, 4].
+    """
+    direction = _world_rays(config, c2w, intrinsics)
+    places = torch.linspace(
+        math.log(NEAREST_POINT_M), math.log(FARTHEST_POINT_M), config.ray_points, device=c2w.device
+    )
+    distance = (places.exp() * config.translation_scale).to(c2w.dtype)
+    points = c2w[:, :, None, None, :3, 3] + direction[..., None, :] * distance[:, None]
+    # In metres the longest wave measures 20 m, whatever the scale.
+    waves = 2.0 ** torch.arange(POINT_OCTAVES, device=c2w.device, dtype=c2w.dtype)
+    waves = waves * (2.0 * math.pi / (20.0 * config.translation_scale))
+    phase = points[..., None, :] * waves[:, None]
+    fade = torch.exp(-0.5 * (POINT_BLUR * distance[:, None] * waves).square())[..., None]
+    return torch.cat([phase.sin() * fade, phase.cos() * fade], dim=-1).flatten(-3)

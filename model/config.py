@@ -69,6 +69,10 @@ class ModelConfig:
     """Whether timesteps lose their fraction before they are embedded."""
     ray_octaves: int = 0
     """Octaves of sin and cos of ray direction and origin, appended to the Pluecker channels."""
+    ray_points: int = 0
+    """Points along each token's ray, of the last frame behind it, whose places are appended as sines and cosines."""
+    ray_axes: bool = False
+    """Whether the camera's axes and each token's place in the picture are appended too: what a ray alone does not say."""
     translation_scale: float = 1.0
     """Multiplies the translations of relative poses before anything else sees them."""
     write_limit: float = 0.0
@@ -129,6 +133,11 @@ class ModelConfig:
     def ray_channels(self) -> int:
         """Pluecker channels of one video frame."""
         return 6 + 12 * self.ray_octaves
+
+    @property
+    def plucker_channels(self) -> int:
+        """Channels of a latent frame's packed map: the rays of its video frames, then what its last frame adds."""
+        return self.temporal_stride * self.ray_channels + 36 * self.ray_points + (12 if self.ray_axes else 0)
 
     @property
     def sink_frames(self) -> int:
@@ -214,6 +223,8 @@ def pocket() -> ModelConfig:
         frame_height=96,
         frame_width=160,
         ray_octaves=6,
+        ray_points=8,
+        ray_axes=True,
         translation_scale=0.1,
         velocity_skip=1.0,
         write_limit=1.9,
@@ -239,4 +250,5 @@ def tiny() -> ModelConfig:
         frame_height=16,
         frame_width=24,
         ray_octaves=2,
+        ray_points=2,
     )

@@ -63,6 +63,14 @@ class FeedForward(nn.Module):
         y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
         return self._over_time(y, chunks, history), wide(y[:, -1:])
 
+    def without_neighbours(self, x: Tensor) -> Tensor:
+        """Transform tokens [..., C] that have nobody beside, before or after them."""
+        depth = self.depth_conv.conv
+        inner = functional.silu(self.inverted_conv(x))
+        value, gate = torch.addcmul(depth.bias, inner, depth.weight[:, 0, 1, 1]).chunk(2, dim=-1)
+        y = self.point_conv(value * functional.silu(gate))
+        return y + functional.linear(y, self.t_conv.weight[:, :, 1, 0])
+
     def _over_time(self, y: Tensor, chunks: Chunks, history: Tensor | None) -> Tensor:
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)
         before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)

@@ -67,6 +67,15 @@ class Block(nn.Module):
             after["ffn_history"] = last
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after
 
+    def without_neighbours(
+        self, x: Tensor, modulation: Tensor, text: Tensor, text_mask: Tensor, plucker: Tensor
+    ) -> Tensor:
+        """Transform tokens x [G, N, C] as if each stood alone; modulation [G, 1, 6, C], text [G, L, C]."""
+        _, _, _, shift, scale, gate = (self.scale_shift_table + modulation).to(x.dtype).unbind(2)
+        x = x + self.plucker_proj(plucker)
+        x = x + self.cross_attn(x, text, text_mask)
+        return torch.addcmul(x, gate, self.mlp.without_neighbours(modulate(x, shift, scale)))
+
 
 class WorldModel(nn.Module):
     """The denoiser. Attribute names follow the official checkpoint."""
@@ -85,7 +94,7 @@ class WorldModel(nn.Module):
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))
         self.y_embedder = TextEmbedder(config)
         self.attention_y_norm = nn.RMSNorm(size, eps=1e-5)
-        self.plucker_embedder = VoxelEmbedder(config.temporal_stride * config.ray_channels, size)
+        self.plucker_embedder = VoxelEmbedder(config.plucker_channels, size)
         self.raymap_embedder = VoxelEmbedder(3, size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_layer = FinalLayer(config)

@@ -14,27 +14,33 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import holodeck
 from engine.atomic import replacing
 from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
+from model.token_path import hush_neighbours
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, render_walks
 from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
 from training.metric import pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.precision import training_dtype
 from training.publish import load_start, publish
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
+from training.stages.memory import MemoryStage
 from training.stages.self_forcing import SelfForcingStage
 
 INTRINSICS = (104.0, 104.0, 80.0, 48.0)
 """fx, fy, cx, cy in pixels: 75 degrees across 160 pixels."""
 FPS = 16
 UNLIMITED_STEPS = 1_000_000
+NO_MATRIX = 1 << 30
+"""Least side of a matrix for Muon that no matrix has."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,10 @@ class PocketRecipe:
     """On crops."""
     autoencoder_whole_minutes: float = 14.0
     """Then on whole frames."""
-    pose_minutes: float = 45.0
-    """Generator, mostly from pose and scene alone."""
+    memory_minutes: float = 60.0
+    """Generator, token by token: places learned by heart."""
+    pose_minutes: float = 15.0
+    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another."""
     self_forcing_minutes: float = 45.0
     """Generator on its own frames."""
     timesteps: tuple[int, ...] = (1000,)
@@ -136,30 +144,43 @@ class PocketRun:
         return list(track(encoded, "encoding walks", total=len(jobs)))
 
     def generator(self, walks: Sequence[LatentWalk], autoencoder: Autoencoder) -> ScenicModel:
-        """Train the generator through its two stages and return the averaged weights, fp32."""
+        """Train the generator through its three stages and return the averaged weights, fp32."""
         recipe, num_scenes = self.recipe, len(self.places)
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes)
         if self.start_from is not None:
             load_start(model, self.start_from)
-        model = model.to(torch.bfloat16)
-        # Trained weights would be shaken by the rates that wake fresh ones.
-        fast = OptimizerConfig(0.01, 1e-3) if self.start_from is None else OptimizerConfig(0.004, 5e-4)
+        model = model.to(training_dtype())
+        self._memorise(model, walks, metric)
+        fast = OptimizerConfig(0.01, 1e-3)
         mixture = NoiseMixture(pose_only=0.85)
         pose = GeneratorStage(
             "generator-pose", model, walks, mixture, batch_size=10, window=5, optimizer=fast, metric=metric
         )
         loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
-        run_stage(pose, loop, self.directory, recipe.seed)
+        run_stage(pose, loop, self.directory, recipe.seed + 1)
         slow = OptimizerConfig(muon_lr=0.004, adam_lr=5e-4)
         forcing = SelfForcingStage(
             "self-forcing", model, walks, recipe.timesteps, optimizer=slow, metric=metric
         )
         forcing.optimizer.start_from(pose.optimizer)
         loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
-        run_stage(forcing, loop, self.directory, recipe.seed + 1)
+        run_stage(forcing, loop, self.directory, recipe.seed + 2)
         return averaged_model(self.config, num_scenes, forcing.optimizer)
+
+    def _memorise(self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor) -> None:
+        """Train the token path alone and leave its averaged weights in the model, everything else silent.
+
+        Weights that a training starts from are hushed too: what their tokens told one another leaned on the memory before.
+        """
+        hush_neighbours(model.world)
+        # AdamW alone: its steps cost nothing beside a batch, and matrices this small gain nothing from Muon.
+        adam = OptimizerConfig(adam_lr=2e-3, min_side=NO_MATRIX, ema_decay=0.99)
+        memory = MemoryStage(model, walks, optimizer=adam, metric=metric)
+        loop = LoopConfig(UNLIMITED_STEPS, self.recipe.memory_minutes, decay=0.5, final_lr=0.01)
+        run_stage(memory, loop, self.directory, self.recipe.seed)
+        model.load_state_dict(memory.optimizer.averaged_state(), strict=False)
 
 
 def averaged_model(config: ModelConfig, num_scenes: int, optimizer: MasterOptimizer) -> ScenicModel:
@@ -182,7 +203,7 @@ def train_pocket(
     Args:
         runs: Where walks, latents and training states are kept.
         destination: Gets `bundles/pocket` and `worlds/*.world`.
-        start_from: Folder of published checkpoints; the autoencoder is taken from there, the generator goes on.
+        start_from: Folder of published checkpoints; the autoencoder is taken from there, the memory of places goes on.
         minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
         dry_run: Only print the recipe.
     """

@@ -1,0 +1,133 @@
+"""Learning places token by token: the path is the whole network's own, and it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import tiny
+from model.token_path import hush_neighbours, predict_tokens, token_intrinsics
+from training.data.latents import LatentWalk
+from training.muon import Muon, orthogonalise
+from training.optimizer import OptimizerConfig
+from training.precision import training_dtype
+from training.stages.generator import ScenicModel
+from training.stages.memory import MemoryStage
+
+CONFIG = tiny()
+INTRINSICS = torch.tensor([15.0, 15.0, 12.0, 8.0])
+
+
+def random_poses(*shape: int) -> torch.Tensor:
+    """Rigid poses in packed windows, [..., 4, 4]."""
+    rotation = torch.linalg.qr(torch.randn(*shape, 3, 3)).Q
+    rotation = rotation * torch.linalg.det(rotation).sign()[..., None, None]
+    poses = torch.eye(4).repeat(*shape, 1, 1)
+    poses[..., :3, :3], poses[..., :3, 3] = rotation, torch.randn(*shape, 3)
+    return poses
+
+
+def test_hushed_network_says_of_every_token_what_the_token_path_says() -> None:
+    torch.manual_seed(0)
+    scenic = ScenicModel(CONFIG, 3)
+    hush_neighbours(scenic.world)
+    torch.nn.init.normal_(scenic.world.blocks[0].mlp.t_conv.weight[:, :, 1], std=0.1)  # pyright: ignore
+    scene = torch.tensor([2, 0])
+    text, mask = scenic.text(scene)
+    latents = torch.randn(2, CONFIG.in_channels, 1, CONFIG.latent_height, CONFIG.latent_width)
+    poses = random_poses(2, CONFIG.temporal_stride)
+    tokens = torch.arange(CONFIG.tokens_per_frame).expand(2, -1)
+    intrinsics = token_intrinsics(
+        CONFIG,
+        INTRINSICS.expand(*tokens.shape, 4),
+        tokens // CONFIG.latent_width,
+        tokens % CONFIG.latent_width,
+    )
+    with torch.no_grad():
+        whole, _ = scenic.world.window(
+            latents,
+            torch.full((2, 1), 700.0),
+            text,
+            mask,
+            poses,
+            INTRINSICS.expand(2, CONFIG.temporal_stride, 4),
+            torch.tensor([[3], [9]]),
+            keep_state=False,
+        )
+        alone = predict_tokens(
+            scenic.world,
+            latents.flatten(2).transpose(1, 2),
+            text,
+            torch.full((2,), 700.0),
+            poses[:, None].expand(-1, CONFIG.tokens_per_frame, -1, -1, -1),
+            intrinsics,
+        )
+    torch.testing.assert_close(whole.flatten(2).transpose(1, 2), alone, atol=1e-5, rtol=1e-5)
+
+
+def walks() -> list[LatentWalk]:
+    torch.manual_seed(1)
+    size = (CONFIG.in_channels, CONFIG.latent_height, CONFIG.latent_width)
+    return [
+        LatentWalk(
+            scene,
+            torch.randn(4, *size).half(),
+            random_poses(4, CONFIG.temporal_stride),
+            INTRINSICS,
+        )
+        for scene in (0, 2)
+    ]
+
+
+def test_a_place_is_learned_by_heart_and_the_rest_of_the_network_is_left_alone() -> None:
+    torch.manual_seed(0)
+    scenic = ScenicModel(CONFIG, 3)
+    before = {name: p.detach().clone() for name, p in scenic.named_parameters()}
+    stage = MemoryStage(
+        scenic, walks(), batch_size=64, optimizer=OptimizerConfig(adam_lr=5e-3, min_side=1 << 30)
+    )
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(120):
+        losses.append(stage.backward(rng)["loss"])
+        stage.optimizer.step(1.0)
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    after = dict(scenic.named_parameters())
+    assert torch.equal(before["world.blocks.0.attn.qkv.weight"], after["world.blocks.0.attn.qkv.weight"])
+    assert not torch.equal(
+        before["world.plucker_embedder.proj.weight"], after["world.plucker_embedder.proj.weight"]
+    )
+
+
+def test_the_first_frame_is_never_a_target() -> None:
+    stage = MemoryStage(ScenicModel(CONFIG, 3), walks(), batch_size=8)
+    assert [len(latents) for latents in stage.latents] == [3, 3]
+
+
+@pytest.mark.parametrize("shape", [(48, 96), (96, 48)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape), torch.float32))
+    assert 0.5 < float(values.min()) <= float(values.max()) < 1.3
+
+
+def test_muon_in_bfloat16_steps_as_torchs_own_does() -> None:
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(24, 40))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    optimizers = (
+        Muon([ours], 0.02, 0.1, torch.bfloat16),
+        torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1),
+    )
+    for _ in range(3):
+        ours.grad = torch.randn(24, 40)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+def test_the_training_precision_is_one_of_the_two_that_are_measured() -> None:
+    assert training_dtype() in (torch.float32, torch.bfloat16)
+    assert training_dtype() is training_dtype()

@@ -1,0 +1,94 @@
+"""Memory stage: learn places by heart, token by token, from rays and scene alone.
+
+One step takes tokens from as many pictures as it has tokens. Neighbouring tokens and frames teach nearly the same, so a batch of
+strangers is worth many of a few whole pictures; what needs neighbours is learned by the stages after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.token_path import predict_tokens, token_intrinsics
+from training.data.latents import LatentWalk
+from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.stages.generator import ScenicModel
+
+FULL_NOISE = 1000.0
+TRAINED_PARTS = (
+    "x_embedder", "t_embedder", "t_block", "y_embedder", "attention_y_norm", "plucker_embedder", "final_layer",
+    "scale_shift_table", "plucker_proj", "cross_attn", "mlp", "scenes",
+)  # fmt: skip
+"""Parts of parameter names that lie on the token path."""
+
+
+def is_on_token_path(name: str) -> bool:
+    return any(part in name for part in TRAINED_PARTS)
+
+
+class MemoryStage:
+    """Batches of tokens at full noise and the loss of what they should have been."""
+
+    def __init__(
+        self,
+        model: ScenicModel,
+        walks: Sequence[LatentWalk],
+        batch_size: int = 4096,
+        optimizer: OptimizerConfig | None = None,
+        metric: Tensor | None = None,
+        name: str = "memory",
+    ) -> None:
+        """Prepare the stage.
+
+        Args:
+            batch_size: Tokens of a step, in equal shares from every scene that has walks.
+        """
+        self.name, self.model = name, model
+        config = model.world.config
+        self.scenes = sorted({walk.scene for walk in walks})
+        self.share = batch_size // len(self.scenes)
+        self.columns = config.latent_width
+        weight = torch.eye(config.in_channels) if metric is None else metric
+        self.metric = weight.to(model.scenes.dtype)
+        self.latents, self.poses = [], []
+        for scene in self.scenes:
+            mine = [walk for walk in walks if walk.scene == scene]
+            # The first frame is given, never made.
+            latents = torch.cat([walk.latents[1:] for walk in mine]).flatten(2).transpose(1, 2)
+            self.latents.append(latents.contiguous())
+            self.poses.append(torch.cat([walk.c2w[1:] for walk in mine]))
+        self.intrinsics = walks[0].intrinsics
+        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), trained=is_on_token_path)
+
+    def backward(self, rng: np.random.Generator) -> dict[str, float]:
+        """One step on a batch of tokens."""
+        loss = self.loss(rng)
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        """Mean square error of a batch's clean tokens, in the metric."""
+        clean, poses, intrinsics = self._batch(rng)
+        noise = torch.randn_like(clean)
+        text = self.model.scenes[self.scenes]
+        timesteps = torch.full((len(self.scenes),), FULL_NOISE)
+        velocity = predict_tokens(self.model.world, noise, text, timesteps, poses, intrinsics)
+        return ((velocity - (noise - clean)) @ self.metric.float()).square().mean()
+
+    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw tokens: clean latents [G, N, C], poses [G, N, R, 4, 4], intrinsics [G, N, 4]."""
+        config = self.model.world.config
+        clean, poses, places = [], [], []
+        for latents, windows in zip(self.latents, self.poses, strict=True):
+            picture = torch.from_numpy(rng.integers(len(latents), size=self.share))
+            place = torch.from_numpy(rng.integers(latents.shape[1], size=self.share))
+            clean.append(latents[picture, place].float())
+            poses.append(windows[picture])
+            places.append(place)
+        where = torch.stack(places)
+        intrinsics = self.intrinsics.expand(*where.shape, 4)
+        intrinsics = token_intrinsics(config, intrinsics, where // self.columns, where % self.columns)
+        return torch.stack(clean), torch.stack(poses), intrinsics
