@@ -153,16 +153,16 @@ class PocketRun:
             load_start(model, self.start_from)
         model = model.to(training_dtype())
         self._memorise(model, walks, metric)
-        fast = OptimizerConfig(0.01, 1e-3)
+        # What was learned by heart is shaken loose by the rates that wake fresh weights.
+        gentle = OptimizerConfig(muon_lr=0.001, adam_lr=1.2e-4)
         mixture = NoiseMixture(pose_only=0.85)
         pose = GeneratorStage(
-            "generator-pose", model, walks, mixture, batch_size=10, window=5, optimizer=fast, metric=metric
+            "generator-pose", model, walks, mixture, batch_size=10, window=5, optimizer=gentle, metric=metric
         )
         loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
         run_stage(pose, loop, self.directory, recipe.seed + 1)
-        slow = OptimizerConfig(muon_lr=0.004, adam_lr=5e-4)
         forcing = SelfForcingStage(
-            "self-forcing", model, walks, recipe.timesteps, optimizer=slow, metric=metric
+            "self-forcing", model, walks, recipe.timesteps, optimizer=gentle, metric=metric
         )
         forcing.optimizer.start_from(pose.optimizer)
         loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
