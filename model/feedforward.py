@@ -66,8 +66,9 @@ class FeedForward(nn.Module):
     def without_neighbours(self, x: Tensor) -> Tensor:
         """Transform tokens [..., C] that have nobody beside, before or after them."""
         depth = self.depth_conv.conv
-        inner = functional.silu(self.inverted_conv(x))
-        value, gate = torch.addcmul(depth.bias, inner, depth.weight[:, 0, 1, 1]).chunk(2, dim=-1)
+        assert depth.bias is not None
+        inner = functional.silu(self.inverted_conv(x)) * depth.weight[:, 0, 1, 1] + depth.bias
+        value, gate = inner.chunk(2, dim=-1)
         y = self.point_conv(value * functional.silu(gate))
         return y + functional.linear(y, self.t_conv.weight[:, :, 1, 0])
 

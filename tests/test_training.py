@@ -259,7 +259,7 @@ def test_the_shipped_start_is_the_shipped_bundle():
 @pytest.mark.slow
 def test_one_command_makes_a_world_that_plays(tmp_path):
     """The whole recipe in seconds of training: drawn, trained, exported, measured, and resumed without doing it twice."""
-    recipe = PocketRecipe(1, 1, 65, 0.01, 0.01, 0.01, 0.01, (1000, 700))
+    recipe = PocketRecipe(1, 1, 65, 0.01, 0.01, 0.01, 0.01, 0.01, (1000, 700))
     run = PocketRun(recipe, tmp_path / "runs")
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder), autoencoder)

@@ -22,10 +22,10 @@ def training_dtype() -> torch.dtype:
 def _product_s(dtype: torch.dtype) -> float:
     """Shortest time of a matrix product, seconds; the first one, which may build kernels, is not counted."""
     matrix = torch.ones(SIDE, SIDE, dtype=dtype)
-    matrix @ matrix
+    torch.mm(matrix, matrix)
     times_s: list[float] = []
     while len(times_s) < FEWEST_RUNS or sum(times_s) < LEAST_S:
         start_s = time.perf_counter()
-        matrix @ matrix
+        torch.mm(matrix, matrix)
         times_s.append(time.perf_counter() - start_s)
     return min(times_s)
