@@ -21,9 +21,13 @@ class Clipping:
         self._walk = walk
         self._keeping = keeping
         self._chores = chores
+        self._writing = False
 
     def do_clip(self, now_s: float) -> None:
         shell, walk = self._shell, self._walk
+        if self._writing:
+            shell.toasts.add("The clip before is still being written.", now_s)
+            return
         frames = walk.recent.until(walk.frame.index)
         num_chunks = -(-walk.frame.index // walk.session.frames_per_chunk)
         if not frames or not num_chunks:
@@ -39,8 +43,13 @@ class Clipping:
             walk.recorder.walked(num_chunks),
         )
         shell.toasts.add(f"Keeping the last {clip.duration_s:.0f} s ...", now_s)
-        self._chores.begin(
-            lambda: write_clip(clip),
-            lambda _: shell.toasts.add(f"Kept {clip.path}, and its recording beside it", shell.clock()),
-            lambda error: self._keeping.warn(error, shell.clock()),
-        )
+        self._writing = True
+        self._chores.begin(lambda: write_clip(clip), lambda _: self._kept(clip), self._failed)
+
+    def _kept(self, clip: Clip) -> None:
+        self._writing = False
+        self._shell.toasts.add(f"Kept {clip.path}, and its recording beside it", self._shell.clock())
+
+    def _failed(self, error: Exception) -> None:
+        self._writing = False
+        self._keeping.warn(error, self._shell.clock())

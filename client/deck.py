@@ -92,7 +92,12 @@ class Deck:
         if event.type == pygame.MOUSEWHEEL and event.y:
             return Step.UP if event.y > 0 else Step.DOWN
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            return Step.ACCEPT if card.at(event.pos) is not None else None
+            index = card.at(event.pos)
+            if index is None:
+                return None
+            # The pointer may rest where it was when the card came up: what is clicked counts, not what was chosen.
+            card.chosen = index
+            return Step.ACCEPT
         # What moves in menus does so first: whoever put the pause on Enter could undo it nowhere.
         step = step_of(event)
         return Step.MENU if step is None and not self.broken and self._is_pause(event) else step

@@ -153,6 +153,18 @@ def test_losing_the_focus_lets_go_of_every_key_and_of_the_mouse(player: Player) 
     assert not player.shell.mouse_grabbed
 
 
+def test_a_click_takes_the_line_under_the_pointer_and_not_the_one_chosen_by_keys(player: Player) -> None:
+    player.key(pygame.KSCAN_P)
+    card = player.walk._deck.card
+    assert card is not None
+    player.app.turn()
+    resume = next(place.center for index, place in card._places if card.choices[index].key == "resume")
+    player.key(pygame.KSCAN_DOWN)
+    assert card.key != "resume"
+    player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=resume)
+    assert not player.walk.walk.paused
+
+
 def test_escape_first_frees_the_mouse_and_then_pauses(player: Player) -> None:
     player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
     player.key(pygame.KSCAN_ESCAPE)

@@ -92,6 +92,15 @@ def test_one_key_keeps_a_film_that_says_what_it_is_and_a_recording_that_goes_the
     assert (last.c2w == recording.chunks[-1].track.c2w[-1]).all()
 
 
+def test_a_second_press_while_a_clip_is_written_makes_no_second_clip(player: Player, tmp_path: Path) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F8)
+    player.key(pygame.KSCAN_F8)
+    assert "still being written" in texts(player)
+    player.wait(lambda: "recording beside it" in texts(player), "the clip")
+    assert len(list((tmp_path / "pictures").glob("*.mp4"))) == 1
+
+
 def test_a_disk_that_takes_no_clip_is_told_about_and_the_walk_goes_on(player: Player, tmp_path: Path) -> None:
     (tmp_path / "pictures").write_bytes(b"in the way")
     player.frames_go_by(8)
