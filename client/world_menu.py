@@ -131,7 +131,7 @@ class WorldMenu:
         card_width = (room.width - gap * (self._columns - 1)) // self._columns
         rows = math.ceil(len(self.cards) / self._columns)
         card_height = min(round(card_width * 0.6) + caption, max(room.height, 2 * caption))
-        if rows == 2 and 2 * card_height + gap > room.height >= look.px(44):
+        if rows >= 2 and 2 * card_height + gap > room.height >= look.px(44):
             card_height = (room.height - gap) // 2
         pitch = card_height + gap
         visible = max(1, (room.height + gap) // pitch)
@@ -197,7 +197,9 @@ class WorldMenu:
             target.blit(label, (place.left + pad, place.centery - label.get_height() // 2))
             self._button_places.append(place)
             left = place.right + look.px(1)
-        hint = look.text(HINT, 14, colour=theme.PAPER_DIM)
+        num_hidden = len(self.cards) - len(self._places)
+        more = f"{num_hidden} more worlds. " if num_hidden > 1 else "1 more world. " if num_hidden else ""
+        hint = look.text(more + HINT, 14, colour=theme.PAPER_DIM)
         if left + look.px(2) + hint.get_width() <= right:
             target.blit(hint, (right - hint.get_width(), top + (height - hint.get_height()) // 2))
 
