@@ -51,8 +51,7 @@ class MemoryStage:
         self.scenes = sorted({walk.scene for walk in walks})
         self.share = batch_size // len(self.scenes)
         self.columns = config.latent_width
-        weight = torch.eye(config.in_channels) if metric is None else metric
-        self.metric = weight.to(model.scenes.dtype)
+        self.metric = torch.eye(config.in_channels) if metric is None else metric
         self.latents, self.poses = [], []
         for scene in self.scenes:
             mine = [walk for walk in walks if walk.scene == scene]
@@ -76,7 +75,7 @@ class MemoryStage:
         text = self.model.scenes[self.scenes]
         timesteps = torch.full((len(self.scenes),), FULL_NOISE)
         velocity = predict_tokens(self.model.world, noise, text, timesteps, poses, intrinsics)
-        return ((velocity - (noise - clean)) @ self.metric.float()).square().mean()
+        return ((velocity - (noise - clean)) @ self.metric).square().mean()
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw tokens: clean latents [G, N, C], poses [G, N, R, 4, 4], intrinsics [G, N, 4]."""
