@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from client.bindings import DEFAULT_BINDINGS, Bindings
@@ -56,6 +56,11 @@ class Intent:
         """Whether nothing is asked for."""
         return not any(getattr(self, item.name) for item in fields(self))
 
+    @property
+    def held(self) -> Intent:
+        """What lasts of it: keys and sticks, but no mouse."""
+        return replace(self, look_dx_rad=0.0, look_dy_rad=0.0)
+
 
 STANDING = Intent()
 
@@ -74,10 +79,14 @@ MOVING = frozenset(name for pair in AXIS_ACTIONS.values() for name in pair) | {"
 
 
 class KeyboardState:
-    """The movement keys held now; of two opposite keys the one pressed last wins."""
+    """The movement keys held now, or tapped since someone asked; of two opposite keys the one pressed last wins."""
 
     def __init__(self, bindings: Bindings = DEFAULT_BINDINGS) -> None:
         self._held: dict[int, None] = {}
+        self._tapped: dict[int, None] = {}
+        """Went down and up since someone asked."""
+        self._fresh: set[int] = set()
+        """Went down since someone asked."""
         self.bind(bindings)
 
     def bind(self, bindings: Bindings) -> None:
@@ -90,16 +99,26 @@ class KeyboardState:
         """Note a key going down; say whether it is a movement key. A repeat of a held key changes nothing."""
         if scancode not in self._moving:
             return False
-        self._held.setdefault(scancode)
+        if scancode not in self._held:
+            self._held[scancode] = None
+            self._fresh.add(scancode)
         return True
 
     def release(self, scancode: int) -> None:
         """Note a key going up; a key never seen going down is ignored."""
+        if scancode in self._fresh:
+            self._tapped[scancode] = None
         self._held.pop(scancode, None)
 
     def release_all(self) -> None:
         """Forget every held key: the window lost the focus, so their releases will never be seen."""
         self._held.clear()
+        self.forget_taps()
+
+    def forget_taps(self) -> None:
+        """Forget the keys that went down and up again: someone has seen them by now."""
+        self._fresh.clear()
+        self._tapped.clear()
 
     @property
     def held(self) -> tuple[int, ...]:
@@ -109,7 +128,7 @@ class KeyboardState:
     def axis(self, axis: Axis) -> float:
         """Return -1, 0 or 1."""
         positive, negative = (self._keys[name] for name in AXIS_ACTIONS[axis])
-        for scancode in reversed(self._held):
+        for scancode in reversed([*self._held, *self._tapped]):
             if scancode in positive:
                 return 1.0
             if scancode in negative:
@@ -125,7 +144,7 @@ class KeyboardState:
         return self._any(self._keys["level"])
 
     def _any(self, scancodes: Iterable[int]) -> bool:
-        return any(scancode in self._held for scancode in scancodes)
+        return any(scancode in self._held or scancode in self._tapped for scancode in scancodes)
 
 
 class MouseLook:
@@ -143,16 +162,12 @@ class MouseLook:
             self._dx_px += dx_px
             self._dy_px += dy_px
 
-    def peek_rad(self) -> tuple[float, float]:
-        """Return the turn (right) and tilt (up) not yet taken, radians."""
-        sign = 1.0 if self.invert_y else -1.0
-        return self._dx_px * self.sensitivity_rad_px, sign * self._dy_px * self.sensitivity_rad_px
-
     def take_rad(self) -> tuple[float, float]:
-        """Return what `peek_rad` returns, and start again from nothing."""
-        look = self.peek_rad()
+        """Return the turn (right) and tilt (up) not yet taken, radians, and start again from nothing."""
+        sign = 1.0 if self.invert_y else -1.0
+        look_rad = self._dx_px * self.sensitivity_rad_px, sign * self._dy_px * self.sensitivity_rad_px
         self.forget()
-        return look
+        return look_rad
 
     def forget(self) -> None:
         """Drop what was not taken: it belongs to a moment that has passed."""
@@ -207,16 +222,14 @@ def read_intent(
     mouse: MouseLook,
     pads: Iterable[PadReading] = (),
     *,
-    take_mouse: bool = True,
     dead_zone: float = DEAD_ZONE,
 ) -> Intent:
-    """Merge all devices into one intent.
+    """Merge all devices into one intent; what passed since the last one is spent by it.
 
     Args:
-        keyboard: Keys held now.
-        mouse: Its motion is spent if `take_mouse` is set.
+        keyboard: Keys held now, and those that were tapped.
+        mouse: Its motion.
         pads: What each gamepad does now.
-        take_mouse: Whether the motion is gone for the next intent.
         dead_zone: How far a stick moves before it means anything, of its whole way.
     """
     pads = tuple(pads)
@@ -224,11 +237,13 @@ def read_intent(
     for pad in pads:
         for axis, value in pad_axes(pad, dead_zone).items():
             axes[axis] += value
-    look_dx_rad, look_dy_rad = mouse.take_rad() if take_mouse else mouse.peek_rad()
-    return Intent(
+    look_dx_rad, look_dy_rad = mouse.take_rad()
+    intent = Intent(
         **{axis.value: max(-1.0, min(1.0, value)) for axis, value in axes.items()},
         look_dx_rad=look_dx_rad,
         look_dy_rad=look_dy_rad,
         run=keyboard.run or any(pad.run for pad in pads),
         level=keyboard.level or any(pad.level for pad in pads),
     )
+    keyboard.forget_taps()
+    return intent

@@ -15,7 +15,6 @@ from client.figures import NUM_BARS, ChunkBar, Line, Section, counted
 from client.governor import Governor, GovernorConfig
 from client.meter import InputMeter, Response
 from client.pacing import PacingConfig, PacingCounts
-from client.planners import spend_intent
 from client.trace import (
     ChunkLine,
     CountsLine,
@@ -97,7 +96,7 @@ class Instruments:
 
     def note_input(self, intent: Intent, posted_s: float, now_s: float) -> None:
         """Note what the player asks for; what is asked for as before is no input."""
-        held, before = spend_intent(intent), self._before
+        held, before = intent.held, self._before
         self._before = held
         turned = intent.look_dx_rad != 0.0 or intent.look_dy_rad != 0.0
         if turned or held != before:

@@ -165,17 +165,3 @@ def track_planner(session: Session, track: Track) -> TrackPlanner:
     return TrackPlanner(
         [CameraTrack(c2w[i : i + size], intrinsics[i : i + size]) for i in range(0, num_chunks * size, size)]
     )
-
-
-def merge_intents(waiting: Intent, new: Intent) -> Intent:
-    """Join an intent no chunk has seen yet and the next: the axes are the newest, the mouse adds up."""
-    return replace(
-        new,
-        look_dx_rad=waiting.look_dx_rad + new.look_dx_rad,
-        look_dy_rad=waiting.look_dy_rad + new.look_dy_rad,
-    )
-
-
-def spend_intent(latched: Intent) -> Intent:
-    """Return what is left of an intent once a chunk was planned by it: held keys, but no mouse."""
-    return replace(latched, look_dx_rad=0.0, look_dy_rad=0.0)

@@ -12,20 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.chronicle import Chronicle, Ending
-from client.controls import KEY_MAP_VERSION, STANDING, Intent
+from client.controls import KEY_MAP_VERSION, Intent
 from client.figures import Figures
 from client.footprint import memory_bytes
 from client.instruments import Instruments
 from client.live_view import LiveView
+from client.mailbox import IntentMailbox
 from client.pacing import PacingConfig
 from client.past import Moment, WalkFrame
 from client.planners import (
     PlannedChunk,
     Planner,
     RigPlanner,
-    merge_intents,
     no_intents,
-    spend_intent,
     world_rig,
 )
 from client.recorder import WalkRecorder, num_shared
@@ -81,11 +80,9 @@ class Walk:
         self._worker: Worker[Intent] = Worker(
             session,
             planner.plan,
-            STANDING,
+            IntentMailbox(),
             seed=seed,
             on_request=True,
-            merge=merge_intents,
-            spend=spend_intent,
             clock=clock,
         )
         self._begin_anew()
@@ -253,6 +250,10 @@ class Walk:
         """Note that the picture of the last update is on the display, turned to the player's view or not."""
         turned = reprojecting and self._live is not None and self._live.is_reached_from(self.frame.angles_rad)
         self.instruments.note_shown(self.frame.index, shown_s, turned)
+
+    def let_go(self) -> None:
+        """Drop touches that the model has not seen: whoever made them is gone."""
+        self._worker.let_go()
 
     def pause(self) -> None:
         """Hold the frame and start nothing new."""

@@ -102,6 +102,7 @@ class WalkScreen(Screen):
         self._changed = True
         if event.type == pygame.WINDOWFOCUSLOST:
             self._answering.end_all(now_s)
+            self.walk.let_go()
         elif self._deck.is_open:
             self._choose_line(self._deck.handle(event), now_s)
         elif event.type == pygame.KEYUP:

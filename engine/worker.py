@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from engine.mailbox import IntentT, Mailbox
 from engine.session import Clock, Session, Snapshot
 from engine.types import CameraTrack, FrameChunk, LatentChunk
 from engine.world import World
 
-IntentT = TypeVar("IntentT")
 ResultT = TypeVar("ResultT")
 
 MAX_IN_FLIGHT = 2
@@ -52,12 +52,10 @@ class Worker(Generic[IntentT]):
         self,
         session: Session,
         planner: Callable[[IntentT, int], CameraTrack],
-        intent: IntentT,
+        intents: Mailbox[IntentT],
         *,
         seed: int = 0,
         on_request: bool = False,
-        merge: Callable[[IntentT, IntentT], IntentT] | None = None,
-        spend: Callable[[IntentT], IntentT] | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         """Start the threads and reset the session.
@@ -65,23 +63,15 @@ class Worker(Generic[IntentT]):
         Args:
             planner: Makes the next chunk's cameras from the intent latched for it and the chunk's index. It
                 runs on the engine thread, at the last moment before the model starts.
-            intent: What holds until the first `post`.
+            intents: Says what becomes of intents between two latches; what it holds at first is the first intent.
             on_request: Make a chunk for each `request` only, instead of whenever there is room.
-            merge: Joins an intent nobody has latched yet and the one posted over it, so that mouse movement
-                can add up; without it the latest wins.
-            spend: What is left of an intent once it was latched, so that mouse movement can be used up while
-                a held key stays held; without it all is left.
         """
         self._session = session
         self._planner = planner
-        self._merge = merge or (lambda waiting, new: new)
-        self._spend = spend or (lambda latched: latched)
         self._on_request = on_request
         self._clock = clock
         self._changed = threading.Condition()
-        self._intent, self._posted_s = intent, clock()
-        self._spent = self._spend(intent)
-        self._latched = True
+        self._intents, self._posted_s = intents, clock()
         self._num_requested = 0
         self._commands: deque[_Command] = deque()
         self._to_decode: deque[tuple[int, LatentChunk]] = deque()
@@ -119,11 +109,14 @@ class Worker(Generic[IntentT]):
             The clock time it bears: every chunk knows it whose `latched_s` is no earlier.
         """
         with self._changed:
-            self._intent = intent if self._latched else self._merge(self._intent, intent)
-            self._spent = self._spend(self._intent)
+            self._intents.post(intent)
             self._posted_s = self._clock()
-            self._latched = False
             return self._posted_s
+
+    def let_go(self) -> None:
+        """Drop touches that no chunk has latched; what is held stays until the next post."""
+        with self._changed:
+            self._intents.let_go()
 
     def request(self) -> None:
         """Ask for one more chunk; more than MAX_IN_FLIGHT unanswered requests are not remembered."""
@@ -148,9 +141,10 @@ class Worker(Generic[IntentT]):
             return None
 
     def pause(self) -> None:
-        """Start no further chunk; one that is being made still arrives."""
+        """Start no further chunk; one that is being made still arrives, and a touch that it came too late for is over."""
         with self._changed:
             self._paused = True
+            self._intents.let_go()
 
     def resume(self) -> None:
         with self._changed:
@@ -209,8 +203,7 @@ class Worker(Generic[IntentT]):
             self._to_decode.clear()
             self._ready.clear()
             self._num_requested = 0
-            # Mouse movement meant for the old rollout has no place in the new one.
-            self._intent, self._latched = self._spent, True
+            self._intents.forget()
             self._error = self._traceback = None
             return self._enqueue(_Command(run, Future(), begins=self._epoch))
 
@@ -265,11 +258,8 @@ class Worker(Generic[IntentT]):
 
     def _latch(self) -> _Latched[IntentT]:
         """Take the intent for the next chunk, and the request it answers; the lock is held."""
-        intent = self._intent
-        self._intent = self._spent
-        self._latched = True
         self._num_requested = max(0, self._num_requested - 1)
-        return _Latched(intent, self._posted_s)
+        return _Latched(self._intents.take(), self._posted_s)
 
     def _denoise(self, latched: _Latched[IntentT], epoch: int) -> None:
         chunk = None

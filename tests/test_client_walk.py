@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.controls import STANDING, Intent
-from client.planners import TrackPlanner, merge_intents, rig_planner, spend_intent, track_planner
+from client.planners import TrackPlanner, rig_planner, track_planner
 from client.recorder import WalkRecorder
 from client.walk import Walk
 from engine.errors import RolloutDiverged
@@ -38,6 +38,7 @@ class InstantSession(Session):
         self.closed = False
         self.stall = threading.Event()
         """While it is cleared no chunk is made."""
+        self.waiting = False
         self.stall.set()
 
     def reset(self, seed: int) -> None:
@@ -46,7 +47,9 @@ class InstantSession(Session):
         self.tracks.clear()
 
     def denoise(self, track: CameraTrack) -> LatentChunk:
+        self.waiting = True
         self.stall.wait(PATIENCE_S)
+        self.waiting = False
         now_s = time.perf_counter()
         index = self._next_denoised
         if index == self.fail_at:
@@ -119,6 +122,22 @@ def test_the_view_runs_ahead_of_the_model_and_is_caught_up_with(walk: Walk) -> N
     here, start = walk.frame.c2w[:3, :3], walk.session.world.c2w[:3, :3]
     cosine = (np.trace(start.T @ here) - 1) / 2
     assert np.arccos(cosine) == pytest.approx(np.hypot(0.1, 0.05), rel=0.02)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_tap_while_a_chunk_is_made_is_of_the_next_one_unless_the_player_is_gone(
+    walk: Walk, session: InstantSession, gone: bool
+) -> None:
+    session.stall.clear()
+    play_until(walk, lambda: session.waiting)
+    for intent in (Intent(forward=1.0), STANDING):
+        walk.update(intent, time.perf_counter())
+    if gone:
+        walk.let_go()
+    session.stall.set()
+    play_until(walk, lambda: walk.recorder.num_chunks >= 4)
+    asked = [float(chunk.intents[0, 1]) for chunk in walk.recorder.walked(4)]
+    assert asked == [0.0, 0.0 if gone else 1.0, 0.0, 0.0]
 
 
 def test_a_new_start_forgets_where_the_view_was_turned(walk: Walk) -> None:
@@ -225,14 +244,6 @@ def test_a_track_planner_repeats_its_last_chunk_for_whoever_asks_for_more() -> N
     planner = TrackPlanner([track])
     assert planner.plan(STANDING, 1) is track
     assert planner.plan(STANDING, 2) is track
-
-
-def test_mouse_motion_adds_up_until_a_chunk_is_planned_by_it() -> None:
-    waiting = Intent(forward=1.0, look_dx_rad=0.1, look_dy_rad=-0.2)
-    merged = merge_intents(waiting, Intent(strafe=-1.0, look_dx_rad=0.3))
-    assert (merged.forward, merged.strafe) == (0.0, -1.0)
-    assert (merged.look_dx_rad, merged.look_dy_rad) == pytest.approx((0.4, -0.2))
-    assert spend_intent(merged) == Intent(strafe=-1.0)
 
 
 def test_a_recording_that_cannot_be_made_leaves_the_walk_alone(walk: Walk, tmp_path: Path) -> None:

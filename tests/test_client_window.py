@@ -22,7 +22,10 @@ from client.walk_screen import WalkScreen
 from client.window import MIN_WIDTH_PX, Window
 from engine.errors import SpecMismatch
 from engine.recording import read_recording
+from engine.recording_format import INTENT_COLUMNS
 from tests.player import Player, make_world
+
+FORWARD = INTENT_COLUMNS.index("forward")
 
 
 def test_a_world_is_chosen_from_the_start_screen_and_walked_through(
@@ -142,6 +145,31 @@ def test_a_recorded_walk_is_replayed_with_the_same_poses(
     again.wait_for(WalkScreen)
     again.wait(lambda: again.walk.walk.progress == 1.0, "the end of the replay")
     assert (again.walk.walk.frame.c2w == recording.chunks[-1].track.c2w[-1]).all()
+
+
+def test_a_tap_too_short_for_a_picture_walks_one_chunk_and_is_recorded_as_one(
+    player: Player, tmp_path: Path
+) -> None:
+    player.key(pygame.KSCAN_F10)
+    player.frames_go_by(4)
+    player.key(pygame.KSCAN_W)
+    player.frames_go_by(16)
+    player.key(pygame.KSCAN_F10)
+    (file,) = (tmp_path / "pictures").glob("*.flaneur")
+    recording = read_recording(file)
+    ahead = [float(row[FORWARD]) for chunk in recording.chunks for row in chunk.intents]
+    assert sorted(ahead)[-2:] == [0.0, 1.0]
+    assert recording.chunks[-1].track.c2w[-1, 2, 3] != recording.header.start_c2w[11]
+
+
+def test_losing_the_focus_forgets_a_tap_that_the_model_has_not_seen(player: Player) -> None:
+    walk = player.walk.walk
+    player.frames_go_by(1)
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_w, scancode=pygame.KSCAN_W, mod=0))
+    player.post(pygame.WINDOWFOCUSLOST)
+    player.frames_go_by(12)
+    chunks = walk.recorder.walked(walk.recorder.num_chunks)
+    assert not any(row[FORWARD] for chunk in chunks for row in chunk.intents)
 
 
 def test_losing_the_focus_lets_go_of_every_key_and_of_the_mouse(player: Player) -> None:

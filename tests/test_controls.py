@@ -29,6 +29,7 @@ def test_the_key_pressed_last_wins_over_its_opposite() -> None:
     keyboard.press(W)
     keyboard.press(S)
     assert keyboard.axis(Axis.FORWARD) == -1.0
+    keyboard.forget_taps()
     keyboard.release(S)
     assert keyboard.axis(Axis.FORWARD) == 1.0
 
@@ -45,6 +46,7 @@ def test_two_keys_of_one_direction_hold_it_until_both_are_released() -> None:
     keyboard = KeyboardState()
     keyboard.press(pygame.KSCAN_SPACE)
     keyboard.press(pygame.KSCAN_E)
+    keyboard.forget_taps()
     keyboard.release(pygame.KSCAN_SPACE)
     assert keyboard.axis(Axis.RISE) == 1.0
     keyboard.release(pygame.KSCAN_E)
@@ -77,7 +79,7 @@ def test_every_movement_is_an_action_of_the_table() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), SCANCODES)))
-def test_axes_depend_only_on_the_keys_held_now(events: list[tuple[bool, int]]) -> None:
+def test_without_taps_axes_depend_only_on_the_keys_held_now(events: list[tuple[bool, int]]) -> None:
     keyboard = KeyboardState()
     down: set[int] = set()
     for pressed, scancode in events:
@@ -88,6 +90,7 @@ def test_axes_depend_only_on_the_keys_held_now(events: list[tuple[bool, int]]) -
             keyboard.release(scancode)
             down.discard(scancode)
     assert set(keyboard.held) == down
+    keyboard.forget_taps()
     for axis, (positive, negative) in AXIS_ACTIONS.items():
         asked = {1.0} if down & DEFAULT_BINDINGS.scancodes([positive]) else set()
         asked |= {-1.0} if down & DEFAULT_BINDINGS.scancodes([negative]) else set()
@@ -151,10 +154,33 @@ def test_keyboard_and_gamepad_together_never_exceed_one() -> None:
     assert intent.forward == 1.0
 
 
-def test_peeking_at_the_mouse_leaves_it_for_the_next_chunk() -> None:
+def test_mouse_motion_is_read_once() -> None:
     mouse = MouseLook(0.01)
     mouse.move(5.0, 0.0)
     keyboard = KeyboardState()
-    assert read_intent(keyboard, mouse, take_mouse=False).look_dx_rad == pytest.approx(0.05)
     assert read_intent(keyboard, mouse).look_dx_rad == pytest.approx(0.05)
     assert read_intent(keyboard, mouse).look_dx_rad == 0.0
+
+
+def test_a_key_that_went_down_and_up_between_two_readings_is_read_once() -> None:
+    keyboard, mouse = KeyboardState(), MouseLook(0.002)
+    keyboard.press(W)
+    keyboard.release(W)
+    assert read_intent(keyboard, mouse).forward == 1.0
+    assert read_intent(keyboard, mouse).is_idle
+
+
+def test_a_key_that_was_read_while_held_is_no_tap_when_it_comes_up() -> None:
+    keyboard, mouse = KeyboardState(), MouseLook(0.002)
+    keyboard.press(W)
+    read_intent(keyboard, mouse)
+    keyboard.release(W)
+    assert read_intent(keyboard, mouse).is_idle
+
+
+def test_a_tap_is_forgotten_with_the_held_keys() -> None:
+    keyboard = KeyboardState()
+    keyboard.press(W)
+    keyboard.release(W)
+    keyboard.release_all()
+    assert read_intent(keyboard, MouseLook(0.002)).is_idle

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError, RolloutDiverged
+from engine.mailbox import LatestWins
 from engine.session import Session, Snapshot, open_session
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
 from engine.worker import MAX_IN_FLIGHT, Worker
@@ -100,6 +101,25 @@ class Planner:
         return CameraTrack(np.full((1, 4, 4), intent), np.zeros((1, 4), np.float32))
 
 
+class Adding(LatestWins[float]):
+    """Adds up what is posted until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def post(self, intent: float) -> None:
+        self._intent += intent
+
+    def take(self) -> float:
+        taken, self._intent = self._intent, 0.0
+        return taken
+
+    def let_go(self) -> None:
+        self._intent = 0.0
+
+    forget = let_go
+
+
 @pytest.fixture
 def session(toy_world: World) -> GatedSession:
     return GatedSession(toy_world)
@@ -116,7 +136,7 @@ def start(session: GatedSession, planner: Planner) -> Iterator[Callable[..., Wor
     workers: list[Worker[float]] = []
 
     def make(**options: Any) -> Worker[float]:
-        workers.append(Worker(session, planner, 0.0, **options))
+        workers.append(Worker(session, planner, options.pop("intents", LatestWins(0.0)), **options))
         return workers[-1]
 
     yield make
@@ -174,7 +194,7 @@ def test_a_held_intent_stays(
 def test_movement_adds_up_until_it_is_latched_and_is_used_once(
     start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
 ) -> None:
-    worker = start(on_request=True, merge=lambda waiting, new: waiting + new, spend=lambda intent: 0.0)
+    worker = start(on_request=True, intents=Adding())
     session.open_gates()
     worker.post(1.0)
     worker.post(2.0)
@@ -185,6 +205,19 @@ def test_movement_adds_up_until_it_is_latched_and_is_used_once(
     worker.request()
     take(worker)
     assert [intent for intent, _ in planner.calls] == [3.0, 0.0, 5.0]
+
+
+def test_a_touch_that_a_pause_came_before_is_of_no_later_chunk(
+    start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
+) -> None:
+    worker = start(on_request=True, intents=Adding())
+    session.open_gates()
+    worker.post(1.0)
+    worker.pause()
+    worker.resume()
+    worker.request()
+    take(worker)
+    assert [intent for intent, _ in planner.calls] == [0.0]
 
 
 def test_the_track_says_when_its_intent_was_posted(
@@ -395,7 +428,7 @@ def test_a_planning_error_reaches_the_client(session: GatedSession) -> None:
     def fail(intent: float, chunk_index: int) -> CameraTrack:
         raise ValueError("no plan")
 
-    with Worker(session, fail, 0.0) as worker, pytest.raises(ValueError, match="no plan"):
+    with Worker(session, fail, LatestWins(0.0)) as worker, pytest.raises(ValueError, match="no plan"):
         worker.poll(WAIT_S)
 
 
@@ -489,7 +522,7 @@ def test_a_model_on_a_worker_makes_the_bits_it_makes_alone(make_bundle: Any, toy
     alone = open_session(toy_world, make_bundle())
     alone.reset(6)
     expected = [alone.step(plan(0.5, index)) for index in range(1, 9)]
-    with Worker(open_session(toy_world, make_bundle()), plan, 0.5, seed=6) as worker:
+    with Worker(open_session(toy_world, make_bundle()), plan, LatestWins(0.5), seed=6) as worker:
         chunks = [take(worker) for _ in expected]
         snapshot = worker.snapshot().result(WAIT_S)
         worker.reset(1)

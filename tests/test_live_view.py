@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from client.controls import STANDING, Intent
 from client.live_view import LiveView
-from client.planners import merge_intents, spend_intent
+from client.mailbox import IntentMailbox
 from client.reproject import MAX_TURN_RAD
 from client.rig import WALKING, CameraRig, PlannedTurn
 from engine.integrator import rotation_x, rotation_y, rotation_z
@@ -46,22 +46,22 @@ def walk(asked: Callable[[float], Intent], seconds: float, interval_s: float, de
     rig = make_rig()
     view, walked = LiveView(rig), Walked(rig)
     under_way: list[tuple[float, PlannedTurn, float]] = []
-    waiting, latched = STANDING, True
+    mailbox = IntentMailbox()
     next_latch_s, posted_s, arrived = 0.1, 0.0, np.zeros(3)
     for tick in range(round(seconds / TICK_S)):
         now_s = tick * TICK_S
         intent = asked(now_s)
-        waiting = intent if latched else merge_intents(waiting, intent)
-        latched, posted_s = False, now_s
+        mailbox.post(intent)
+        posted_s = now_s
         view.turn(intent, posted_s, TICK_S, min(1.0, CHUNK_S / interval_s))
         while under_way and under_way[0][0] <= now_s:
             _, turn, latched_s = under_way.pop(0)
             view.take_plan(turn, latched_s)
             arrived = turn.angles_rad[-1]
         if now_s >= next_latch_s:
-            rig.plan(waiting, CHUNK_FRAMES)
+            rig.plan(mailbox.take(), CHUNK_FRAMES)
             under_way.append((now_s + delay_s, rig.turn, posted_s))
-            waiting, latched, next_latch_s = spend_intent(waiting), True, next_latch_s + interval_s
+            next_latch_s += interval_s
         walked.live_rad.append(view.angles_rad)
         walked.planned_rad.append(arrived)
     return walked

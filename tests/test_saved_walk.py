@@ -152,6 +152,20 @@ def test_the_branch_that_was_left_goes_on_where_it_ended(
     assert verify_replay(read_recording(tmp_path / "walk.flaneur"), open_toy()).identical
 
 
+def test_a_walk_with_taps_is_recorded_and_verifies(
+    walk: Walk, open_toy: Callable[..., Session], tmp_path: Path
+) -> None:
+    walk.start_recording(tmp_path / "walk.flaneur")
+    for tap in (Intent(forward=1.0), Intent(yaw=-1.0), Intent(rise=1.0)):
+        walk.update(tap, time.perf_counter())
+        make_chunks(walk, 3)
+    walk.recorder.stop()
+    recording = read_recording(tmp_path / "walk.flaneur")
+    tapped = [chunk.index for chunk in recording.chunks if chunk.intents[:, 1:].any()]
+    assert len(tapped) == 3
+    assert verify_replay(recording, open_toy()).identical
+
+
 def test_a_moment_holds_no_more_memory_than_it_counts(walk: Walk) -> None:
     make_chunks(walk, 3, RUNNING)
     for moment in walk.past.moments:
