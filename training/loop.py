@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any
 
 import numpy as np
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import torch
 
 from training.checkpoint import load_state, random_state, save_state, set_random_state
-from training.optimizer import MasterOptimizer
+from training.pace import Ahead, Pace, Remembering, Stage, stage_pace
+from training.precision import PrecisionName, computing_in
+from training.progress import Phase, RecipeProgress
+from training.stage_log import StageLog
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,19 @@ class LoopConfig:
     final_lr: float = 0.02
     save_every_s: float = 120.0
     log_every: int = 20
+    precision: PrecisionName | None = None
+    """What to compute in; None measures what is fastest, which need not be the same in another run."""
 
+    def progress(self, step: int, trained_s: float) -> float:
+        """Share of the stage that is over, in [0, 1]."""
+        if self.num_steps == 0 or self.max_minutes == 0:
+            return 1.0
+        return min(1.0, max(step / self.num_steps, trained_s / (60.0 * self.max_minutes)))
 
-class Stage(Protocol):
-    """What the loop asks of a stage."""
-
-    name: str
-    optimizer: MasterOptimizer
-
-    def backward(self, rng: np.random.Generator) -> dict[str, float]:
-        """Draw a batch, leave gradients on the model's parameters, return figures to log."""
-        ...
+    def left_s(self, step: int, trained_s: float) -> float:
+        """Seconds that are left, judged by those that are over; infinite where nothing can be told yet."""
+        by_steps = trained_s / step * (self.num_steps - step) if step else math.inf
+        return max(0.0, min(by_steps, 60.0 * self.max_minutes - trained_s))
 
 
 def learning_rate_scale(progress: float, config: LoopConfig) -> float:
@@ -60,92 +62,118 @@ def learning_rate_scale(progress: float, config: LoopConfig) -> float:
 
 
 def run_stage(
-    stage: Stage, config: LoopConfig, run_dir: Path, seed: int, on_save: Callable[[], None] | None = None
+    stage: Stage,
+    config: LoopConfig,
+    run_dir: Path,
+    seed: int,
+    on_save: Callable[[], None] | None = None,
+    progress: RecipeProgress | None = None,
 ) -> bool:
     """Train a stage to its end, resuming where an earlier call stopped.
 
-    Writes `<stage>.state.safetensors` (everything needed to go on) and `<stage>.log.jsonl` into `run_dir`.
+    Writes into `run_dir`: `<stage>.state.safetensors` (everything needed to go on), `<stage>.log.jsonl` and `<stage>.pace.json`.
+    The model is left in float32. Ctrl-C ends the step that is under way, saves, and is raised then.
 
     Returns:
         Whether anything was trained (False where the stage was finished before).
     """
-    state_path = run_dir / f"{stage.name}.state.safetensors"
-    rng = np.random.default_rng(seed)
-    step, trained_s = 0, 0.0
-    if state_path.exists():
-        state = load_state(state_path)
-        stage.optimizer.load_state_dict(state["optimizer"])
-        set_random_state(state["random"])
-        rng.bit_generator.state = json.loads(state["numpy_random"])
-        step, trained_s = state["step"], state["trained_s"]
-        if state["finished"]:
-            return False
-
-    def save(finished: bool) -> None:
-        tree: dict[str, Any] = {
-            "optimizer": stage.optimizer.state_dict(),
-            "random": random_state(),
-            "numpy_random": json.dumps(rng.bit_generator.state),
-            "step": step,
-            "trained_s": trained_s,
-            "finished": finished,
-        }
-        save_state(state_path, tree)
-        if on_save is not None:
-            on_save()
-
-    log = StageLog(run_dir / f"{stage.name}.log.jsonl", config.log_every)
-    last_save = time.monotonic()
-    with _progress() as bar:
-        task = bar.add_task(stage.name, total=config.num_steps, completed=step, loss="")
-        while True:
-            progress = max(step / config.num_steps, trained_s / (60.0 * config.max_minutes))
-            if progress >= 1.0:
-                break
-            start = time.monotonic()
-            figures = stage.backward(rng)
-            figures["grad_norm"] = stage.optimizer.step(learning_rate_scale(progress, config))
-            trained_s += time.monotonic() - start
-            step += 1
-            log.add(step, trained_s, figures)
-            bar.update(task, completed=step, loss=log.latest)
-            if time.monotonic() - last_save > config.save_every_s:
-                save(finished=False)
-                last_save = time.monotonic()
-    save(finished=True)
+    run = StageRun(stage, config, run_dir, seed, on_save)
+    if run.resume() or config.progress(run.step, run.trained_s) >= 1.0:
+        return False
+    ahead = Ahead(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
+    pace = stage_pace(stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision)
+    bars = progress or RecipeProgress({})
+    with bars.phase(stage.name) as phase, asked_to_stop() as stop, computing_in(pace.precision, stage.model):
+        stage.optimizer.publish()
+        run.train(pace, phase, stop)
+    stage.optimizer.publish()
+    if stop.is_set():
+        raise KeyboardInterrupt
     return True
 
 
-class StageLog:
-    """Means of the logged figures, one JSON line every few steps."""
+class StageRun:
+    """One stage on its way: step, time, random numbers, and their file."""
 
-    def __init__(self, path: Path, every: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.every = path, every
-        self.sums: dict[str, float] = {}
-        self.count = 0
-        self.latest = ""
+    def __init__(
+        self, stage: Stage, config: LoopConfig, run_dir: Path, seed: int, on_save: Callable[[], None] | None
+    ) -> None:
+        self.stage, self.config, self.run_dir, self.seed, self.on_save = stage, config, run_dir, seed, on_save
+        self.path = run_dir / f"{stage.name}.state.safetensors"
+        self.rng = np.random.default_rng(seed)
+        self.step, self.trained_s = 0, 0.0
 
-    def add(self, step: int, trained_s: float, figures: dict[str, float]) -> None:
-        """Count one step's figures."""
-        for key, value in figures.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
-        self.count += 1
-        if self.count < self.every:
-            return
-        means = {key: round(value / self.count, 6) for key, value in self.sums.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "trained_s": round(trained_s, 1), **means}) + "\n")
-        self.latest = " ".join(f"{k} {v:.4g}" for k, v in means.items())
-        self.sums, self.count = {}, 0
+    def resume(self) -> bool:
+        """Go back to where the file says the stage was, or to its beginning; whether it is finished."""
+        if not self.path.exists():
+            # What was computed before a stage must not decide its noise: a resumed run computes less.
+            torch.manual_seed(self.seed)
+            return False
+        state = load_state(self.path)
+        self.stage.optimizer.load_state_dict(state["optimizer"])
+        set_random_state(state["random"])
+        self.rng.bit_generator.state = json.loads(state["numpy_random"])
+        self.step, self.trained_s = state["step"], state["trained_s"]
+        if isinstance(self.stage, Remembering) and "memory" in state and not state["finished"]:
+            self.stage.load_memory(state["memory"])
+        return state["finished"]
+
+    def save(self, finished: bool) -> None:
+        """Write everything that a resumed run needs, whole or not at all."""
+        tree: dict[str, Any] = {
+            "optimizer": self.stage.optimizer.state_dict(),
+            "random": random_state(),
+            "numpy_random": json.dumps(self.rng.bit_generator.state),
+            "step": self.step,
+            "trained_s": self.trained_s,
+            "finished": finished,
+        }
+        if isinstance(self.stage, Remembering) and not finished:
+            tree["memory"] = self.stage.memory_dict()
+        save_state(self.path, tree)
+        if self.on_save is not None:
+            self.on_save()
+
+    def train(self, pace: Pace, phase: Phase, stop: threading.Event) -> None:
+        """Take steps until the stage ends or is asked to stop."""
+        config = self.config
+        path = self.run_dir / f"{self.stage.name}.log.jsonl"
+        log = StageLog(path, config.log_every, self.step, self.trained_s, pace.figures)
+        last_save = time.monotonic()
+        while (share := config.progress(self.step, self.trained_s)) < 1.0 and not stop.is_set():
+            start = time.monotonic()
+            figures = self.stage.backward(self.rng)
+            figures["grad_norm"] = self.stage.optimizer.step(learning_rate_scale(share, config))
+            self.trained_s += time.monotonic() - start
+            self.step += 1
+            log.add(self.step, self.trained_s, figures)
+            phase.update(share, config.left_s(self.step, self.trained_s), f"step {self.step} {log.latest}")
+            if time.monotonic() - last_save > config.save_every_s:
+                self.save(finished=False)
+                last_save = time.monotonic()
+        log.flush(self.step, self.trained_s)
+        self.save(finished=config.progress(self.step, self.trained_s) >= 1.0)
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or request to end into an event; a second one breaks off at once.
+
+    Outside of the main thread, which alone hears them, nothing is changed.
+    """
+    stop = threading.Event()
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

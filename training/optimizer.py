@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,12 +95,14 @@ class MasterOptimizer:
         decay = min(self.config.ema_decay, self.num_updates / (self.num_updates + 10))
         for average, master in zip(self.averages, self.masters, strict=True):
             average.lerp_(master, 1.0 - decay)
-        self._publish(self.masters)
+        self.publish()
         return norm
 
-    def _publish(self, sources: Iterable[Tensor]) -> None:
-        for parameter, source in zip(self.parameters, sources, strict=True):
-            parameter.data.copy_(source.reshape(parameter.shape))
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Give the model its weights, in its own precision."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.copy_(master.reshape(parameter.shape))
 
     @torch.no_grad()
     def averaged_state(self) -> dict[str, Tensor]:
@@ -116,7 +118,7 @@ class MasterOptimizer:
         for own, average, source in zip(self.masters, self.averages, earlier.averages, strict=True):
             own.copy_(source)
             average.copy_(source)
-        self._publish(self.masters)
+        self.publish()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
@@ -137,4 +139,4 @@ class MasterOptimizer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.num_updates = state["num_updates"]
-        self._publish(self.masters)
+        self.publish()

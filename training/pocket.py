@@ -28,7 +28,6 @@ from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
 from training.metric import pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.precision import training_dtype
 from training.publish import load_start, publish
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
@@ -151,7 +150,6 @@ class PocketRun:
         model = ScenicModel(self.config, num_scenes)
         if self.start_from is not None:
             load_start(model, self.start_from)
-        model = model.to(training_dtype())
         self._memorise(model, walks, metric)
         # What was learned by heart is shaken loose by the rates that wake fresh weights.
         gentle = OptimizerConfig(muon_lr=0.001, adam_lr=1.2e-4)

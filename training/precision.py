@@ -1,31 +1,80 @@
-"""The precision a processor trains fastest in."""
+"""Precisions that a stage can be trained in, and which of them a processor trains fastest in.
+
+Masters and averages are float32 in all of them (`MasterOptimizer`); the choice is about the weights that a step computes with.
+"""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
+from torch import nn
 
+from training.throughput import product_s
+
+PrecisionName = Literal["float32", "autocast", "bfloat16", "float32 compiled", "bfloat16 compiled"]
 SIDE = 256
 """Of the matrices that are multiplied to find out: as large as the pocket's."""
-FEWEST_RUNS, LEAST_S = 3, 0.02
+LEAST_S = 0.02
 
 
 @cache
 def training_dtype() -> torch.dtype:
     """Return bfloat16 where this processor multiplies it faster than float32, which takes units of its own; else float32."""
-    times_s = {dtype: _product_s(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return min(times_s, key=lambda dtype: times_s[dtype])
+    return min((torch.float32, torch.bfloat16), key=lambda dtype: product_s(dtype, SIDE, LEAST_S))
 
 
-def _product_s(dtype: torch.dtype) -> float:
-    """Shortest time of a matrix product, seconds; the first one, which may build kernels, is not counted."""
-    matrix = torch.ones(SIDE, SIDE, dtype=dtype)
-    torch.mm(matrix, matrix)
-    times_s: list[float] = []
-    while len(times_s) < FEWEST_RUNS or sum(times_s) < LEAST_S:
-        start_s = time.perf_counter()
-        torch.mm(matrix, matrix)
-        times_s.append(time.perf_counter() - start_s)
-    return min(times_s)
+@dataclass(frozen=True)
+class Precision:
+    """What a step computes in."""
+
+    weights: torch.dtype
+    autocast: bool = False
+    """Whether torch casts to bfloat16 where it thinks fit, with float32 weights."""
+    compiled: bool = False
+    """Whether the network's parts are compiled."""
+
+    @property
+    def computed_in(self) -> torch.dtype:
+        """Of most matrix products."""
+        return torch.bfloat16 if self.autocast else self.weights
+
+
+PRECISIONS: dict[PrecisionName, Precision] = {
+    "float32": Precision(torch.float32),
+    "autocast": Precision(torch.float32, autocast=True),
+    "bfloat16": Precision(torch.bfloat16),
+    "float32 compiled": Precision(torch.float32, compiled=True),
+    "bfloat16 compiled": Precision(torch.bfloat16, compiled=True),
+}
+
+
+@contextmanager
+def computing_in(name: PrecisionName, model: nn.Module) -> Iterator[None]:
+    """Hold a model's weights in a precision, and compute in it, while the block runs; float32 weights come out of it.
+
+    The weights inside are rounded copies: an optimiser's masters have to be published into them, on the way in and out.
+    """
+    precision = PRECISIONS[name]
+    parts = compiled_parts(model) if precision.compiled else []
+    for part in parts:
+        part.compile()
+    model.to(precision.weights)
+    try:
+        with torch.autocast("cpu", torch.bfloat16) if precision.autocast else nullcontext():
+            yield
+    finally:
+        model.float()
+        for part in parts:
+            part._compiled_call_impl = None
+
+
+def compiled_parts(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a network, or its halves where nothing repeats: what is worth a compiler's time."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    blocks = [block for repeated in lists for block in repeated]
+    return blocks or list(model.children())

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.precision import training_dtype
 
 Walk = NDArray[np.uint8]
 
@@ -41,15 +40,22 @@ class AutoencoderStage:
             crop: Height and width that clips are cut to, for more variety per step; None trains on whole frames.
         """
         self.name, self.walks, self.batch_size, self.crop = name, walks, batch_size, crop
-        self.dtype = training_dtype()
-        self.model = Autoencoder(config).to(self.dtype)
+        self.model = Autoencoder(config)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = MasterOptimizer(self.model, optimizer or OptimizerConfig())
+
+    @property
+    def frames_per_step(self) -> float:
+        """Video frames of a batch; a quarter of a frame is a quarter."""
+        height, width = self.walks[0].shape[1:3]
+        share = 1.0 if self.crop is None else self.crop[0] * self.crop[1] / (height * width)
+        return self.batch_size * 2.0 * self.model.config.temporal_stride * share
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step on a batch of clips."""
         clean = self._batch(rng)
-        low = clean.flatten(0, 1).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        dtype = self.model.encoder.conv_in.weight.dtype
+        low = clean.flatten(0, 1).to(dtype).contiguous(memory_format=torch.channels_last)
         raw = self.model.encoder(low)
         noisy = raw + self.model.config.latent_noise * torch.randn_like(raw)
         decoded = self.model.decode_groups(noisy.unflatten(0, (self.batch_size, -1))).float()

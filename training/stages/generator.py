@@ -72,6 +72,11 @@ class GeneratorStage:
         self.batch_size, self.length = batch_size, window
         self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
 
+    @property
+    def frames_per_step(self) -> float:
+        """Video frames of the windows, without the first frames."""
+        return float(self.batch_size * self.length * self.model.world.config.temporal_stride)
+
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step; the loss counts trained chunks only, and neither the first frame nor the history."""
         batch = draw_windows(self.walks, self.batch_size, self.length, rng)

@@ -62,6 +62,12 @@ class MemoryStage:
         self.intrinsics = walks[0].intrinsics
         self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), trained=is_on_token_path)
 
+    @property
+    def frames_per_step(self) -> float:
+        """Video frames that would have as many tokens as a step."""
+        config = self.model.world.config
+        return len(self.scenes) * self.share * config.temporal_stride / config.tokens_per_frame
+
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step on a batch of tokens."""
         loss = self.loss(rng)

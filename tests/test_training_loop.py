@@ -1,0 +1,255 @@
+"""The loop: what it measures before a stage, what it logs, and that a stopped stage goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model.config import tiny
+from training.checkpoint import load_state
+from training.data.latents import LatentWalk
+from training.loop import LoopConfig, run_stage
+from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.pace import Ahead, Pace, measure_pace, stage_pace
+from training.precision import PRECISIONS, computing_in
+from training.progress import Itinerary, RecipeProgress, as_duration
+from training.stage_log import StageLog, read_log
+from training.stages.generator import ScenicModel
+from training.stages.self_forcing import SelfForcingStage
+from training.throughput import count_operations, matrix_peak
+
+WIDTH, BATCH = 32, 8
+
+
+class LineStage:
+    """Learns one matrix from noise; remembers the last batch, which enters the next loss."""
+
+    def __init__(self) -> None:
+        self.name = "line"
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False))
+        self.optimizer = MasterOptimizer(self.model, OptimizerConfig(min_side=16))
+        self.last = torch.zeros(BATCH, WIDTH)
+        self.calls = 0
+
+    @property
+    def frames_per_step(self) -> float:
+        return 16.0
+
+    def memory_dict(self) -> dict[str, Any]:
+        return {"last": self.last}
+
+    def load_memory(self, memory: dict[str, Any]) -> None:
+        self.last = memory["last"].clone()
+
+    def backward(self, rng: np.random.Generator) -> dict[str, float]:
+        self.calls += 1
+        x = torch.randn(BATCH, WIDTH) + float(rng.normal())
+        weight = next(self.model.parameters())
+        loss = (self.model(x.to(weight.dtype)).float() - x - 0.1 * self.last).square().mean()
+        loss.backward()
+        self.last = x
+        return {"loss": float(loss.detach())}
+
+
+def masters(stage: LineStage | SelfForcingStage) -> list[torch.Tensor]:
+    return [master.clone() for master in stage.optimizer.masters]
+
+
+def stopped_after(steps: int, stage: Any, config: LoopConfig, folder: Path, seed: int = 1) -> None:
+    """Press Ctrl-C in the middle of a step."""
+    backward, taken = stage.backward, 0
+
+    def counted(rng: np.random.Generator) -> dict[str, float]:
+        nonlocal taken
+        figures = backward(rng)
+        taken += 1
+        if taken == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return figures
+
+    stage.backward = counted
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage, config, folder, seed)
+
+
+def test_a_stage_stopped_by_ctrl_c_ends_its_step_saves_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    config = LoopConfig(9, log_every=2, precision="float32")
+    whole = LineStage()
+    run_stage(whole, config, tmp_path / "whole", seed=1)
+    # One more call than steps: the first one counts operations.
+    stopped_after(1 + 4, LineStage(), config, tmp_path / "cut")
+    state = load_state(tmp_path / "cut" / "line.state.safetensors")
+    assert (state["step"], state["finished"]) == (4, False)
+    resumed = LineStage()
+    assert run_stage(resumed, config, tmp_path / "cut", seed=1)
+    assert resumed.calls == 5
+    for a, b in zip(masters(whole), masters(resumed), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(whole.last, resumed.last)
+
+
+def test_noise_of_a_stage_does_not_depend_on_what_ran_before(tmp_path: Path) -> None:
+    results = []
+    for name in "ab":
+        stage = LineStage()
+        torch.manual_seed(ord(name))
+        run_stage(stage, LoopConfig(3, precision="float32"), tmp_path / name, seed=1)
+        results.append(masters(stage)[0])
+    assert torch.equal(*results)
+
+
+def test_log_forgets_what_was_trained_after_the_last_save_and_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "line.log.jsonl"
+    log = StageLog(path, 2)
+    for step in range(1, 7):
+        log.add(step, step * 0.5, {"loss": float(step)})
+    with path.open("a") as file:
+        file.write('{"step": 8, "trai')
+    assert [line["step"] for line in read_log(path)] == [2, 4, 6]
+    again = StageLog(path, 2, step=4, trained_s=2.0, rates=lambda rate: {"steps_per_s": rate})
+    for step in (5, 6):
+        again.add(step, step * 0.5, {"loss": 1.0})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(2, 1.5), (4, 3.5), (6, 1.0)]
+    assert lines[-1]["steps_per_s"] == 2.0
+
+
+def test_log_of_a_stage_tells_frames_per_second_and_the_share_of_the_peak(tmp_path: Path) -> None:
+    run_stage(LineStage(), LoopConfig(4, log_every=2), tmp_path, seed=1)
+    pace = Pace.model_validate_json((tmp_path / "line.pace.json").read_text())
+    lines = read_log(tmp_path / "line.log.jsonl")
+    assert [line["step"] for line in lines] == [2, 4]
+    for line in lines:
+        ratio = line["peak_share"] / line["frames_per_s"]
+        # The log rounds to six places, and a share of the peak this small keeps few of them.
+        assert ratio == pytest.approx(pace.operations / pace.peak / 16.0, rel=0.2, abs=1e-6)
+
+
+def test_operations_of_a_product_are_counted_forward_and_backward() -> None:
+    stage = LineStage()
+    # Two for each multiplication: forward and the weight's gradient; nobody asks for that of the input.
+    assert count_operations(lambda: stage.backward(np.random.default_rng(0))) == 2 * 2 * BATCH * WIDTH**2
+
+
+def test_matrix_peak_is_more_than_one_product_reaches() -> None:
+    matrix = torch.ones(16, 16)
+    assert matrix_peak(torch.float32) > 1e8
+    assert count_operations(lambda: matrix @ matrix) == 2 * 16**3
+
+
+def test_measuring_a_stage_leaves_no_trace(tmp_path: Path) -> None:
+    stage = LineStage()
+    stage.last = torch.ones(BATCH, WIDTH)
+    before, random = masters(stage), torch.get_rng_state()
+    pace = stage_pace(stage, tmp_path / "pace.json", Ahead(10**6, 600.0), None)
+    assert set(pace.step_s) >= {"float32"}
+    assert pace.precision == min(pace.step_s, key=lambda name: pace.step_s[name]) or "compiled" in str(
+        pace.notes
+    )
+    assert torch.equal(stage.last, torch.ones(BATCH, WIDTH))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in stage.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, masters(stage), strict=True))
+    calls = stage.calls
+    assert stage_pace(stage, tmp_path / "pace.json", Ahead(10**6, 600.0), None) == pace
+    assert stage.calls == calls
+
+
+def test_pace_of_another_machine_is_measured_again(tmp_path: Path) -> None:
+    stage, path = LineStage(), tmp_path / "pace.json"
+    pace = stage_pace(stage, path, Ahead(10, 60.0), "float32")
+    path.write_text(pace.model_copy(update={"machine": "elsewhere", "operations": 1}).model_dump_json())
+    assert stage_pace(stage, path, Ahead(10, 60.0), "float32").operations == pace.operations
+    path.write_text("{")
+    assert stage_pace(stage, path, Ahead(10, 60.0), "float32").operations == pace.operations
+
+
+def test_a_short_stage_compares_nothing() -> None:
+    pace = measure_pace(LineStage(), Ahead(10**6, 1e-6))
+    assert pace.step_s == {}
+    assert "too short" in pace.notes[-1]
+
+
+def test_compiling_is_tried_where_a_stage_is_long_and_a_compiler_that_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/bin/false")
+    asked = []
+
+    def fail(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        asked.append(type(self).__name__)
+        raise RuntimeError("no header Python.h\nmore")
+
+    monkeypatch.setattr(nn.Module, "compile", fail)
+    pace = measure_pace(LineStage(), Ahead(10**9, math.inf))
+    assert asked == ["Linear"]
+    assert pace.notes[-1] == "not compiled: no header Python.h"
+    assert "compiled" not in pace.precision
+
+
+@pytest.mark.parametrize("name", ["float32", "autocast", "bfloat16"])
+def test_every_precision_computes_the_same_up_to_its_rounding_and_leaves_float32(name: Any) -> None:
+    stage = LineStage()
+    x = torch.randn(4, WIDTH)
+    exact = stage.model(x)
+    with computing_in(name, stage.model):
+        weight = next(stage.model.parameters())
+        assert weight.dtype == PRECISIONS[name].weights
+        rounded = stage.model(x.to(weight.dtype)).float()
+    stage.optimizer.publish()
+    # bfloat16 keeps eight bits of each of 32 factors.
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+    assert torch.equal(stage.model(x), exact)
+
+
+def scenic_stage() -> SelfForcingStage:
+    config = tiny()
+    torch.manual_seed(0)
+    latents = torch.randn(30, config.in_channels, config.latent_height, config.latent_width).half()
+    poses = torch.eye(4).expand(30, config.temporal_stride, 4, 4).clone()
+    walks = [LatentWalk(scene, latents, poses, torch.tensor([20.0, 20.0, 12.0, 8.0])) for scene in (0, 1)]
+    return SelfForcingStage("s", ScenicModel(config, 2), walks, (1000,), 6, 3, 2, optimizer=OptimizerConfig())
+
+
+def test_rollouts_under_way_go_on_bit_for_bit(tmp_path: Path) -> None:
+    config = LoopConfig(6, precision="float32")
+    whole = scenic_stage()
+    run_stage(whole, config, tmp_path / "whole", seed=1)
+    stopped_after(1 + 3, scenic_stage(), config, tmp_path / "cut")
+    resumed = scenic_stage()
+    run_stage(resumed, config, tmp_path / "cut", seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(masters(whole), masters(resumed), strict=True))
+    assert [r.position for r in whole.rollouts] == [r.position for r in resumed.rollouts]
+
+
+def test_time_left_is_that_of_all_phases_ahead() -> None:
+    plan = Itinerary({"draw": 60.0, "train": 600.0, "publish": 30.0})
+    assert plan.left_s == 690.0
+    plan.begin("train")
+    plan.update("train", 450.0)
+    assert plan.left_s == 480.0
+    plan.begin("publish")
+    assert plan.left_s == 0.0 + plan.left["publish"]
+    assert [as_duration(s) for s in (5.0, 600.0, 7260.0, math.inf)] == [
+        "5 s",
+        "10 min",
+        "2 h 01 min",
+        "an unknown time",
+    ]
+
+
+def test_items_of_a_phase_tell_how_long_the_others_take() -> None:
+    progress = RecipeProgress({"draw": 100.0, "train": 50.0}, shown=False)
+    clock = iter([0.0, 2.0, 4.0, 6.0, 8.0])
+    lefts = [progress.itinerary.left_s for _ in progress.over("draw", range(4), 4, lambda: next(clock))]
+    assert lefts == [56.0, 54.0, 52.0, 50.0]
