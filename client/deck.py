@@ -13,6 +13,9 @@ from client.settings_card import adjust, defaults, pause_card, settings_card
 from client.shell import Shell, step_of
 from client.theme import Theme
 
+PRESSED = "pressed:"
+"""Begins what is returned for a key that moves in no menu, but stands for an action."""
+
 
 class Deck:
     """Cards one upon another; the last opened is the one that is seen and answers."""
@@ -69,7 +72,11 @@ class Deck:
             self._cards[-1].draw(target, look)
 
     def handle(self, event: pygame.event.Event) -> str | None:
-        """Answer an event; return the line that was picked, `resume` for leaving the last card."""
+        """Answer an event.
+
+        Returns:
+            The line that was picked, `resume` for leaving the last card, or PRESSED and the action of any other key.
+        """
         card = self.card
         if card is None:
             return None
@@ -84,6 +91,8 @@ class Deck:
             return self._back(step)
         elif step is Step.ACCEPT:
             return self._accept(card)
+        elif not self.broken and (name := self.action_of(event)) is not None:
+            return f"{PRESSED}{name}"
         return None
 
     def _step(self, event: pygame.event.Event, card: CardMenu) -> Step | None:
@@ -100,12 +109,13 @@ class Deck:
             return Step.ACCEPT
         # What moves in menus does so first: whoever put the pause on Enter could undo it nowhere.
         step = step_of(event)
-        return Step.MENU if step is None and not self.broken and self._is_pause(event) else step
+        return Step.MENU if step is None and not self.broken and self.action_of(event) == "pause" else step
 
-    def _is_pause(self, event: pygame.event.Event) -> bool:
+    def action_of(self, event: pygame.event.Event) -> str | None:
+        """Return the action an event asks for in a walk."""
         if event.type == pygame.KEYDOWN:
-            return self._shell.bindings.action(event.scancode) == "pause"
-        return event.type == pygame.CONTROLLERBUTTONDOWN and action_of_button(event.button) == "pause"
+            return self._shell.bindings.action(event.scancode)
+        return action_of_button(event.button) if event.type == pygame.CONTROLLERBUTTONDOWN else None
 
     def _back(self, step: Step) -> str | None:
         """Go back by one card; the pause key leaves all of them."""

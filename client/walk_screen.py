@@ -16,7 +16,7 @@ from client.catalog import index_of
 from client.chores import Chores
 from client.clipping import Clipping
 from client.controls import MOVING
-from client.deck import Deck
+from client.deck import PRESSED, Deck
 from client.flash import Flash
 from client.help import HelpCard
 from client.keeping import Keeping
@@ -27,6 +27,7 @@ from client.opening import Opened
 from client.options import PlayOptions
 from client.overlays import Overlays
 from client.pads import step_of_button
+from client.pausing import Gate
 from client.photo_mode import PhotoMode
 from client.picture import fit_rect
 from client.remembering import Remembering
@@ -82,6 +83,7 @@ class WalkScreen(Screen):
         self._photo_mode = PhotoMode(shell, self.walk)
         keepers = [self._keeping, self.remembering, anchoring, clipping, self._photo_mode]
         self._answering = Answering([self, Switching(shell, self.walk), *keepers, self._flash])
+        self._gate = Gate(shell, self.walk, self._answering, self.remembering, self._photo_mode)
         self._help = HelpCard()
         self._changed = True
         self._overlays = Overlays(shell, self.walk, self.remembering.lines)
@@ -103,6 +105,8 @@ class WalkScreen(Screen):
         if event.type == pygame.WINDOWFOCUSLOST:
             self._answering.end_all(now_s)
             self.walk.let_go()
+        elif self._deck.is_open and self._help.is_open:
+            self._turn_help(event, now_s)
         elif self._deck.is_open:
             self._choose_line(self._deck.handle(event), now_s)
         elif event.type == pygame.KEYUP:
@@ -129,19 +133,14 @@ class WalkScreen(Screen):
         if scancode == pygame.KSCAN_ESCAPE:
             self._escape(now_s)
         elif (name := self._shell.bindings.action(scancode)) is not None:
-            self._do(name, now_s, scancode)
+            self._gate.begin(name, now_s, scancode)
 
     def _press_button(self, button: int, now_s: float) -> None:
         name = action_of_button(button)
         if name is not None and name not in MOVING:
-            self._do(name, now_s, _held_by(button))
+            self._gate.begin(name, now_s, _held_by(button))
         elif step_of_button(button) is Step.BACK:
             self._escape(now_s)
-
-    def _do(self, name: str, now_s: float, key: int | None = None) -> None:
-        """Begin an action, by a key if it has one; on the way to another world nothing can be done."""
-        if not self.walk.entering:
-            self._answering.begin(name, now_s, key)
 
     def _escape(self, now_s: float) -> None:
         """Undo the innermost thing: the help, the mouse, the walk itself."""
@@ -159,7 +158,16 @@ class WalkScreen(Screen):
         self._help.turn()
         self._shell.toasts.clear()
 
+    def _turn_help(self, event: pygame.event.Event, now_s: float) -> None:
+        """Answer an event while the help lies over the pause: its key turns the page, every other one closes it."""
+        pressed = event.type in (pygame.KEYDOWN, pygame.CONTROLLERBUTTONDOWN, pygame.MOUSEBUTTONDOWN)
+        if pressed and self._deck.action_of(event) == "help":
+            self.do_help(now_s)
+        elif pressed:
+            self._help.close()
+
     def do_pause(self, now_s: float) -> None:
+        self._help.close()
         self._photo_mode.leave()
         self._answering.end_all(now_s)
         self._shell.release_controls()
@@ -175,10 +183,14 @@ class WalkScreen(Screen):
         elif key == "resume":
             self._deck.close()
             self.walk.resume()
+        elif key is not None and key.startswith(PRESSED):
+            self._gate.begin_in_pause(key.removeprefix(PRESSED), now_s)
+        elif key == f"{DO}help":
+            self.do_help(now_s)
         elif key is not None and key.startswith(DO):
             self._deck.close()
             self.walk.resume()
-            self._do(key.removeprefix(DO), now_s)
+            self._gate.begin(key.removeprefix(DO), now_s)
         elif key == "worlds":
             name = self._options.world
             self._shell.show(lambda: self._choose(name))
@@ -236,6 +248,7 @@ class WalkScreen(Screen):
     def _break(self, error: Exception) -> None:
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
         self._changed = True
+        self._help.close()
         self._shell.release_controls()
         self._deck.explain("The walk cannot go on", error)
 
@@ -249,9 +262,10 @@ class WalkScreen(Screen):
         if not self._photo_mode.is_on:
             self._overlays.draw(target, covered)
         self.remembering.draw(target, look)
-        if self._help.is_open and not self._deck.is_open:
+        if self._help.is_open:
             self._help.draw(target, look, self._shell.bindings)
-        self._deck.draw(target, look)
+        else:
+            self._deck.draw(target, look)
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
         return fit_rect(*self.walk.session.frame_size, *self._shell.window.size)
