@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from client.chores import Chores
 from client.folders import OWN_WORLDS, make_folder
 from client.keeping import Keeping
 from client.shell import Shell
@@ -17,11 +16,10 @@ from engine.world import SUFFIX, World, write_world
 class Anchoring:
     """Begins new worlds in the middle of walks, and writes their files."""
 
-    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping, chores: Chores) -> None:
+    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping) -> None:
         self._shell = shell
         self._walk = walk
         self._keeping = keeping
-        self._chores = chores
 
     def do_new_world(self, now_s: float) -> None:
         walk, toasts = self._walk, self._shell.toasts
@@ -41,7 +39,8 @@ class Anchoring:
         world = replace(world, path=path)
         walk.enter(world)
         self._shell.window.set_title(world.title)
-        self._chores.begin(
+        self._shell.chores.begin(
+            "the new world",
             lambda: _write(path, world),
             lambda _: self._shell.toasts.add(f"A new world begins here: {path}", self._shell.clock()),
             lambda error: self._keeping.warn(error, self._shell.clock()),

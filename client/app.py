@@ -70,6 +70,8 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
             say_error(f"the settings were not kept: {error}")
     finally:
         window.close()
+    for error in shell.chores.finish():
+        say_error(str(error))
     return 0
 
 
@@ -120,6 +122,7 @@ class App:
         began_s, work_s = self._shell.clock(), time.thread_time()
         toasts = self._shell.toasts
         redraw = self._pump(began_s)
+        redraw |= self._shell.chores.update()
         redraw |= self._screen.update(began_s)
         redraw |= self._follow()
         texts = toasts.texts(began_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from client.chores import Chores
 from client.clip import Clip, write_clip
 from client.keeping import Keeping
 from client.photo import unused_path
@@ -16,11 +15,10 @@ from engine.video import SUFFIX
 class Clipping:
     """Keeps clips of the walk in the window."""
 
-    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping, chores: Chores) -> None:
+    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping) -> None:
         self._shell = shell
         self._walk = walk
         self._keeping = keeping
-        self._chores = chores
         self._writing = False
 
     def do_clip(self, now_s: float) -> None:
@@ -44,7 +42,7 @@ class Clipping:
         )
         shell.toasts.add(f"Keeping the last {clip.duration_s:.0f} s ...", now_s)
         self._writing = True
-        self._chores.begin(lambda: write_clip(clip), lambda _: self._kept(clip), self._failed)
+        shell.chores.begin("the clip", lambda: write_clip(clip), lambda _: self._kept(clip), self._failed)
 
     def _kept(self, clip: Clip) -> None:
         self._writing = False

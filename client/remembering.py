@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pygame
 
-from client.chores import Chores
 from client.figures import Line, Section
 from client.film_strip import FilmStrip
 from client.folders import SAVES, make_folder
@@ -22,17 +21,16 @@ from client.theme import Theme
 from client.walk import Walk
 from engine.errors import EngineError
 from engine.recording import RecordedChunk
-from engine.saved_walk import write_saved_walk
+from engine.saved_walk import home_of, write_saved_walk
 
 
 class Remembering:
     """The past of the walk in the window."""
 
-    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping, chores: Chores) -> None:
+    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping) -> None:
         self._shell = shell
         self._walk = walk
         self._keeping = keeping
-        self._chores = chores
         self._reel: Reel | None = None
         self._strip = FilmStrip()
 
@@ -54,22 +52,27 @@ class Remembering:
             write_saved_walk(path, saved)
 
         said = f"Saved at {at}; {self._shell.key_of('quick_load')} comes back here."
-        self._chores.begin(write, lambda _: self._say(said), self._warn)
+        self._say_if_waiting("Saving")
+        self._shell.chores.begin("the save", write, lambda _: self._say(said), self._warn)
 
     def do_quick_load(self, now_s: float) -> None:
         session = self._walk.session
         path = save_file(self._shell.pictures_dir / SAVES, session)
-        if not path.exists() and not self._chores.is_busy:
+        if not path.exists() and self._shell.chores.in_hand is None:
             key = self._shell.key_of("quick_save")
             self._shell.toasts.add(f"Nothing is saved in this world yet; {key} saves.", now_s)
         elif self._walk.planner.rig is None:
             self._shell.toasts.add("A replay cannot be left for a saved walk; open the world to walk.", now_s)
         else:
-            self._chores.begin(partial(load_walk, path, session), self._go_to_saved, self._warn)
+            self._say_if_waiting("Loading")
+            read = partial(load_walk, path, home_of(session))
+            self._shell.chores.begin("what was saved", read, self._go_to_saved, self._warn)
 
     def _go_to_saved(self, loaded: tuple[Moment, tuple[RecordedChunk, ...]]) -> None:
         moment, chunks = loaded
         walk = self._walk
+        if walk.closed:
+            return
         if walk.entering or moment.snapshot.identity != walk.session.identity:
             self._say("Another world has begun meanwhile; load again for what was saved in this one.")
             return
@@ -175,6 +178,10 @@ class Remembering:
 
     def _seconds(self, frame: WalkFrame) -> str:
         return f"{frame.index / self._walk.session.fps:.1f} s"
+
+    def _say_if_waiting(self, doing: str) -> None:
+        if (what := self._shell.chores.in_hand) is not None:
+            self._say(f"{doing}, as soon as {what} is done ...")
 
     def _say(self, text: str) -> None:
         self._shell.toasts.add(text, self._shell.clock())

@@ -15,7 +15,7 @@ from engine.errors import SpecMismatch
 from engine.integrator import Axes, IntegratorState
 from engine.recording import RecordedChunk
 from engine.replay import app_version
-from engine.saved_walk import SUFFIX, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
+from engine.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
 from engine.session import Session
 
 RIG_NUMBERS = 9 + 3 + 3 + len(Axes._fields) + 2
@@ -68,13 +68,13 @@ def describe_moment(walk: Walk, moment: Moment) -> SavedWalk:
     )
 
 
-def load_walk(path: Path, session: Session) -> tuple[Moment, tuple[RecordedChunk, ...]]:
+def load_walk(path: Path, home: Home) -> tuple[Moment, tuple[RecordedChunk, ...]]:
     """Read a saved walk of this world and engine: its moment, and the walk from its first step to there.
 
     Raises:
         ValueError, SpecMismatch: It is of another world, engine or key map, or damaged, in one sentence.
     """
-    saved = read_saved_walk(path, session, str(KEY_MAP_VERSION))
+    saved = read_saved_walk(path, home, str(KEY_MAP_VERSION))
     if saved.rig.size not in (0, RIG_NUMBERS):
         raise SpecMismatch(f"the saved walk {path} moves another camera than this; save it again")
     rig, angles_rad = standing_at(saved.c2w), np.zeros(3)

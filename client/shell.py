@@ -11,6 +11,7 @@ from pathlib import Path
 import pygame
 
 from client.bindings import DEFAULT_BINDINGS, Bindings, letter_of
+from client.chores import Chores
 from client.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.engines import EngineSurvey
 from client.navigation import Step
@@ -105,6 +106,7 @@ class Shell:
         self.clock = clock
         self.cards: list[WorldCard] = []
         self.toasts = Toasts()
+        self.chores = Chores()
         self.pads = Pads()
         self.bindings = DEFAULT_BINDINGS
         """What keys do, as the player set them."""

@@ -67,6 +67,8 @@ class Walk:
         self.past, self.recent = self._chronicle.past, self._chronicle.recent
         """Moments to go back to, and frames for a clip."""
         self._entering: Future[None] | None = None
+        self.closed = False
+        """Whether the walk was left: nothing can be asked of it any more."""
         self.resting = False
         """Whether no chunk is made because nothing moves and nobody asks for anything."""
         session.keep_snapshots = self.past.has_room_for(session.snapshot_bytes)
@@ -343,6 +345,7 @@ class Walk:
 
     def close(self) -> bool:
         """End the walk; say whether the engine's threads ended in time."""
+        self.closed = True
         self.instruments.close(self._pacer.counts)
         return self._worker.close()
 

@@ -13,7 +13,6 @@ from client.anchoring import Anchoring
 from client.answering import Answering
 from client.bindings import action_of_button
 from client.catalog import index_of
-from client.chores import Chores
 from client.clipping import Clipping
 from client.controls import MOVING
 from client.deck import PRESSED, Deck
@@ -76,10 +75,9 @@ class WalkScreen(Screen):
         self._keeping = Keeping(
             shell, self.walk, lambda: self._picture_rect()[2:], lambda: self.remembering.frame
         )
-        self._chores = Chores()
-        self.remembering = Remembering(shell, self.walk, self._keeping, self._chores)
-        anchoring = Anchoring(shell, self.walk, self._keeping, self._chores)
-        clipping = Clipping(shell, self.walk, self._keeping, self._chores)
+        self.remembering = Remembering(shell, self.walk, self._keeping)
+        anchoring = Anchoring(shell, self.walk, self._keeping)
+        clipping = Clipping(shell, self.walk, self._keeping)
         self._photo_mode = PhotoMode(shell, self.walk)
         keepers = [self._keeping, self.remembering, anchoring, clipping, self._photo_mode]
         self._answering = Answering([self, Switching(shell, self.walk), *keepers, self._flash])
@@ -237,7 +235,7 @@ class WalkScreen(Screen):
             self._keeping.warn(error, now_s)
         except Exception as error:
             self._break(error)
-        changed |= self._chores.update() | self.remembering.update(now_s)
+        changed |= self.remembering.update(now_s)
         if (problem := self.walk.instruments.take_problem()) is not None:
             self._keeping.warn(problem, now_s)
         turn_rad = self.walk.live_turn_rad if self._shell.settings.reproject else np.zeros(3)
@@ -287,7 +285,6 @@ class WalkScreen(Screen):
         self._shell.release_controls()
         self._keeping.stop_recording(self._shell.clock())
         self.walk.close()
-        self._chores.close()
 
 
 def _held_by(button: int) -> int:

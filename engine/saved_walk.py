@@ -76,6 +76,18 @@ class SavedInfo(BaseModel):
     """SHA-256 of the tensors."""
 
 
+@dataclass(frozen=True)
+class Home:
+    """What a saved walk must belong to, as a session was at one moment; the session may go over to another world."""
+
+    world_sha256: str
+    identity: str
+    frame_size: tuple[int, int]
+    """(width, height) in pixels."""
+    frames_per_chunk: int
+    snapshot_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class SavedWalk:
     """A saved walk in memory."""
@@ -123,15 +135,26 @@ def read_saved_info(path: str | Path) -> SavedInfo:
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
 
 
-def read_saved_walk(path: str | Path, session: Session, key_map: str) -> SavedWalk:
-    """Read a walk that was saved in this session's world with its engine, or say in one sentence why not."""
+def home_of(session: Session) -> Home:
+    """Return where walks of a session belong now."""
+    return Home(
+        session.world.sha256,
+        session.identity,
+        session.frame_size,
+        session.frames_per_chunk,
+        session.snapshot_bytes,
+    )
+
+
+def read_saved_walk(path: str | Path, home: Home, key_map: str) -> SavedWalk:
+    """Read a walk that was saved in this world with this engine, or say in one sentence why not."""
     file = Path(path)
     try:
         with TensorFile(file, KIND) as source:
             info = _parse(source.description(), file)
-            _check_belongs(info, session, key_map, file)
+            _check_belongs(info, home, key_map, file)
             spans = source.spans()
-            _check_sizes(spans, session, source)
+            _check_sizes(spans, home, source)
             arrays, _ = source.arrays(spans)
     except OSError as error:
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
@@ -149,10 +172,10 @@ def _parse(text: str, file: Path) -> SavedInfo:
         ) from error
 
 
-def _check_belongs(info: SavedInfo, session: Session, key_map: str, file: Path) -> None:
-    if info.world_sha256 != session.world.sha256:
+def _check_belongs(info: SavedInfo, home: Home, key_map: str, file: Path) -> None:
+    if info.world_sha256 != home.world_sha256:
         raise SpecMismatch(f"the walk {file} was saved in another world, {info.world}; load it there")
-    if info.identity != session.identity:
+    if info.identity != home.identity:
         raise SpecMismatch(
             f"the walk {file} was saved with the engine {info.engine} on {info.backend}, another than this; "
             "load it there"
@@ -164,9 +187,9 @@ def _check_belongs(info: SavedInfo, session: Session, key_map: str, file: Path) 
         )
 
 
-def _check_sizes(spans: Mapping[str, Span], session: Session, source: TensorFile) -> None:
-    """Refuse tensors of other sizes than this session's, so that reading them allocates nothing unexpected."""
-    width, height = session.frame_size
+def _check_sizes(spans: Mapping[str, Span], home: Home, source: TensorFile) -> None:
+    """Refuse tensors of other sizes than a walk at home has, so that reading them allocates nothing unexpected."""
+    width, height = home.frame_size
     fixed = {
         "frame": ("U8", (height, width, 3)),
         "c2w": ("F64", (4, 4)),
@@ -175,7 +198,7 @@ def _check_sizes(spans: Mapping[str, Span], session: Session, source: TensorFile
     first = spans.get("walk.c2w")
     num_chunks = first.shape[0] if first is not None and first.shape else 0
     for name, (dtype, rest) in _WALK_LAYOUT.items():
-        per_frame = (session.frames_per_chunk,) if name in ("walk.c2w", "walk.intrinsics") else ()
+        per_frame = (home.frames_per_chunk,) if name in ("walk.c2w", "walk.intrinsics") else ()
         fixed[name] = dtype, (num_chunks, *per_frame, *rest)
     bounded = {"walk.intents": len(INTENT_COLUMNS), "rig": MAX_RIG_NUMBERS, "latent": MAX_LATENT_BYTES // 4}
     snapshot = {name: span for name, span in spans.items() if name.startswith(_SNAPSHOT)}
@@ -184,7 +207,7 @@ def _check_sizes(spans: Mapping[str, Span], session: Session, source: TensorFile
         and not fixed.keys() - spans.keys()
         and 1 <= num_chunks <= MAX_CHUNKS
         and all((spans[name].dtype, spans[name].shape) == wanted for name, wanted in fixed.items())
-        and sum(span.num_bytes for span in snapshot.values()) == session.snapshot_bytes
+        and sum(span.num_bytes for span in snapshot.values()) == home.snapshot_bytes
         and all(_is_bounded(name, spans[name], num_chunks) for name in bounded if name in spans)
     )
     if not sound:

@@ -128,6 +128,7 @@ class Soak:
 
     def close(self) -> None:
         self._app.screen.leave()
+        self._shell.chores.finish()
         self._window.close()
 
     def _play(self, seconds: float) -> None:

@@ -84,6 +84,7 @@ class Player:
 
     def close(self) -> None:
         self.app.screen.leave()
+        self.shell.chores.finish()
         self.window.close()
 
 

@@ -1,0 +1,178 @@
+"""What is written beside the walk: nothing waits in silence, and what became of it is told wherever the player is."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pygame
+import pytest
+
+from client import clipping
+from client.app import run
+from client.chores import Chores
+from client.clip import Clip
+from client.options import PlayOptions
+from client.start_screen import StartScreen
+from client.walk_screen import WalkScreen
+from engine import assets
+from tests.player import Player
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Clips are not written before it opens."""
+    gate = threading.Event()
+    write = clipping.write_clip
+
+    def write_behind(clip: Clip) -> None:
+        assert gate.wait(WAIT_S)
+        write(clip)
+
+    monkeypatch.setattr(clipping, "write_clip", write_behind)
+    yield gate
+    gate.set()
+
+
+def texts(player: Player) -> str:
+    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+
+
+def wait(chores: Chores, done: Callable[[], bool]) -> None:
+    deadline_s = time.perf_counter() + WAIT_S
+    while not done():
+        assert time.perf_counter() < deadline_s
+        chores.update()
+        time.sleep(0.001)
+
+
+def test_work_is_done_in_order_and_told_of_on_the_calling_thread() -> None:
+    chores, told = Chores(), []
+
+    def note(number: int) -> None:
+        told.append((number, threading.current_thread()))
+
+    for number in range(3):
+        chores.begin(f"number {number}", lambda number=number: number, note, lambda error: None)
+    assert chores.in_hand == "number 0"
+    wait(chores, lambda: len(told) == 3)
+    assert told == [(number, threading.current_thread()) for number in range(3)]
+    assert chores.in_hand is None
+
+
+def test_no_thread_is_kept_for_work_that_is_done() -> None:
+    before, chores = set(threading.enumerate()), Chores()
+    chores.begin("a file", lambda: None, lambda _: None, lambda error: None)
+    wait(chores, lambda: chores.in_hand is None)
+    deadline_s = time.perf_counter() + WAIT_S
+    while set(threading.enumerate()) - before:
+        assert time.perf_counter() < deadline_s
+        time.sleep(0.001)
+
+
+def test_the_end_waits_for_what_was_begun_and_names_what_failed() -> None:
+    chores, done = Chores(), []
+
+    def fail() -> None:
+        raise ValueError("no space left")
+
+    chores.begin("a clip", fail, done.append, lambda error: None)
+    chores.begin("a save", lambda: done.append("written"), lambda _: None, lambda error: None)
+    assert [str(error) for error in chores.finish()] == ["no space left"]
+    assert done == ["written"]
+
+
+def test_loading_while_a_clip_is_written_says_so_and_then_loads(
+    player: Player, gate: threading.Event
+) -> None:
+    player.frames_go_by(12)
+    player.key(pygame.KSCAN_F5)
+    player.wait(lambda: "Saved at" in texts(player), "the save")
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F8)
+    player.key(pygame.KSCAN_F9)
+    assert "Loading, as soon as the clip is done" in texts(player)
+    gate.set()
+    player.wait(lambda: "as saved" in texts(player), "the load")
+
+
+def test_what_is_kept_is_told_of_on_the_screen_after_the_walk(
+    player: Player, gate: threading.Event, tmp_path: Path
+) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F8)
+    player.key(pygame.KSCAN_P)
+    for key in (pygame.KSCAN_UP, pygame.KSCAN_UP, pygame.KSCAN_RETURN):
+        player.key(key)
+    player.wait_for(StartScreen)
+    assert not list((tmp_path / "pictures").glob("*.mp4"))
+    gate.set()
+    player.wait(lambda: "recording beside it" in texts(player), "the message")
+    assert isinstance(player.app.screen, StartScreen)
+    assert list((tmp_path / "pictures").glob("*.mp4"))
+
+
+def test_a_load_that_comes_after_its_walk_changes_nothing(player: Player, gate: threading.Event) -> None:
+    player.frames_go_by(12)
+    player.key(pygame.KSCAN_F5)
+    player.wait(lambda: "Saved at" in texts(player), "the save")
+    player.key(pygame.KSCAN_F8)
+    player.key(pygame.KSCAN_F9)
+    left = player.walk.walk
+    player.key(pygame.KSCAN_N)
+    gate.set()
+    player.wait(lambda: player.shell.chores.in_hand is None, "the load")
+    player.wait_for(WalkScreen)
+    assert player.walk.walk is not left
+    assert left.past.name == player.walk.walk.past.name == 1
+
+
+def test_a_new_world_that_overtakes_a_load_is_not_loaded_into_and_the_message_says_why(
+    play: Callable[..., Player], gate: threading.Event
+) -> None:
+    player = play(PlayOptions(world="town"), [assets.worlds_dir()])
+    player.wait_for(WalkScreen)
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F5)
+    player.wait(lambda: "Saved at" in texts(player), "the save")
+    player.key(pygame.KSCAN_F8)
+    player.key(pygame.KSCAN_F9)
+    player.key(pygame.KSCAN_F6)
+    walk = player.walk.walk
+    player.wait(lambda: "-from-" in walk.session.world.name and not walk.entering, "the new world")
+    player.shell.toasts.clear()
+    gate.set()
+    player.wait(lambda: player.shell.chores.in_hand is None, "the load")
+    assert "Another world has begun meanwhile" in texts(player)
+    assert "saved in another world" not in texts(player)
+
+
+def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
+    gate: threading.Event,
+    worlds: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    environ = {"SDL_VIDEODRIVER": "dummy", "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    update, seen = WalkScreen.update, []
+
+    def play_and_leave(screen: WalkScreen, now_s: float) -> bool:
+        changed = update(screen, now_s)
+        if screen.walk.frame.index >= 4 and not seen:
+            seen.append(True)
+            (tmp_path / "Pictures").write_bytes(b"in the way")
+            for scancode, mod in ((pygame.KSCAN_F8, 0), (pygame.KSCAN_Q, pygame.KMOD_CTRL)):
+                key = pygame.K_q if mod else pygame.K_F8
+                pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key, scancode=scancode, mod=mod))
+        gate.set()
+        return changed
+
+    monkeypatch.setattr(WalkScreen, "update", play_and_leave)
+    monkeypatch.setattr("client.shell.Chores.update", lambda _: False)
+    assert run(PlayOptions(world=str(world), backend="holodeck"), environ, tmp_path) == 0
+    assert "cannot make the folder" in capsys.readouterr().err
