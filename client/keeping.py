@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.folders import make_folder
 from client.past import WalkFrame
+from client.photo import SUFFIX as PHOTO_SUFFIX
 from client.photo import describe, save_photo, unused_path
 from client.picture import enlarge
 from client.shell import Shell
@@ -80,16 +81,24 @@ class Keeping:
             self.warn(error, now_s)
 
     def do_photo(self, now_s: float) -> None:
-        frame, session = self._past_frame() or self._walk.frame, self._walk.session
-        path = unused_path(self._shell.pictures_dir, session.world.name, ".png", datetime.now().astimezone())
+        frame, session, shell = self._past_frame() or self._walk.frame, self._walk.session, self._shell
+        taken = datetime.now().astimezone()
+        folder, size, style = shell.pictures_dir, self._picture_size(), shell.settings.picture
         description = describe(session, self._walk.seed, frame.index, frame.chunk_index, frame.c2w)
-        try:
-            picture = enlarge(frame.pixels, *self._picture_size(), self._shell.settings.picture)
-            save_photo(path, picture, description)
-        except ValueError as error:
-            self.warn(error, now_s)
-        else:
-            self._shell.toasts.add(f"Saved {path}", now_s)
+        name = session.world.name
+
+        def write() -> Path:
+            # Its name is chosen here: of two photos within a second the second must see the first one's file.
+            path = unused_path(folder, name, PHOTO_SUFFIX, taken)
+            save_photo(path, enlarge(frame.pixels, *size, style), description)
+            return path
+
+        shell.chores.begin(
+            "the photo",
+            write,
+            lambda path: shell.toasts.add(f"Saved {path}", shell.clock()),
+            lambda error: self.warn(error, shell.clock()),
+        )
 
     def warn(self, error: Exception, now_s: float) -> None:
         """Tell the player what could not be kept, and why."""

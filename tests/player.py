@@ -78,6 +78,9 @@ class Player:
         pygame.event.post(pygame.event.Event(event_type, **fields))
         self.app.turn()
 
+    def wait_for_files(self) -> None:
+        self.wait(lambda: self.shell.chores.in_hand is None, "files to be written")
+
     def frames_go_by(self, number: int) -> None:
         start = self.walk.walk.frame.index
         self.wait(lambda: self.walk.walk.frame.index >= start + number, f"{number} frames")

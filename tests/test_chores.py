@@ -4,11 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pygame
 import pytest
 
-from client import clipping
+from client import clipping, photo
 from client.app import run
 from client.chores import Chores
 from client.clip import Clip
@@ -112,6 +113,25 @@ def test_what_is_kept_is_told_of_on_the_screen_after_the_walk(
     player.wait(lambda: "recording beside it" in texts(player), "the message")
     assert isinstance(player.app.screen, StartScreen)
     assert list((tmp_path / "pictures").glob("*.mp4"))
+
+
+def test_photos_are_made_beside_the_client_thread_and_each_gets_a_name_of_its_own(
+    player: Player, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    threads, encode = [], photo.encode_photo
+
+    def encode_and_note(*arguments: Any) -> bytes:
+        threads.append(threading.current_thread())
+        return encode(*arguments)
+
+    monkeypatch.setattr(photo, "encode_photo", encode_and_note)
+    player.frames_go_by(4)
+    for _ in range(3):
+        player.key(pygame.KSCAN_F12)
+    player.wait_for_files()
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads
 
 
 def test_a_load_that_comes_after_its_walk_changes_nothing(player: Player, gate: threading.Event) -> None:

@@ -101,8 +101,10 @@ def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, 
     player.key(pygame.KSCAN_P)
     assert not deck.is_open
     player.key(pygame.KSCAN_F12)
+    player.wait_for_files()
     assert not (tmp_path / "pictures").exists()
     player.key(pygame.KSCAN_J)
+    player.wait_for_files()
     assert list((tmp_path / "pictures").glob("*.png"))
     assert player.shell.settings.keys == {"photo": (pygame.KSCAN_J,)}
 
@@ -122,6 +124,7 @@ def test_a_pause_on_the_key_that_accepts_still_leaves_the_menus_usable(player: P
 def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:
     player.frames_go_by(2)
     player.key(pygame.KSCAN_F12)
+    player.wait_for_files()
     (file,) = (tmp_path / "pictures").glob("*.png")
     description = read_photo_description(file)
     assert description["seed"] == 0

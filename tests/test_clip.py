@@ -134,6 +134,7 @@ def test_photo_mode_holds_the_world_and_hides_what_lies_over_it(player: Player, 
     assert np.abs(with_figures[20:120, 20:60].astype(int) - bare[20:120, 20:60]).mean() > 5.0
     held = walk.frame.index
     player.key(pygame.KSCAN_F12)
+    player.wait_for_files()
     (file,) = (tmp_path / "pictures").glob("*.png")
     told = describe_kept(file)
     assert (told["frame"], told["seed"]) == (held, 0)

@@ -46,6 +46,7 @@ def test_a_clip_a_photo_and_a_recording_can_be_kept_in_the_pause(paused: Player,
     paused.key(pygame.KSCAN_F12)
     paused.key(pygame.KSCAN_F10)
     paused.wait(lambda: "recording beside it" in texts(paused), "the clip")
+    paused.wait_for_files()
     assert paused.walk.walk.recorder.path is not None
     kept = {file.suffix for file in (tmp_path / "pictures").iterdir()}
     assert kept == {".mp4", ".flaneur", ".png"}

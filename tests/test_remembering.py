@@ -90,6 +90,7 @@ def test_a_photo_of_the_past_is_of_the_moment_that_is_seen(player: Player, tmp_p
     )
     seen = past_frame(player).index
     player.key(pygame.KSCAN_F12)
+    player.wait_for_files()
     (photo,) = (tmp_path / "pictures").glob("*.png")
     assert read_photo_description(photo)["frame"] in (seen, past_frame(player).index)
     player.key(pygame.KSCAN_R, down=False)
