@@ -101,7 +101,11 @@ class SelfAttention(nn.Module):
         return wide(x).unflatten(-1, (self.config.num_heads, -1))
 
     def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Write strength [B, T, h, S] and frame decay [B, T, h], at least float32."""
+        """Write strength [B, T, h, S] and frame decay [B, T, h], at least float32; all ones in linear attention."""
+        if self.config.linear_attention:
+            batch, frames, tokens = x.shape[:3]
+            ones = wide(x.new_ones(batch, frames, self.config.num_heads, tokens))
+            return ones, ones[..., 0]
         beta = wide(self.beta_proj(x)).sigmoid().transpose(-1, -2)
         raw = wide(self.gate_proj(x.mean(dim=2)))
         decay = torch.exp(-wide(self.A_log).exp() * functional.softplus(raw + wide(self.dt_bias)))
@@ -136,6 +140,7 @@ class SelfAttention(nn.Module):
                 context.chunks,
                 before,
                 self.config.write_limit,
+                not self.config.linear_attention,
             )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
@@ -176,6 +181,7 @@ class SelfAttention(nn.Module):
                 context.chunks,
                 initial,
                 self.config.write_limit,
+                not self.config.linear_attention,
             )
             read = (tensors[0] @ states).transpose(2, 3)
             return context.ray_read(read).flatten(-2), last

@@ -24,6 +24,7 @@ def delta_rule(
     chunks: Chunks,
     initial: Tensor | None,
     write_limit: float = 0.0,
+    erases: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Scan forward through all frames and backward within each chunk, and add the two states.
 
@@ -37,16 +38,20 @@ def delta_rule(
         decay: Of each frame, [B, T, h].
         initial: State before the first frame, [B, h, D, E]; None for zero.
         write_limit: Greatest trace of a frame's A_t, to which write strengths are lowered; 0 for none.
+        erases: Whether what a frame's keys already hold is taken away before it is written anew; where not, states are
+            sums.
 
     Returns:
         The state each frame reads, [B, T, h, D, E], and the forward state after the last frame, [B, h, D, E].
     """
     batch, frames, heads = key.shape[:3]
-    if write_limit:
+    if write_limit and erases:
         trace = (beta * key.square().sum(-1)).sum(-1, keepdim=True)
         beta = beta * (write_limit / trace.clamp_min(write_limit))
     written = key * beta[..., None]
     erase = written.transpose(-1, -2) @ key
+    if not erases:
+        erase = torch.zeros_like(erase)
     update = written.sum(-2).unsqueeze(-1) if value is None else written.transpose(-1, -2) @ value
     gains = decay[..., None, None].unbind(1)
     erasures = [step.flatten(0, 1) for step in erase.unbind(1)]
@@ -82,6 +87,7 @@ def frame_attention(
     chunks: Chunks,
     initial: tuple[Tensor, Tensor] | None = None,
     write_limit: float = 0.0,
+    erases: bool = True,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Read values through the delta-rule state, divided by the normaliser's read-out.
 
@@ -90,13 +96,13 @@ def frame_attention(
         rotated_query, rotated_key, value: For the numerator, [B, T, h, S, D].
         beta: [B, T, h, S]. decay: [B, T, h].
         initial: Numerator [B, h, D, D] and normaliser [B, h, D] before the first frame.
-        write_limit: As in `delta_rule`.
+        write_limit, erases: As in `delta_rule`.
 
     Returns:
         Output [B, T, h, S, D] and the two states after the last frame.
     """
     before, norm_before = (None, None) if initial is None else (initial[0], initial[1].unsqueeze(-1))
-    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit)
-    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit)
+    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit, erases)
+    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit, erases)
     output = (rotated_query @ state) / (query @ norm + 1e-8)
     return output, (last, norm_last.squeeze(-1))

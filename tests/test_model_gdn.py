@@ -127,3 +127,22 @@ def test_write_limit_keeps_strong_writes_from_growing_the_state_and_leaves_weak_
     plain = delta_rule(weak, value, beta, decay, chunks, None)
     limited = delta_rule(weak, value, beta, decay, chunks, None, write_limit=1.9)
     torch.testing.assert_close(plain, limited, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_without_erasing_or_forgetting_it_is_linear_attention_over_the_visible_frames(name):
+    inputs, chunks = sample(), CHUNKS[name]
+    inputs |= {"beta": torch.ones_like(inputs["beta"]), "decay": torch.ones_like(inputs["decay"])}
+    output, _ = frame_attention(**inputs, chunks=chunks, erases=False)
+    for start, stop in chunks:
+        for frame in range(start, stop):
+            # Everything up to the end of the frame's own chunk, each token once.
+            key, rotated_key, value = (
+                inputs[part][:, :stop].transpose(1, 2).flatten(2, 3).double()
+                for part in ("key", "rotated_key", "value")
+            )
+            weights = inputs["rotated_query"][:, frame].double() @ rotated_key.mT
+            total = (inputs["query"][:, frame].double() @ key.mT).sum(-1, keepdim=True)
+            expected = weights @ value / (total + 1e-8)
+            # Rotated weights of either sign cancel, so sums lose a digit more than elsewhere.
+            torch.testing.assert_close(output[:, frame].double(), expected, rtol=1e-3, atol=1e-3)
