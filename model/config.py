@@ -66,7 +66,7 @@ class ModelConfig:
     key_scale: Literal["frame", "head", "none"] = "frame"
     """Delta-net keys are multiplied by 1/sqrt(D S), 1/sqrt(D) or 1; only "frame" keeps long rollouts stable."""
     linear_attention: bool = False
-    """Whether delta-net blocks neither erase nor forget, which makes them the cumulative linear attention that stage 1 replaces."""
+    """Whether delta-net blocks neither erase nor forget: the cumulative linear attention that stage 1 of training replaces."""
     truncate_timesteps: bool = True
     """Whether timesteps lose their fraction before they are embedded."""
     ray_octaves: int = 0

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from training.muon import Muon
 from training.precision import training_dtype
 
+NO_MATRIX = 1 << 30
+"""Least side of a matrix for Muon that no matrix has: AdamW alone."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -20,7 +23,14 @@ class OptimizerConfig:
 
     muon_lr: float = 0.01
     adam_lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Of AdamW: memories of the gradient and of its square."""
+    eps: float = 1e-8
+    """Of AdamW."""
+    adam_decay: float = 0.0
+    """Weight decay of AdamW."""
     weight_decay: float = 0.0
+    """Weight decay of Muon."""
     min_side: int = 64
     """Smallest side of a matrix (convolution kernels flattened) that Muon takes."""
     ema_decay: float = 0.999
@@ -64,9 +74,15 @@ class MasterOptimizer:
         if matrices:
             self.optimizers.append(Muon(matrices, config.muon_lr, config.weight_decay, training_dtype()))
         if others:
-            self.optimizers.append(
-                torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+            adam = torch.optim.AdamW(
+                others,
+                lr=config.adam_lr,
+                betas=config.betas,
+                eps=config.eps,
+                weight_decay=config.adam_decay,
+                fused=True,
             )
+            self.optimizers.append(adam)
         self.base_lrs = [group["lr"] for o in self.optimizers for group in o.param_groups]
         self.num_updates = 0
 

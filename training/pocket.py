@@ -27,7 +27,7 @@ from training.data.render import RenderJob, render_walks
 from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
 from training.metric import pixel_metric
-from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
 from training.publish import load_start, publish
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
@@ -38,8 +38,6 @@ INTRINSICS = (104.0, 104.0, 80.0, 48.0)
 """fx, fy, cx, cy in pixels: 75 degrees across 160 pixels."""
 FPS = 16
 UNLIMITED_STEPS = 1_000_000
-NO_MATRIX = 1 << 30
-"""Least side of a matrix for Muon that no matrix has."""
 
 
 @dataclass(frozen=True)
