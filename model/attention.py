@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.cross_attention import padded_width, rms_norm, softmax_attention
-from model.gdn import Chunks, delta_rule, frame_attention
+from model.gdn import delta_rule, frame_attention
 from model.headmap import HeadMap
 from model.precision import full_precision, wide
 from model.short_convolution import short_convolution
+from model.timeline import Timeline
 
 State = Mapping[str, Tensor]
 """One block's rollout tensors, by the part of their name after `blocks.{i}.`."""
@@ -30,8 +31,8 @@ class SequenceContext:
 
     grid: tuple[int, int]
     """Rows and columns of tokens in a frame."""
-    chunks: Chunks
-    """Frame ranges of the chunks."""
+    timeline: Timeline
+    """The frames at hand, their chunks, and the way to the frames beside them."""
     rope: HeadMap
     """Rotary positions of the main path."""
     ray_query: HeadMap
@@ -122,7 +123,7 @@ class SelfAttention(nn.Module):
         key_scale = scale[self.config.key_scale]
         q, raw_key, v = self.qkv(x).chunk(3, dim=-1)
         history = None if state is None else state["key_history"]
-        k = short_convolution(raw_key, self.conv_k.weight, context.chunks, history, across=True)
+        k = self._short_convolution(raw_key, self.conv_k, context, history, across=True)
         beta, decay = self._gates(x)
         with full_precision(x):
             query = self._heads(rms_norm(q, self.q_norm)).relu()
@@ -137,10 +138,11 @@ class SelfAttention(nn.Module):
                 self._heads(v).transpose(2, 3),
                 beta,
                 decay,
-                context.chunks,
+                context.timeline.chunks,
                 before,
                 self.config.write_limit,
                 not self.config.linear_attention,
+                context.timeline,
             )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
@@ -160,9 +162,7 @@ class SelfAttention(nn.Module):
         state: State | None,
     ) -> tuple[Tensor, Tensor]:
         k = self.k_proj_cam(x)
-        k = short_convolution(
-            k, self.conv_k_cam.weight, context.chunks, None, across=context.camera_conv_history
-        )
+        k = self._short_convolution(k, self.conv_k_cam, context, None, across=context.camera_conv_history)
         q, v = self.q_proj_cam(x), self.v_proj_cam(x)
         initial = None if state is None else state["camera_numerator"]
         with full_precision(x):
@@ -178,13 +178,22 @@ class SelfAttention(nn.Module):
                 tensors[2],
                 beta / discount[..., None],
                 decay,
-                context.chunks,
+                context.timeline.chunks,
                 initial,
                 self.config.write_limit,
                 not self.config.linear_attention,
+                context.timeline,
             )
             read = (tensors[0] @ states).transpose(2, 3)
             return context.ray_read(read).flatten(-2), last
+
+    def _short_convolution(
+        self, key: Tensor, conv: nn.Conv1d, context: SequenceContext, history: Tensor | None, across: bool
+    ) -> Tensor:
+        reach = self.config.conv_kernel - 1
+        wider, chunks = context.timeline.widen(key, reach)
+        filtered = short_convolution(wider, conv.weight, chunks, history, across)
+        return context.timeline.narrow(filtered, reach)
 
     def _to_ray(
         self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext
@@ -243,9 +252,8 @@ class SelfAttention(nn.Module):
         dtype = self.qkv.weight.dtype
         if torch.is_autocast_enabled(q.device.type):
             dtype = torch.get_autocast_dtype(q.device.type)
-        out = softmax_attention(
-            q.to(dtype), all_k.to(dtype), all_v.to(dtype), context.mask, 1 / math.sqrt(width)
-        )
+        all_k, all_v = (context.timeline.join(tensor.to(dtype), 2) for tensor in (all_k, all_v))
+        out = softmax_attention(q.to(dtype), all_k, all_v, context.mask, 1 / math.sqrt(width))
         return out.transpose(1, 2).unflatten(1, (-1, tokens)), new
 
     def _remember(

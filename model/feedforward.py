@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
-from model.gdn import Chunks
 from model.precision import wide
+from model.timeline import Timeline
 
 
 class PointConvolution(nn.Module):
@@ -45,7 +45,7 @@ class FeedForward(nn.Module):
         self.t_conv = nn.Conv2d(config.hidden_size, config.hidden_size, (3, 1), padding=(1, 0), bias=False)
 
     def forward(
-        self, x: Tensor, grid: tuple[int, int], chunks: Chunks, history: Tensor | None
+        self, x: Tensor, grid: tuple[int, int], timeline: Timeline, history: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Transform tokens.
 
@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
         inner = self.depth_conv(inner.flatten(0, 1).unflatten(1, grid))
         value, gate = inner.chunk(2, dim=-1)
         y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
-        return self._over_time(y, chunks, history), wide(y[:, -1:])
+        return self._over_time(y, timeline, history), wide(y[:, -1:])
 
     def without_neighbours(self, x: Tensor) -> Tensor:
         """Transform tokens [..., C] that have nobody beside, before or after them."""
@@ -72,7 +72,8 @@ class FeedForward(nn.Module):
         y = self.point_conv(value * functional.silu(gate))
         return y + functional.linear(y, self.t_conv.weight[:, :, 1, 0])
 
-    def _over_time(self, y: Tensor, chunks: Chunks, history: Tensor | None) -> Tensor:
+    def _over_time(self, y: Tensor, timeline: Timeline, history: Tensor | None) -> Tensor:
+        y, chunks = timeline.widen(y, 1)
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)
         before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)
         previous = torch.cat([before, y[:, :-1]], dim=1)
@@ -80,4 +81,4 @@ class FeedForward(nn.Module):
         if any(stop - start > 1 for start, stop in chunks):
             following = [functional.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
             output = output + functional.linear(torch.cat(following, dim=1), future)
-        return output
+        return timeline.narrow(output, 1)

@@ -7,13 +7,56 @@ it is at least float32, also under autocast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from model.timeline import Timeline
+
 Chunks = Sequence[tuple[int, int]]
 """Half-open ranges of frames that see one another in both directions; they cover 0..T in order."""
+
+
+@dataclass(frozen=True)
+class FrameUpdates:
+    """What each frame does to a state, Z -> g (I - A) Z + U; batch and heads share the first axis."""
+
+    gains: Sequence[Tensor]
+    """g, each [B * h, 1, 1]."""
+    erasures: Sequence[Tensor]
+    """A, each [B * h, D, D]."""
+    updates: Sequence[Tensor]
+    """U, each [B * h, D, E]."""
+
+    def advance(self, state: Tensor, index: int) -> Tensor:
+        """Carry a state [B * h, D, E] through one frame."""
+        kept = self.gains[index] * state
+        return torch.baddbmm(self.updates[index] + kept, self.erasures[index], kept, alpha=-1)
+
+    def composite(self, frames: Iterable[int]) -> tuple[Tensor, Tensor]:
+        """Fold frames, in the order given, into one update Z -> F Z + V.
+
+        Returns:
+            F, [B * h, D, D], and V, [B * h, D, E].
+        """
+        factor: Tensor | None = None
+        term: Tensor | None = None
+        for index in frames:
+            term = self.updates[index] if term is None else self.advance(term, index)
+            gain, erasure = self.gains[index], self.erasures[index]
+            if factor is None:
+                factor = torch.eye(erasure.shape[-1], dtype=erasure.dtype, device=erasure.device) - erasure
+                factor = gain * factor
+            else:
+                kept = gain * factor
+                factor = torch.baddbmm(kept, erasure, kept, alpha=-1)
+        assert factor is not None
+        assert term is not None
+        return factor, term
 
 
 def delta_rule(
@@ -25,6 +68,7 @@ def delta_rule(
     initial: Tensor | None,
     write_limit: float = 0.0,
     erases: bool = True,
+    timeline: Timeline | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scan forward through all frames and backward within each chunk, and add the two states.
 
@@ -40,6 +84,7 @@ def delta_rule(
         write_limit: Greatest trace of a frame's A_t, to which write strengths are lowered; 0 for none.
         erases: Whether what a frame's keys already hold is taken away before it is written anew; where not, states are
             sums.
+        timeline: Knows the states on both sides, where these are not all the frames; `initial` is None then.
 
     Returns:
         The state each frame reads, [B, T, h, D, E], and the forward state after the last frame, [B, h, D, E].
@@ -53,24 +98,23 @@ def delta_rule(
     if not erases:
         erase = torch.zeros_like(erase)
     update = written.sum(-2).unsqueeze(-1) if value is None else written.transpose(-1, -2) @ value
-    gains = decay[..., None, None].unbind(1)
-    erasures = [step.flatten(0, 1) for step in erase.unbind(1)]
-    updates = [step.flatten(0, 1) for step in update.unbind(1)]
-    gains = [gain.flatten(0, 1) for gain in gains]
-
-    def advance(state: Tensor, index: int) -> Tensor:
-        kept = gains[index] * state
-        return torch.baddbmm(updates[index] + kept, erasures[index], kept, alpha=-1)
-
-    state = updates[0] if initial is None else advance(initial.flatten(0, 1), 0)
+    per_frame = (decay[..., None, None], erase, update)
+    steps = FrameUpdates(*([step.flatten(0, 1) for step in tensor.unbind(1)] for tensor in per_frame))
+    before = None if timeline is None else timeline.state_before(steps)
+    after = None if timeline is None else timeline.state_after(steps)
+    if initial is not None:
+        before = initial.flatten(0, 1)
+    state = steps.updates[0] if before is None else steps.advance(before, 0)
     states = [state]
     for index in range(1, frames):
-        state = advance(state, index)
+        state = steps.advance(state, index)
         states.append(state)
     for start, stop in chunks:
-        later: Tensor | None = None
+        later = after if stop == frames else None
+        if later is not None:
+            states[stop - 1] = states[stop - 1] + later
         for index in range(stop - 2, start - 1, -1):
-            later = updates[index + 1] if later is None else advance(later, index + 1)
+            later = steps.updates[index + 1] if later is None else steps.advance(later, index + 1)
             states[index] = states[index] + later
     read = torch.stack([step.unflatten(0, (batch, heads)) for step in states], dim=1)
     return read, state.unflatten(0, (batch, heads))
@@ -88,6 +132,7 @@ def frame_attention(
     initial: tuple[Tensor, Tensor] | None = None,
     write_limit: float = 0.0,
     erases: bool = True,
+    timeline: Timeline | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Read values through the delta-rule state, divided by the normaliser's read-out.
 
@@ -96,13 +141,13 @@ def frame_attention(
         rotated_query, rotated_key, value: For the numerator, [B, T, h, S, D].
         beta: [B, T, h, S]. decay: [B, T, h].
         initial: Numerator [B, h, D, D] and normaliser [B, h, D] before the first frame.
-        write_limit, erases: As in `delta_rule`.
+        write_limit, erases, timeline: As in `delta_rule`.
 
     Returns:
         Output [B, T, h, S, D] and the two states after the last frame.
     """
     before, norm_before = (None, None) if initial is None else (initial[0], initial[1].unsqueeze(-1))
-    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit, erases)
-    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit, erases)
+    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit, erases, timeline)
+    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit, erases, timeline)
     output = (rotated_query @ state) / (query @ norm + 1e-8)
     return output, (last, norm_last.squeeze(-1))

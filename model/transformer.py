@@ -5,6 +5,7 @@ Whole clips (`forward`), training windows (`window`) and streaming (`step`) are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -30,6 +31,7 @@ from model.initialise import initialise
 from model.precision import full_precision, wide, wide_dtype
 from model.rollout import NUM_FRAMES, RolloutState
 from model.rotary import conjugate, rotary_table
+from model.timeline import Timeline
 
 
 class Block(nn.Module):
@@ -62,7 +64,7 @@ class Block(nn.Module):
         x = x + self.plucker_proj(plucker)
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
-        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.chunks, history)
+        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.timeline, history)
         if context.keep_state:
             after["ffn_history"] = last
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after
@@ -89,6 +91,8 @@ class WorldModel(nn.Module):
         super().__init__()
         size = config.hidden_size
         self.config = config
+        self.open_timeline: Callable[[Chunks], Timeline] = Timeline
+        """Says which frames of a clip a pass without a state holds; the others' are asked for on the way."""
         self.x_embedder = VoxelEmbedder(config.in_channels, size)
         self.t_embedder = TimestepEmbedder(config)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))
@@ -244,11 +248,26 @@ class WorldModel(nn.Module):
             keep_state: Whether the state afterwards is computed.
         """
         dtype = self.x_embedder.proj.weight.dtype
+        keep_state = streaming and keep_state
+        # Rollouts are short and serial: whoever has one makes it whole.
+        is_whole = keep_state or state is not None
+        timeline = Timeline(chunks) if is_whole else self.open_timeline(chunks)
+        latents, timesteps, frame_index = (
+            timeline.cut(tensor, dim) for tensor, dim in ((latents, 2), (timesteps, 1), (frame_index, 1))
+        )
         with full_precision(c2w_windows):
             config = self.config.for_grid(*latents.shape[-2:])
-            poses = scale_translations(c2w_windows.to(wide_dtype(dtype)), config.translation_scale)
-            cameras = intrinsics.to(poses.dtype)
-            context = _context(config, poses, cameras, frame_index, chunks, state, streaming, keep_state)
+            stride = config.temporal_stride
+            poses = timeline.cut(c2w_windows, 1, stride).to(wide_dtype(dtype))
+            poses = scale_translations(poses, config.translation_scale)
+            cameras = timeline.cut(intrinsics, 1, stride).to(poses.dtype)
+            committed = None if state is None else state.tensors[NUM_FRAMES]
+            mask = attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device)
+            if mask is not None and not is_whole:
+                mask = timeline.cut(mask, 2, config.tokens_per_frame)
+            context = _context(
+                config, poses, cameras, frame_index, timeline, mask, committed, streaming, keep_state
+            )
             maps = plucker_maps(config, poses, cameras)
         plucker = self.plucker_embedder(maps.to(dtype))
         time = self.t_embedder(timesteps)
@@ -269,7 +288,7 @@ class WorldModel(nn.Module):
         velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)
         if self.config.velocity_skip:
             velocity = velocity + self.config.velocity_skip * latents
-        return velocity, RolloutState(after) if context.keep_state else None
+        return timeline.join(velocity, 2), RolloutState(after) if context.keep_state else None
 
 
 def _context(
@@ -277,8 +296,9 @@ def _context(
     c2w_windows: Tensor,
     intrinsics: Tensor,
     frame_index: Tensor,
-    chunks: Chunks,
-    state: RolloutState | None,
+    timeline: Timeline,
+    mask: Tensor | None,
+    committed: Tensor | None,
     streaming: bool,
     keep_state: bool,
 ) -> SequenceContext:
@@ -295,16 +315,15 @@ def _context(
     ]
     if torch.compiler.is_exporting():
         maps = [head_map.dense() for head_map in maps]
-    committed = None if state is None else state.tensors[NUM_FRAMES]
     return SequenceContext(
         grid=(config.latent_height, config.latent_width),
-        chunks=chunks,
+        timeline=timeline,
         rope=maps[0],
         ray_query=maps[1],
         ray_key=maps[2],
         ray_read=maps[3],
-        mask=attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device),
+        mask=mask,
         camera_conv_history=not streaming,
         is_first=None if committed is None else committed == 0,
-        keep_state=streaming and keep_state,
+        keep_state=keep_state,
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model import naive
-from model.gdn import Chunks, delta_rule, frame_attention
+from model.gdn import Chunks, FrameUpdates, delta_rule, frame_attention
 
 CHUNKS = {
     "forward only": [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)],
@@ -67,6 +67,23 @@ def test_backward_scan_excludes_the_frame_itself() -> None:
     later = (key[:, 1] * inputs["beta"][:, 1, ..., None]).mT @ value[:, 1]
     torch.testing.assert_close(both[:, 0] - forward[:, 0], later)
     torch.testing.assert_close(both[:, 1], forward[:, 1])
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_composite_does_what_its_frames_do_one_by_one(backwards: bool) -> None:
+    torch.manual_seed(0)
+    keys = torch.randn(5, 3, 4, 6, dtype=torch.float64) / 5
+    steps = FrameUpdates(
+        list(torch.rand(5, 3, 1, 1, dtype=torch.float64)),
+        list(keys @ keys.mT),
+        list(torch.randn(5, 3, 4, 2, dtype=torch.float64)),
+    )
+    order = range(4, 0, -1) if backwards else range(5)
+    state = start = torch.randn(3, 4, 2, dtype=torch.float64)
+    for index in order:
+        state = steps.advance(state, index)
+    factor, term = steps.composite(order)
+    torch.testing.assert_close(factor @ start + term, state, atol=1e-13, rtol=1e-13)
 
 
 def test_single_frame_reads_only_itself() -> None:

@@ -1,0 +1,184 @@
+"""What is computed once on whole clips and once on shares of them, to be compared: values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from model.config import tiny
+from model.feedforward import FeedForward
+from model.gdn import Chunks, frame_attention
+from model.short_convolution import short_convolution
+from model.timeline import Timeline
+from model.transformer import WorldModel
+from training.parallel.timeline import SharedTimeline
+
+Open = Callable[[Chunks], Timeline]
+Case = Callable[[Open, torch.dtype], dict[str, Tensor]]
+Arrays = dict[str, NDArray[Any]]
+
+FRAMES = 14
+"""Divides neither by 4 nor, with chunks of 3, along chunk borders."""
+CHUNKS: dict[str, Chunks] = {
+    "single frames": [(n, n + 1) for n in range(FRAMES)],
+    "chunk-causal": [(0, 4), (4, 7), (7, 10), (10, FRAMES)],
+    "bidirectional": [(0, FRAMES)],
+}
+CONFIG = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2, downscale_softmax=True)
+
+
+def _leaves(dtype: torch.dtype, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {name: torch.randn(shape).to(dtype).requires_grad_() for name, shape in shapes.items()}
+
+
+def _answer(output: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weigh the output to one number and collect the gradients of the leaves."""
+    torch.manual_seed(2)
+    weight = torch.randn(output.shape).to(output.dtype)
+    (output * weight).sum().backward()
+    gradients = {f"gradient of {name}": leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    return {"value": output.detach(), **gradients}
+
+
+def delta_net(chunks: Chunks) -> Case:
+    """The frame-wise delta rule with its normaliser, forward and backward scans."""
+
+    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+        shape = (2, FRAMES, 2, 5, 4)
+        vectors = dict.fromkeys(("q", "k", "rq", "rk", "v"), shape)
+        leaves = _leaves(dtype, **vectors, beta=shape[:-1], decay=shape[:3])
+        timeline = open_timeline(chunks)
+        held = {name: timeline.cut(leaf, 1) for name, leaf in leaves.items()}
+        scale = 20**-0.5
+        output, _ = frame_attention(
+            held["q"].relu() + 0.1,
+            held["k"].relu() * scale,
+            held["rq"],
+            held["rk"] * scale,
+            held["v"],
+            held["beta"].sigmoid(),
+            held["decay"].sigmoid(),
+            timeline.chunks,
+            timeline=timeline,
+        )
+        return _answer(timeline.join(output, 1), leaves)
+
+    return compute
+
+
+def key_convolution(chunks: Chunks, across: bool) -> Case:
+    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+        leaves = _leaves(dtype, x=(2, FRAMES, 3, 6), weight=(6, 1, 4))
+        timeline = open_timeline(chunks)
+        wider, near = timeline.widen(timeline.cut(leaves["x"], 1), 3)
+        output = timeline.narrow(short_convolution(wider, leaves["weight"], near, None, across), 3)
+        return _answer(timeline.join(output, 1), leaves)
+
+    return compute
+
+
+def feed_forward(chunks: Chunks) -> Case:
+    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+        torch.manual_seed(3)
+        layer = FeedForward(CONFIG).to(dtype)
+        leaves = _leaves(dtype, x=(2, FRAMES, 6, CONFIG.hidden_size))
+        timeline = open_timeline(chunks)
+        output, _ = layer(timeline.cut(leaves["x"], 1), (2, 3), timeline, None)
+        return _answer(timeline.join(output, 1), leaves | dict(layer.named_parameters()))
+
+    return compute
+
+
+def world_model(mode: str, softmax_every_n: int = CONFIG.softmax_every_n) -> Case:
+    """A whole network whose every weight matters: both kinds of blocks, both camera branches."""
+
+    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+        config = replace(CONFIG, softmax_every_n=softmax_every_n)
+        torch.manual_seed(4)
+        model = WorldModel(config, fresh=True)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        model = model.to(dtype)
+        model.open_timeline = open_timeline
+        inputs = clip(config, FRAMES, dtype)
+        leaves = dict(model.named_parameters()) | {"text": inputs["text"].requires_grad_()}
+        if mode == "window":
+            index = torch.arange(FRAMES).expand(2, -1)
+            output, _ = model.window(**inputs, frame_index=index, keep_state=False)
+            return _answer(output, leaves)
+        frames = 1 + config.temporal_stride * (FRAMES - 1)
+        poses, intrinsics = inputs.pop("c2w_windows"), inputs.pop("intrinsics")
+        mode_name: Any = mode
+        output = model(**inputs, c2w=poses[:, :frames], intrinsics=intrinsics[:, :frames], mode=mode_name)
+        return _answer(output, leaves)
+
+    return compute
+
+
+def clip(config: Any, frames: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Random inputs of one pass, poses in packed windows."""
+    torch.manual_seed(5)
+    count = frames * config.temporal_stride
+    poses = torch.eye(4).expand(2, count, 4, 4).clone()
+    poses[..., :3, 3] = torch.randn(2, count, 3)
+    size = config.frame_width * 0.6
+    centre = torch.tensor([size, size, config.frame_width / 2, config.frame_height / 2])
+    grid = (config.latent_height, config.latent_width)
+    return {
+        "latents": torch.randn(2, config.in_channels, frames, *grid).to(dtype),
+        "timesteps": torch.rand(2, frames).to(dtype) * 1000,
+        "text": torch.randn(2, config.text_length, config.text_dim).to(dtype),
+        "text_mask": (torch.arange(config.text_length) < 4).to(dtype).expand(2, -1),
+        "c2w_windows": poses.to(dtype),
+        "intrinsics": centre.to(dtype).expand(2, count, 4),
+    }
+
+
+CASES: dict[str, Case] = {
+    **{f"delta net, {name}": delta_net(chunks) for name, chunks in CHUNKS.items()},
+    **{f"key convolution, {name}": key_convolution(chunks, True) for name, chunks in CHUNKS.items()},
+    "key convolution within chunks": key_convolution(CHUNKS["chunk-causal"], False),
+    **{f"feed-forward, {name}": feed_forward(chunks) for name, chunks in CHUNKS.items()},
+    "softmax blocks, chunk-causal": world_model("chunk_causal", softmax_every_n=1),
+    "softmax blocks, bidirectional": world_model("bidirectional", softmax_every_n=1),
+    "whole model, chunk-causal": world_model("chunk_causal"),
+    "whole model, bidirectional": world_model("bidirectional"),
+    "whole model, training window": world_model("window"),
+}
+
+
+def on_one_process(name: str, dtype: torch.dtype) -> Arrays:
+    """Compute a case on whole clips."""
+    return {key: np.asarray(tensor) for key, tensor in CASES[name](Timeline, dtype).items()}
+
+
+def on_shares(group: ProcessGroup, names: list[str], dtype: torch.dtype) -> dict[str, Arrays]:
+    """Compute cases on this process's share of the frames, gradients as the mean of all processes'."""
+    answers: dict[str, Arrays] = {}
+    for name in names:
+        answer = CASES[name](lambda chunks: SharedTimeline(chunks, group), dtype)
+        for key, tensor in answer.items():
+            if key.startswith("gradient"):
+                dist.all_reduce(tensor)
+                tensor /= group.size()
+        answers[name] = {key: np.asarray(tensor) for key, tensor in answer.items()}
+    return answers
+
+
+def differences(ours: Arrays, truth: Arrays) -> dict[str, float]:
+    """Largest difference of every array over the largest entry of the true one."""
+    assert ours.keys() == truth.keys()
+    scale = {key: max(float(np.abs(array).max()), 1e-30) for key, array in truth.items()}
+    return {key: float(np.abs(ours[key] - truth[key]).max()) / scale[key] for key in truth}
+
+

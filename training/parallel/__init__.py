@@ -1,0 +1,1 @@
+"""One training on many processes: parameters, batches and the frames of a clip shared out among them."""

@@ -1,0 +1,109 @@
+"""A clip whose frames are shared out among processes, each holding as many in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from model.gdn import Chunks, FrameUpdates
+from model.timeline import Timeline
+from training.parallel.collectives import exchange, gather, prefix
+
+
+def clip_ranges(ranges: Chunks, start: int, stop: int) -> list[tuple[int, int]]:
+    """Cut half-open ranges down to `start` to `stop` and count from `start`."""
+    cut = [(max(first, start) - start, min(last, stop) - start) for first, last in ranges]
+    return [(first, last) for first, last in cut if first < last]
+
+
+class SharedTimeline(Timeline):
+    """This process's share of the frames; the last process's may end in frames that repeat the clip's last one.
+
+    Those make a chunk of their own after all others, so no frame of the clip hears them, and `join` leaves them out.
+    """
+
+    def __init__(self, chunks: Chunks, group: ProcessGroup) -> None:
+        self.group = group
+        self.num_frames = chunks[-1][1]
+        self.num_held = -(-self.num_frames // group.size())
+        self.start = group.rank() * self.num_held
+        num_padded = self.num_held * group.size()
+        self.all_chunks = [*chunks]
+        if num_padded > self.num_frames:
+            self.all_chunks.append((self.num_frames, num_padded))
+        super().__init__(clip_ranges(self.all_chunks, self.start, self.start + self.num_held))
+
+    def cut(self, x: Tensor, dim: int, per_frame: int = 1) -> Tensor:
+        """Take this process's frames; all processes must be given the same whole."""
+        frames = x.unflatten(dim, (self.num_frames, per_frame))
+        index = torch.arange(self.start, self.start + self.num_held, device=x.device)
+        return frames.index_select(dim, index.clamp_max(self.num_frames - 1)).flatten(dim, dim + 1)
+
+    def join(self, x: Tensor, dim: int) -> Tensor:
+        per_frame = x.shape[dim] // self.num_held
+        return gather(x, dim, self.group).narrow(dim, 0, self.num_frames * per_frame)
+
+    def widen(self, x: Tensor, reach: int) -> tuple[Tensor, Chunks]:
+        """Get the neighbours' nearest frames.
+
+        Raises:
+            ValueError: A neighbour holds fewer than `reach` frames.
+        """
+        if reach > self.num_held:
+            raise ValueError(
+                f"{self.num_frames} latent frames on {self.group.size()} processes are {self.num_held} for each, but a "
+                f"convolution over time reaches over {reach}; let fewer processes share a clip"
+            )
+        before, after = self._beside(reach)
+        rank, size = self.group.rank(), self.group.size()
+        # What one side sends the other receives: as many frames go to a neighbour as come from it.
+        counts = [0] * size
+        edges: list[Tensor] = []
+        if before:
+            counts[rank - 1] = before
+            edges.append(x[:, :reach])
+        if after:
+            counts[rank + 1] = after
+            edges.append(x[:, -reach:])
+        sent = torch.cat(edges or [x[:, :0]], dim=1).transpose(0, 1)
+        received = exchange(sent, counts, counts, self.group).transpose(0, 1)
+        wider = torch.cat([received[:, :before], x, received[:, before:]], dim=1)
+        return wider, clip_ranges(
+            self.all_chunks, self.start - before, self.start + self.num_held + after
+        )
+
+    def narrow(self, x: Tensor, reach: int) -> Tensor:
+        return x.narrow(1, self._beside(reach)[0], self.num_held)
+
+    def state_before(self, updates: FrameUpdates) -> Tensor:
+        """Apply the composites of all processes that hold earlier frames, zero where there are none."""
+        factor, term = updates.composite(range(self.num_held))
+        size = self.group.size()
+        return prefix(factor, term, range(size), [True] * size, self.group)
+
+    def state_after(self, updates: FrameUpdates) -> Tensor | None:
+        """Apply the composites of the rest of the chunk that goes on behind this process's last frame."""
+        size = self.group.size()
+        cuts = [self._cuts_chunk(process) for process in range(size)]
+        if not any(cuts):
+            return None
+        stop = self.chunks[0][1]
+        factor, term = updates.composite(range(stop - 1, -1, -1))
+        if stop < self.num_held:
+            # The chunk ends in here: nothing from behind comes through it.
+            factor = torch.zeros_like(factor)
+        order = range(size - 1, -1, -1)
+        return prefix(factor, term, order, [cuts[process] for process in order], self.group)
+
+    def _cuts_chunk(self, process: int) -> bool:
+        """Whether the border before a process's first frame lies within a chunk."""
+        border = process * self.num_held
+        return any(start < border < stop for start, stop in self.all_chunks)
+
+    def _beside(self, reach: int) -> Sequence[int]:
+        """Frames that `widen` adds before and after."""
+        rank = self.group.rank()
+        return (reach if rank else 0, reach if rank + 1 < self.group.size() else 0)
