@@ -99,6 +99,7 @@ WINDOW = (
 
 LIBRARY_HOMES = {
     "torch": ("model", "training", "export"),
+    "torch.distributed": ("training.parallel",),
     "onnxruntime": ("engine.backends.onnxruntime",),
     "tensorrt": ("engine.backends.tensorrt", "export"),
     "tensorrt_rtx": ("engine.backends.tensorrt", "export"),
@@ -166,6 +167,8 @@ def test_no_module_breaks_a_wall():
         ("export.onnx", "from engine import session"),
         ("export.onnx", "from training import loop"),
         ("training.loop", "from client import app"),
+        ("training.loop", "import torch.distributed as dist"),
+        ("model.attention", "from torch.distributed import ProcessGroup"),
         ("engine.recording", "import pickle"),
     ],
 )

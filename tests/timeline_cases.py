@@ -114,7 +114,11 @@ def world_model(mode: str, softmax_every_n: int = CONFIG.softmax_every_n) -> Cas
         leaves = dict(model.named_parameters()) | {"text": inputs["text"].requires_grad_()}
         if mode == "window":
             index = torch.arange(FRAMES).expand(2, -1)
-            output, _ = model.window(**inputs, frame_index=index, keep_state=False)
+            names = ("latents", "timesteps", "text", "text_mask", "c2w_windows", "intrinsics")
+            latents, timesteps, text, mask, poses, intrinsics = (inputs[name] for name in names)
+            output, _ = model.window(
+                latents, timesteps, text, mask, poses, intrinsics, index, keep_state=False
+            )
             return _answer(output, leaves)
         frames = 1 + config.temporal_stride * (FRAMES - 1)
         poses, intrinsics = inputs.pop("c2w_windows"), inputs.pop("intrinsics")
@@ -180,5 +184,3 @@ def differences(ours: Arrays, truth: Arrays) -> dict[str, float]:
     assert ours.keys() == truth.keys()
     scale = {key: max(float(np.abs(array).max()), 1e-30) for key, array in truth.items()}
     return {key: float(np.abs(ours[key] - truth[key]).max()) / scale[key] for key in truth}
-
-

@@ -47,7 +47,7 @@ def prefix(
 
 def _gathered(x: Tensor, group: ProcessGroup) -> Tensor:
     output = x.new_empty(group.size() * x.shape[0], *x.shape[1:])
-    dist.all_gather_into_tensor(output, x.contiguous(), group)
+    dist.all_gather_single(output, x.contiguous(), group)
     return output
 
 
@@ -61,7 +61,7 @@ class _Gather(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         own = gradient.new_empty(gradient.shape[0] // ctx.group.size(), *gradient.shape[1:])
-        dist.reduce_scatter_tensor(own, gradient.contiguous(), group=ctx.group)
+        dist.reduce_scatter_single(own, gradient.contiguous(), group=ctx.group)
         return own, None
 
 

@@ -71,9 +71,7 @@ class SharedTimeline(Timeline):
         sent = torch.cat(edges or [x[:, :0]], dim=1).transpose(0, 1)
         received = exchange(sent, counts, counts, self.group).transpose(0, 1)
         wider = torch.cat([received[:, :before], x, received[:, before:]], dim=1)
-        return wider, clip_ranges(
-            self.all_chunks, self.start - before, self.start + self.num_held + after
-        )
+        return wider, clip_ranges(self.all_chunks, self.start - before, self.start + self.num_held + after)
 
     def narrow(self, x: Tensor, reach: int) -> Tensor:
         return x.narrow(1, self._beside(reach)[0], self.num_held)
