@@ -24,6 +24,7 @@ from client.report import say_error
 from client.settings import load_settings, save_settings
 from client.shell import Screen, Shell
 from client.start_screen import LoadingScreen, StartScreen
+from client.toasts import message_area
 from client.walk_screen import WalkScreen
 from client.window import Window
 
@@ -135,9 +136,11 @@ class App:
     def draw(self, now_s: float) -> None:
         """Draw the screen and the messages over it, and show them."""
         window = self._shell.window
+        look, toasts = self._shell.look, self._shell.toasts
         self._screen.draw(window.surface, now_s)
-        bottom = window.size[1] - self._shell.look.px(8)
-        self._shell.toasts.draw(window.surface, self._shell.look, now_s, bottom)
+        if toasts.texts(now_s):
+            area = message_area(window.surface.get_rect(), self._screen.taken(), look.px(1))
+            toasts.draw(window.surface, look, now_s, area)
         window.show()
         self._screen.note_shown(self._shell.clock())
 

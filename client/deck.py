@@ -67,6 +67,10 @@ class Deck:
         self._shell.captures_keys = False
         self._shell.keep_settings()
 
+    def taken(self) -> list[pygame.Rect]:
+        """Return where the card lies that is seen."""
+        return [self._cards[-1].place] if self._cards else []
+
     def draw(self, target: pygame.Surface, look: Theme) -> None:
         if self._cards:
             self._cards[-1].draw(target, look)

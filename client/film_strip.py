@@ -20,6 +20,8 @@ class FilmStrip:
 
     def __init__(self) -> None:
         self._thumbnails: dict[tuple[int, int], pygame.Surface] = {}
+        self.place = pygame.Rect(0, 0, 0, 0)
+        """Where it lies, as drawn last."""
 
     def clear(self) -> None:
         """Forget the small pictures."""
@@ -34,7 +36,8 @@ class FilmStrip:
         room = target.get_width() - 2 * look.px(2)
         panel_height = height + look.px(8)
         top = target.get_height() - panel_height - look.px(2)
-        target.blit(look.panel(room, panel_height), (look.px(2), top))
+        self.place = pygame.Rect(look.px(2), top, room, panel_height)
+        target.blit(look.panel(*self.place.size), self.place)
         middle = target.get_width() // 2
         clip = pygame.Rect(look.px(2) + pad, top, room - 2 * pad, panel_height)
         target.set_clip(clip)

@@ -26,16 +26,18 @@ class Flash:
     def do_flash(self, now_s: float) -> None:
         self._on = not self._on
 
-    def draw(self, target: pygame.Surface, look: Theme, frame_index: int) -> None:
-        """Draw them at the bottom right, over a picture of the frame that has this number."""
+    def draw(self, target: pygame.Surface, look: Theme, frame_index: int) -> list[pygame.Rect]:
+        """Draw them at the bottom right, over a picture of the frame that has this number; return where they lie."""
         if not self._on:
-            return
+            return []
         side, label_px, gap = look.px(SQUARE), look.px(2.5), look.px(1)
         left, top = target.get_width() - 2 * side - gap, target.get_height() - side
-        target.fill(theme.INK, (left - gap, top - label_px, 2 * (side + gap), side + label_px))
+        place = pygame.Rect(left - gap, top - label_px, 2 * (side + gap), side + label_px)
+        target.fill(theme.INK, place)
         flips = ("input", self._meter.num_inputs), ("model", self._meter.answers_by(frame_index))
         for i, (name, count) in enumerate(flips):
             label = look.text(name, 11)
             x = left + i * (side + gap)
             target.blit(label, (x + (side - label.get_width()) // 2, top - label_px))
             target.fill(_BRIGHT if count % 2 else _DARK, (x, top, side, side))
+        return [place]

@@ -30,15 +30,19 @@ def draw_held(
     held: Sequence[int],
     bindings: Bindings,
     bottom_px: int,
-) -> int:
-    """Draw what is asked for at the lower left, the six axes and the keys that are held; return its upper edge."""
+) -> list[pygame.Rect]:
+    """Draw what is asked for at the lower left, the six axes and the keys that are held.
+
+    Returns:
+        Where it lies; nothing where there is no room for it.
+    """
     pad, bar_px = look.px(1.5), look.px(12)
     row_px = max(look.px(2.25), look.font(_SIZE).get_height())
     side_px = max(look.font(_SIZE).size(side)[0] for _, *sides in AXES for side in sides) + look.px(0.75)
     width = 2 * pad + 2 * side_px + bar_px
     height = 2 * pad + (len(AXES) + 1) * row_px + look.px(1)
     if height > bottom_px or width + look.px(4) > target.get_width():
-        return bottom_px
+        return []
     left, top = look.px(2), bottom_px - height
     target.blit(look.panel(width, height), (left, top))
     y = top + pad
@@ -51,7 +55,7 @@ def draw_held(
     text = look.clipped("  ".join(names) or "no key held", width - 2 * pad, 13)
     colour = theme.AMBER if names else theme.PAPER_DIM
     target.blit(look.text(text, 13, colour=colour), (left + pad, y + look.px(1)))
-    return top
+    return [pygame.Rect(left, top, width, height)]
 
 
 def _draw_axis(

@@ -9,6 +9,7 @@ import pygame
 from client import theme
 from client.bindings import Bindings, HelpGroup, help_groups
 from client.theme import Theme
+from client.toasts import STRIP
 
 ROW = 3.25
 """Height of a line, grid units."""
@@ -24,6 +25,8 @@ class HelpCard:
         self._page = 0
         self._num_pages = 1
         self.is_open = False
+        self.place = pygame.Rect(0, 0, 0, 0)
+        """Where it lies, as drawn last."""
 
     def turn(self) -> None:
         """Open the help, turn its page, or close it."""
@@ -34,18 +37,19 @@ class HelpCard:
         self.is_open = False
 
     def draw(self, target: pygame.Surface, look: Theme, bindings: Bindings) -> None:
-        """Draw the page over a darkened world."""
+        """Draw the page over a darkened world; below it there is room for a message."""
         look.shade(target)
         width, height = target.get_size()
         num_columns = max(1, min(MAX_COLUMNS, (width - look.px(4)) // look.px(COLUMN)))
-        num_rows = max(2, int((height - look.px(12)) / look.px(ROW)))
+        room = pygame.Rect(0, 0, width, height - look.px(STRIP))
+        num_rows = max(2, int((room.height - look.px(12)) / look.px(ROW)))
         pages = lay_out(help_groups(bindings), num_columns, num_rows)
         self._num_pages = len(pages)
         self._page = min(self._page, len(pages) - 1)
         more = f"Keys, {self._page + 1} of {len(pages)}" if len(pages) > 1 else "Keys"
         again = next((bindings.label(key) for key in bindings.keys["help"]), "the help's key")
         hint = f"{again} turns the page, Esc closes" if len(pages) > 1 else "Esc closes"
-        _draw_page(target, look, (more, hint), pages[self._page])
+        self.place = _draw_page(target, look, room, (more, hint), pages[self._page])
 
 
 def lay_out(groups: Sequence[HelpGroup], num_columns: int, num_rows: int) -> list[list[list[HelpGroup]]]:
@@ -81,13 +85,19 @@ def _fill(groups: Sequence[HelpGroup], capacity: int) -> list[list[HelpGroup]]:
 
 
 def _draw_page(
-    target: pygame.Surface, look: Theme, heading: tuple[str, str], columns: Sequence[Sequence[HelpGroup]]
-) -> None:
+    target: pygame.Surface,
+    look: Theme,
+    room: pygame.Rect,
+    heading: tuple[str, str],
+    columns: Sequence[Sequence[HelpGroup]],
+) -> pygame.Rect:
+    """Draw a page in the middle of the window where that is above the room's bottom; return where it lies."""
     row_px = look.px(ROW)
     column_px = min(look.px(COLUMN), (target.get_width() - look.px(4)) // len(columns))
     rows = max(sum(len(lines) + 2 for _, lines in column) - 1 for column in columns)
     width, height = len(columns) * column_px + look.px(3), rows * row_px + look.px(11)
-    left, top = (target.get_width() - width) // 2, max(0, (target.get_height() - height) // 2)
+    left = (target.get_width() - width) // 2
+    top = max(0, min((target.get_height() - height) // 2, room.bottom - height))
     target.blit(look.panel(width, height, alpha=244, radius=1.5), (left, top))
     title, hint = look.text(heading[0], 24, bold=True), look.text(heading[1], 13, colour=theme.PAPER_DIM)
     target.blit(title, (left + look.px(3), top + look.px(2.5)))
@@ -99,6 +109,7 @@ def _draw_page(
             target.blit(look.text(title, 15, bold=True, colour=theme.AMBER), (x, y))
             _draw_lines(target, look, x, y + row_px, column_px - look.px(2), lines)
             y += (len(lines) + 2) * row_px
+    return pygame.Rect(left, top, width, height)
 
 
 def _draw_lines(

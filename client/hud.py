@@ -16,10 +16,10 @@ _WIDEST_VALUE = "0.00 of 00 a second, at 000 % speed"
 """As wide as the column of values is made, so that it does not change with the figures."""
 
 
-def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_px: int) -> None:
+def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_px: int) -> list[pygame.Rect]:
     """Draw the panel of figures at the top left; what does not fit above a height is left out.
 
-    The timeline is below them, or beside them where there is no room.
+    The timeline is below them, or beside them where there is no room. Return where both lie.
     """
     lines, origin, pad, bars_px = figure_lines(figures), look.px(2), look.px(2), look.px(9)
     row_px, gap_px = max(look.px(_ROW), look.font(_SIZE).get_height()), look.px(1)
@@ -31,9 +31,10 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
     height = _height(rows, row_px, gap_px)
     with_bars = height + bars_px + gap_px <= room
     if width < 2 * label_px or not rows:
-        return
+        return []
     panel_height = height + 2 * pad + (bars_px + gap_px if with_bars else 0)
-    target.blit(look.panel(width + 2 * pad, panel_height), (origin, origin))
+    places = [pygame.Rect(origin, origin, width + 2 * pad, panel_height)]
+    target.blit(look.panel(*places[0].size), places[0])
     x = y = origin + pad
     for i, (section, label, value) in enumerate(rows):
         if i and section is not rows[i - 1][0]:
@@ -46,9 +47,11 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
     if not with_bars:
         area.topleft = 2 * origin + width + 3 * pad - look.px(1), origin + pad
         if area.right + pad > target.get_width():
-            return
-        target.blit(look.panel(width + 2 * pad, bars_px + 2 * pad), (area.left - pad, origin))
+            return places
+        places.append(pygame.Rect(area.left - pad, origin, width + 2 * pad, bars_px + 2 * pad))
+        target.blit(look.panel(*places[1].size), places[1])
     draw_timeline(target, look, area, figures.bars, figures.deadline_ms)
+    return places
 
 
 def _height(rows: Sequence[Line], row_px: int, gap_px: int) -> int:
@@ -112,8 +115,8 @@ def _draw_legend(
         x += label.get_width() + look.px(2.75)
 
 
-def draw_recording(target: pygame.Surface, look: Theme, seconds: float) -> None:
-    """Draw the mark that says a recording is running, top right."""
+def draw_recording(target: pygame.Surface, look: Theme, seconds: float) -> list[pygame.Rect]:
+    """Draw the mark that says a recording is running, top right; return where it lies."""
     label = look.text(f"REC {int(seconds) // 60}:{int(seconds) % 60:02d}", 15, bold=True)
     dot_px, pad = look.px(1.5), look.px(1.5)
     width, height = label.get_width() + dot_px + 3 * pad, label.get_height() + pad
@@ -122,10 +125,11 @@ def draw_recording(target: pygame.Surface, look: Theme, seconds: float) -> None:
     dot = theme.rounded(dot_px, dot_px, theme.SIGNAL_RED, 255, dot_px // 2)
     target.blit(dot, (left + pad, top + (height - dot_px) // 2))
     target.blit(label, (left + 2 * pad + dot_px, top + (height - label.get_height()) // 2))
+    return [pygame.Rect(left, top, width, height)]
 
 
-def draw_progress(target: pygame.Surface, look: Theme, label: str, fraction: float) -> None:
-    """Draw how far a replay is, along the bottom."""
+def draw_progress(target: pygame.Surface, look: Theme, label: str, fraction: float) -> list[pygame.Rect]:
+    """Draw how far a replay is, along the bottom; return where it lies."""
     pad = look.px(2)
     text = look.text(label, 15)
     width = min(target.get_width() - 4 * pad, look.px(80))
@@ -136,3 +140,4 @@ def draw_progress(target: pygame.Surface, look: Theme, label: str, fraction: flo
     line = pygame.Rect(left + pad, top + height - look.px(1.25), width - 2 * pad, max(2, look.px(0.5)))
     target.fill(theme.INK_RAISED, line)
     target.fill(theme.AMBER, (*line.topleft, round(line.width * max(0.0, min(1.0, fraction))), line.height))
+    return [pygame.Rect(left, top, width, height)]

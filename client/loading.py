@@ -55,7 +55,7 @@ def draw_loading(
     now_s: float,
     backdrop: Callable[[pygame.Surface], None] | None = None,
     expected_s: float | None = None,
-) -> None:
+) -> pygame.Rect:
     """Draw the steps at the lower left over the world's own picture, if it is known by now.
 
     Args:
@@ -66,6 +66,9 @@ def draw_loading(
         now_s: Clock time.
         backdrop: Draws the world's picture.
         expected_s: How long all steps together took the last time; None where they were never taken.
+
+    Returns:
+        Where the card lies.
     """
     target.fill(theme.INK)
     if backdrop is not None:
@@ -76,7 +79,8 @@ def draw_loading(
     rows = stages.stages
     height = 2 * pad + look.px(9) + row_px * max(4, len(rows))
     left, top = look.px(4), max(look.px(1), target.get_height() - height - look.px(4))
-    target.blit(look.panel(width, height, alpha=232, radius=1.5), (left, top))
+    place = pygame.Rect(left, top, width, height)
+    target.blit(look.panel(*place.size, alpha=232, radius=1.5), place)
     heading = look.clipped(title, width - 2 * pad, 26, bold=True)
     target.blit(look.text(heading, 26, bold=True), (left + pad, top + pad - look.px(0.5)))
     y = top + pad + look.px(6)
@@ -93,6 +97,7 @@ def draw_loading(
         target.blit(leave, (left + width - pad - leave.get_width(), y))
     area = pygame.Rect(left + pad, top + height - pad, width - 2 * pad, look.px(0.5))
     _draw_sweep(target, area, now_s)
+    return place
 
 
 def _draw_stage(target: pygame.Surface, look: Theme, stage: Stage, now_s: float, area: pygame.Rect) -> None:

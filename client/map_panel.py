@@ -15,14 +15,15 @@ MAP = 26.0
 """Side of the map, grid units."""
 
 
-def draw_map(target: pygame.Surface, look: Theme, walk_map: WalkMap, bottom_px: int) -> None:
-    """Draw the walk from above at the lower right; ahead is up."""
+def draw_map(target: pygame.Surface, look: Theme, walk_map: WalkMap, bottom_px: int) -> list[pygame.Rect]:
+    """Draw the walk from above at the lower right; ahead is up. Return where it lies, nothing without room."""
     pad, text_px = look.px(1), look.px(2.5)
     side = min(look.px(MAP), target.get_width() // 3, bottom_px - look.px(4) - text_px)
     if side < look.px(8):
-        return
+        return []
     left, top = target.get_width() - side - look.px(2), bottom_px - side - text_px
-    target.blit(look.panel(side, side + text_px), (left, top))
+    place = pygame.Rect(left, top, side, side + text_px)
+    target.blit(look.panel(*place.size), place)
     plot = pygame.Rect(left + pad, top + pad, side - 2 * pad, side - 2 * pad)
     view = walk_map.view()
 
@@ -45,6 +46,7 @@ def draw_map(target: pygame.Surface, look: Theme, walk_map: WalkMap, bottom_px: 
     walked = look.text(f"{walk_map.walked_m:.0f} m walked", 11, colour=theme.PAPER)
     if bar_px + look.px(7) + walked.get_width() <= plot.width:
         target.blit(walked, (plot.right - walked.get_width(), y))
+    return [place]
 
 
 def _draw_walker(target: pygame.Surface, look: Theme, place: tuple[float, float], heading_rad: float) -> None:

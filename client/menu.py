@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from client import theme
 from client.theme import Theme
+from client.toasts import STRIP
 from engine.errors import EngineError
 
 ROW = 4.5
@@ -52,6 +53,8 @@ class CardMenu:
         self._notes = [choice.note for choice in choices if choice.note]
         self._top = 0
         self._places: list[tuple[int, pygame.Rect]] = []
+        self.place = pygame.Rect(0, 0, 0, 0)
+        """Where it lies, as drawn last."""
 
     @property
     def key(self) -> str:
@@ -70,7 +73,7 @@ class CardMenu:
         return None
 
     def draw(self, target: pygame.Surface, look: Theme) -> None:
-        """Draw the card over a darkened picture."""
+        """Draw the card over a darkened picture; below it there is room for a message."""
         look.shade(target)
         pad, row_px, edge = look.px(3), look.px(ROW), look.px(1)
         width = min(look.px(64), target.get_width() - 2 * edge)
@@ -79,15 +82,16 @@ class CardMenu:
         notes = [look.wrap(text, width - 2 * pad, 16) for text in (self.text, *self._notes)]
         num_lines, line_px = max(map(len, notes)), look.px(3)
         head_px = pad + look.px(5) + (num_lines * line_px + look.px(1.5) if num_lines else 0)
-        visible = max(1, min(len(self.choices), (target.get_height() - 2 * edge - head_px - pad) // row_px))
+        room = target.get_height() - edge - look.px(STRIP)
+        visible = max(1, min(len(self.choices), (room - head_px - pad) // row_px))
         self._top = max(self.chosen - visible + 1, min(self._top, self.chosen, len(self.choices) - visible))
         height = head_px + row_px * visible + look.px(2)
         left = (target.get_width() - width) // 2
-        top = max(edge, (target.get_height() - height) // 2)
+        top = max(edge, min((target.get_height() - height) // 2, room + edge - height))
         # A rim, since what is behind may be as dark as the card.
         rim = max(1, look.px(0.25))
-        size = width + 2 * rim, height + 2 * rim
-        target.blit(look.panel(*size, theme.INK_RAISED, 255, 1.75), (left - rim, top - rim))
+        self.place = pygame.Rect(left - rim, top - rim, width + 2 * rim, height + 2 * rim)
+        target.blit(look.panel(*self.place.size, theme.INK_RAISED, 255, 1.75), self.place)
         target.blit(look.panel(width, height, alpha=255, radius=1.5), (left, top))
         title = look.clipped(self.title, width - 2 * pad, 26, bold=True)
         target.blit(look.text(title, 26, bold=True), (left + pad, top + look.px(2)))

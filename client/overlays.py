@@ -38,6 +38,8 @@ class Overlays:
         self._held: tuple[int, ...] = ()
         self._figures: Figures | None = None
         self._figures_s = 0.0
+        self.taken: list[pygame.Rect] = []
+        """Where they lie, as drawn last."""
 
     def update(self, intent: Intent, now_s: float) -> bool:
         """Take in what happened; say whether something that is shown changed by it."""
@@ -59,17 +61,19 @@ class Overlays:
         look, settings, walk = self._shell.look, self._shell.settings, self._walk
         progress = walk.progress
         bottom = target.get_height() - look.px(2 if progress is None else 9)
+        self.taken = []
         if settings.show_map and not covered:
-            draw_map(target, look, self._map, bottom)
+            self.taken += draw_map(target, look, self._map, bottom)
         if settings.show_held and not covered:
-            held, bindings = self._held, self._shell.bindings
-            bottom = draw_held(target, look, self._intent, held, bindings, bottom) - look.px(1)
+            held = draw_held(target, look, self._intent, self._held, self._shell.bindings, bottom)
+            self.taken += held
+            bottom = min((place.top - look.px(1) for place in held), default=bottom)
         if settings.hud and self._figures is not None and not covered:
-            hud.draw_figures(target, look, self._figures, bottom)
+            self.taken += hud.draw_figures(target, look, self._figures, bottom)
         if walk.recorder.path is not None:
-            hud.draw_recording(target, look, walk.walked_s)
+            self.taken += hud.draw_recording(target, look, walk.walked_s)
         if progress is not None:
-            hud.draw_progress(target, look, _replay_label(progress, walk), progress)
+            self.taken += hud.draw_progress(target, look, _replay_label(progress, walk), progress)
 
 
 def _replay_label(progress: float, walk: Walk) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pygame
 
@@ -41,6 +41,9 @@ class ProblemScreen(Screen):
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         target.fill(theme.INK)
         self.deck.draw(target, self._shell.look)
+
+    def taken(self) -> Sequence[pygame.Rect]:
+        return self.deck.taken()
 
     def leave(self) -> None:
         """Nothing is held."""

@@ -133,6 +133,10 @@ class Remembering:
             hint = f"Let {self._shell.key_of('rewind')} go to walk on from here. Esc returns to the present."
             self._strip.draw(target, look, reel, title, hint)
 
+    def taken(self) -> list[pygame.Rect]:
+        """Return where the film strip lies, while it is seen."""
+        return [self._strip.place] if self._reel is not None else []
+
     def lines(self) -> list[Line]:
         """Return what the figures say of the past."""
         past, session = self._walk.past, self._walk.session

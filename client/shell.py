@@ -62,6 +62,10 @@ class Screen(ABC):
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         """Draw everything."""
 
+    def taken(self) -> Sequence[pygame.Rect]:
+        """Return what no message may cover, as drawn last."""
+        return ()
+
     def note_shown(self, now_s: float) -> None:  # noqa: B027
         """Note that what was drawn last is on the display."""
 

@@ -142,8 +142,11 @@ class StartScreen(Screen):
         return False
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
-        self._menu.draw(target, self._shell.look)
+        self._menu.draw(target, self._shell.look, self._shell.toasts.texts(now_s) == [])
         self._deck.draw(target, self._shell.look)
+
+    def taken(self) -> Sequence[pygame.Rect]:
+        return self._deck.taken() or self._menu.taken
 
     def leave(self) -> None:
         """Nothing is held."""
@@ -196,6 +199,7 @@ class LoadingScreen(Screen):
         self.problem: CardMenu | None = None
         """What went wrong, once something has."""
         self._backdrop: pygame.Surface | None = None
+        self._place = pygame.Rect(0, 0, 0, 0)
         folders = list(shell.folders)
         shell.release_controls()
         self._opening = Opening(lambda say, seen: open_walk(options, folders, say, seen), shell.clock)
@@ -256,7 +260,10 @@ class LoadingScreen(Screen):
         title = world.title if world is not None else "Opening"
         expected_s = self._shell.opened_s.get(self._options.backend)
         stages, backdrop = self._opening.stages, self._draw_backdrop
-        draw_loading(target, look, title, stages, now_s, backdrop, expected_s)
+        self._place = draw_loading(target, look, title, stages, now_s, backdrop, expected_s)
+
+    def taken(self) -> Sequence[pygame.Rect]:
+        return [self._place if self.problem is None else self.problem.place]
 
     def _draw_backdrop(self, target: pygame.Surface) -> None:
         world = self._opening.world

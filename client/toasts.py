@@ -1,6 +1,8 @@
-"""Passing messages: short sentences that come up at the bottom and go by themselves."""
+"""Passing messages: short sentences that come up where they cover nothing that is to be read, and go by themselves."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import pygame
 
@@ -9,10 +11,14 @@ from client.theme import Theme
 
 TOAST_S = 4.0
 FADE_S = 0.4
+STRIP = 9.0
+"""Height that cards leave below them, grid units: room for a message of two lines."""
+WISHED, LEAST = 80.0, 40.0
+"""Widths of a message, grid units: of a long one, and of one that is still easy to read."""
 
 
 class Toasts:
-    """Short messages that come up at the bottom and go by themselves."""
+    """Short messages that come up and go by themselves."""
 
     def __init__(self) -> None:
         self._shown: list[tuple[float, str, bool]] = []
@@ -40,18 +46,21 @@ class Toasts:
         """Whether the picture changes by itself because of a message coming to its end."""
         return any(0.0 < end_s - now_s < FADE_S for end_s, _, _ in self._shown)
 
-    def draw(self, target: pygame.Surface, look: Theme, now_s: float, bottom_px: int) -> None:
-        """Draw the messages upward from a height."""
+    def draw(self, target: pygame.Surface, look: Theme, now_s: float, area: pygame.Rect) -> None:
+        """Draw the messages upward from the bottom of an area; older ones that do not fit are left out."""
         self.texts(now_s)
-        for end_s, text, warning in reversed(self._shown):
-            card = self._card(look, text, warning, target.get_width() - look.px(4))
-            card.set_alpha(round(255 * min(1.0, (end_s - now_s) / FADE_S)))
+        bottom_px = area.bottom - look.px(1)
+        for i, (end_s, text, warning) in enumerate(reversed(self._shown)):
+            card = self._card(look, text, warning, area.width - look.px(2))
             bottom_px -= card.get_height() + look.px(1)
-            target.blit(card, ((target.get_width() - card.get_width()) // 2, bottom_px))
+            if i and bottom_px < area.top:
+                return
+            card.set_alpha(round(255 * min(1.0, (end_s - now_s) / FADE_S)))
+            target.blit(card, (area.centerx - card.get_width() // 2, max(0, bottom_px)))
 
     def _card(self, look: Theme, text: str, warning: bool, room_px: int) -> pygame.Surface:
         pad = look.px(1.5)
-        lines = look.wrap(text, max(1, min(room_px - 3 * pad, look.px(80))), 15)
+        lines = look.wrap(text, max(1, min(room_px - 3 * pad, look.px(WISHED))), 15)
         rendered = [look.text(line, 15) for line in lines] or [look.text(" ", 15)]
         width = max(line.get_width() for line in rendered) + 2 * pad + look.px(1)
         height = sum(line.get_height() for line in rendered) + 2 * look.px(1)
@@ -63,3 +72,37 @@ class Toasts:
             card.blit(line, (pad + look.px(1), y))
             y += line.get_height()
         return card
+
+
+def message_area(window: pygame.Rect, taken: Sequence[pygame.Rect], unit_px: float) -> pygame.Rect:
+    """Return the room that nothing takes: as low as there is a good one, and there as wide as is wished.
+
+    Args:
+        window: All there is.
+        taken: What has to stay readable.
+        unit_px: Size of a grid unit.
+    """
+    least = LEAST * unit_px, STRIP * unit_px
+
+    def worth(area: pygame.Rect) -> tuple[float, ...]:
+        width = min(float(area.width), WISHED * unit_px)
+        if area.width >= least[0] and area.height >= least[1]:
+            return 1.0, float(area.bottom), width, float(area.width), float(area.height)
+        return 0.0, min(width, least[0]) * min(float(area.height), least[1])
+
+    return max(_free(window, taken), key=worth, default=window)
+
+
+def _free(window: pygame.Rect, taken: Sequence[pygame.Rect]) -> Iterator[pygame.Rect]:
+    """Yield the rectangles between the edges of what is taken."""
+    edges = {window.left, window.right, *(x for place in taken for x in (place.left, place.right))}
+    across = sorted(x for x in edges if window.left <= x <= window.right)
+    for i, left in enumerate(across):
+        for right in across[i + 1 :]:
+            column = pygame.Rect(left, window.top, right - left, window.height)
+            top = window.top
+            in_the_way = sorted((p for p in taken if column.colliderect(p)), key=lambda place: place.top)
+            for place in [*in_the_way, pygame.Rect(left, window.bottom, 0, 0)]:
+                if place.top > top:
+                    yield pygame.Rect(left, top, right - left, place.top - top)
+                top = max(top, place.bottom)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +88,7 @@ class WalkScreen(Screen):
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
         self._turn_rad = np.zeros(3)
+        self._flash_places: list[pygame.Rect] = []
         shell.window.set_title(opened.session.world.title)
         shell.release_controls()
         if options.replay is None:
@@ -255,7 +256,7 @@ class WalkScreen(Screen):
         target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
         target.blit(self._enlarged(width, height), (left, top))
-        self._flash.draw(target, look, self.walk.frame.index)
+        self._flash_places = self._flash.draw(target, look, self.walk.frame.index)
         covered = self._help.is_open or self._deck.is_open or self.remembering.frame is not None
         if not self._photo_mode.is_on:
             self._overlays.draw(target, covered)
@@ -264,6 +265,12 @@ class WalkScreen(Screen):
             self._help.draw(target, look, self._shell.bindings)
         else:
             self._deck.draw(target, look)
+
+    def taken(self) -> Sequence[pygame.Rect]:
+        if self._help.is_open:
+            return [self._help.place]
+        overlays = [] if self._photo_mode.is_on else self._overlays.taken
+        return self._deck.taken() or [*self._flash_places, *overlays, *self.remembering.taken()]
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
         return fit_rect(*self.walk.session.frame_size, *self._shell.window.size)

@@ -54,6 +54,8 @@ class WorldMenu:
         self._top_row = 0
         self._places: list[tuple[int, pygame.Rect]] = []
         self._button_places: list[pygame.Rect] = []
+        self.taken: list[pygame.Rect] = []
+        """What no message may cover, as drawn last: all but the heading's right."""
         self._pictures: dict[tuple[int, int, int], pygame.Surface] = {}
 
     @property
@@ -88,12 +90,12 @@ class WorldMenu:
                 return True
         return False
 
-    def draw(self, target: pygame.Surface, look: Theme) -> None:
-        """Draw the screen; cards that do not fit are reached by moving to them."""
+    def draw(self, target: pygame.Surface, look: Theme, with_subtitle: bool = True) -> None:
+        """Draw the screen; cards that do not fit are reached by moving to them. Messages may take the subtitle's place."""
         target.fill(theme.INK)
         width, height = target.get_size()
         margin = min(look.px(5), width // 20)
-        head_px = self._draw_heading(target, look, margin)
+        head_px = self._draw_heading(target, look, margin, with_subtitle)
         foot_px = look.px(8) + look.px(_LINE) * self._num_note_lines(look, width - 2 * margin)
         room = pygame.Rect(margin, head_px, width - 2 * margin, max(1, height - head_px - foot_px))
         self._lay_out(look, room)
@@ -110,17 +112,22 @@ class WorldMenu:
         notes = [card.problem or card.note for card in self.cards] + [button.note for button in self.buttons]
         return min(_MAX_LINES, max(1, *(len(look.wrap(note, width, 15)) for note in notes)))
 
-    def _draw_heading(self, target: pygame.Surface, look: Theme, margin: int) -> int:
+    def _draw_heading(self, target: pygame.Surface, look: Theme, margin: int, with_subtitle: bool) -> int:
         """Draw the name and what to do; return the height that is taken."""
         width = target.get_width()
         title = look.text("Flaneur", 40, bold=True)
         target.blit(title, (margin, look.px(3)))
+        head_px = look.px(11)
+        self.taken = [
+            pygame.Rect(0, 0, margin + title.get_width(), head_px),
+            pygame.Rect(0, head_px, width, target.get_height()),
+        ]
         subtitle = look.text(SUBTITLE, 18, colour=theme.PAPER_DIM)
         left = margin + title.get_width() + look.px(3)
-        if left + subtitle.get_width() + margin <= width:
+        if with_subtitle and left + subtitle.get_width() + margin <= width:
             baseline = look.px(3) + title.get_height() - subtitle.get_height() - look.px(0.75)
             target.blit(subtitle, (left, baseline))
-        return look.px(11)
+        return head_px
 
     def _lay_out(self, look: Theme, room: pygame.Rect) -> None:
         """Put the cards on a grid that shows as many as can be read."""

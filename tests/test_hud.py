@@ -114,7 +114,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     )
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
-    toasts.draw(target, look, 1.0, size[1])
+    toasts.draw(target, look, 1.0, target.get_rect())
     for card in (pause_card(), settings_card(Settings()), KeysCard(DEFAULT_BINDINGS, chosen=9)):
         card.draw(target, look)
         assert any(index == card.chosen for index, _ in card._places)

@@ -1,0 +1,123 @@
+"""Messages lie beside what is to be read, on every screen and at any size."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pygame
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.options import PlayOptions
+from client.start_screen import StartScreen
+from client.toasts import LEAST, message_area
+from tests.player import Player
+
+WINDOW = pygame.Rect(0, 0, 1024, 640)
+UNIT_PX = 8.0
+SENTENCE = "Kept /home/someone/Pictures/Flaneur/town-clip-20261124-221500.mp4, and its recording beside it"
+SIZES = ((640, 384), (1024, 640), (1280, 768))
+
+places = st.builds(
+    pygame.Rect,
+    *(st.integers(0, 1000), st.integers(0, 600)),
+    *(st.integers(1, 700), st.integers(1, 400)),
+)
+
+
+@given(st.lists(places, max_size=5))
+def test_a_message_lies_on_nothing_that_is_taken(taken: list[pygame.Rect]) -> None:
+    area = message_area(WINDOW, taken, UNIT_PX)
+    covered = any(place.contains(WINDOW) for place in taken)
+    assert WINDOW.contains(area)
+    assert covered or area.collidelist(taken) < 0
+
+
+def test_an_empty_window_is_all_there_is() -> None:
+    assert message_area(WINDOW, [], UNIT_PX) == WINDOW
+
+
+def test_below_a_card_there_is_room_and_above_a_strip() -> None:
+    card, strip = pygame.Rect(256, 40, 512, 520), pygame.Rect(16, 500, 992, 124)
+    assert message_area(WINDOW, [card], UNIT_PX) == pygame.Rect(0, 560, 1024, 80)
+    assert message_area(WINDOW, [strip], UNIT_PX) == pygame.Rect(0, 0, 1024, 500)
+
+
+def test_between_two_panels_there_is_room_or_above_them_where_there_is_too_little() -> None:
+    held, chart = pygame.Rect(16, 466, 250, 158), pygame.Rect(800, 396, 208, 228)
+    assert message_area(WINDOW, [held, chart], UNIT_PX) == pygame.Rect(266, 0, 534, 640)
+    wide = held.inflate(400, 0).move(200, 0)
+    area = message_area(WINDOW, [wide, chart], UNIT_PX)
+    assert area.bottom == 466
+    assert area.width >= LEAST * UNIT_PX
+
+
+def show(player: Player, size: tuple[int, int]) -> pygame.Rect:
+    """Put a message on the screen at a size of the window, and return where it was drawn."""
+    pygame.display.set_mode(size, pygame.RESIZABLE)
+    player.shell.toasts.clear()
+    player.post(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1])
+    player.app.draw(time.perf_counter())
+    without = pygame.surfarray.array3d(player.window.surface)
+    player.shell.toasts.add(SENTENCE, time.perf_counter())
+    player.app.draw(time.perf_counter())
+    changed = (pygame.surfarray.array3d(player.window.surface) != without).any(axis=2)
+    columns, rows = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]
+    assert columns.size, "the message is seen"
+    return pygame.Rect(columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+
+
+def check(message: pygame.Rect, taken: Sequence[pygame.Rect], size: tuple[int, int]) -> None:
+    assert taken
+    assert pygame.Rect((0, 0), size).contains(message)
+    assert message.collidelist(list(taken)) < 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_message_covers_the_pause_the_settings_the_keys_or_the_help(
+    player: Player, size: tuple[int, int]
+) -> None:
+    player.frames_go_by(4)
+    player.key(pygame.KSCAN_P)
+    for keys in ((), (pygame.KSCAN_DOWN, pygame.KSCAN_RETURN), (pygame.KSCAN_F1,)):
+        for key in keys:
+            player.key(key)
+        check(show(player, size), player.app.screen.taken(), size)
+    player.key(pygame.KSCAN_ESCAPE)
+    player.key(pygame.KSCAN_ESCAPE)
+    player.key(pygame.KSCAN_DOWN)
+    player.key(pygame.KSCAN_RETURN)
+    check(show(player, size), player.app.screen.taken(), size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_message_covers_the_film_strip(player: Player, size: tuple[int, int]) -> None:
+    player.frames_go_by(16)
+    player.key(pygame.KSCAN_R, down=True)
+    player.wait(lambda: player.walk.remembering.update(time.perf_counter()) is False, "the film to stop")
+    player.frames_go_by(0)
+    message = show(player, size)
+    check(message, player.walk.remembering.taken(), size)
+    player.key(pygame.KSCAN_R, down=False)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_message_covers_figures_map_and_held_keys(player: Player, size: tuple[int, int]) -> None:
+    player.frames_go_by(4)
+    for key in (pygame.KSCAN_F3, pygame.KSCAN_M, pygame.KSCAN_H):
+        player.key(key)
+    player.walk.walk.pause()
+    assert len(player.app.screen.taken()) >= 3
+    check(show(player, size), player.app.screen.taken(), size)
+    player.walk.walk.resume()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_message_covers_the_worlds_or_the_buttons(
+    play: Callable[..., Player], worlds: Path, size: tuple[int, int]
+) -> None:
+    player = play(PlayOptions(backend="holodeck"), [worlds])
+    assert isinstance(player.app.screen, StartScreen)
+    message = show(player, size)
+    assert message.bottom <= player.app.screen.taken()[1].top
