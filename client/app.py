@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pygame
 
-from client.catalog import world_cards, world_folders
-from client.folders import OWN_WORLDS, pictures_dir, settings_file
+from client.catalog import world_cards
+from client.folders import pictures_dir, settings_file, world_folders
 from client.opening import Opened, check_options
 from client.options import PlayOptions
 from client.pads import STICK_STEP
@@ -50,7 +50,7 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
     environ = os.environ if environ is None else environ
     home = Path.home() if home is None else home
     pictures = pictures_dir(environ, home)
-    folders = world_folders(options.world, pictures / OWN_WORLDS)
+    folders = world_folders(options.world, pictures)
     check_options(options, folders)
     file = settings_file(environ, home)
     settings, complaint = load_settings(file)

@@ -10,16 +10,9 @@ from client.world_menu import WorldCard
 from engine import assets
 from engine.errors import EngineError
 from engine.session import BackendName
-from engine.world import SUFFIX, WorldEntry, list_worlds, read_world
+from engine.world import WorldEntry, list_worlds, read_world
 
 _FOREIGN = "made for a model that is not installed"
-
-
-def world_folders(world: str | None, own: Path | None = None) -> list[Path]:
-    """Return where worlds are looked for: beside a file that was named, among the shipped ones, and in `own`."""
-    named = Path(world) if world is not None else None
-    beside = [named.parent] if named is not None and named.suffix == SUFFIX else []
-    return [*beside, assets.worlds_dir(), *([own] if own is not None else [])]
 
 
 def world_cards(folders: Sequence[Path], backend: BackendName) -> list[WorldCard]:

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from engine import assets
+from engine.world import SUFFIX
+
 APP_NAME = "Flaneur"
 SAVES = "saves"
 """Folder of quick saves, in the pictures folder."""
@@ -30,6 +33,18 @@ def pictures_dir(environ: Mapping[str, str], home: Path, platform: str = sys.pla
         if (configured := _xdg_pictures(config / "user-dirs.dirs", home)) is not None:
             return configured / APP_NAME
     return home / "Pictures" / APP_NAME
+
+
+def world_folders(world: str | None, pictures: Path) -> list[Path]:
+    """Return where worlds are looked for by name, by the window and by every command.
+
+    Args:
+        world: What was asked for; beside a file that was named there may be others.
+        pictures: The folder that worlds begun by walking are in.
+    """
+    named = Path(world) if world is not None else None
+    beside = [named.parent] if named is not None and named.suffix == SUFFIX else []
+    return [*beside, assets.worlds_dir(), pictures / OWN_WORLDS]
 
 
 def make_folder(folder: Path) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import pygame
 
 from client.app import DISPLAY_FPS, App
-from client.catalog import world_folders
+from client.folders import world_folders
 from client.options import PlayOptions
 from client.settings import Settings
 from client.shell import Shell
@@ -117,7 +117,7 @@ def measure(
     window = Window(*size, unseen=os.environ.get("SDL_VIDEODRIVER") == "dummy")
     pygame.display.set_mode(size, pygame.RESIZABLE)
     settings = Settings(reproject=instant)
-    folders = world_folders(options.world)
+    folders = world_folders(options.world, options.trace.parent)
     shell = Shell(options, window, settings, options.trace.parent, folders, time.perf_counter)
     app = App(shell)
     try:

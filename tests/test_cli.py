@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 import holodeck
 from client.cli import run
+from client.folders import OWN_WORLDS, pictures_dir
 from engine import assets
 from engine.actions import integrate_actions, parse_actions
 from engine.bundle import Bundle
@@ -44,6 +46,9 @@ def flaneur(
         write_world(worlds / f"{name}.world", replace(toy_world, info=info))
     monkeypatch.setattr(assets, "worlds_dir", lambda: worlds)
     monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
 
     def flaneur(*arguments: object) -> tuple[int, str, str]:
         status = run([str(argument) for argument in arguments])
@@ -319,6 +324,25 @@ def test_help_is_shown_without_arguments_and_names_every_command(flaneur: Flaneu
     assert status == 0
     for command in ("play", "replay", "track", "world", "export", "train", "bench", "doctor"):
         assert command in out
+
+
+def test_a_world_begun_by_walking_is_listed_shown_walked_and_replayed_by_its_name(
+    flaneur: Flaneur, tmp_path: Path, toy: list[str], toy_bundle: Bundle, toy_world: World
+):
+    name = "blocks-from-12345678"
+    own = pictures_dir(os.environ, Path.home()) / OWN_WORLDS
+    assert tmp_path in own.parents
+    own.mkdir(parents=True)
+    write_world(
+        own / f"{name}.world", replace(toy_world, info=toy_world.info.model_copy(update={"name": name}))
+    )
+    listed = result_of(flaneur("world", "list", "--json"))["worlds"]
+    assert listed[1] == {"name": name, "title": "A toy", "path": str(own / f"{name}.world")}
+    assert result_of(flaneur("world", "show", name, "--json"))["name"] == name
+    walk = ["play", name, *toy[2:], "--actions", "w-8"]
+    assert result_of(flaneur(*walk, "--record", "walk.flaneur"))["world"] == name
+    replay = ("replay", "walk.flaneur", "--verify", "--engine", toy_bundle.path, "--json")
+    assert result_of(flaneur(*replay))["identical"]
 
 
 def test_a_recording_from_a_world_that_is_not_here_asks_for_it(flaneur: Flaneur):

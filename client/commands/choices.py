@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from client.folders import pictures_dir, world_folders
 
 
 class BackendChoice(StrEnum):
@@ -27,3 +30,8 @@ Headless = Annotated[bool, typer.Option("--headless", help="Open no window.")]
 Video = Annotated[Path | None, typer.Option(help="Write the walk to this .mp4 file.")]
 Frames = Annotated[Path | None, typer.Option(help="Write frames and poses to this .npz file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+
+
+def known_folders(world: str | None = None) -> list[Path]:
+    """Return where this user's worlds are looked for by name, as the window does."""
+    return world_folders(world, pictures_dir(os.environ, Path.home()))

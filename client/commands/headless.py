@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from client.commands.choices import known_folders
 from client.options import check_engine
 from client.report import print_json, print_table, progress, say_error
 from engine import assets
@@ -38,15 +39,15 @@ class Outputs:
 def open_walk(
     world: str | None, engine: str | None, backend: BackendName, keep_latents: bool = True
 ) -> Session:
-    """Open a session on a world, the first there is by default."""
-    folder = assets.worlds_dir()
+    """Open a session on a world, the first of the shipped ones by default."""
     if world is None:
+        folder = assets.worlds_dir()
         entries = list_worlds([folder])
         if not entries:
             raise ValueError(f"there are no worlds in {folder}; name a .world file")
         world = entries[0].name
     check_engine(engine, backend)
-    found = find_world(world, [folder])
+    found = find_world(world, known_folders())
     bundle = None if engine is None else assets.find_bundle(engine)
     return open_session(found, bundle, backend, keep_latents=keep_latents)
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.choices import Backend, BackendChoice, Engine, Frames, Fullscreen, Headless, Json, Video
+from client.commands.choices import (
+    Backend,
+    BackendChoice,
+    Engine,
+    Frames,
+    Fullscreen,
+    Headless,
+    Json,
+    Video,
+    known_folders,
+)
 from client.report import print_json, say
 
 if TYPE_CHECKING:
@@ -143,11 +153,10 @@ def _print_verdict(result: dict[str, Any], report: VerifyReport, as_json: bool) 
 
 
 def _world_of(recording: Recording) -> str:
-    from engine.assets import worlds_dir
     from engine.world import list_worlds
 
     name = recording.header.world
-    if name not in [entry.name for entry in list_worlds([worlds_dir()])]:
+    if name not in [entry.name for entry in list_worlds(known_folders())]:
         raise ValueError(
             f"the recording was made in the world {name}, which is not here; name its file with --world"
         )

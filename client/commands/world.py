@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.choices import Json
+from client.commands.choices import Json, known_folders
 from client.commands.extras import extra_needed
 from client.new_file import check_new_file
 from client.report import print_json, print_table, say
@@ -79,11 +79,11 @@ def create(
 
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
-    """List the worlds that can be walked through."""
-    from engine.assets import worlds_dir
+    """List the worlds that can be walked through: those that are shipped, and your own."""
     from engine.world import list_worlds
 
-    entries = list_worlds([worlds_dir()])
+    folders = known_folders()
+    entries = list_worlds(folders)
     if as_json:
         worlds = [
             {"name": entry.name, "title": entry.title, "path": str(entry.path)}
@@ -93,7 +93,7 @@ def list_command(as_json: Json = False) -> None:
         print_json({"worlds": worlds})
         return
     if not entries:
-        print(f"there are no worlds in {worlds_dir()}")
+        print(f"there are no worlds in {' or '.join(map(str, folders))}")
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         print(f"{entry.name:<{width}}  {entry.problem or entry.title}")
@@ -105,10 +105,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a world file says of itself."""
-    from engine.assets import worlds_dir
     from engine.world import find_world
 
-    found = find_world(world, [worlds_dir()])
+    found = find_world(world, known_folders())
     width, height = found.frame_size
     result = {
         **found.info.model_dump(),
