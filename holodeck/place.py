@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holodeck.collision import slide
-from holodeck.renderer import render
+from holodeck.renderer import nearest_depth, render
 from holodeck.shading import Surface
 from holodeck.shapes import Color, Kind, Shape, ShapeArrays, pack
 from holodeck.sky import Sky
@@ -84,6 +84,16 @@ class Place:
         return render(
             self.arrays, self.surface, np.asarray(c2w, np.float64), np.asarray(intrinsics), width, height
         )
+
+    def depth(
+        self, c2w: NDArray[np.float64], intrinsics: NDArray[np.float32], width: int, height: int
+    ) -> NDArray[np.float32]:
+        """Measure how far the nearest surface in each pixel is, along the optical axis; arguments as for `render`.
+
+        Returns:
+            Metres, [height, width]; more than any distance in a place where there is only sky.
+        """
+        return nearest_depth(self.arrays, np.asarray(c2w, np.float64), np.asarray(intrinsics), width, height)
 
     def slide(
         self, position: NDArray[np.float64], delta: NDArray[np.float64], radius_m: float = 0.35

@@ -71,6 +71,31 @@ def render(
     Returns:
         RGB, [height, width, 3].
     """
+    rays, depth, hit = _cast(shapes, c2w, intrinsics, width, height)
+    color = shade(shapes, surface, rays, depth, hit)
+    soft = cv2.GaussianBlur(color, (0, 0), LENS_BLUR_PX * SUPERSAMPLING)
+    small = cv2.resize(soft, (width, height), interpolation=cv2.INTER_AREA)
+    return (np.clip(small, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def nearest_depth(
+    shapes: ShapeArrays, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
+) -> Array:
+    """Measure the depth of the nearest surface in every pixel, along the optical axis, metres; FAR_M where there is sky.
+
+    Arguments as for `render`.
+
+    Returns:
+        [height, width].
+    """
+    _, depth, _ = _cast(shapes, c2w, intrinsics, width, height)
+    return depth.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).min((1, 3))
+
+
+def _cast(
+    shapes: ShapeArrays, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
+) -> tuple[Rays, Array, NDArray[np.int16]]:
+    """Cast all rays of a camera; returns them, the depth of each first hit, and what was hit."""
     rays = Rays.of_camera(c2w, intrinsics, width, height)
     depth = np.full(rays.x.shape, FAR_M, np.float32)
     hit = np.full(rays.x.shape, SKY, np.int16)
@@ -85,10 +110,7 @@ def render(
             _cast_box(shapes.low[n], shapes.high[n], n, rays.origin, inverse, depth, hit, window)
         else:
             _cast_round(shapes, n, rays, depth, hit, window)
-    color = shade(shapes, surface, rays, depth, hit)
-    soft = cv2.GaussianBlur(color, (0, 0), LENS_BLUR_PX * SUPERSAMPLING)
-    small = cv2.resize(soft, (width, height), interpolation=cv2.INTER_AREA)
-    return (np.clip(small, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return rays, depth, hit
 
 
 def _cast_ground(rays: Rays, depth: Array, hit: NDArray[np.int16]) -> None:
