@@ -1,0 +1,175 @@
+"""Simple and hard tracks in the manner of SANA-WM-Bench, laid through a place without touching anything.
+
+The paper's own ten templates of each kind are not published; these follow its description: arcs, S-bends and eights, and for
+hard ones whip-pans, vertical motion and double loops. A template is a lap of arcs that ends where it began and is walked again
+until the track is long enough, so every track revisits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from evaluation.rollouts import Poses
+from evaluation.splines import catmull_rom, squad
+from holodeck import Place
+from holodeck.collision import FLOOR_M, is_free
+
+Array = NDArray[np.float64]
+
+KNOT_S = 0.5
+"""Between knots."""
+RADIUS_M = 0.6
+"""Of the ball that must fit along the whole track."""
+RADII_M = (2.4, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6, 0.4)
+"""Of the arcs; all are tried, the widest first."""
+LEADS_M = (0.0, 1.5, 3.0, 4.5)
+"""Ways straight ahead before the first arc, tried for each radius: many places begin with a wall at one's back."""
+POINT_M = 0.02
+"""Step along a lap."""
+WHIP_PERIOD_S, WHIP_DEG = 5.0, 110.0
+RISE_PERIOD_S = 7.0
+LOW_M, HIGH_M = 1.0, 2.6
+"""Heights between which a rising track moves."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """The shape of a track."""
+
+    name: str
+    arcs: tuple[float, ...]
+    """Degrees of the arcs of a lap, clockwise positive, all of one radius; what does not close is walked back backwards."""
+    speed_m_s: float = 0.8
+    whips: bool = False
+    """Sudden looks aside and back."""
+    rises: bool = False
+    """Up and down, looking down from above and up from below."""
+
+
+SIMPLE = (
+    Template("arc-right", (90.0,)),
+    Template("arc-left", (-90.0,)),
+    Template("s-right", (60.0, -60.0)),
+    Template("s-left", (-60.0, 60.0)),
+    Template("circle-right", (360.0,)),
+    Template("circle-left", (-360.0,)),
+    Template("eight-right", (360.0, -360.0)),
+    Template("eight-left", (-360.0, 360.0)),
+    Template("wave-right", (40.0, -80.0, 40.0)),
+    Template("wave-left", (-40.0, 80.0, -40.0)),
+)
+HARD = (
+    Template("whip-arc-right", (90.0,), 1.2, whips=True),
+    Template("whip-arc-left", (-90.0,), 1.2, whips=True),
+    Template("whip-eight-right", (360.0, -360.0), 1.4, whips=True),
+    Template("whip-eight-left", (-360.0, 360.0), 1.4, whips=True),
+    Template("rise-circle-right", (360.0,), 1.4, rises=True),
+    Template("rise-circle-left", (-360.0,), 1.4, rises=True),
+    Template("rise-s", (60.0, -60.0), 1.2, rises=True),
+    Template("double-loop-right", (720.0, -360.0), 1.8),
+    Template("double-loop-left", (-720.0, 360.0), 1.8),
+    Template("rise-whip-double-loop", (720.0, -720.0), 1.8, whips=True, rises=True),
+)
+
+
+def simple_track(place: Place, num_frames: int, fps: int, seed: int) -> Poses:
+    """Lay the simple track of a seed: arcs, S-bends, eights; see `lay_track`."""
+    return lay_track(SIMPLE[seed % len(SIMPLE)], place, num_frames, fps)
+
+
+def hard_track(place: Place, num_frames: int, fps: int, seed: int) -> Poses:
+    """Lay the hard track of a seed: whip-pans, vertical motion, double loops; see `lay_track`."""
+    return lay_track(HARD[seed % len(HARD)], place, num_frames, fps)
+
+
+def lay_track(template: Template, place: Place, num_frames: int, fps: int) -> Poses:
+    """Lay a track from the place's spawn pose on, as wide as it fits.
+
+    Returns:
+        Camera-to-world, metres, [num_frames, 4, 4]; a ball of RADIUS_M moves along it freely.
+
+    Raises:
+        ValueError: It does not fit even at its smallest.
+    """
+    for radius, lead in itertools.product(RADII_M, LEADS_M):
+        poses = _poses(template, place, num_frames, fps, _lap(template.arcs, radius, lead))
+        if is_clear(place, poses[:, :3, 3]):
+            return poses
+    raise ValueError(f"the track {template.name} does not fit into {place.name}; take --tracks walks there")
+
+
+def is_clear(place: Place, positions: Array, radius_m: float = RADIUS_M) -> bool:
+    """Whether a ball stays inside a place's bounds and outside its solids at all positions [N, 3]."""
+    low_x, low_z, high_x, high_z = place.bounds
+    x, y, z = positions.T
+    inside = (x >= low_x + radius_m) & (x <= high_x - radius_m) & (z >= low_z + radius_m) & (z <= high_z - radius_m)
+    standing = (-y >= FLOOR_M) & (-y <= place.ceiling_m)
+    return bool((inside & standing).all()) and all(is_free(place.arrays, p, radius_m) for p in positions)
+
+
+def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Array) -> Poses:
+    times = np.arange(num_frames) / fps
+    knots_s = KNOT_S * np.arange(2 + int(np.ceil(times[-1] / KNOT_S)))
+    right, forward, heading = _along(lap, template.speed_m_s * knots_s)
+    height = -place.spawn[1, 3] + np.zeros_like(knots_s)
+    pitch = np.zeros_like(knots_s)
+    if template.rises:
+        middle, half = (LOW_M + HIGH_M) / 2, (HIGH_M - LOW_M) / 2
+        start = np.arcsin((height[0] - middle) / half)
+        height = middle + half * np.sin(start + 2 * np.pi * knots_s / RISE_PERIOD_S)
+        pitch = 12.0 * (height[0] - height) / half
+    if template.whips:
+        heading = heading + WHIP_DEG * _whips(knots_s)
+    angles = np.stack([place.spawn_yaw_deg + heading, pitch], 1)
+    yaw = np.radians(place.spawn_yaw_deg)
+    spawn = place.spawn[:3, 3]
+    positions = np.stack(
+        [
+            spawn[0] + np.cos(yaw) * right + np.sin(yaw) * forward,
+            -height,
+            spawn[2] - np.sin(yaw) * right + np.cos(yaw) * forward,
+        ],
+        1,
+    )
+    c2w = np.tile(np.eye(4), (num_frames, 1, 1))
+    c2w[:, :3, 3] = catmull_rom(positions, times / KNOT_S)
+    c2w[:, :3, :3] = squad(Rotation.from_euler("YX", angles, degrees=True), times / KNOT_S).as_matrix()
+    return c2w
+
+
+def _lap(arcs: tuple[float, ...], radius: float, lead: float) -> Array:
+    """Points of one lap, at equal steps from the origin and back to it: right, forward, heading in degrees, [P, 3]."""
+    ahead = POINT_M * np.arange(round(lead / POINT_M) + 1)
+    way_in = np.stack([np.zeros_like(ahead), ahead, np.zeros_like(ahead)], 1)
+    turns = [np.full(round(np.radians(abs(a)) * radius / POINT_M), np.sign(a)) for a in arcs]
+    steps = np.degrees(POINT_M / radius) * np.concatenate(turns)
+    heading = np.cumsum(steps)
+    middle = np.radians(heading - steps / 2)
+    right, forward = POINT_M * np.cumsum(np.sin(middle)), POINT_M * np.cumsum(np.cos(middle))
+    bend = np.stack([right, forward + way_in[-1, 1], heading], 1)
+    closed = np.hypot(right[-1], forward[-1]) < 5 * POINT_M
+    if closed:
+        way_out = way_in[::-1] + np.array([0.0, 0.0, heading[-1]])
+        return np.concatenate([way_in, bend, way_out[1:]])
+    return np.concatenate([way_in, bend, bend[-2::-1], way_in[::-1]])
+
+
+def _along(lap: Array, distance: Array) -> tuple[Array, Array, Array]:
+    """Right, forward and heading after distances along a lap that is walked again and again."""
+    length = POINT_M * (len(lap) - 1)
+    laps, rest = np.divmod(distance, length)
+    at = np.minimum(rest / POINT_M, len(lap) - 1)
+    right, forward, heading = (np.interp(at, np.arange(len(lap)), column) for column in lap.T)
+    return right, forward, heading + laps * (lap[-1, 2] - lap[0, 2])
+
+
+def _whips(times_s: Array) -> Array:
+    """How far aside the camera looks: 0, now and then suddenly 1 or -1 for a second."""
+    phase, count = times_s % WHIP_PERIOD_S, times_s // WHIP_PERIOD_S
+    aside = (phase >= WHIP_PERIOD_S - 1.5) & (phase < WHIP_PERIOD_S - 0.25)
+    return aside * np.where(count % 2 == 0, 1.0, -1.0)

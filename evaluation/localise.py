@@ -1,0 +1,137 @@
+"""Where a picture of a known place was taken from: its features matched with exact geometry, solved by PnP.
+
+A picture is compared with true views around the pose it should have, never at that pose itself: a picture without content
+matches each view where that view stands, and such matches contradict one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.rollouts import Frames, Poses
+from holodeck import Place
+
+VIEW_OFFSETS = (
+    (0.15, 0.0, 0.0, 4.0, 0.0),
+    (-0.15, 0.0, 0.0, -4.0, 0.0),
+    (0.0, 0.0, 0.15, 0.0, 3.0),
+    (0.0, 0.0, -0.15, 0.0, -3.0),
+)
+"""Of the true views from the wanted pose: right, down, forward in metres, then yaw and pitch in degrees."""
+MAX_CORNERS = 150
+"""Of one view."""
+FARTHEST_M = 80.0
+"""Corners beyond it are sky, or as good as."""
+MAX_RETURN_PX = 1.5
+"""How far from its start a corner may end that is followed into the picture and back."""
+MAX_REPROJECTION_PX = 3.0
+MIN_INLIERS = 16
+MIN_INLIER_SHARE = 0.35
+"""More than one view of four can bring together alone."""
+FLOW_WINDOW_PX = 31
+"""Wide enough for pictures whose edges are soft."""
+FLOW_LEVELS = 3
+
+
+@dataclass(frozen=True)
+class View:
+    """A true picture and the corners in it whose place in the world is known, N of them."""
+
+    grey: Frames
+    """[H, W]."""
+    corners: NDArray[np.float32]
+    """Column and row, the first pixel's centre at 0, [N, 2]."""
+    points: NDArray[np.float64]
+    """World positions, metres, [N, 3]."""
+
+
+def true_view(place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: tuple[int, int]) -> View:
+    """Draw a place, find corners, and lift them into the world.
+
+    Args:
+        size: Width and height in pixels.
+    """
+    width, height = size
+    grey = cv2.cvtColor(place.render(c2w, intrinsics, width, height), cv2.COLOR_RGB2GRAY)
+    found = cv2.goodFeaturesToTrack(grey, MAX_CORNERS, 0.01, 3)
+    corners = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+    # A corner in front of something farther belongs to the nearer surface.
+    nearest = cv2.erode(place.depth(c2w, intrinsics, width, height), np.ones((3, 3), np.uint8))
+    columns, rows = np.round(corners).astype(int).T
+    depth = nearest[rows, columns].astype(np.float64)
+    kept = depth < FARTHEST_M
+    fx, fy, cx, cy = (float(value) for value in intrinsics)
+    corners, depth = corners[kept], depth[kept]
+    rays = np.stack([(corners[:, 0] + 0.5 - cx) / fx, (corners[:, 1] + 0.5 - cy) / fy, np.ones(len(depth))], 1)
+    points = (rays * depth[:, None]) @ c2w[:3, :3].T + c2w[:3, 3]
+    return View(np.asarray(grey, np.uint8), corners, points)
+
+
+def views_around(
+    place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: tuple[int, int]
+) -> list[View]:
+    """Draw the views that pictures from about a pose are compared with."""
+    views = []
+    for *shift, yaw, pitch in VIEW_OFFSETS:
+        moved = c2w.copy()
+        turn, _ = cv2.Rodrigues(np.radians([pitch, yaw, 0.0]))
+        moved[:3, :3] = c2w[:3, :3] @ turn
+        moved[:3, 3] += c2w[:3, :3] @ np.array(shift)
+        views.append(true_view(place, moved, intrinsics, size))
+    return views
+
+
+def locate(picture: Frames, views: Sequence[View], intrinsics: NDArray[np.float32]) -> Poses | None:
+    """Recover the camera of a picture, camera-to-world [4, 4]; None where its features agree on none.
+
+    Args:
+        picture: [H, W, 3].
+    """
+    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    matches = [_follow(view, grey) for view in views]
+    pixels = np.concatenate([pixels for pixels, _ in matches]).astype(np.float64)
+    points = np.concatenate([points for _, points in matches])
+    if len(points) < MIN_INLIERS:
+        return None
+    fx, fy, cx, cy = (float(value) for value in intrinsics)
+    camera = np.array([[fx, 0.0, cx - 0.5], [0.0, fy, cy - 0.5], [0.0, 0.0, 1.0]])
+    cv2.setRNGSeed(0)
+    found, rotation, translation, inliers = cv2.solvePnPRansac(
+        points,
+        pixels,
+        camera,
+        None,
+        iterationsCount=300,
+        reprojectionError=MAX_REPROJECTION_PX,
+        confidence=0.999,
+        flags=cv2.SOLVEPNP_EPNP,
+    )
+    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(points)):
+        return None
+    chosen = inliers.ravel()
+    rotation, translation = cv2.solvePnPRefineLM(
+        points[chosen], pixels[chosen], camera, None, rotation, translation
+    )
+    turn, _ = cv2.Rodrigues(rotation)
+    w2c = np.eye(4)
+    w2c[:3, :3], w2c[:3, 3] = turn, np.ravel(translation)
+    return np.linalg.inv(w2c)
+
+
+def _follow(view: View, grey: Frames) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Follow a view's corners into a picture and back; returns where those that return have been, and their points."""
+    if not len(view.corners):
+        return view.corners, view.points
+    options = {"winSize": (FLOW_WINDOW_PX, FLOW_WINDOW_PX), "maxLevel": FLOW_LEVELS}
+    there, seen, _ = cv2.calcOpticalFlowPyrLK(view.grey, grey, view.corners, None, **options)
+    back, again, _ = cv2.calcOpticalFlowPyrLK(grey, view.grey, there, None, **options)
+    returned = np.linalg.norm(back - view.corners, axis=1) < MAX_RETURN_PX
+    height, width = grey.shape
+    inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(1)
+    kept = returned & inside & (seen.ravel() == 1) & (again.ravel() == 1)
+    return there[kept], view.points[kept]

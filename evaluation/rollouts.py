@@ -1,0 +1,129 @@
+"""One rollout of a bundle along a track: frames, poses, and the truth beside them.
+
+Everything goes through the engine's own session, so what is measured is what is played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.session import Session
+from engine.types import CameraTrack
+from engine.world import World
+from holodeck import Place, get_place
+
+Frames = NDArray[np.uint8]
+Poses = NDArray[np.float64]
+Progress = Callable[[int], None]
+HELD_OUT_SEED = 90_000
+"""Walks of this seed and above are never trained on."""
+
+
+class TrackMaker(Protocol):
+    """Lays a track through a place."""
+
+    def __call__(self, place: Place, num_frames: int, fps: int, seed: int) -> Poses:
+        """Return camera-to-world poses, metres, [num_frames, 4, 4]; the first is `place.spawn`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A film that was generated along a track, and what would truly have been seen."""
+
+    world: str
+    fps: float
+    frames_per_chunk: int
+    c2w: Poses
+    """Camera-to-world of every frame, metres, [F, 4, 4]."""
+    intrinsics: NDArray[np.float32]
+    """fx, fy, cx, cy in pixels, [4]."""
+    truth: Frames
+    """[F, H, W, 3]."""
+    generated: Frames
+    """[F, H, W, 3]; frame 0 is the world's own first frame."""
+    reconstructed: Frames | None = None
+    """The truth as the autoencoder keeps it, [F, H, W, 3]; None where it was not at hand."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.generated)
+
+
+def place_of(world: World) -> Place:
+    """Return the place a world was made from.
+
+    Raises:
+        ValueError: It was made from none, so there is no truth to compare with.
+    """
+    if world.place is None:
+        raise ValueError(
+            f"the world {world.name} has no holodeck place; only worlds made from one can be measured"
+        )
+    return get_place(world.place)
+
+
+def num_chunks(seconds: float, fps: float, frames_per_chunk: int) -> int:
+    """Chunks that last at least so long; a duration that ends on a chunk's last frame takes no further one."""
+    return max(1, int(np.ceil(round(seconds * fps) / frames_per_chunk)))
+
+
+def draw(place: Place, poses: Poses, intrinsics: NDArray[np.float32], size: tuple[int, int]) -> Frames:
+    """Draw what is truly seen from each pose.
+
+    Args:
+        size: Width and height in pixels.
+    """
+    return np.stack([place.render(c2w, intrinsics, *size) for c2w in poses])
+
+
+def stream(session: Session, poses: Poses, seed: int) -> Iterator[Frames]:
+    """Yield the chunks that a session makes along a track whose first pose is that of the world's first frame."""
+    length = session.frames_per_chunk
+    session.reset(seed)
+    for start in range(1, len(poses), length):
+        part = poses[start : start + length]
+        lenses = np.repeat(session.world.intrinsics[None], len(part), 0)
+        yield session.step(CameraTrack(part, lenses)).frames
+
+
+def roll_out(
+    session: Session,
+    place: Place,
+    poses: Poses,
+    seed: int,
+    reconstruct: Callable[[Frames], Frames] | None = None,
+    progress: Progress | None = None,
+) -> Rollout:
+    """Generate a film along a track and draw its truth.
+
+    Args:
+        poses: 1 + n * frames_per_chunk of them, from the world's first frame on.
+        reconstruct: Encodes and decodes the truth, for the ceiling.
+        progress: Told how many chunks are made.
+    """
+    world = session.world
+    truth: list[Frames] = [world.first_frame[None]]
+    generated: list[Frames] = [world.first_frame[None]]
+    for chunk in stream(session, poses, seed):
+        start = sum(map(len, truth))
+        truth.append(draw(place, poses[start : start + len(chunk)], world.intrinsics, world.frame_size))
+        generated.append(chunk)
+        if progress is not None:
+            progress(len(generated) - 1)
+    true_film = np.concatenate(truth)
+    return Rollout(
+        world=world.name,
+        fps=session.fps,
+        frames_per_chunk=session.frames_per_chunk,
+        c2w=poses,
+        intrinsics=world.intrinsics,
+        truth=true_film,
+        generated=np.concatenate(generated),
+        reconstructed=None if reconstruct is None else reconstruct(true_film),
+    )
