@@ -25,6 +25,7 @@ COMMANDS = {
     "describe": "client.commands.describe",
     "export": "client.commands.export",
     "train": "client.commands.train",
+    "eval": "client.commands.evaluate",
     "bench": "client.commands.bench",
     "doctor": "client.commands.doctor",
 }

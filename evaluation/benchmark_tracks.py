@@ -107,7 +107,12 @@ def is_clear(place: Place, positions: Array, radius_m: float = RADIUS_M) -> bool
     """Whether a ball stays inside a place's bounds and outside its solids at all positions [N, 3]."""
     low_x, low_z, high_x, high_z = place.bounds
     x, y, z = positions.T
-    inside = (x >= low_x + radius_m) & (x <= high_x - radius_m) & (z >= low_z + radius_m) & (z <= high_z - radius_m)
+    inside = (
+        (x >= low_x + radius_m)
+        & (x <= high_x - radius_m)
+        & (z >= low_z + radius_m)
+        & (z <= high_z - radius_m)
+    )
     standing = (-y >= FLOOR_M) & (-y <= place.ceiling_m)
     return bool((inside & standing).all()) and all(is_free(place.arrays, p, radius_m) for p in positions)
 

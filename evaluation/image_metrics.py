@@ -105,9 +105,7 @@ def _open_ssim() -> Measure:
 
     def compare(truth: Frames, picture: Frames) -> float:
         window = min(SSIM_WINDOW_PX, (min(truth.shape[:2]) - 1) // 2 * 2 + 1)
-        return float(
-            structural_similarity(truth, picture, win_size=window, channel_axis=2, data_range=255)
-        )
+        return float(structural_similarity(truth, picture, win_size=window, channel_axis=2, data_range=255))
 
     return Measure("ssim", "", True, compare)
 

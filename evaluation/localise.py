@@ -67,7 +67,9 @@ def true_view(place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: t
     kept = depth < FARTHEST_M
     fx, fy, cx, cy = (float(value) for value in intrinsics)
     corners, depth = corners[kept], depth[kept]
-    rays = np.stack([(corners[:, 0] + 0.5 - cx) / fx, (corners[:, 1] + 0.5 - cy) / fy, np.ones(len(depth))], 1)
+    rays = np.stack(
+        [(corners[:, 0] + 0.5 - cx) / fx, (corners[:, 1] + 0.5 - cy) / fy, np.ones(len(depth))], 1
+    )
     points = (rays * depth[:, None]) @ c2w[:3, :3].T + c2w[:3, 3]
     return View(np.asarray(grey, np.uint8), corners, points)
 

@@ -53,9 +53,7 @@ def revisit_pairs(c2w: Poses, fps: float, max_pairs: int = MAX_PAIRS) -> NDArray
     return found[np.linspace(0, len(found) - 1, max_pairs).round().astype(int)]
 
 
-def score_revisits(
-    films: dict[str, Frames], c2w: Poses, fps: float, measures: Sequence[Measure]
-) -> Revisits:
+def score_revisits(films: dict[str, Frames], c2w: Poses, fps: float, measures: Sequence[Measure]) -> Revisits:
     """Compare the two frames of every pair within each film.
 
     The truth is among the films, since poses that differ by up to 0.5 m and 20 degrees do not see quite the same.

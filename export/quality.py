@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.bundle import EngineSpec
+from evaluation.image_metrics import psnr
 from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
 from export.layers import Low, Precision
 from export.posefit import PoseError, PoseFit
@@ -199,12 +200,6 @@ def _alone(
     finally:
         handle.remove()
     return float(np.mean(own)), float(np.mean(errors))
-
-
-def psnr(a: Frames, b: Frames) -> float:
-    """Peak signal-to-noise ratio of two pictures, dB."""
-    error = np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
-    return float(10 * np.log10(255.0**2 / max(error, 1e-3)))
 
 
 def _mean_psnr(truth: Frames, film: Frames) -> float:

@@ -16,7 +16,7 @@ from engine.assets import worlds_dir
 from engine.world import World, list_worlds, write_world
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = {"client", "engine", "export", "holodeck", "model", "training"}
+ROOMS = {"client", "engine", "evaluation", "export", "holodeck", "model", "training"}
 LARGEST_INSTALL_BYTES = 500e6
 
 

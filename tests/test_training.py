@@ -13,12 +13,12 @@ from model.config import tiny
 from training.checkpoint import load_state, save_state
 from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
 from training.data.render import RenderJob, load_walk, render_walk
-from training.evaluate import HorizonScore, as_table, evaluate_worlds
 from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.pocket import INTRINSICS, PocketRecipe, PocketRun, load_autoencoder
 from training.publish import in_half, load_start, publish, save_start
+from training.scenes import evaluate_worlds
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.self_forcing import SelfForcingStage
@@ -207,16 +207,6 @@ def test_rendered_walk_is_reused_and_never_half_written(tmp_path):
     assert replace(job, seed=2).stem != job.stem
 
 
-def test_scores_without_an_autoencoder_make_a_table():
-    rows = as_table(
-        [HorizonScore("town", 1.0, 20.0, 12.0, None), HorizonScore("town", 4.0, 19.0, 11.0, 35.0)]
-    )
-    assert rows.splitlines()[2:] == [
-        "| town | 1 s | 20.0 dB | 12.0 dB | +8.0 dB |  |",
-        "| town | 4 s | 19.0 dB | 11.0 dB | +8.0 dB | 35.0 dB |",
-    ]
-
-
 def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
     torch.manual_seed(0)
     autoencoder = Autoencoder(AUTOENCODER).eval()
@@ -264,10 +254,11 @@ def test_one_command_makes_a_world_that_plays(tmp_path):
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder), autoencoder)
     bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, tmp_path / "assets")
-    scores = evaluate_worlds(bundle, tmp_path / "assets" / "worlds", tmp_path / "report", autoencoder, 1)
-    assert {score.world for score in scores} == set(run.places)
-    assert all(np.isfinite([s.generated, s.repeated_first]).all() for s in scores)
-    assert all(s.autoencoder is not None and np.isfinite(s.autoencoder) for s in scores)
+    report = evaluate_worlds(bundle, tmp_path / "assets" / "worlds", tmp_path / "report", autoencoder, 1, 4.0)
+    assert {rollout.world for rollout in report.rollouts} == set(run.places)
+    films = [film for rollout in report.rollouts for film in rollout.settled.values()]
+    assert len(films) == 5 * len(run.places)
+    assert all(np.isfinite(list(film.values())).all() for film in films)
     assert (tmp_path / "report" / "garden.png").stat().st_size > 10_000
     again = PocketRun(recipe, tmp_path / "runs")
     repeated = again.generator(again.latent_walks(again.autoencoder()), autoencoder)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("client", "engine", "export", "holodeck", "model", "training")
+ROOMS = ("client", "engine", "evaluation", "export", "holodeck", "model", "training")
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ MAY_IMPORT = {
         "engine.atomic",
         "engine.array_files",
         "engine.world",
+        "evaluation.image_metrics",
     ),
-    "training": ("training", "model", "holodeck", "export", "engine"),
+    "evaluation": ("evaluation", "engine", "holodeck", "model"),
+    "training": ("training", "model", "holodeck", "export", "engine", "evaluation"),
 }
 COMMANDS = ("client.commands",)
 WINDOW = (
@@ -98,7 +100,7 @@ WINDOW = (
 
 
 LIBRARY_HOMES = {
-    "torch": ("model", "training", "export"),
+    "torch": ("model", "training", "export", "evaluation"),
     "torch.distributed": ("training.parallel",),
     "onnxruntime": ("engine.backends.onnxruntime",),
     "tensorrt": ("engine.backends.tensorrt", "export"),
@@ -106,6 +108,10 @@ LIBRARY_HOMES = {
     "cuda": ("engine.backends.tensorrt",),
     "transformers": ("export.text",),
     "PIL": ("export.photo",),
+    "skimage": ("evaluation",),
+    "scipy": ("evaluation",),
+    "flip_evaluator": ("evaluation.image_metrics",),
+    "lpips": ("evaluation.image_metrics",),
     "pygame": WINDOW,
     "pickle": (),
     "shelve": (),
@@ -122,7 +128,7 @@ def broken_wall(imported: Import) -> str | None:
             return f"{library} is at home in {', '.join(homes) or 'no room'}"
     allowed = MAY_IMPORT[room]
     if is_in(imported.module, COMMANDS) and not imported.at_import:
-        allowed = (*allowed, "export", "training")
+        allowed = (*allowed, "evaluation", "export", "training")
     # `from engine import bundle` names engine first; what is taken from it is judged on its own.
     names_parent = any(package.startswith(f"{name}.") for package in allowed)
     if is_in(name, ROOMS) and not is_in(name, allowed) and not names_parent:
@@ -169,6 +175,9 @@ def test_no_module_breaks_a_wall():
         ("training.loop", "from client import app"),
         ("training.loop", "import torch.distributed as dist"),
         ("model.attention", "from torch.distributed import ProcessGroup"),
+        ("evaluation.revisit", "from training import loop"),
+        ("evaluation.revisit", "from export import quality"),
+        ("engine.session", "from evaluation import rollouts"),
         ("engine.recording", "import pickle"),
     ],
 )

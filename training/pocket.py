@@ -18,17 +18,18 @@ from torch import Tensor
 
 import holodeck
 from engine.atomic import replacing
+from evaluation.table import as_markdown
 from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
 from model.token_path import hush_neighbours
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, render_walks
-from training.evaluate import as_table, evaluate_worlds
 from training.loop import LoopConfig, run_stage
 from training.metric import pixel_metric
 from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
 from training.publish import load_start, publish
+from training.scenes import evaluate_worlds
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.memory import MemoryStage
@@ -213,8 +214,7 @@ def train_pocket(
     autoencoder = run.autoencoder()
     model = run.generator(run.latent_walks(autoencoder), autoencoder)
     bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
-    scores = evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)
-    say(as_table(scores))
+    say(as_markdown(evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)))
 
 
 def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Autoencoder:

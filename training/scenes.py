@@ -1,14 +1,39 @@
-"""Held-out walks through the shipped worlds, with the truth beside them."""
+"""Held-out walks through worlds, with the truth beside them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
 from engine.assets import worlds_dir
+from engine.bundle import Bundle
 from engine.world import World, list_worlds, read_world
+from evaluation.ceiling import reconstruct
+from evaluation.evaluating import EvaluationPlan, evaluate
+from evaluation.rollouts import HELD_OUT_SEED, place_of
+from evaluation.table import EvaluationReport
 from export.rollouts import Scene
+from model.autoencoder import Autoencoder
 from training.data.walks import walk
-from training.evaluate import HELD_OUT_SEED, place_of
+
+PICTURE_METRICS = ("psnr", "gmsd")
+"""Measured at the end of a training: they need no library and no time to speak of."""
+
+
+def evaluate_worlds(
+    bundle: Bundle,
+    worlds: Path,
+    report: Path,
+    autoencoder: Autoencoder,
+    walks: int = 3,
+    seconds: float = 15.0,
+    metrics: tuple[str, ...] = PICTURE_METRICS,
+) -> EvaluationReport:
+    """Measure every world of a folder that fits a bundle on held-out walks; see `evaluation.evaluating.evaluate`."""
+    found = tuple((world, place_of(world)) for world in fitting_worlds(bundle.spec.weights_sha256, worlds))
+    plan = EvaluationPlan("walks", walk, found, walks, seconds, metrics)
+    return evaluate(bundle, plan, report, lambda frames: reconstruct(autoencoder, frames))
 
 
 def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Scene]:
@@ -25,9 +50,9 @@ def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Sc
     return [held_out_scene(world, num_frames, fps) for world in fitting]
 
 
-def fitting_worlds(weights_sha256: str) -> list[World]:
-    """Return the shipped worlds that were made for some weights."""
-    entries = list_worlds([worlds_dir()])
+def fitting_worlds(weights_sha256: str, folder: Path | None = None) -> list[World]:
+    """Return the worlds of a folder, the shipped ones by default, that were made for some weights."""
+    entries = list_worlds([folder or worlds_dir()])
     worlds = [read_world(entry.path) for entry in entries if not entry.problem]
     return [world for world in worlds if world.info.model == weights_sha256]
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-OPTIONAL_LIBRARIES = ("torch", "onnx", "onnxscript", "ml_dtypes", "transformers", "yaml", "PIL")
+OPTIONAL_LIBRARIES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "ml_dtypes",
+    "transformers",
+    "yaml",
+    "PIL",
+    "skimage",
+    "scipy",
+)
 
 
 @contextmanager

@@ -34,9 +34,9 @@ def verify_quality(
         Whether the loss is within `MAX_LOSS_DB`.
     """
     with extra_needed("measuring a precision", "train"):
+        from evaluation.sheets import contact_sheet
         from export.quality import Comparison
         from export.sources import open_source
-        from training.evaluate import contact_sheet
         from training.scenes import held_out_scenes
 
     spec = bundle.spec

@@ -42,31 +42,3 @@ def pocket(
     with extra_needed("training", "train"):
         from training.pocket import train_pocket
     train_pocket(runs, output, minutes, start_from, dry_run, say)
-
-
-@app.command()
-def evaluate(
-    worlds: Annotated[
-        Path | None, typer.Option(help="Folder of worlds; default: those that come with it.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = "pocket",
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the autoencoder, for its ceiling; default: the shipped one."),
-    ] = None,
-    report: Annotated[Path, typer.Option(help="Gets contact sheets and scores.")] = Path("runs/report"),
-    walks: Annotated[int, typer.Option(min=1, help="Held-out walks per world.")] = 3,
-) -> None:
-    """Measure worlds against the truth of the places they were learned from."""
-    with extra_needed("evaluating", "train"):
-        from training.evaluate import as_table, evaluate_worlds
-        from training.pocket import load_autoencoder
-    from engine import assets
-
-    shipped = assets.checkpoints_dir()
-    if runs is None and shipped.is_dir() and engine == "pocket":
-        runs = shipped
-    autoencoder = None if runs is None else load_autoencoder(runs)
-    folder = worlds or assets.worlds_dir()
-    scores = evaluate_worlds(assets.find_bundle(engine), folder, report, autoencoder, walks)
-    print(as_table(scores))

@@ -1,0 +1,164 @@
+"""The tables of an evaluation: model, baselines and ceiling by horizon, then what whole films came to; Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.measuring import (
+    CEILING,
+    MODEL,
+    PREVIOUS,
+    REPEATED,
+    REPROJECTED,
+    TRUTH,
+    RolloutScores,
+    Scores,
+)
+
+FILMS = (MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING)
+TITLES = {
+    "psnr": "PSNR, dB, higher is better",
+    "ssim": "SSIM, higher is better",
+    "gmsd": "GMSD, lower is better",
+    "flip": "FLIP, lower is better",
+    "lpips": "LPIPS, lower is better",
+}
+DIGITS = {"psnr": 1}
+"""Decimals of a measure; three where none are named."""
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Everything that was measured of one bundle."""
+
+    bundle: str
+    weights_sha256: str
+    tracks: str
+    seconds: float
+    places: str
+    """"learned" or "unseen"."""
+    measures: tuple[str, ...]
+    missing: tuple[str, ...]
+    """One sentence for each measure that could not be taken."""
+    rollouts: tuple[RolloutScores, ...]
+    num_planned: int
+    """Rollouts of the whole evaluation; more than there are while it is under way."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON."""
+        return asdict(self)
+
+
+def as_markdown(report: EvaluationReport) -> str:
+    """Format a report as Markdown tables."""
+    worlds = list(dict.fromkeys(r.world for r in report.rollouts))
+    done = "" if len(report.rollouts) == report.num_planned else f" of {report.num_planned} planned"
+    lines = [
+        f"{report.bundle} ({report.weights_sha256[:8]}) on {report.places} places: {', '.join(worlds)}; "
+        f"{len(report.rollouts)} rollouts{done} of {report.seconds:g} s along {report.tracks} tracks.",
+        *(f"Not measured: {reason}." for reason in report.missing),
+    ]
+    for measure in report.measures:
+        lines += ["", *_by_horizon(report.rollouts, measure)]
+    lines += ["", *_by_world(report.rollouts, worlds, report.measures)]
+    for table in (_revisit_table, _drift_table, _camera_table):
+        rows = table(report.rollouts)
+        lines += ["", *rows] if rows else []
+    return "\n".join(lines)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay out a Markdown table."""
+    return [
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _by_horizon(rollouts: Sequence[RolloutScores], measure: str) -> list[str]:
+    times = list(dict.fromkeys(h.seconds for r in rollouts for h in r.horizons))
+    rows = []
+    for seconds in times:
+        at = [h.scores for r in rollouts for h in r.horizons if h.seconds == seconds]
+        rows.append([f"{seconds:g} s", *(_mean(at, film, measure) for film in FILMS)])
+    settled = [r.settled for r in rollouts if r.settled]
+    rows.append(["mean from 1 s on", *(_mean(settled, film, measure) for film in FILMS)])
+    return table((TITLES[measure], *FILMS), rows)
+
+
+def _by_world(rollouts: Sequence[RolloutScores], worlds: Sequence[str], measures: Sequence[str]) -> list[str]:
+    rows = []
+    for world in worlds:
+        settled = [r.settled for r in rollouts if r.world == world and r.settled]
+        cells = [_mean(settled, film, "psnr") for film in FILMS] if "psnr" in measures else []
+        others = [_mean(settled, MODEL, m) for m in measures if m != "psnr"]
+        rows.append([world, *cells, *others])
+    heads = [f"{film}, dB" for film in FILMS] if "psnr" in measures else []
+    return table(("mean from 1 s on", *heads, *(f"{m} of model" for m in measures if m != "psnr")), rows)
+
+
+def _revisit_table(rollouts: Sequence[RolloutScores]) -> list[str]:
+    found = [r.revisit for r in rollouts if r.revisit is not None and r.revisit.num_pairs]
+    if not found:
+        return []
+    measures = list(next(iter(found[0].scores.values())))
+    scores = [revisit.scores for revisit in found]
+    rows = [[film, *(_mean(scores, film, m) for m in measures)] for film in (MODEL, TRUTH)]
+    pairs = sum(revisit.num_pairs for revisit in found)
+    return table((f"revisits, {pairs} pairs", *measures), rows)
+
+
+def _drift_table(rollouts: Sequence[RolloutScores]) -> list[str]:
+    found = [r.drift for r in rollouts if r.drift is not None]
+    rows = []
+    for film in (MODEL, CEILING):
+        drifts = [drift[film] for drift in found if film in drift]
+        if not drifts:
+            continue
+        ends = [[getattr(d, end) for d in drifts] for end in ("first", "last")]
+        rows.append(
+            [
+                film,
+                *(f"{_average(end, lambda w: w.psnr_db):.1f} dB" for end in ends),
+                f"{np.mean([d.loss_db for d in drifts]):+.1f} dB",
+                f"{min(d.worst_second_db for d in drifts):.1f} dB",
+                " -> ".join(f"{_average(end, lambda w: w.sharpness):.2f}" for end in ends),
+                " -> ".join(f"{_average(end, lambda w: w.colour_offset):.1f}" for end in ends),
+            ]
+        )
+    heads = ("drift", "first window", "last window", "lost", "worst second", "sharpness", "colour offset")
+    return table(heads, rows) if rows else []
+
+
+def _camera_table(rollouts: Sequence[RolloutScores]) -> list[str]:
+    found = [r.camera for r in rollouts if r.camera is not None]
+    rows = []
+    for film in found[0] if found else ():
+        each = [camera[film] for camera in found]
+        share = sum(c.num_located for c in each) / max(1, sum(c.num_frames for c in each))
+        cells = [f"{100 * share:.0f} %"]
+        for kind in ("aligned", "as_is"):
+            errors = [getattr(c, kind) for c in each if getattr(c, kind) is not None]
+            for name, digits in (("rotation_deg", 2), ("translation_m", 3), ("matrix", 3)):
+                cells.append(
+                    f"{_average(errors, lambda e, n=name: getattr(e, n)):.{digits}f}" if errors else ""
+                )
+        rows.append([film, *cells])
+    heads = ("RotErr, deg", "TransErr, m", "CamMC")
+    columns = ("camera", "located", *heads, *(f"{head}, unaligned" for head in heads))
+    return table(columns, rows) if rows else []
+
+
+def _average(items: Sequence[Any], value: Callable[[Any], float]) -> float:
+    return float(np.mean([value(item) for item in items]))
+
+
+def _mean(scores: Sequence[Scores], film: str, measure: str) -> str:
+    """Format the mean over rollouts; empty where the film or the measure is in none."""
+    values = [s[film][measure] for s in scores if measure in s.get(film, {})]
+    return f"{np.mean(values):.{DIGITS.get(measure, 3)}f}" if values else ""
