@@ -31,6 +31,7 @@ PLAY_MODULES = {
 EXTRAS = {
     "export": {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript"},
     "train": {"torch": "torch"},
+    "eval": {"torch": "torch", "skimage": "scikit-image", "flip_evaluator": "flip-evaluator"},
     "rtx": {"tensorrt_rtx": "tensorrt-rtx", "cuda": "cuda-python"},
 }
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
