@@ -119,7 +119,7 @@ def is_clear(place: Place, positions: Array, radius_m: float = RADIUS_M) -> bool
 
 def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Array) -> Poses:
     times = np.arange(num_frames) / fps
-    knots_s = KNOT_S * np.arange(2 + int(np.ceil(times[-1] / KNOT_S)))
+    knots_s = KNOT_S * np.arange(2 + int(np.ceil(times[-1] / KNOT_S)), dtype=np.float64)
     right, forward, heading = _along(lap, template.speed_m_s * knots_s)
     height = -place.spawn[1, 3] + np.zeros_like(knots_s)
     pitch = np.zeros_like(knots_s)
@@ -149,10 +149,10 @@ def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Arr
 
 def _lap(arcs: tuple[float, ...], radius: float, lead: float) -> Array:
     """Points of one lap, at equal steps from the origin and back to it: right, forward, heading in degrees, [P, 3]."""
-    ahead = POINT_M * np.arange(round(lead / POINT_M) + 1)
+    ahead = POINT_M * np.arange(round(lead / POINT_M) + 1, dtype=np.float64)
     way_in = np.stack([np.zeros_like(ahead), ahead, np.zeros_like(ahead)], 1)
     turns = [np.full(round(np.radians(abs(a)) * radius / POINT_M), np.sign(a)) for a in arcs]
-    steps = np.degrees(POINT_M / radius) * np.concatenate(turns)
+    steps = np.asarray(np.degrees(POINT_M / radius) * np.concatenate(turns), np.float64)
     heading = np.cumsum(steps)
     middle = np.radians(heading - steps / 2)
     right, forward = POINT_M * np.cumsum(np.sin(middle)), POINT_M * np.cumsum(np.cos(middle))
@@ -177,4 +177,4 @@ def _whips(times_s: Array) -> Array:
     """How far aside the camera looks: 0, now and then suddenly 1 or -1 for a second."""
     phase, count = times_s % WHIP_PERIOD_S, times_s // WHIP_PERIOD_S
     aside = (phase >= WHIP_PERIOD_S - 1.5) & (phase < WHIP_PERIOD_S - 0.25)
-    return aside * np.where(count % 2 == 0, 1.0, -1.0)
+    return np.where(aside, np.where(count % 2 == 0, 1.0, -1.0), 0.0)

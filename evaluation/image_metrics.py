@@ -6,6 +6,7 @@ authors' lpips, whose AlexNet comes from torchvision's download.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,8 @@ def _open_ssim() -> Measure:
 
     def compare(truth: Frames, picture: Frames) -> float:
         window = min(SSIM_WINDOW_PX, (min(truth.shape[:2]) - 1) // 2 * 2 + 1)
-        return float(structural_similarity(truth, picture, win_size=window, channel_axis=2, data_range=255))
+        likeness = structural_similarity(truth, picture, win_size=window, channel_axis=2, data_range=255)
+        return float(np.asarray(likeness))
 
     return Measure("ssim", "", True, compare)
 
@@ -126,22 +128,21 @@ def _open_flip() -> Measure:
 
 def _open_lpips() -> Measure:
     try:
+        import torch
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import lpips
-            import torch
-
-            # Its linear heads lie in the package; AlexNet is fetched by torchvision, unless torch.hub has it.
-            network = lpips.LPIPS(net="alex", verbose=False)
+            # Its linear heads lie in the package; torchvision fetches AlexNet, unless torch's hub folder has it.
+            network = importlib.import_module("lpips").LPIPS(net="alex", verbose=False)
     except (ImportError, RuntimeError, AttributeError):
-        # torchvision beside a torch of another build fails with a RuntimeError.
+        # torchvision beside a torch of another build fails with one of the latter two.
         raise MeasureMissing(
             "LPIPS needs lpips and a torchvision that fits torch; run pip install lpips torchvision, or do without it"
         ) from None
     except OSError:
         raise MeasureMissing(
             "LPIPS needs the weights of AlexNet, which could not be fetched; put alexnet-owt-7be5be79.pth into "
-            f"{torch.hub.get_dir()}/checkpoints, or do without it"
+            "the folder hub/checkpoints of torch's cache, or do without it"
         ) from None
 
     @torch.no_grad()

@@ -59,7 +59,7 @@ def true_view(place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: t
     width, height = size
     grey = cv2.cvtColor(place.render(c2w, intrinsics, width, height), cv2.COLOR_RGB2GRAY)
     found = cv2.goodFeaturesToTrack(grey, MAX_CORNERS, 0.01, 3)
-    corners = np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2)
+    corners = np.asarray([] if found is None else found, np.float32).reshape(-1, 2)
     # A corner in front of something farther belongs to the nearer surface.
     nearest = cv2.erode(place.depth(c2w, intrinsics, width, height), np.ones((3, 3), np.uint8))
     columns, rows = np.round(corners).astype(int).T
@@ -115,25 +115,36 @@ def locate(picture: Frames, views: Sequence[View], intrinsics: NDArray[np.float3
     )
     if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(points)):
         return None
-    chosen = inliers.ravel()
+    chosen = np.asarray(inliers, np.int64).ravel()
     rotation, translation = cv2.solvePnPRefineLM(
         points[chosen], pixels[chosen], camera, None, rotation, translation
     )
     turn, _ = cv2.Rodrigues(rotation)
-    w2c = np.eye(4)
-    w2c[:3, :3], w2c[:3, 3] = turn, np.ravel(translation)
-    return np.linalg.inv(w2c)
+    c2w = np.eye(4)
+    c2w[:3, :3] = turn.T
+    c2w[:3, 3] = -turn.T @ np.ravel(translation)
+    return c2w
 
 
 def _follow(view: View, grey: Frames) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Follow a view's corners into a picture and back; returns where those that return have been, and their points."""
     if not len(view.corners):
         return view.corners, view.points
-    options = {"winSize": (FLOW_WINDOW_PX, FLOW_WINDOW_PX), "maxLevel": FLOW_LEVELS}
-    there, seen, _ = cv2.calcOpticalFlowPyrLK(view.grey, grey, view.corners, None, **options)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(grey, view.grey, there, None, **options)
+    there, seen = _flow(view.grey, grey, view.corners)
+    back, again = _flow(grey, view.grey, there)
     returned = np.linalg.norm(back - view.corners, axis=1) < MAX_RETURN_PX
     height, width = grey.shape
     inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(1)
-    kept = returned & inside & (seen.ravel() == 1) & (again.ravel() == 1)
+    kept = returned & inside & seen & again
     return there[kept], view.points[kept]
+
+
+def _flow(
+    source: Frames, target: Frames, corners: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Follow corners [N, 2] from one grey picture into another; returns where they went and which were found."""
+    window = (FLOW_WINDOW_PX, FLOW_WINDOW_PX)
+    went, found, _ = cv2.calcOpticalFlowPyrLK(
+        source, target, corners, corners.copy(), winSize=window, maxLevel=FLOW_LEVELS
+    )
+    return np.asarray(went, np.float32), np.ravel(found) == 1

@@ -39,14 +39,17 @@ def squad(knots: Rotation, times: Array) -> Rotation:
     """
     count = len(knots)
     index = np.arange(count)
-    here = knots[index]
-    ahead = (here.inv() * knots[np.minimum(index + 1, count - 1)]).as_rotvec()
-    behind = (here.inv() * knots[np.maximum(index - 1, 0)]).as_rotvec()
-    inner = here * Rotation.from_rotvec(-(ahead + behind) / 4)
+    ahead = (knots.inv() * _pick(knots, np.minimum(index + 1, count - 1))).as_rotvec()
+    behind = (knots.inv() * _pick(knots, np.maximum(index - 1, 0))).as_rotvec()
+    inner = knots * Rotation.from_rotvec(-(ahead + behind) / 4)
     segment, t = _segments(count, times)
-    outside = _slerp(knots[segment], knots[segment + 1], t)
-    inside = _slerp(inner[segment], inner[segment + 1], t)
+    outside = _slerp(_pick(knots, segment), _pick(knots, segment + 1), t)
+    inside = _slerp(_pick(inner, segment), _pick(inner, segment + 1), t)
     return _slerp(outside, inside, 2 * t * (1 - t))
+
+
+def _pick(rotations: Rotation, index: NDArray[np.int64]) -> Rotation:
+    return Rotation.from_quat(rotations.as_quat()[index])
 
 
 def _slerp(start: Rotation, end: Rotation, t: Array) -> Rotation:
