@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from client.report import say_error
+from client.report import Interrupted, say_error
 from engine.errors import EngineError
 
 COMMANDS = {
@@ -51,6 +51,9 @@ def run(arguments: Sequence[str]) -> int:
         status = _run(arguments)
     except (KeyboardInterrupt, typer.Abort):
         status = EXIT_INTERRUPTED
+    except Interrupted as stop:
+        say_error(str(stop))
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone; Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

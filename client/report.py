@@ -15,6 +15,10 @@ class Advance(Protocol):
     def __call__(self, done: int) -> None: ...
 
 
+class Interrupted(Exception):
+    """The user asked to stop; the message says what is left and how to go on."""
+
+
 def say_error(sentence: str) -> None:
     """Print one sentence for the user on stderr."""
     print(f"flaneur: {sentence}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def load_state(path: Path) -> dict[Any, Any]:
     Raises:
         ValueError: The file is damaged or of another version.
     """
+    return _read(path, lambda file, key: file.get_tensor(key))
+
+
+def _read(path: Path, tensor: Callable[[Any, str], Tensor | None]) -> dict[Any, Any]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -49,9 +54,18 @@ def load_state(path: Path) -> dict[Any, Any]:
                 raise ValueError(
                     f"{path} is no training state of version {FORMAT_VERSION}; delete it to start the stage again"
                 )
-            return _fill(json.loads(metadata["tree"]), {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+            return _fill(json.loads(metadata["tree"]), {key: tensor(file, key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to start the stage again") from error
+
+
+def read_values(path: Path) -> dict[Any, Any]:
+    """Read a state's JSON values alone, which takes no time; tensors are None.
+
+    Raises:
+        ValueError: The file is damaged or of another version.
+    """
+    return _read(path, lambda file, key: None)
 
 
 def _strip(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
@@ -67,7 +81,7 @@ def _strip(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
     return {"value": node}
 
 
-def _fill(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+def _fill(node: dict[str, Any], tensors: Mapping[str, Tensor | None]) -> Any:
     if "tensor" in node:
         return tensors[node["tensor"]]
     if "pairs" in node:

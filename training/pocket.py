@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,52 +22,25 @@ from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
 from model.token_path import hush_neighbours
 from training.data.latents import LatentWalk, encode_walks
-from training.data.render import RenderJob, render_walks
-from training.loop import LoopConfig, run_stage
+from training.data.render import RenderJob, is_drawn, render_walks
+from training.loop import run_stage
 from training.metric import pixel_metric
-from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
-from training.publish import load_start, publish
+from training.optimizer import MasterOptimizer
+from training.pace import Stage, machine_name
+from training.progress import RecipeProgress
+from training.publish import load_start, mend_publishing, publish
+from training.recipe import PocketRecipe
+from training.report import write_report
+from training.run_folder import RunFolder, RunRecord, holding
 from training.scenes import evaluate_worlds
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.memory import MemoryStage
 from training.stages.self_forcing import SelfForcingStage
 
-INTRINSICS = (104.0, 104.0, 80.0, 48.0)
-"""fx, fy, cx, cy in pixels: 75 degrees across 160 pixels."""
 FPS = 16
-UNLIMITED_STEPS = 1_000_000
-
-
-@dataclass(frozen=True)
-class PocketRecipe:
-    """How the pocket world is made; minutes are of training, on whatever machine this is."""
-
-    num_autoencoder_walks: int = 4
-    """Walks per place that the autoencoder sees."""
-    num_walks: int = 20
-    """Walks per place that the generator sees."""
-    walk_frames: int = 961
-    """One minute each."""
-    autoencoder_minutes: float = 20.0
-    """On crops."""
-    autoencoder_whole_minutes: float = 14.0
-    """Then on whole frames."""
-    memory_minutes: float = 60.0
-    """Generator, token by token: places learned by heart."""
-    pose_minutes: float = 15.0
-    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another."""
-    self_forcing_minutes: float = 45.0
-    """Generator on its own frames."""
-    timesteps: tuple[int, ...] = (1000,)
-    """Step schedule that the last stage trains and the bundle plays."""
-    seed: int = 0
-
-    def scaled(self, minutes: float) -> PocketRecipe:
-        """The same recipe with all training times in proportion, `minutes` in total."""
-        names = [name for name in self.__dataclass_fields__ if name.endswith("_minutes")]
-        factor = minutes / sum(getattr(self, name) for name in names)
-        return replace(self, **{name: getattr(self, name) * factor for name in names})
+DRAWING, ENCODING, PUBLISHING, MEASURING = "drawing walks", "encoding walks", "publishing", "measuring"
+"""Phases beside the stages."""
 
 
 class PocketRun:
@@ -81,31 +52,58 @@ class PocketRun:
         directory: Path,
         config: ModelConfig | None = None,
         start_from: Path | None = None,
+        autoencoder_config: AutoencoderConfig | None = None,
     ) -> None:
         """Prepare a run; with `start_from`, a folder of published checkpoints, it begins with their weights."""
         self.recipe, self.directory, self.start_from = recipe, directory, start_from
         self.config = config or pocket()
+        self.autoencoder_config = autoencoder_config or AutoencoderConfig(
+            self.config.in_channels, self.config.temporal_stride
+        )
+        self.stages = recipe.stages()
         self.data = directory / "data"
-        self.places = holodeck.place_names()
+        self.places = list(recipe.places) or holodeck.place_names()
+        self.progress = RecipeProgress({}, shown=False)
+        """Replaced where somebody watches."""
+        self.folder: RunFolder | None = None
+        """Gets the time of every phase, where it is to be kept."""
 
     def jobs(self, num_walks: int) -> list[RenderJob]:
         """Walks to render: the first `num_walks` of every place."""
         width, height = self.config.frame_width, self.config.frame_height
         frames = self.recipe.walk_frames
         seeds = range(num_walks)
-        return [RenderJob(p, s, frames, width, height, FPS, INTRINSICS) for s in seeds for p in self.places]
+        camera = self.recipe.intrinsics
+        return [RenderJob(p, s, frames, width, height, FPS, camera) for s in seeds for p in self.places]
 
     def render(self, num_walks: int) -> list[RenderJob]:
         """Draw the walks that are missing."""
         jobs = self.jobs(num_walks)
-        done = render_walks(jobs, self.data, num_workers=torch.get_num_threads())
-        for _ in track(done, "drawing walks", total=len(jobs)):
-            pass
+        missing = [job for job in jobs if not is_drawn(job, self.data)]
+        if missing:
+            done = render_walks(missing, self.data, num_workers=torch.get_num_threads())
+            with self.timing(DRAWING):
+                for _ in self.progress.over(DRAWING, done, len(missing)):
+                    pass
         return jobs
+
+    def timing(self, phase: str) -> AbstractContextManager[None]:
+        """Note the time of a block, where a record is kept."""
+        return nullcontext() if self.folder is None else self.folder.timing(phase)
+
+    def train(self, stage: Stage, seed: int) -> None:
+        """Bring one of the recipe's stages to its end."""
+        loop = self.stages[stage.name].loop
+        with self.timing(stage.name):
+            run_stage(stage, loop, self.directory, seed, self._report, self.progress)
+
+    def _report(self) -> None:
+        if self.folder is not None:
+            write_report(self.directory)
 
     def autoencoder(self) -> Autoencoder:
         """Train the autoencoder on crops, then on whole frames; afterwards just load it."""
-        config = AutoencoderConfig(self.config.in_channels, self.config.temporal_stride)
+        config = self.autoencoder_config
         if self.start_from is not None:
             return load_autoencoder(self.start_from, config)
         path = self.directory / AUTOENCODER_FILE
@@ -119,16 +117,15 @@ class PocketRun:
         self, config: AutoencoderConfig, walks: Sequence[NDArray[np.uint8]], path: Path
     ) -> None:
         torch.manual_seed(self.recipe.seed)
-        crops = AutoencoderStage(config, walks, optimizer=OptimizerConfig(muon_lr=0.03, adam_lr=2e-3))
-        loop = LoopConfig(UNLIMITED_STEPS, self.recipe.autoencoder_minutes, decay=0.95, final_lr=0.15)
-        run_stage(crops, loop, self.directory, self.recipe.seed)
-        slow = OptimizerConfig(muon_lr=0.005, adam_lr=4e-4)
+        first, second = self.stages["autoencoder"], self.stages["autoencoder-whole"]
+        crop = self.recipe.batches.crop
+        crops = AutoencoderStage(config, walks, first.batch_size, crop, optimizer=first.optimizer)
+        self.train(crops, self.recipe.seed)
         whole = AutoencoderStage(
-            config, walks, batch_size=4, crop=None, name="autoencoder-whole", optimizer=slow
+            config, walks, second.batch_size, None, name="autoencoder-whole", optimizer=second.optimizer
         )
         whole.optimizer.start_from(crops.optimizer)
-        loop = LoopConfig(UNLIMITED_STEPS, self.recipe.autoencoder_whole_minutes, decay=1.0, final_lr=0.01)
-        run_stage(whole, loop, self.directory, self.recipe.seed)
+        self.train(whole, self.recipe.seed)
         finished = whole.finished_model()
         with replacing(path) as temporary:
             save_file({n: tensor.contiguous() for n, tensor in finished.state_dict().items()}, temporary)
@@ -139,31 +136,44 @@ class PocketRun:
         fast = Autoencoder(autoencoder.config)
         fast.load_state_dict(autoencoder.state_dict())
         encoded = encode_walks(jobs, self.places, fast, self.data)
-        return list(track(encoded, "encoding walks", total=len(jobs)))
+        with self.timing(ENCODING):
+            return list(self.progress.over(ENCODING, encoded, len(jobs)))
 
     def generator(self, walks: Sequence[LatentWalk], autoencoder: Autoencoder) -> ScenicModel:
         """Train the generator through its three stages and return the averaged weights, fp32."""
-        recipe, num_scenes = self.recipe, len(self.places)
+        recipe, num_scenes, batches = self.recipe, len(self.places), self.recipe.batches
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes)
         if self.start_from is not None:
             load_start(model, self.start_from)
         self._memorise(model, walks, metric)
-        # What was learned by heart is shaken loose by the rates that wake fresh weights.
-        gentle = OptimizerConfig(muon_lr=0.001, adam_lr=1.2e-4)
         mixture = NoiseMixture(pose_only=0.85)
+        told = self.stages["generator-pose"]
         pose = GeneratorStage(
-            "generator-pose", model, walks, mixture, batch_size=10, window=5, optimizer=gentle, metric=metric
+            "generator-pose",
+            model,
+            walks,
+            mixture,
+            told.batch_size,
+            batches.pose_window,
+            told.optimizer,
+            metric,
         )
-        loop = LoopConfig(UNLIMITED_STEPS, recipe.pose_minutes, decay=0.7, final_lr=0.4)
-        run_stage(pose, loop, self.directory, recipe.seed + 1)
+        self.train(pose, recipe.seed + 1)
+        told = self.stages["self-forcing"]
         forcing = SelfForcingStage(
-            "self-forcing", model, walks, recipe.timesteps, optimizer=gentle, metric=metric
+            "self-forcing",
+            model,
+            walks,
+            recipe.timesteps,
+            batches.rollouts,
+            told.batch_size,
+            optimizer=told.optimizer,
+            metric=metric,
         )
         forcing.optimizer.start_from(pose.optimizer)
-        loop = LoopConfig(UNLIMITED_STEPS, recipe.self_forcing_minutes, decay=0.8, final_lr=0.01)
-        run_stage(forcing, loop, self.directory, recipe.seed + 2)
+        self.train(forcing, recipe.seed + 2)
         return averaged_model(self.config, num_scenes, forcing.optimizer)
 
     def _memorise(self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor) -> None:
@@ -172,11 +182,9 @@ class PocketRun:
         Weights that a training starts from are hushed too: what their tokens told one another leaned on the memory before.
         """
         hush_neighbours(model.world)
-        # AdamW alone: its steps cost nothing beside a batch, and matrices this small gain nothing from Muon.
-        adam = OptimizerConfig(adam_lr=2e-3, min_side=NO_MATRIX, ema_decay=0.99)
-        memory = MemoryStage(model, walks, optimizer=adam, metric=metric)
-        loop = LoopConfig(UNLIMITED_STEPS, self.recipe.memory_minutes, decay=0.5, final_lr=0.01)
-        run_stage(memory, loop, self.directory, self.recipe.seed)
+        told = self.stages["memory"]
+        memory = MemoryStage(model, walks, told.batch_size, told.optimizer, metric)
+        self.train(memory, self.recipe.seed)
         model.load_state_dict(memory.optimizer.averaged_state(), strict=False)
 
 
@@ -188,33 +196,49 @@ def averaged_model(config: ModelConfig, num_scenes: int, optimizer: MasterOptimi
 
 
 def train_pocket(
-    runs: Path,
-    destination: Path,
-    minutes: float | None = None,
-    start_from: Path | None = None,
-    dry_run: bool = False,
-    report: Callable[[str], None] | None = None,
-) -> None:
+    run: PocketRun, destination: Path, expected_s: Mapping[str, float], say: Callable[[str], None]
+) -> Path:
     """Make the pocket world, or go on making it.
 
     Args:
-        runs: Where walks, latents and training states are kept.
-        destination: Gets `bundles/pocket` and `worlds/*.world`.
-        start_from: Folder of published checkpoints; the autoencoder is taken from there, the memory of places goes on.
-        minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
-        dry_run: Only print the recipe.
+        destination: Gets `bundles/pocket`, `checkpoints` and `worlds/*.world`.
+        expected_s: Seconds that each phase will take, for the bars.
+
+    Returns:
+        The report page.
+
+    Raises:
+        ValueError: Another process trains in the run's folder.
     """
-    recipe = PocketRecipe() if minutes is None else PocketRecipe().scaled(minutes)
-    say = report or Console(stderr=True).print
-    if dry_run:
-        say(json.dumps({"recipe": asdict(recipe), "model": pocket().to_dict()}, indent=2))
-        return
-    runs.mkdir(parents=True, exist_ok=True)
-    run = PocketRun(recipe, runs, start_from=start_from)
-    autoencoder = run.autoencoder()
-    model = run.generator(run.latent_walks(autoencoder), autoencoder)
-    bundle = publish(model, autoencoder, run.places, INTRINSICS, recipe.timesteps, destination, say)
-    say(as_markdown(evaluate_worlds(bundle, destination / "worlds", runs / "report", autoencoder)))
+    recipe = run.recipe
+    with holding(run.directory):
+        mend_publishing(destination)
+        record = RunRecord(
+            recipe=asdict(recipe),
+            model=run.config.to_dict(),
+            stages=tuple(run.stages),
+            machine=machine_name(),
+        )
+        run.folder, run.progress = RunFolder(run.directory, record), RecipeProgress(expected_s)
+        run.folder.write()
+        autoencoder = run.autoencoder()
+        model = run.generator(run.latent_walks(autoencoder), autoencoder)
+        with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
+            bundle = publish(
+                model, autoencoder, run.places, recipe.intrinsics, recipe.timesteps, destination, say
+            )
+        with run.timing(MEASURING), run.progress.sharing(MEASURING) as tell:
+            scores = evaluate_worlds(
+                bundle,
+                destination / "worlds",
+                run.directory / "report",
+                autoencoder,
+                recipe.num_measured_walks,
+                recipe.measured_s,
+                progress=tell,
+            )
+        say(as_markdown(scores))
+        return write_report(run.directory)
 
 
 def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Autoencoder:

@@ -87,15 +87,26 @@ class RecipeProgress:
             yield phase
             phase.update(1.0, 0.0)
 
+    @contextmanager
+    def sharing(
+        self, name: str, clock: Callable[[], float] = time.monotonic
+    ) -> Iterator[Callable[[float], None]]:
+        """Show a phase that is told its share; what is done tells how long the rest will take."""
+        with self.phase(name) as phase:
+            start_s = clock()
+
+            def tell(share: float) -> None:
+                phase.update(share, (clock() - start_s) * (1.0 - share) / max(share, 1e-6))
+
+            yield tell
+
     def over(
         self, name: str, items: Iterable[Item], total: int, clock: Callable[[], float] = time.monotonic
     ) -> Iterator[Item]:
         """Go through the items of a phase; those behind tell how long those ahead will take."""
-        with self.phase(name) as phase:
-            start_s = clock()
+        with self.sharing(name, clock) as tell:
             for done, item in enumerate(items, 1):
-                left_s = (clock() - start_s) / done * (total - done)
-                phase.update(done / max(total, 1), left_s, f"{done} of {total}")
+                tell(done / total)
                 yield item
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from training.stages.generator import ScenicModel
 
 WORLD_FILE, SCENES_FILE = "pocket.safetensors", "scenes.safetensors"
 LICENCE = "Apache-2.0"
+STAGED_PREFIX = ".publish-"
 NOTES = "trained on walks through the holodeck places that the worlds are named after"
 
 
@@ -107,6 +109,16 @@ def make_world(
     )
 
 
+def mend_publishing(destination: Path) -> None:
+    """Clear away what a publishing that was killed left behind; folders it had set aside without a successor come back."""
+    for staged in destination.glob(f"{STAGED_PREFIX}*"):
+        for name, folder in (("checkpoints", destination), ("pocket", destination / "bundles")):
+            aside = staged / f"{name}.old"
+            if aside.is_dir() and not (folder / name).exists():
+                aside.replace(folder / name)
+        shutil.rmtree(staged)
+
+
 def publish(
     model: ScenicModel,
     autoencoder: Autoencoder,
@@ -122,7 +134,7 @@ def publish(
     """
     destination.mkdir(parents=True, exist_ok=True)
     model, autoencoder = in_half(model), in_half(autoencoder)
-    with tempfile.TemporaryDirectory(dir=destination, prefix=".publish-") as name:
+    with tempfile.TemporaryDirectory(dir=destination, prefix=STAGED_PREFIX) as name:
         staged = Path(name)
         made = export_bundle(
             model.world,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,11 +30,22 @@ def evaluate_worlds(
     walks: int = 3,
     seconds: float = 15.0,
     metrics: tuple[str, ...] = PICTURE_METRICS,
+    progress: Callable[[float], None] | None = None,
 ) -> EvaluationReport:
-    """Measure every world of a folder that fits a bundle on held-out walks; see `evaluation.evaluating.evaluate`."""
+    """Measure every world of a folder that fits a bundle on held-out walks; see `evaluation.evaluating.evaluate`.
+
+    Args:
+        progress: Told which share is done.
+    """
     found = tuple((world, place_of(world)) for world in fitting_worlds(bundle.spec.weights_sha256, worlds))
     plan = EvaluationPlan("walks", walk, found, walks, seconds, metrics)
-    return evaluate(bundle, plan, report, lambda frames: reconstruct(autoencoder, frames))
+    num_steps = plan.num_steps(bundle.spec.fps, bundle.spec.chunk_size * bundle.spec.temporal_stride)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done / num_steps)
+
+    return evaluate(bundle, plan, report, lambda frames: reconstruct(autoencoder, frames), tell)
 
 
 def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Scene]:

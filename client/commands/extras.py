@@ -15,6 +15,7 @@ OPTIONAL_LIBRARIES = (
     "PIL",
     "skimage",
     "scipy",
+    "filelock",
 )
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from client.commands.extras import extra_needed
-from client.report import say
+from client.report import Interrupted, print_json, print_table, say
 
 app = typer.Typer(help="Train world models.", no_args_is_help=True)
+
+
+class Preset(Enum):
+    """Recipes of `flaneur train pocket`."""
+
+    pocket = "pocket"
+    miniature = "miniature"
 
 
 def register(root: typer.Typer) -> None:
@@ -24,21 +33,69 @@ def train() -> None:
 
 @app.command()
 def pocket(
-    runs: Annotated[Path, typer.Option(help="Folder of walks, latents and training states.")] = Path(
-        "runs/pocket"
-    ),
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets bundles/ and worlds/.")] = Path(
-        "assets"
-    ),
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder of walks, latents and training states; default: runs/PRESET.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Gets bundles/ and worlds/; default: assets, or RUNS/assets."),
+    ] = None,
+    preset: Annotated[
+        Preset,
+        typer.Option(help="The pocket world, or a miniature of it that shows in minutes that all works."),
+    ] = Preset.pocket,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Training time in total; default: the recipe's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
     ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Go on from these weights, such as assets/checkpoints.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the recipe and exit.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")
+    ] = False,
 ) -> None:
-    """Make the pocket world from nothing, or go on where an earlier call stopped."""
+    """Make the pocket world from nothing, or go on where an earlier call stopped or was killed."""
     with extra_needed("training", "train"):
+        from training.plan import as_json, as_rich_table, expected_s, make_plan
         from training.pocket import train_pocket
-    train_pocket(runs, output, minutes, start_from, dry_run, say)
+        from training.presets import prepare
+    runs = runs or Path("runs") / preset.value
+    output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
+    run = prepare(preset.value, runs, minutes, steps, start_from)
+    plan = make_plan(run)
+    if dry_run:
+        if json_output:
+            print_json(as_json(run, plan))
+        else:
+            Console().print(as_rich_table(plan))
+        return
+    try:
+        page = train_pocket(run, output, expected_s(plan), say)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; the same command goes on from what {runs} holds") from None
+    result = {
+        "bundle": str(output / "bundles" / "pocket"),
+        "worlds": str(output / "worlds"),
+        "report": str(page),
+    }
+    if json_output:
+        print_json(result)
+    else:
+        print_table(result)
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(help="Folder of a training, finished or under way.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file; default: RUNS/report/index.html.")
+    ] = None,
+) -> None:
+    """Make a page of a training's curves, throughput, scores and pictures from its logs."""
+    with extra_needed("a report", "train"):
+        from training.report import write_report
+    print(write_report(runs, output))

@@ -58,17 +58,27 @@ def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor
     return torch.cat(parts)
 
 
+def weights_tag(autoencoder: Autoencoder) -> str:
+    """Name an autoencoder by its weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode() + tensor.float().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def latents_path(job: RenderJob, tag: str, directory: Path) -> Path:
+    """Where a walk's latents lie that the autoencoder of this tag makes."""
+    return directory / f"{job.stem}.{tag}.latents.npy"
+
+
 def encode_walks(
     jobs: Sequence[RenderJob], scenes: Sequence[str], autoencoder: Autoencoder, directory: Path
 ) -> Iterator[LatentWalk]:
     """Encode rendered walks, each once: the latents lie beside the frames, named after the autoencoder's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(autoencoder.state_dict().items()):
-        digest.update(name.encode() + tensor.float().numpy().tobytes())
-    tag = digest.hexdigest()[:8]
+    tag = weights_tag(autoencoder)
     for job in jobs:
         frames, poses = load_walk(job, directory)
-        path = directory / f"{job.stem}.{tag}.latents.npy"
+        path = latents_path(job, tag, directory)
         if not path.exists():
             save_array(path, encode_frames(autoencoder, np.asarray(frames)).numpy())
         latents = torch.from_numpy(np.load(path, allow_pickle=False))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +53,11 @@ def _drawing_code() -> bytes:
     return digest.digest()
 
 
+def is_drawn(job: RenderJob, directory: Path) -> bool:
+    """Whether a walk lies in `directory`, whole."""
+    return (directory / f"{job.stem}.c2w.npy").exists()
+
+
 def render_walk(job: RenderJob, directory: Path) -> Path:
     """Render one walk to `directory`, unless it is there already.
 
@@ -55,7 +65,7 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
         Path of the poses, [F, 4, 4] float64; frames, [F, H, W, 3] uint8, lie beside them as `*.frames.npy`.
     """
     poses_path = directory / f"{job.stem}.c2w.npy"
-    if poses_path.exists():
+    if is_drawn(job, directory):
         return poses_path
     place = get_place(job.place)
     poses = walks.walk(place, job.num_frames, job.fps, job.seed)
@@ -70,13 +80,30 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
 def render_walks(jobs: list[RenderJob], directory: Path, num_workers: int) -> Iterator[Path]:
     """Render many walks in parallel; yields each as it is finished."""
     directory.mkdir(parents=True, exist_ok=True)
-    missing = [job for job in jobs if not (directory / f"{job.stem}.c2w.npy").exists()]
+    missing = [job for job in jobs if not is_drawn(job, directory)]
     if not missing:
         return
-    with ProcessPoolExecutor(num_workers) as pool:
+    # Forked workers would hold this process's locks and could wait for its threads for ever.
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _work_for_parent)
+    try:
         futures = [pool.submit(render_walk, job, directory) for job in missing]
         for future in as_completed(futures):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _work_for_parent() -> None:
+    """Leave Ctrl-C to the parent, and end with it, even where it is killed and can say nothing any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None, "only called in workers"
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def load_walk(job: RenderJob, directory: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

@@ -1,0 +1,140 @@
+"""What making the pocket world takes: every step, its numbers, what lies on the disk already, and the minutes that are left."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from export.sources import AUTOENCODER_FILE
+from training.checkpoint import read_values
+from training.data.latents import latents_path, weights_tag
+from training.data.render import is_drawn
+from training.pocket import DRAWING, ENCODING, FPS, MEASURING, PUBLISHING, PocketRun, load_autoencoder
+from training.progress import as_duration
+from training.recipe import UNLIMITED_STEPS, PocketStage
+
+DRAWN_PER_S, ENCODED_PER_S = 50.0, 140.0
+"""Frames of 160x96 on one Zen 3 core."""
+PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
+"""Exporting the pocket; generating, drawing and encoding a held-out walk. On two Zen 3 cores."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan."""
+
+    name: str
+    purpose: str
+    numbers: dict[str, Any]
+    on_disk: str
+    left_s: float | None
+    """None where only steps say when a stage ends and none was taken yet."""
+
+
+def make_plan(run: PocketRun) -> list[Step]:
+    """List the steps of a run in their order."""
+    stages = [_stage(run, name, stage) for name, stage in run.stages.items()]
+    first = [step for step in stages if step.name.startswith("autoencoder")]
+    rest = stages[len(first) :]
+    return [_drawing(run), *first, _encoding(run), *rest, *_ending(run)]
+
+
+def expected_s(plan: list[Step]) -> dict[str, float]:
+    """Seconds that each phase will take, for progress bars; what is unknown counts as nothing."""
+    return {step.name: step.left_s or 0.0 for step in plan}
+
+
+def _drawing(run: PocketRun) -> Step:
+    jobs = run.jobs(run.recipe.num_walks)
+    missing = [job for job in jobs if not is_drawn(job, run.data)]
+    left_s = len(missing) * run.recipe.walk_frames / (DRAWN_PER_S * torch.get_num_threads())
+    numbers = {
+        "places": len(run.places),
+        "walks_per_place": run.recipe.num_walks,
+        "frames": run.recipe.walk_frames,
+    }
+    done = f"{len(jobs) - len(missing)} of {len(jobs)} walks"
+    return Step(DRAWING, "stroll through the places and draw what is seen", numbers, done, left_s)
+
+
+def _encoding(run: PocketRun) -> Step:
+    jobs = run.jobs(run.recipe.num_walks)
+    folder, num_encoded = run.start_from or run.directory, 0
+    if (folder / AUTOENCODER_FILE).exists():
+        tag = weights_tag(load_autoencoder(folder, run.autoencoder_config))
+        num_encoded = sum(latents_path(job, tag, run.data).exists() for job in jobs)
+    left_s = (len(jobs) - num_encoded) * run.recipe.walk_frames / (ENCODED_PER_S * torch.get_num_threads())
+    numbers = {"latent_channels": run.autoencoder_config.latent_channels}
+    return Step(
+        ENCODING, "walks to latents, each once", numbers, f"{num_encoded} of {len(jobs)} walks", left_s
+    )
+
+
+def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:
+    loop, optimizer = stage.loop, stage.optimizer
+    numbers: dict[str, Any] = {}
+    if math.isfinite(loop.max_minutes):
+        numbers["minutes"] = round(loop.max_minutes, 2)
+    if loop.num_steps != UNLIMITED_STEPS:
+        numbers["steps"] = loop.num_steps
+    numbers |= {"batch": stage.batch_size, "adam_lr": optimizer.adam_lr}
+    if optimizer.min_side < run.config.hidden_size:
+        numbers["muon_lr"] = optimizer.muon_lr
+    if loop.max_minutes == 0 or loop.num_steps == 0:
+        return Step(name, stage.purpose, numbers, "skipped: the recipe gives it no time", 0.0)
+    if run.start_from is not None and name.startswith("autoencoder"):
+        return Step(name, stage.purpose, numbers, f"skipped: taken from {run.start_from}", 0.0)
+    on_disk, step, trained_s, finished = "not begun", 0, 0.0, False
+    path = run.directory / f"{name}.state.safetensors"
+    if path.exists():
+        state = read_values(path)
+        step, trained_s, finished = state["step"], state["trained_s"], state["finished"]
+        on_disk = f"{'finished, ' if finished else ''}{step} steps in {as_duration(trained_s)}"
+    left_s = 0.0 if finished else loop.left_s(step, trained_s)
+    return Step(name, stage.purpose, numbers, on_disk, left_s if math.isfinite(left_s) else None)
+
+
+def _ending(run: PocketRun) -> list[Step]:
+    num_walks = run.recipe.num_measured_walks * len(run.places)
+    numbers = {"timesteps": list(run.recipe.timesteps), "worlds": len(run.places)}
+    return [
+        Step(PUBLISHING, "bundle, checkpoints and worlds", numbers, "made anew each time", PUBLISHING_S),
+        Step(
+            MEASURING,
+            "held-out walks beside the truth, and the report",
+            {"walks_per_place": run.recipe.num_measured_walks, "fps": FPS},
+            "made anew each time",
+            num_walks * MEASURED_WALK_S,
+        ),
+    ]
+
+
+def as_json(run: PocketRun, plan: list[Step]) -> dict[str, Any]:
+    """The plan as JSON values."""
+    left_s = sum(step.left_s or 0.0 for step in plan)
+    return {
+        "runs": str(run.directory),
+        "model": run.config.to_dict(),
+        "steps": [asdict(step) for step in plan],
+        "left_s": round(left_s, 1),
+    }
+
+
+def as_rich_table(plan: list[Step]) -> Table:
+    """The plan for people."""
+    left_s = sum(step.left_s or 0.0 for step in plan)
+    at_least = "at least" if any(step.left_s is None for step in plan) else "about"
+    table = Table(title=f"The pocket world: {at_least} {as_duration(left_s)} left", title_justify="left")
+    table.add_column("step", no_wrap=True)
+    for column in ("what it does", "numbers", "on disk"):
+        table.add_column(column, overflow="fold")
+    table.add_column("left", justify="right")
+    for step in plan:
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in step.numbers.items())
+        left = "unknown" if step.left_s is None else as_duration(step.left_s)
+        table.add_row(step.name, step.purpose, numbers, step.on_disk, left)
+    return table

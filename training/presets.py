@@ -1,0 +1,42 @@
+"""Runs by the names that the command line gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from training.miniature import miniature_recipe, miniature_run
+from training.pocket import PocketRun
+from training.recipe import PocketRecipe
+
+RECIPES: dict[str, Callable[[], PocketRecipe]] = {"pocket": PocketRecipe, "miniature": miniature_recipe}
+
+
+def prepare(
+    preset: str,
+    runs: Path,
+    minutes: float | None = None,
+    num_steps: int | None = None,
+    start_from: Path | None = None,
+) -> PocketRun:
+    """Prepare a run.
+
+    Args:
+        minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
+        num_steps: At which every stage ends; the recipe's own where None.
+        start_from: Folder of published checkpoints; the autoencoder is taken from there, the memory of places goes on.
+
+    Raises:
+        ValueError: The recipe does not go with what was asked for.
+    """
+    recipe = RECIPES[preset]()
+    if minutes is not None:
+        recipe = recipe.scaled(minutes)
+    if num_steps is not None:
+        recipe = replace(recipe, num_steps=num_steps)
+    if preset == "pocket":
+        return PocketRun(recipe, runs, start_from=start_from)
+    if start_from is not None:
+        raise ValueError(f"the {preset} has its own sizes and cannot start from {start_from}; leave that out")
+    return miniature_run(runs, recipe)

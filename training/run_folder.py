@@ -1,0 +1,95 @@
+"""A training's folder: held by one process at a time, rid of what a killed one left half-written, with a record of its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.atomic import replacing
+
+RECORD_FILE = "record.json"
+LOCK_FILE = ".lock"
+
+
+class RunRecord(BaseModel):
+    """What a run was asked for, where it runs, and how long its phases took so far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    recipe: dict[str, Any]
+    model: dict[str, Any]
+    stages: tuple[str, ...] = ()
+    """In their order."""
+    machine: str
+    seconds: dict[str, float] = {}
+    """Of each phase, over all calls that ended it or were stopped; a killed call's are lost."""
+
+
+class RunFolder:
+    """The folder and its record."""
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        """Begin, or go on with, the record of a folder; an earlier one's seconds stay."""
+        self.path = path
+        earlier = read_record(path)
+        self.record = record.model_copy(update={"seconds": {} if earlier is None else earlier.seconds})
+
+    @contextmanager
+    def timing(self, phase: str) -> Iterator[None]:
+        """Add the time of a block to a phase, however it ends."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = dict(self.record.seconds)
+            seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - start, 1)
+            self.record = self.record.model_copy(update={"seconds": seconds})
+            self.write()
+
+    def write(self) -> None:
+        with replacing(self.path / RECORD_FILE) as file:
+            file.write_text(self.record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """The record of a run folder; None where there is none that can be read."""
+    try:
+        return RunRecord.model_validate_json((folder / RECORD_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process, and remove the temporary files of one that was killed.
+
+    Raises:
+        ValueError: Another process trains there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another training uses {folder}; wait for it, or name another with --runs"
+        ) from None
+    try:
+        sweep(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Remove files that were being written when a process was killed: in a run folder, those whose names begin with a dot."""
+    for file in folder.rglob(".*"):
+        if file.is_file() and file.name != LOCK_FILE:
+            file.unlink()
