@@ -11,6 +11,7 @@ from client.past import WalkFrame
 from client.photo import SUFFIX as PHOTO_SUFFIX
 from client.photo import describe, save_photo, unused_path
 from client.picture import enlarge
+from client.recorder import next_take
 from client.shell import Shell
 from client.trace import TraceWriter
 from client.walk import Walk
@@ -72,6 +73,32 @@ class Keeping:
             return
         if path is not None:
             self._shell.toasts.add(f"Recorded to {path}", now_s)
+
+    def part_recording(self, now_s: float) -> Callable[[], None] | None:
+        """End the recording before the walk goes over to another world; return what begins the next one there.
+
+        None where none is to begin.
+        """
+        path = self._walk.recorder.path
+        if path is None:
+            return None
+        try:
+            self._walk.recorder.stop()
+        except RecordingStopped as error:
+            self.warn(error, now_s)
+            return None
+
+        def begin() -> None:
+            now_s, take, shell = self._shell.clock(), next_take(path), self._shell
+            try:
+                self._walk.start_recording(take)
+            except (ValueError, EngineError) as error:
+                self.warn(error, now_s)
+            else:
+                said = f"{path.name} is whole; the new world is recorded to {take.name}. {shell.key_of('record')} stops."
+                shell.toasts.add(said, now_s)
+
+        return begin
 
     def start_trace(self, path: Path, now_s: float) -> None:
         """Write the walk's timing to a new file; before the walk's first update."""

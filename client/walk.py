@@ -67,6 +67,7 @@ class Walk:
         self.past, self.recent = self._chronicle.past, self._chronicle.recent
         """Moments to go back to, and frames for a clip."""
         self._entering: Future[None] | None = None
+        self._arrived: Callable[[], None] | None = None
         self.closed = False
         """Whether the walk was left: nothing can be asked of it any more."""
         self.resting = False
@@ -281,11 +282,14 @@ class Walk:
         self._begin_anew()
         self.recorder.forget()
 
-    def enter(self, world: World) -> None:
-        """Go over to another world of the same engine; a recording must be stopped before."""
+    def enter(self, world: World, arrived: Callable[[], None] | None = None) -> None:
+        """Go over to another world of the same engine; a recording must be stopped before.
+
+        `arrived` is called once the walk is there, before its first chunk; never if it does not come there.
+        """
         assert isinstance(self.planner, RigPlanner), "only a free walk goes elsewhere"
         self.resume()
-        planner, rig = self.planner, world_rig(world, self.session.fps)
+        planner, rig, self._arrived = self.planner, world_rig(world, self.session.fps), arrived
         self._entering = self._worker.enter(world, self.seed, then=lambda: planner.enter(rig))
 
     def _arrive(self, entering: Future[None]) -> bool:
@@ -300,6 +304,8 @@ class Walk:
             self.recorder.forget()
             held = self.paused
             self._begin_anew()
+            if self._arrived is not None:
+                self._arrived()
             if held:
                 self.pause()
         return True

@@ -21,10 +21,12 @@ from engine.anchor import world_from_walk
 from engine.bundle import Bundle
 from engine.errors import SpecMismatch
 from engine.headless import place_track
+from engine.recording import read_recording
+from engine.replay import verify_replay
 from engine.session import Session, open_session
 from engine.tracks import Track
 from engine.types import CameraTrack, FrameChunk
-from engine.world import World, read_world, write_world
+from engine.world import World, find_world, read_world, write_world
 from tests.player import Player
 
 NUM_BEFORE, NUM_AFTER = 16, 8
@@ -221,6 +223,60 @@ def test_one_key_makes_the_picture_a_world_that_can_be_opened_again(
     again = play(PlayOptions(world=str(file)), [file.parent])
     again.wait_for(WalkScreen)
     again.frames_go_by(4)
+
+
+def test_a_recording_over_a_new_world_is_two_that_both_verify(
+    play: Callable[..., Player], tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    player = play(PlayOptions(world="town"), [assets.worlds_dir(), pictures / "worlds"])
+    player.wait_for(WalkScreen)
+    player.key(pygame.KSCAN_F10)
+    player.key(pygame.KSCAN_W, down=True)
+    player.frames_go_by(8)
+    walk = player.walk.walk
+    first = walk.recorder.path
+    assert first is not None
+    player.key(pygame.KSCAN_F6)
+    player.wait(lambda: walk.recorder.path not in (None, first), "the next recording")
+    assert any(
+        f"{first.name} is whole; the new world is recorded to" in text
+        for text in player.shell.toasts.texts(time.perf_counter())
+    )
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F10)
+    player.wait_for_files()
+    second = first.with_name(f"{first.stem}-2.flaneur")
+    assert set(pictures.glob("*.flaneur")) == {first, second}
+    for file, world in ((first, "town"), (second, walk.session.world.name)):
+        recording = read_recording(file)
+        assert recording.complete
+        assert recording.header.world == world
+        session = open_session(find_world(world, player.shell.folders), keep_latents=True)
+        assert verify_replay(recording, session).identical
+        session.close()
+
+
+def test_a_world_that_cannot_be_entered_begins_no_recording(
+    toy_bundle: Bundle, toy_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(toy_world, toy_bundle, denoise_threads=1, keep_latents=True)
+    walk, arrived = Walk(session, rig_planner(session), 3, time.perf_counter), []
+    try:
+        wait(walk, lambda: walk.recorder.num_chunks >= 2, Intent(forward=1.0))
+        assert walk.ending is not None
+        frame, latent = walk.ending
+
+        def fail(_: World) -> None:
+            raise SpecMismatch("it does not fit")
+
+        monkeypatch.setattr(session, "enter", fail)
+        walk.enter(world_from_walk(toy_world, latent, frame.pixels, frame.c2w), lambda: arrived.append(True))
+        with pytest.raises(SpecMismatch, match="does not fit"):
+            wait(walk, lambda: False, Intent())
+        assert not arrived
+    finally:
+        walk.close()
 
 
 def test_a_world_begun_after_going_back_is_that_of_the_moment_gone_back_to(
