@@ -12,6 +12,7 @@ from client.controls import STANDING, Intent
 from client.figures import Figures, Line
 from client.held_panel import draw_held
 from client.map_panel import draw_map
+from client.readings import read_figures
 from client.shell import Shell
 from client.walk import Walk
 from client.walk_map import WalkMap
@@ -50,7 +51,7 @@ class Overlays:
         if not settings.hud:
             self._figures = None
         elif self._figures is None or now_s - self._figures_s >= FIGURES_EVERY_S:
-            figures = self._walk.figures(self._shell.client_ms, settings.reproject)
+            figures = read_figures(self._walk, self._shell.client_ms, settings.reproject)
             self._figures = replace(figures, more=(*figures.more, *self._more()))
             self._figures_s = now_s
             changed = True

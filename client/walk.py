@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -13,8 +12,6 @@ from numpy.typing import NDArray
 
 from client.chronicle import Chronicle, Ending
 from client.controls import KEY_MAP_VERSION, Intent
-from client.figures import Figures
-from client.footprint import memory_bytes
 from client.instruments import Instruments
 from client.live_view import LiveView
 from client.mailbox import IntentMailbox
@@ -63,8 +60,8 @@ class Walk:
         self.planner = planner
         self.seed = seed
         self.recorder = WalkRecorder(record_latents)
-        self._chronicle = Chronicle(session, past_bytes)
-        self.past, self.recent = self._chronicle.past, self._chronicle.recent
+        self.chronicle = Chronicle(session, past_bytes)
+        self.past, self.recent = self.chronicle.past, self.chronicle.recent
         """Moments to go back to, and frames for a clip."""
         self._entering: Future[None] | None = None
         self._arrived: Callable[[], None] | None = None
@@ -76,9 +73,9 @@ class Walk:
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
         config = PacingConfig(session.fps, session.frames_per_chunk)
-        self._showing = Showing(config, self._first_frame(), clock())
-        self._pacer = self._showing.pacer
-        self._deadline_ms = 1e3 * config.chunk_s
+        self.showing = Showing(config, self._first_frame(), clock())
+        """Which frame is on, and the pacing that chose it."""
+        self._pacer = self.showing.pacer
         self.instruments = Instruments(session, config)
         self._worker: Worker[Intent] = Worker(
             session,
@@ -95,12 +92,12 @@ class Walk:
         return WalkFrame(0, world.first_frame, world.c2w, 0)
 
     def _begin_anew(self) -> None:
-        self._chronicle.begin()
+        self.chronicle.begin()
         self._begin(self._first_frame())
 
     def _begin(self, frame: WalkFrame, moment: Moment | None = None) -> None:
         """Show a frame and go on behind it: the world's first, or that of a moment."""
-        self._chronicle.go_on_from(frame, moment.latent if moment is not None else None)
+        self.chronicle.go_on_from(frame, moment.latent if moment is not None else None)
         self._num_chunks = self._num_requested = moment.number if moment is not None else 0
         self._paused = self.resting = False
         self._updated_s = self._clock()
@@ -108,17 +105,17 @@ class Walk:
         if self._live is not None:
             rig = moment.rig if moment is not None else None
             self._live.begin(rig.view() if rig is not None else None)
-        self._showing.begin(frame, self._updated_s)
+        self.showing.begin(frame, self._updated_s)
 
     @property
     def frame(self) -> WalkFrame:
         """The frame that is on."""
-        return self._showing.frame
+        return self.showing.frame
 
     @property
     def ending(self) -> Ending | None:
         """The last frame of the chunk that is on, and the latent behind it; None before the first, or without latents."""
-        return self._chronicle.ending(self.frame.index)
+        return self.chronicle.ending(self.frame.index)
 
     @property
     def paused(self) -> bool:
@@ -173,7 +170,7 @@ class Walk:
         try:
             self._collect(now_s)
         finally:
-            self._showing.tick(now_s)
+            self.showing.tick(now_s)
             asks = not self._rest_or_wake(now_s) and not self._at_end
             if asks:
                 self._request(now_s)
@@ -183,8 +180,8 @@ class Walk:
     def _rest_or_wake(self, now_s: float) -> bool:
         """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""
         rig = self.planner.rig
-        quiet = rig is not None and self._chronicle.may_rest(rig.flying)
-        if quiet and self._showing.is_over and not self.resting and not self.paused:
+        quiet = rig is not None and self.chronicle.may_rest(rig.flying)
+        if quiet and self.showing.is_over and not self.resting and not self.paused:
             self._pacer.pause(now_s)
             self.instruments.note_pause(True, now_s)
             self.resting = True
@@ -197,7 +194,7 @@ class Walk:
     def _post(self, intent: Intent, now_s: float) -> None:
         posted_s = self._worker.post(intent)
         if not intent.is_idle:
-            self._chronicle.note_asked(posted_s)
+            self.chronicle.note_asked(posted_s)
         if self._live is not None:
             elapsed_s = min(max(0.0, now_s - self._updated_s), self._pacer.config.longest_tick_s)
             self.instruments.note_input(intent, posted_s, now_s)
@@ -215,18 +212,18 @@ class Walk:
             # A moment may keep the last frame for long, and must not keep the whole chunk with it.
             pictures = [*chunk.frames[:-1], chunk.frames[-1].copy()]
             frames = [
-                WalkFrame(self._showing.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
+                WalkFrame(self.showing.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
                 for i, (pixels, c2w, angles) in enumerate(zip(pictures, chunk.c2w, angles_rad, strict=True))
             ]
-            self._showing.add(frames, chunk.times, answers)
-            self._chronicle.note(self._num_chunks, chunk, planned, frames)
+            self.showing.add(frames, chunk.times, answers)
+            self.chronicle.note(self._num_chunks, chunk, planned, frames)
             self._record(chunk, planned)
 
     def _measure(self, chunk: FrameChunk, planned: PlannedChunk, now_s: float) -> bool:
         """Note a chunk's times and let them decide about the next; say whether it answers the player."""
         governed = self._live is not None
         steps = planned.track.num_steps
-        answers = self.instruments.note_chunk(chunk, self._showing.num_frames, steps, governed, now_s)
+        answers = self.instruments.note_chunk(chunk, self.showing.num_frames, steps, governed, now_s)
         self.planner.num_steps = self.instruments.num_steps
         return answers
 
@@ -354,35 +351,3 @@ class Walk:
         self.closed = True
         self.instruments.close(self._pacer.counts)
         return self._worker.close()
-
-    def figures(self, client_ms: float, reprojecting: bool) -> Figures:
-        """Return what the HUD shows."""
-        pacer, counts = self._pacer, self._pacer.counts
-        p50, p95 = self.instruments.chunk_ms()
-        rig = self.planner.rig
-        return Figures(
-            world=self.session.world.title,
-            engine=self.session.engine,
-            backend=self.session.backend,
-            seed=self.seed,
-            fps=self.session.fps,
-            fps_shown=self._showing.fps_shown,
-            realtime_factor=self._deadline_ms / p50 if p50 else 0.0,
-            chunk_ms_p50=p50,
-            chunk_ms_p95=p95,
-            deadline_ms=self._deadline_ms,
-            bars=tuple(self.instruments.bars),
-            turned_deg=math.degrees(np.linalg.norm(self.live_turn_rad)) if reprojecting else None,
-            buffered_frames=pacer.buffered_frames,
-            in_flight=pacer.in_flight,
-            rate=pacer.rate,
-            holds=counts.holds,
-            hold_s=counts.hold_s,
-            chunk_index=self.frame.chunk_index,
-            c2w=self.frame.c2w,
-            flying=rig.flying if rig is not None else False,
-            speed_m_s=rig.speed_m_s if rig is not None else None,
-            memory_bytes=memory_bytes(),
-            client_ms=client_ms,
-            more=[*self.instruments.lines(counts), *self._chronicle.lines(self.resting)],
-        )

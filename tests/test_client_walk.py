@@ -10,6 +10,7 @@ import pytest
 
 from client.controls import STANDING, Intent
 from client.planners import TrackPlanner, rig_planner, track_planner
+from client.readings import read_figures
 from client.recorder import WalkRecorder
 from client.walk import Walk
 from engine.errors import RolloutDiverged
@@ -263,7 +264,7 @@ def test_the_figures_are_those_of_the_walk(walk: Walk) -> None:
     play_until(walk, lambda: walk.frame.index >= 24, Intent(forward=1.0))
     walk.note_shown(time.perf_counter(), reprojecting=True)
     assert walk.instruments.meter.model.count == 1
-    figures = walk.figures(client_ms=1.5, reprojecting=True)
+    figures = read_figures(walk, client_ms=1.5, reprojecting=True)
     assert figures.seed == 3
     assert figures.chunk_ms_p95 >= figures.chunk_ms_p50 > 0.0
     assert figures.realtime_factor > 1.0

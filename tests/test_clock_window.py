@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from client.cli import run
 from client.options import PlayOptions
 from client.pacing_replay import replay_pacing
+from client.readings import read_figures
 from client.trace import InputLine, StartLine, TickLine, read_trace
 from client.walk_screen import WalkScreen
 from engine.backends.holodeck import HolodeckSession
@@ -85,7 +86,7 @@ def test_arrows_and_mouse_turn_the_picture_while_the_engine_makes_nothing(
     player.key(pygame.KSCAN_UP, down=False)
     assert player.walk.walk.frame.index == index
     assert player.walk.walk.instruments.meter.warped.count >= 2
-    lines = {label: value for _, label, value in player.walk.walk.figures(1.0, True).more}
+    lines = {label: value for _, label, value in read_figures(player.walk.walk, 1.0, True).more}
     assert lines["view answers"].endswith(" ms")
     player.key(pygame.KSCAN_F2)
     player.shell.toasts.clear()

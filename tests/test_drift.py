@@ -9,6 +9,7 @@ import pytest
 from client.controls import STANDING, Intent
 from client.drift import FLOORS, RECENT_CHUNKS, REFERENCE_CHUNKS, DriftMeter, statistics
 from client.planners import rig_planner
+from client.readings import read_figures
 from client.resting import REST_AFTER_S, Rest, stands
 from client.walk import Walk
 from engine.integrator import rotation_y
@@ -141,14 +142,14 @@ def test_a_walker_who_stands_gets_no_chunks_and_moves_on_without_a_stutter(sessi
     walk = Walk(session, rig_planner(session), 3, time.perf_counter)
     try:
         play_until(walk, lambda: walk.resting)
-        made, holds = len(session.tracks), walk.figures(0.0, False).holds
+        made, holds = len(session.tracks), read_figures(walk, 0.0, False).holds
         shown = walk.frame.index
         for _ in range(100):
             assert not walk.update(STANDING, time.perf_counter())
             time.sleep(0.002)
         assert len(session.tracks) == made
-        assert (walk.figures(0.0, False).holds, walk.frame.index) == (holds, shown)
-        assert any(label == "rests" for _, label, _ in walk.figures(0.0, False).more)
+        assert (read_figures(walk, 0.0, False).holds, walk.frame.index) == (holds, shown)
+        assert any(label == "rests" for _, label, _ in read_figures(walk, 0.0, False).more)
         began_s = time.perf_counter()
         frames = play_until(walk, lambda: walk.frame.index >= shown + 8, Intent(forward=1.0))
         assert time.perf_counter() - began_s < 1.0

@@ -12,6 +12,7 @@ import pytest
 from client.controls import STANDING, Intent
 from client.pacing_replay import replay_pacing
 from client.planners import TrackPlanner, rig_planner
+from client.readings import read_figures
 from client.trace import ChunkLine, StepsLine, TraceWriter, read_trace
 from client.walk import Walk
 from engine.bundle import Bundle
@@ -61,7 +62,7 @@ def play_until(walk: Walk, done: Callable[[], bool], intent: Intent) -> None:
 
 
 def steps_line(walk: Walk) -> str:
-    more = walk.figures(client_ms=1.0, reprojecting=True).more
+    more = read_figures(walk, client_ms=1.0, reprojecting=True).more
     return next(value for _, label, value in more if label == "steps")
 
 
