@@ -5,7 +5,6 @@ Everything is measured elsewhere; knows no window.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.engines import TITLES
+from client.pose_words import place_words, pose_angles_deg, sided
 
 NUM_BARS = 40
 """Chunks in the timeline."""
@@ -124,19 +124,16 @@ def _engine_lines(figures: Figures) -> list[Line]:
 
 
 def _place_lines(figures: Figures) -> list[Line]:
-    x, y, z = (float(value) for value in figures.c2w[:3, 3])
-    heading, pitch, roll = pose_angles_deg(figures.c2w)
-    place = ", ".join(
-        (_sided(x, "m right", "m left"), _sided(-y, "m up", "m down"), _sided(z, "m ahead", "m back"))
-    )
+    heading, pitch, roll = (round(angle) for angle in pose_angles_deg(figures.c2w))
     looks = [
-        _sided(heading, "deg right", "deg left", 0),
-        _sided(pitch, "up", "down", 0) if pitch else "",
-        f"leaning {_sided(roll, 'right', 'left', 0)}" if roll else "",
+        sided(heading, "deg right", "deg left", 0),
+        sided(pitch, "up", "down", 0) if pitch else "",
+        f"leaning {sided(roll, 'right', 'left', 0)}" if roll else "",
     ]
     lines = [
-        (Section.PLACE, "world", f"{figures.world}, seed {figures.seed}, chunk {figures.chunk_index}"),
-        (Section.PLACE, "you stand", place),
+        (Section.PLACE, "world", figures.world),
+        (Section.PLACE, "seed", f"{figures.seed}, chunk {figures.chunk_index}"),
+        (Section.PLACE, "you stand", place_words(figures.c2w)),
         (Section.PLACE, "you look", ", ".join(word for word in looks if word)),
     ]
     if figures.speed_m_s is not None:
@@ -149,16 +146,3 @@ def counted(count: int, total_s: float) -> str:
     """Say how often something was, and how long in all."""
     times = {0: "never", 1: "once"}.get(count, f"{count} times")
     return f"{times}, {total_s:.1f} s in all" if count else times
-
-
-def _sided(value: float, positive: str, negative: str, digits: int = 1) -> str:
-    return f"{abs(value):.{digits}f} {negative if round(value, digits) < 0 else positive}"
-
-
-def pose_angles_deg(c2w: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return heading (right of +z), pitch (up) and roll (lean right) of a pose, degrees."""
-    heading = math.degrees(math.atan2(c2w[0, 2], c2w[2, 2]))
-    pitch = math.degrees(math.asin(max(-1.0, min(1.0, -c2w[1, 2]))))
-    roll = math.degrees(math.atan2(c2w[1, 0], c2w[1, 1]))
-    # Adding zero turns a negative zero, which would show as "-0", into zero.
-    return heading, round(pitch) + 0.0, round(roll) + 0.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pygame
 
 from client import theme
-from client.figures import NUM_BARS, ChunkBar, Figures, Line, figure_lines
+from client.figures import NUM_BARS, ChunkBar, Figures, Line, Section, figure_lines
 from client.theme import Theme
 
 _SIZE = 13
@@ -21,12 +21,14 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
 
     The timeline is below them, or beside them where there is no room. Return where both lie.
     """
-    lines, origin, pad, bars_px = figure_lines(figures), look.px(2), look.px(2), look.px(9)
+    origin, pad, bars_px = look.px(2), look.px(2), look.px(9)
+    lines = figure_lines(figures)
     row_px, gap_px = max(look.px(_ROW), look.font(_SIZE).get_height()), look.px(1)
     label_px = max(look.font(_SIZE).size(label)[0] for _, label, _ in lines) + look.px(1.5)
     wished = label_px + look.font(_SIZE).size(_WIDEST_VALUE)[0]
     width = min(wished, target.get_width() - 2 * origin - 2 * pad)
     room = bottom_px - 2 * origin - 2 * pad
+    lines = [line for whole in lines for line in _broken(look, whole, width - label_px)]
     rows = _rows_within(lines, room, row_px, gap_px)
     height = _height(rows, row_px, gap_px)
     with_bars = height + bars_px + gap_px <= room
@@ -40,7 +42,6 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
         if i and section is not rows[i - 1][0]:
             y += gap_px
         target.blit(look.text(label, _SIZE, colour=theme.PAPER_DIM), (x, y))
-        value = look.clipped(value, width - label_px, _SIZE)
         target.blit(look.text(value, _SIZE), (x + label_px, y))
         y += row_px
     area = pygame.Rect(x, y + gap_px, width, bars_px)
@@ -52,6 +53,15 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
         target.blit(look.panel(*places[1].size), places[1])
     draw_timeline(target, look, area, figures.bars, figures.deadline_ms)
     return places
+
+
+def _broken(look: Theme, line: Line, width_px: int) -> list[Line]:
+    """Return a line as it fits: a world's name on as many lines as it needs, every figure shortened to one."""
+    section, label, value = line
+    if (section, label) != (Section.PLACE, "world"):
+        return [(section, label, look.clipped(value, width_px, _SIZE))]
+    first, *others = look.wrap(value, max(1, width_px), _SIZE) or [""]
+    return [(section, label, first), *((section, "", other) for other in others)]
 
 
 def _height(rows: Sequence[Line], row_px: int, gap_px: int) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from client.photo import SUFFIX as PHOTO_SUFFIX
 from client.photo import read_photo_description
+from client.pose_words import place_words, view_words
 from engine.recording import read_recording
 from engine.recording_format import SUFFIX as RECORDING_SUFFIX
 from engine.saved_walk import SUFFIX as SAVED_SUFFIX
@@ -38,3 +42,30 @@ def describe_kept(file: Path) -> dict[str, Any]:
     if not found:
         raise ValueError(f"{file} says nothing of itself; it was not made by `flaneur play`")
     return found
+
+
+def in_words(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says with poses and cameras as a person reads them; what is none stays as it is."""
+    said: dict[str, Any] = {}
+    for name, value in found.items():
+        if name in ("c2w", "start_c2w") and (c2w := _numbers(value, 16)) is not None:
+            beginning = "" if name == "c2w" else "start_"
+            said[f"{beginning}place"] = place_words(c2w.reshape(4, 4))
+            said[f"{beginning}view"] = view_words(c2w.reshape(4, 4))
+        elif name in ("intrinsics", "start_intrinsics") and (lens := _numbers(value, 4)) is not None:
+            fx, fy, cx, cy = lens
+            said[name] = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} px"
+        elif name == "frame_size" and (size := _numbers(value, 2)) is not None:
+            said[name] = f"{size[0]:g} x {size[1]:g} px"
+        else:
+            said[name] = value
+    return said
+
+
+def _numbers(value: Any, count: int) -> np.ndarray | None:
+    """Return so many finite numbers, None where a file that anyone may have made holds something else."""
+    try:
+        numbers = np.asarray(value, np.float64).ravel()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if numbers.size == count and np.isfinite(numbers).all() else None

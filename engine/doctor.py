@@ -74,7 +74,25 @@ def run_checks(environ: Mapping[str, str], engines: Sequence[str] = ()) -> list[
 
 
 def can_play(checks: list[Check]) -> bool:
+    """Whether worlds can be walked through here, in a window or without one."""
     return all(check.status != "problem" for check in checks)
+
+
+def can_open_window(checks: list[Check]) -> bool:
+    """Whether they can be walked through by hand."""
+    return can_play(checks) and all(check.status == "ok" for check in checks if check.name == "display")
+
+
+def verdict(checks: list[Check]) -> str:
+    """Say in one sentence what this machine can do."""
+    if not can_play(checks):
+        return "this machine cannot play yet; mend the problems above"
+    if can_open_window(checks):
+        return "this machine can play"
+    return (
+        "this machine can play without a window only, for want of a display: "
+        "`flaneur play --headless`, `replay --verify`, `--video` and `bench` work"
+    )
 
 
 def check_python() -> Check:
@@ -123,7 +141,8 @@ def check_display(environ: Mapping[str, str], system: str) -> Check:
     for variable in ("WAYLAND_DISPLAY", "DISPLAY"):
         if environ.get(variable):
             return Check("display", "ok", f"{variable}={environ[variable]}")
-    return Check("display", "missing", "none", "log in to a desktop, or walk with `flaneur play --headless`")
+    remedy = "log in to a desktop for the window; what needs none works, such as `flaneur play --headless`"
+    return Check("display", "missing", "none", remedy)
 
 
 def check_bundles() -> Check:

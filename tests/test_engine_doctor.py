@@ -33,6 +33,16 @@ def test_a_machine_without_a_display_is_told_of_headless_walks() -> None:
     assert doctor.check_display({}, "darwin").status == "ok"
 
 
+def test_without_a_display_the_verdict_says_what_works_without_a_window() -> None:
+    fine, shown = doctor.Check("a", "ok", "yes"), doctor.check_display({"DISPLAY": ":1"}, "linux")
+    unseen, broken = doctor.check_display({}, "linux"), doctor.Check("c", "problem", "no", "get it")
+    assert doctor.verdict([fine, shown]) == "this machine can play"
+    assert "without a window only" in doctor.verdict([fine, unseen])
+    assert "flaneur play --headless" in doctor.verdict([fine, unseen])
+    assert "cannot play" in doctor.verdict([broken, unseen])
+    assert [doctor.can_open_window([fine, check]) for check in (shown, unseen)] == [True, False]
+
+
 def test_too_little_of_anything_is_noticed() -> None:
     assert doctor.check_cores(1).status == "missing"
     assert doctor.check_cores(2).status == "ok"

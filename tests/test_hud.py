@@ -10,13 +10,14 @@ import pytest
 from client import hud, theme
 from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
 from client.controls import Intent
-from client.figures import ChunkBar, Figures, Section, figure_lines, pose_angles_deg
+from client.figures import ChunkBar, Figures, Section, figure_lines
 from client.held_panel import draw_held
 from client.help import HelpCard, lay_out
 from client.keys_card import KeysCard
 from client.loading import LoadingStages, draw_loading
 from client.map_panel import draw_map
 from client.menu import CardMenu, Choice
+from client.pose_words import place_words, pose_angles_deg, view_words
 from client.settings import Settings
 from client.settings_card import OFFERED, adjust, pause_card, settings_card
 from client.theme import Theme, scale_for
@@ -173,12 +174,37 @@ def test_angles_are_named_as_a_walker_would() -> None:
     assert pose_angles_deg(np.eye(4)) == (0.0, 0.0, 0.0)
 
 
+def test_a_pose_is_told_by_its_place_and_three_angles() -> None:
+    c2w = np.eye(4)
+    c2w[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    c2w[:3, 3] = (1.24, -1.6, -3.0)
+    assert place_words(c2w) == "1.2 m right, 1.6 m up, 3.0 m back"
+    assert view_words(c2w) == "yaw 90.0, pitch 0.0, roll 0.0 deg"
+
+
+@pytest.mark.parametrize("size", [(1024, 640), (640, 384)])
+def test_a_long_name_of_a_world_is_told_in_full(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, drawn = look_for(size), []
+    text = look.text
+
+    def note(words: str, *arguments: object, **more: object) -> pygame.Surface:
+        drawn.append(words)
+        return text(words, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(look, "text", note)
+    hud.draw_figures(pygame.Surface(size), look, some_figures(), size[1])
+    assert some_figures().world in " ".join(" ".join(drawn).split())
+
+
 def test_the_figures_speak_of_sides_and_not_of_signs() -> None:
     c2w = np.eye(4)
     c2w[:3, 3] = (-0.9, -1.6, 0.02)
     lines = {label: value for _, label, value in figure_lines(replace(some_figures(), c2w=c2w))}
     assert lines["you stand"] == "0.9 m left, 1.6 m up, 0.0 m ahead"
     assert lines["you look"] == "0 deg right"
+    assert lines["seed"] == "1234567890, chunk 77"
     assert lines["you go"] == "1.6 m/s, walking"
 
 

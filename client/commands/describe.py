@@ -21,8 +21,12 @@ def describe(
     ],
     as_json: Json = False,
 ) -> None:
-    """Say where, with what and from which seed a file was made: world, pose, engine, version."""
-    from client.kept import describe_kept
+    """Say where, with what and from which seed a file was made: world, pose, engine, version.
+
+    Poses are told as a place in metres and yaw (right), pitch (up) and roll (leaning right) in degrees; --json keeps
+    the camera-to-world matrix.
+    """
+    from client.kept import describe_kept, in_words
 
     result = describe_kept(file)
-    print_json(result) if as_json else print_table(result)
+    print_json(result) if as_json else print_table(in_words(result))

@@ -18,16 +18,17 @@ def register(root: typer.Typer) -> None:
 
 def doctor(engine: Engine = None, as_json: Json = False) -> int:
     """Say what this machine can run and what is missing; nothing is downloaded."""
-    from engine.doctor import can_play, run_checks
+    from engine.doctor import can_open_window, can_play, run_checks, verdict
 
     checks = run_checks(os.environ, () if engine is None else (engine,))
     playable = can_play(checks)
     if as_json:
-        print_json({"can_play": playable, "checks": [check.as_json() for check in checks]})
+        found = {"can_play": playable, "can_open_window": can_open_window(checks)}
+        print_json(found | {"checks": [check.as_json() for check in checks]})
         return 0 if playable else EXIT_CANNOT_PLAY
     width = max(len(check.name) for check in checks)
     for check in checks:
         remedy = f"; {check.remedy}" if check.remedy else ""
         print(f"{check.name:<{width}}  {check.status:<7}  {check.detail}{remedy}")
-    print("this machine can play" if playable else "this machine cannot play yet; mend the problems above")
+    print(verdict(checks))
     return 0 if playable else EXIT_CANNOT_PLAY
