@@ -53,6 +53,8 @@ SWEEP_EVERY_S = 15.0
 PATIENCE = 0.98
 """Share of the events that are no more than mouse motion while a world is opened, so that some are."""
 MENU_KEYS = (pygame.K_UP, pygame.K_DOWN, pygame.K_LEFT, pygame.K_RIGHT, pygame.K_RETURN, pygame.K_ESCAPE)
+REST_S = 60.0
+"""Longest wait for threads to end before what is left counts."""
 SIZES = ((1280, 768), (640, 384), (320, 192), (1, 1), (1600, 90), (90, 900))
 
 
@@ -220,19 +222,24 @@ class Soak:
                 file.unlink(missing_ok=True)
 
     def _measure(self) -> Footprint:
-        """Go back to the start screen, where nothing of a walk should be held, and measure."""
         pygame.event.clear()
-        self._shell.show(self._app._start)
-        self._app.turn()
-        self._shell.survey().join(30.0)
-        deadline_s = time.perf_counter() + 30.0
-        gc.collect()
-        # Threads of a walk that was being opened when it was left end by themselves.
-        while footprint().num_threads > 1 and time.perf_counter() < deadline_s:
-            time.sleep(0.05)
-        gc.collect()
-        give_back()
-        return footprint()
+        return measure_at_rest(self._shell, self._app)
+
+
+def measure_at_rest(shell: Shell, app: App) -> Footprint:
+    """Go back to the start screen, where nothing of a walk should be held, and measure."""
+    shell.show(app._start)
+    app.turn()
+    shell.survey().join(REST_S)
+    deadline_s = time.perf_counter() + REST_S
+    gc.collect()
+    # Threads of a walk that was being opened when it was left end by themselves, and those of files when they are done.
+    while footprint().num_threads > 1 and time.perf_counter() < deadline_s:
+        app.turn()
+        time.sleep(0.05)
+    gc.collect()
+    give_back()
+    return footprint()
 
 
 def main() -> int:

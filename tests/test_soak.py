@@ -34,3 +34,14 @@ def test_ten_minutes_of_random_events_leave_nothing_behind() -> None:
     assert found["events"] > 95_000
     assert found["problems"] == []
     assert found["leaks"] == []
+
+
+def test_a_minute_of_calm_play_is_recorded_whole_and_leaves_nothing_open() -> None:
+    command = [sys.executable, "scripts/stroll.py", "--minutes", "0.2", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["problems"] == found["leaks"] == []
+    assert found["recordings"] >= 2
+    assert found["recorded_chunks"] > 8
+    assert len(found["at_rest"]) == 2

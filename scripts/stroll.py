@@ -1,0 +1,288 @@
+"""Plays calmly for half an hour, as a player would, and measures every minute what the program holds.
+
+    python scripts/stroll.py [--minutes 30] [--world town] [--seed 0] [--backend auto] [--json]
+
+Real events go to the real application on a driver that shows nothing: walking, looking, standing, with a recording on
+all the time; saves, loads, rewinds, branches, clips, photos, pauses and new worlds now and then. The start screen is
+measured before and after. Exits with 1 if the walk broke, a recording is not whole, or something leaked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pygame
+
+from client.app import App
+from client.footprint import Footprint, footprint
+from client.options import PlayOptions
+from client.settings import Settings
+from client.shell import Shell
+from client.walk_screen import WalkScreen
+from client.window import Window
+from engine.assets import worlds_dir
+from engine.errors import EngineError
+from engine.recording import SUFFIX, read_recording
+from scripts.soak import MOST_GROWTH_MB, TURNS_A_SECOND, measure_at_rest
+
+KEYS = {
+    "save": pygame.KSCAN_F5,
+    "load": pygame.KSCAN_F9,
+    "clip": pygame.KSCAN_F8,
+    "photo": pygame.KSCAN_F12,
+    "new world": pygame.KSCAN_F6,
+    "other branch": pygame.KSCAN_B,
+    "figures": pygame.KSCAN_F3,
+    "map": pygame.KSCAN_M,
+    "next world": pygame.KSCAN_N,
+}
+EVERY_S = {
+    "save": 50.0,
+    "load": 130.0,
+    "rewind": 70.0,
+    "other branch": 170.0,
+    "clip": 200.0,
+    "photo": 45.0,
+    "pause": 150.0,
+    "figures": 90.0,
+    "map": 110.0,
+    "new world": 290.0,
+    "next world": 610.0,
+}
+"""How often each is done, on average."""
+STROLLS = (
+    (pygame.KSCAN_W,),
+    (pygame.KSCAN_W, pygame.KSCAN_LEFT),
+    (pygame.KSCAN_W, pygame.KSCAN_RIGHT),
+    (pygame.KSCAN_W, pygame.KSCAN_LSHIFT),
+    (pygame.KSCAN_A,),
+    (pygame.KSCAN_D,),
+    (pygame.KSCAN_S,),
+    (pygame.KSCAN_E,),
+    (pygame.KSCAN_C,),
+    (pygame.KSCAN_X, pygame.KSCAN_V),
+    (),
+    (),
+)
+"""Keys that are held together for some seconds."""
+WARM_UP_MINUTES = 3
+"""Minutes until the past and the last half minute have the memory that they may take."""
+
+
+@dataclass
+class Report:
+    """What a stroll found."""
+
+    seed: int
+    minutes: float
+    world: str
+    backend: str
+    done: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
+    recordings: int = 0
+    recorded_chunks: int = 0
+    problems: list[str] = field(default_factory=list)
+    at_rest: list[Footprint] = field(default_factory=list)
+    """On the start screen, after a first minute and after the last."""
+    each_minute: list[Footprint] = field(default_factory=list)
+    """In the middle of the walk."""
+
+    @property
+    def growth_mb(self) -> float:
+        """Growth of the walk from the warm-up on: the last third's median against the first third's."""
+        memory_mb = [held.memory_bytes / 2**20 for held in self.each_minute[WARM_UP_MINUTES:]]
+        third = max(1, len(memory_mb) // 3)
+        return median(memory_mb[-third:]) - median(memory_mb[:third]) if memory_mb else 0.0
+
+    @property
+    def leaks(self) -> list[str]:
+        before, after = self.at_rest[0], self.at_rest[-1]
+        found = []
+        if after.num_threads > before.num_threads:
+            found.append(f"threads: {before.num_threads} became {after.num_threads}")
+        if (after.num_handles or 0) > (before.num_handles or 0):
+            found.append(f"open files: {before.num_handles} became {after.num_handles}")
+        if self.growth_mb > MOST_GROWTH_MB:
+            found.append(f"memory grew by {self.growth_mb:.1f} MB")
+        return found
+
+
+class Stroll:
+    """An application, and calm hands on it."""
+
+    def __init__(self, world: str, seed: int, backend: str, scratch: Path) -> None:
+        self._chance = random.Random(seed)
+        self._scratch = scratch
+        self._window = Window(640, 384, unseen=True)
+        options = PlayOptions(world=world, backend=backend)  # type: ignore[arg-type]
+        self._shell = Shell(
+            options, self._window, Settings(), scratch, [worlds_dir(), scratch / "worlds"], time.perf_counter
+        )
+        self._app = App(self._shell)
+        self._options = options
+        self._held: tuple[int, ...] = ()
+        self._done: Counter[str] = Counter()
+        self._report = Report(seed, 0.0, world, backend)
+        self._last_frame = 0
+
+    def run(self, minutes: float) -> Report:
+        """Play, and measure each minute."""
+        self._play(60.0 * min(1.0, minutes))
+        self._report.at_rest.append(self._rest())
+        self._app.open(self._options)
+        whole, rest = divmod(minutes, 1.0)
+        for _ in range(int(whole)):
+            self._play(60.0)
+            self._report.each_minute.append(footprint())
+        self._play(60.0 * rest)
+        self._report.at_rest.append(self._rest())
+        self._report.minutes = minutes
+        self._report.done = dict(self._done)
+        self._check_recordings()
+        return self._report
+
+    def close(self) -> None:
+        self._app.screen.leave()
+        self._shell.chores.finish()
+        self._window.close()
+
+    def _play(self, seconds: float) -> None:
+        end_s = time.perf_counter() + seconds
+        hands = self._hands()
+        while (now_s := time.perf_counter()) < end_s:
+            next(hands)
+            self._app.turn()
+            self._note()
+            time.sleep(max(0.0, 1 / TURNS_A_SECOND - (time.perf_counter() - now_s)))
+        self._hold(())
+
+    def _hands(self) -> Iterator[None]:
+        """Do what a player does, a little in each turn."""
+        next_s = {name: self._soon(name) for name in EVERY_S}
+        while True:
+            self._hold(self._chance.choice(STROLLS))
+            until_s = time.perf_counter() + self._chance.uniform(1.0, 7.0)
+            while time.perf_counter() < until_s:
+                if self._chance.random() < 0.1:
+                    rel = round(self._chance.gauss(0, 9)), round(self._chance.gauss(0, 4))
+                    pygame.event.post(
+                        pygame.event.Event(pygame.MOUSEMOTION, rel=rel, pos=(9, 9), buttons=(0, 0, 0))
+                    )
+                yield
+            for name in [name for name, at_s in next_s.items() if at_s < time.perf_counter()]:
+                next_s[name] = self._soon(name)
+                yield from self._do(name)
+            screen = self._app.screen
+            if isinstance(screen, WalkScreen) and screen.walk.recorder.path is None:
+                yield from self._do("record")
+            if isinstance(screen, WalkScreen) and not self._shell.mouse_grabbed:
+                pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(9, 9)))
+                yield
+
+    def _do(self, name: str) -> Iterator[None]:
+        """Do one thing that is done now and then."""
+        self._done[name] += 1
+        if name == "rewind":
+            self._key(pygame.KSCAN_R, True)
+            yield from self._wait(self._chance.uniform(0.1, 2.5))
+            self._key(pygame.KSCAN_R, False)
+        elif name == "pause":
+            self._hold(())
+            yield from self._tap(pygame.KSCAN_P)
+            yield from self._wait(self._chance.uniform(1.0, 5.0))
+            yield from self._tap(pygame.KSCAN_P)
+        elif name == "record":
+            yield from self._tap(pygame.KSCAN_F10)
+        else:
+            yield from self._tap(KEYS[name])
+
+    def _wait(self, seconds: float) -> Iterator[None]:
+        end_s = time.perf_counter() + seconds
+        while time.perf_counter() < end_s:
+            yield
+
+    def _tap(self, scancode: int) -> Iterator[None]:
+        self._key(scancode, True)
+        yield
+        self._key(scancode, False)
+        yield
+
+    def _soon(self, name: str) -> float:
+        return time.perf_counter() + EVERY_S[name] * self._chance.uniform(0.5, 1.5)
+
+    def _hold(self, keys: tuple[int, ...]) -> None:
+        for scancode in self._held:
+            self._key(scancode, False)
+        for scancode in keys:
+            self._key(scancode, True)
+        self._held = keys
+
+    def _key(self, scancode: int, down: bool) -> None:
+        kind = pygame.KEYDOWN if down else pygame.KEYUP
+        pygame.event.post(pygame.event.Event(kind, key=pygame.K_UNKNOWN, scancode=scancode, mod=0))
+
+    def _note(self) -> None:
+        """Note new frames, and what the screen says has gone wrong."""
+        screen = self._app.screen
+        if not isinstance(screen, WalkScreen):
+            return
+        index = screen.walk.frame.index
+        self._report.frames += index != self._last_frame
+        self._last_frame = index
+        card = screen._deck.card if screen._deck.broken else None
+        if card is not None and card.text not in self._report.problems:
+            self._report.problems.append(card.text)
+
+    def _rest(self) -> Footprint:
+        pygame.event.clear()
+        return measure_at_rest(self._shell, self._app)
+
+    def _check_recordings(self) -> None:
+        """Read every recording that was made: each must be whole."""
+        self._shell.chores.finish()
+        for file in sorted(self._scratch.rglob(f"*{SUFFIX}")):
+            try:
+                recording = read_recording(file)
+            except (EngineError, ValueError) as error:
+                self._report.problems.append(str(error))
+                continue
+            self._report.recordings += 1
+            self._report.recorded_chunks += len(recording.chunks)
+            if not recording.complete:
+                self._report.problems.append(f"{file.name} is not whole")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--world", default="town")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", default="auto", choices=["auto", "onnxruntime", "holodeck"])
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        stroll = Stroll(arguments.world, arguments.seed, arguments.backend, Path(scratch))
+        try:
+            report = stroll.run(arguments.minutes)
+        finally:
+            stroll.close()
+    found: dict[str, Any] = asdict(report) | {"growth_mb": round(report.growth_mb, 1), "leaks": report.leaks}
+    print(json.dumps(found) if arguments.json else "\n".join(f"{k:16} {v}" for k, v in found.items()))
+    return 1 if report.problems or report.leaks else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
