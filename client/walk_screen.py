@@ -29,11 +29,13 @@ from client.pads import step_of_button
 from client.pausing import Gate
 from client.photo_mode import PhotoMode
 from client.picture import fit_rect
+from client.recovering import Recovering
 from client.remembering import Remembering
 from client.settings_card import DO
 from client.shell import Screen, Shell
 from client.switching import Switching
 from client.walk import Walk
+from engine.errors import RolloutDiverged
 from engine.recording import RecordingStopped
 
 
@@ -76,6 +78,7 @@ class WalkScreen(Screen):
             shell, self.walk, lambda: self._picture_rect()[2:], lambda: self.remembering.frame
         )
         self.remembering = Remembering(shell, self.walk, self._keeping)
+        self._recovering = Recovering(shell, self.walk, self._keeping)
         anchoring = Anchoring(shell, self.walk, self._keeping)
         clipping = Clipping(shell, self.walk, self._keeping)
         self._photo_mode = PhotoMode(shell, self.walk)
@@ -234,6 +237,10 @@ class WalkScreen(Screen):
             changed |= not self._deck.broken and self.walk.update(intent, now_s)
         except RecordingStopped as error:
             self._keeping.warn(error, now_s)
+        except RolloutDiverged as error:
+            self.remembering.cancel()
+            if not self._recovering.recover(now_s):
+                self._break(error)
         except Exception as error:
             self._break(error)
         changed |= self.remembering.update(now_s)

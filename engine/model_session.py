@@ -85,13 +85,13 @@ class ModelSession(Session):
         latents = denoise_chunk(
             lambda x, t: self._run(x, t, conditioning), noise, timesteps, self._clean_first(index)
         )
-        if not np.isfinite(latents).all():
-            raise RolloutDiverged(
-                f"the world fell apart in chunk {index}: its latents are not finite; reset it"
-            )
+        _check_finite({"latents": latents}, index)
         denoised_s = self._clock()
         self._commit(latents, conditioning)
         state = self._backend.to_arrays(self._state) if self.keep_snapshots else None
+        if state is not None:
+            # A snapshot that holds such numbers would bring them back whenever it is restored.
+            _check_finite(state, index)
         self._next_denoised = index + 1
         sha256 = hashlib.sha256(latents.tobytes()).hexdigest()
         return LatentChunk(
@@ -197,6 +197,15 @@ class ModelSession(Session):
         timesteps = np.zeros((1, latents.shape[2]), np.float32)
         inputs = {"latents": latents, "timesteps": timesteps, **conditioning}
         self._state = self._backend.run_step(inputs, self._state, keep_state=True)[1]
+
+
+def _check_finite(arrays: Mapping[str, NDArray[Any]], index: int) -> None:
+    """Refuse what no walk can go on from."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise RolloutDiverged(
+                f"the world fell apart in chunk {index}: not all of its {name} is finite; reset it"
+            )
 
 
 def check_fit(world: World, spec: EngineSpec) -> None:
