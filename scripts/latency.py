@@ -37,6 +37,7 @@ from client.trace import ChunkLine, CountsLine, InputLine, Line, read_trace
 from client.walk_screen import WalkScreen
 from client.window import Window
 from engine.session import num_cores
+from engine.world import find_world
 
 PATIENCE_S = 120.0
 SETTLE_S = 3.0
@@ -171,6 +172,7 @@ def main() -> None:
         "world": arguments.world,
         "cores": num_cores(),
         "load": os.getloadavg()[0],
+        "weights": find_world(arguments.world, world_folders(arguments.world, Path.cwd())).info.model[:8],
         "driver": "",
     }
     for instant in (True, False):
