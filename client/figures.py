@@ -102,7 +102,7 @@ def _picture_lines(figures: Figures) -> list[Line]:
         (
             Section.PICTURE,
             "ready",
-            f"{figures.buffered_frames:.0f} to show, {figures.in_flight} chunk coming",
+            f"{figures.buffered_frames:.0f} to show, {number_of(figures.in_flight, 'chunk')} coming",
         ),
         (Section.PICTURE, "stood still", stood),
         (Section.PICTURE, "a turn", turn),
@@ -117,7 +117,7 @@ def _engine_lines(figures: Figures) -> list[Line]:
     usual, slow = figures.chunk_ms_p50, figures.chunk_ms_p95
     return [
         (Section.ENGINE, "model", name),
-        (Section.ENGINE, "could make", f"{could:.0f} pictures a second"),
+        (Section.ENGINE, "could make", f"{number_of(round(could), 'picture')} a second"),
         (Section.ENGINE, "a chunk", f"takes {usual:.0f} ms, a slow one {slow:.0f}"),
         (Section.ENGINE, "memory", f"{figures.memory_bytes / 2**20:.0f} MB"),
     ]
@@ -140,6 +140,11 @@ def _place_lines(figures: Figures) -> list[Line]:
         pace = "flying" if figures.flying else "walking"
         lines.append((Section.PLACE, "you go", f"{figures.speed_m_s:.1f} m/s, {pace}"))
     return lines
+
+
+def number_of(count: int, what: str) -> str:
+    """Say how many, such as "1 chunk" and "2 chunks"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def counted(count: int, total_s: float) -> str:

@@ -32,6 +32,7 @@ from engine.types import FrameChunk
 NUM_TIMED_CHUNKS = 64
 DECISIVE = 0.5
 """Change of an axis that a player waits to see: less is a stick on its way."""
+LONG_MS = 9_999.5
 _AXES = ("forward", "strafe", "rise", "yaw", "pitch", "roll")
 
 
@@ -202,4 +203,7 @@ def _is_decisive(before: Intent, after: Intent) -> bool:
 def _spoken(response: Response) -> str:
     if not response.count:
         return "not asked yet"
-    return f"p50 {response.p50:.0f}, p90 {response.p90:.0f}, p99 {response.p99:.0f} ms"
+    values = response.p50, response.p90, response.p99
+    # Seconds where milliseconds would be wider than the panel.
+    p50, p90, p99 = (f"{ms / 1e3:.1f}" if response.p99 >= LONG_MS else f"{ms:.0f}" for ms in values)
+    return f"p50 {p50}, p90 {p90}, p99 {p99} {'s' if response.p99 >= LONG_MS else 'ms'}"

@@ -14,6 +14,7 @@ from client.held_panel import draw_held
 from client.map_panel import draw_map
 from client.readings import read_figures
 from client.shell import Shell
+from client.waiting import Waiting
 from client.walk import Walk
 from client.walk_map import WalkMap
 
@@ -35,6 +36,7 @@ class Overlays:
         self._shell = shell
         self._walk = walk
         self._map = WalkMap()
+        self._waiting = Waiting(shell, walk)
         self._intent = STANDING
         self._held: tuple[int, ...] = ()
         self._figures: Figures | None = None
@@ -44,6 +46,7 @@ class Overlays:
 
     def update(self, intent: Intent, now_s: float) -> bool:
         """Take in what happened; say whether something that is shown changed by it."""
+        self._waiting.update(now_s)
         settings, held = self._shell.settings, self._shell.keyboard.held
         changed = settings.show_held and (intent != self._intent or held != self._held)
         self._intent, self._held = intent, held

@@ -1,0 +1,51 @@
+"""A picture that waits for the model says so, and one that rests or is held does not."""
+
+import time
+
+import pygame
+import pytest
+
+from client.figures import number_of
+from client.instruments import _spoken
+from client.meter import Response
+from client.waiting import AGAIN_S, LONG_S, Waiting
+from engine.backends.holodeck import HolodeckSession
+from engine.types import CameraTrack, LatentChunk
+from tests.player import Player
+
+
+def texts(player: Player, now_s: float) -> str:
+    return " ".join(player.shell.toasts.texts(now_s))
+
+
+def test_a_picture_that_waits_for_a_slow_model_says_so_once_in_a_while(
+    player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk, denoise = player.walk.walk, HolodeckSession.denoise
+    player.frames_go_by(4)
+
+    def slowly(session: HolodeckSession, track: CameraTrack) -> LatentChunk:
+        time.sleep(LONG_S + 1.0)
+        return denoise(session, track)
+
+    monkeypatch.setattr(HolodeckSession, "denoise", slowly)
+    player.key(pygame.KSCAN_W, down=True)
+    player.wait(lambda: "waits for the model" in texts(player, time.perf_counter()), "the message")
+    assert walk.showing.pacer.in_flight
+    player.key(pygame.KSCAN_W, down=False)
+
+
+def test_nothing_is_said_of_a_picture_that_is_held_or_waits_for_nothing(player: Player) -> None:
+    walk, waiting = player.walk.walk, Waiting(player.shell, player.walk.walk)
+    player.frames_go_by(4)
+    walk.pause()
+    for second in range(int(2 * AGAIN_S)):
+        waiting.update(1e6 + second)
+        assert "waits" not in texts(player, 1e6 + second)
+    walk.resume()
+
+
+def test_figures_count_as_a_person_does() -> None:
+    assert [number_of(count, "chunk") for count in (0, 1, 2)] == ["0 chunks", "1 chunk", "2 chunks"]
+    assert _spoken(Response(9, 210.2, 281.7, 9999.0)) == "p50 210, p90 282, p99 9999 ms"
+    assert _spoken(Response(9, 10672.0, 10765.0, 10787.0)) == "p50 10.7, p90 10.8, p99 10.8 s"
