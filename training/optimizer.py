@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,26 @@ from training.precision import training_dtype
 
 NO_MATRIX = 1 << 30
 """Least side of a matrix for Muon that no matrix has: AdamW alone."""
+
+
+class StageOptimizer(Protocol):
+    """What the loop asks of a stage's optimiser."""
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that learn."""
+        ...
+
+    def step(self, lr_scale: float) -> float:
+        """Take one step with the gradients on the parameters and clear them; returns the gradient norm."""
+        ...
+
+    def publish(self) -> None:
+        """Give the models their weights, in their own precision."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)

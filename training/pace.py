@@ -19,7 +19,7 @@ from torch import nn
 
 from engine.atomic import replacing
 from training.checkpoint import random_state, set_random_state
-from training.optimizer import MasterOptimizer
+from training.optimizer import StageOptimizer
 from training.precision import PRECISIONS, PrecisionName, computing_in, training_dtype
 from training.throughput import count_operations, matrix_peak
 
@@ -38,7 +38,11 @@ class Stage(Protocol):
 
     name: str
     model: nn.Module
-    optimizer: MasterOptimizer
+
+    @property
+    def optimizer(self) -> StageOptimizer:
+        """Steps whatever the stage trains."""
+        ...
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw a batch, leave gradients on the model's parameters, return figures to log."""
