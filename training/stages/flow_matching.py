@@ -1,0 +1,143 @@
+"""Flow matching on whole clips: the step that every stage before distillation shares.
+
+x_t = (1 - sigma) x0 + sigma noise, and the network says v = noise - x0. All frames see one another, or chunks see the chunks
+before them; nothing is streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.chunks import chunk_ranges
+from model.config import ModelConfig
+from model.gdn import Chunks
+from training.clips import ClipSource
+from training.configs import StageConfig
+from training.data.latents import WindowBatch
+from training.noise import frame_sigmas
+from training.optimizer import MasterOptimizer
+from training.stages.generator import ScenicModel, is_hidden_matrix
+
+Sight = Literal["bidirectional", "chunk_causal"]
+"""Whether all frames of a clip see one another, or only their own chunk and the ones before."""
+
+
+class FlowMatchingStage:
+    """Batches of noisy clips and the velocity loss."""
+
+    def __init__(
+        self,
+        config: StageConfig,
+        model: ScenicModel,
+        clips: ClipSource,
+        sight: Sight = "bidirectional",
+        trained: Callable[[str], bool] = lambda name: True,
+    ) -> None:
+        """Prepare the stage.
+
+        Args:
+            trained: Whether a parameter learns, by its name.
+        """
+        self.name, self.config = config.stage, config
+        self.model, self.clips = model, clips
+        self.sight: Sight = sight
+        self.optimizer = MasterOptimizer(model, config.optimizer, is_hidden_matrix, trained)
+
+    @property
+    def frames_per_step(self) -> float:
+        """Video frames of a batch's clips, without the first frames."""
+        config = self.config
+        stride = self.model.world.config.temporal_stride
+        return float(config.batch_size * (config.num_latent_frames - 1) * stride)
+
+    def backward(self, rng: np.random.Generator) -> dict[str, float]:
+        """One step."""
+        config = self.config
+        batch = self.clips.draw(config.batch_size, config.num_latent_frames, rng)
+        sigma, counted = self.levels(rng)
+        nulled = torch.from_numpy(rng.random(config.batch_size) < config.noise.caption_dropout)
+        loss = velocity_loss(self.model, batch, sigma, counted, self.sight, nulled)
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    def levels(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Sigma of every latent frame, and which frames the loss counts, both [B, T]."""
+        config = self.config
+        chunks = chunks_of(self.model.world.config, config.num_latent_frames, self.sight)
+        noise = config.noise
+        drawn = frame_sigmas(chunks, config.batch_size, noise.mixture, noise.shift, rng)
+        sigma = torch.from_numpy(drawn)
+        counted = torch.ones_like(sigma, dtype=torch.bool)
+        given = torch.from_numpy(rng.random(config.batch_size) < noise.image_conditioning)
+        sigma[given, 0] = 0.0
+        counted[given, 0] = False
+        return sigma, counted
+
+
+def chunks_of(config: ModelConfig, num_latent_frames: int, sight: Sight) -> Chunks:
+    """Cut a clip into the ranges that see one another in both directions."""
+    if sight == "bidirectional":
+        return [(0, num_latent_frames)]
+    return chunk_ranges(config, num_latent_frames, starts=True)
+
+
+def text_of(model: ScenicModel, scene: Tensor, nulled: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Give tokens [B, L, D] and mask [B, L] of a batch's captions; the null caption where `nulled` [B] says so."""
+    tokens, mask = model.text(scene)
+    if nulled is not None:
+        null = model.world.y_embedder.y_embedding.to(tokens.dtype)
+        tokens = torch.where(nulled[:, None, None], null, tokens)
+    return tokens, mask
+
+
+def predict_velocity(
+    model: ScenicModel,
+    latents: Tensor,
+    sigma: Tensor,
+    batch: WindowBatch,
+    sight: Sight,
+    nulled: Tensor | None = None,
+) -> Tensor:
+    """Predict the velocity of a batch's noisy latents [B, C, T, H, W] at sigma [B, T], at least float32."""
+    text, mask = text_of(model, batch.scene, nulled)
+    chunks = chunks_of(model.world.config, latents.shape[2], sight)
+    velocity, _ = model.world.run(
+        latents,
+        1000.0 * sigma,
+        text,
+        mask,
+        batch.c2w,
+        batch.intrinsics,
+        batch.frame_index,
+        chunks,
+        None,
+        streaming=False,
+    )
+    return velocity
+
+
+def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Mix latents [B, C, T, H, W] with noise at sigma [B, T]."""
+    level = sigma[:, None, :, None, None]
+    return (1.0 - level) * clean + level * noise
+
+
+def velocity_loss(
+    model: ScenicModel,
+    batch: WindowBatch,
+    sigma: Tensor,
+    counted: Tensor,
+    sight: Sight,
+    nulled: Tensor | None = None,
+) -> Tensor:
+    """Mean square error of the velocity over the frames that count, [B, T] bool."""
+    noise = torch.randn_like(batch.latents)
+    noisy = add_noise(batch.latents, noise, sigma)
+    velocity = predict_velocity(model, noisy, sigma, batch, sight, nulled)
+    error = (velocity - (noise - batch.latents)).square().mean((1, 3, 4))
+    return error[counted].mean()

@@ -1,0 +1,130 @@
+"""ODE regression: a few-step student learns where the teacher's trajectories end.
+
+The teacher's path from noise to a clip is stored once, at the steps that the student will take; the student sees each chunk
+at one of them and is told the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.checkpoint import load_state, save_state
+from training.clips import ClipSource
+from training.configs import DistillationConfig, StageConfig
+from training.data.latents import WindowBatch
+from training.optimizer import MasterOptimizer
+from training.stages.flow_matching import chunks_of, predict_velocity
+from training.stages.generator import ScenicModel, is_hidden_matrix
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The way of some clips from noise to their end."""
+
+    clips: WindowBatch
+    """Conditions; of its latents only frame 0 is used."""
+    states: Tensor
+    """At the student's timesteps and then at 0, [K + 1, B, C, T, H, W] float16; frame 0 is clean in all of them."""
+
+
+@torch.no_grad()
+def guided_velocity(
+    model: ScenicModel, latents: Tensor, sigma: Tensor, batch: WindowBatch, guidance: float
+) -> Tensor:
+    """Predict the teacher's velocity: v + guidance (v - v_null), all frames seeing one another."""
+    velocity = predict_velocity(model, latents, sigma, batch, "bidirectional")
+    if guidance == 0.0:
+        return velocity
+    nulled = torch.ones(len(batch.scene), dtype=torch.bool)
+    return velocity + guidance * (
+        velocity - predict_velocity(model, latents, sigma, batch, "bidirectional", nulled)
+    )
+
+
+@torch.no_grad()
+def follow_teacher(teacher: ScenicModel, batch: WindowBatch, config: DistillationConfig) -> Trajectory:
+    """Walk from noise to clips with the teacher, in even Euler steps between the student's timesteps."""
+    moving = torch.ones(batch.frame_index.shape)
+    moving[:, 0] = 0.0
+    latents = torch.randn_like(batch.latents)
+    latents[:, :, 0] = batch.latents[:, :, 0]
+    states = [latents]
+    levels = [step / 1000.0 for step in (*config.timesteps, 0)]
+    for start, stop in pairwise(levels):
+        fine = np.linspace(start, stop, config.teacher_steps_between + 1)
+        for level, following in pairwise(fine):
+            velocity = guided_velocity(teacher, latents, level * moving, batch, config.guidance)
+            change = (level - following) * moving
+            latents = latents - change[:, None, :, None, None] * velocity
+        states.append(latents)
+    return Trajectory(batch, torch.stack(states).half())
+
+
+def store_trajectories(
+    folder: Path, teacher: ScenicModel, clips: ClipSource, config: StageConfig
+) -> list[Trajectory]:
+    """Follow the teacher for as many clips as the config wants; those that lie in the folder are only read."""
+    assert config.distillation is not None
+    trajectories = []
+    for number in range(-(-config.distillation.num_trajectories // config.batch_size)):
+        path = folder / f"{number:05d}.safetensors"
+        if not path.exists():
+            rng = np.random.default_rng((config.seed, number))
+            torch.manual_seed(config.seed + number)
+            batch = clips.draw(config.batch_size, config.num_latent_frames, rng)
+            made = follow_teacher(teacher, batch, config.distillation)
+            save_state(path, {"clips": _plain(made.clips), "states": made.states})
+        tree = load_state(path)
+        trajectories.append(Trajectory(WindowBatch(**tree["clips"]), tree["states"]))
+    return trajectories
+
+
+def _plain(batch: WindowBatch) -> dict[str, Tensor]:
+    return {name: getattr(batch, name) for name in asdict(batch)}
+
+
+class OdeRegressionStage:
+    """Batches of stored states, one for each chunk, and the loss of the end they lead to."""
+
+    def __init__(self, config: StageConfig, student: ScenicModel, trajectories: Sequence[Trajectory]) -> None:
+        if config.distillation is None or not trajectories:
+            raise ValueError(f"{config.stage} needs trajectories of a teacher; store some first")
+        self.name, self.config, self.model = config.stage, config, student
+        self.trajectories = trajectories
+        self.sigmas = torch.tensor([step / 1000.0 for step in (*config.distillation.timesteps, 0)])
+        self.optimizer = MasterOptimizer(student, config.optimizer, is_hidden_matrix)
+
+    def backward(self, rng: np.random.Generator) -> dict[str, float]:
+        """One step."""
+        trajectory = self.trajectories[int(rng.integers(len(self.trajectories)))]
+        loss = self.loss(trajectory, self.draw_snapshots(trajectory, rng))
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    def draw_snapshots(self, trajectory: Trajectory, rng: np.random.Generator) -> Tensor:
+        """Draw the state that each latent frame is seen in, [B, T]: one for a chunk, the clean one for frame 0."""
+        batch_size, frames = trajectory.clips.frame_index.shape
+        chunks = chunks_of(self.model.world.config, frames, "chunk_causal")
+        drawn = rng.integers(len(self.sigmas), size=(batch_size, len(chunks)))
+        drawn = np.repeat(drawn, [stop - start for start, stop in chunks], axis=1)
+        drawn[:, 0] = len(self.sigmas) - 1
+        return torch.from_numpy(drawn)
+
+    def loss(self, trajectory: Trajectory, snapshots: Tensor) -> Tensor:
+        """Mean square error of the clean estimates over the frames that are not clean already."""
+        states = trajectory.states.float()
+        index = snapshots[None, :, None, :, None, None].expand(1, -1, states.shape[2], -1, *states.shape[4:])
+        seen = states.gather(0, index)[0]
+        sigma = self.sigmas[snapshots]
+        velocity = predict_velocity(self.model, seen, sigma, trajectory.clips, "chunk_causal")
+        clean = seen - sigma[:, None, :, None, None] * velocity
+        error = (clean - states[-1]).square().mean((1, 3, 4))
+        counted = (sigma > 0).float()
+        return (error * counted).sum() / counted.sum().clamp_min(1.0)
