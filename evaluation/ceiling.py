@@ -48,4 +48,4 @@ def _encode(autoencoder: Autoencoder, frames: Frames) -> Tensor:
 
 def _as_video(frames: Frames) -> Tensor:
     """Bytes [F, H, W, 3] to numbers in [-1, 1], [1, F, 3, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
+    return torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0

@@ -66,12 +66,12 @@ def _window(truth: Frames, film: Frames) -> Window:
     offset = truth.reshape(len(truth), -1, 3).mean(1) - film.reshape(len(film), -1, 3).mean(1)
     return Window(
         psnr_db=float(likeness),
-        sharpness=_sharpness(film) / max(_sharpness(truth), 1e-6),
+        sharpness=sharpness(film) / max(sharpness(truth), 1e-6),
         colour_offset=float(np.linalg.norm(offset, axis=1).mean()),
     )
 
 
-def _sharpness(film: Frames) -> float:
+def sharpness(film: Frames) -> float:
     """Mean magnitude of the brightness gradient."""
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in film]
     slopes = [np.hypot(cv2.Sobel(g, -1, 1, 0), cv2.Sobel(g, -1, 0, 1)).mean() for g in grey]

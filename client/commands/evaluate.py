@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +14,10 @@ from client.commands.choices import Json
 from client.commands.extras import extra_needed
 from client.report import print_json, progress, say
 from engine import assets
+from engine.world import World, find_world
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
-    from engine.world import World
     from evaluation.rollouts import TrackMaker
     from model.autoencoder import Autoencoder
 
@@ -52,6 +54,9 @@ def evaluate_bundle(
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Mirror and repaint the places, so that none was learned.")
     ] = False,
+    bench: Annotated[
+        Path | None, typer.Option(help="Folder of SANA-WM-Bench; its pictures along --tracks simple or hard.")
+    ] = None,
     autoencoder: Annotated[
         Path | None, typer.Option(help="Folder with autoencoder.safetensors; default: beside the bundle.")
     ] = None,
@@ -61,45 +66,96 @@ def evaluate_bundle(
     as_json: Json = False,
 ) -> None:
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
-    with extra_needed("evaluating", "eval"):
-        from evaluation.ceiling import reconstruct
-        from evaluation.evaluating import METRICS, EvaluationPlan, evaluate
-        from evaluation.rollouts import place_of
-        from evaluation.table import as_markdown
-        from evaluation.unseen import unseen_worlds
+    names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
+    subject = _open_subject(bundle, worlds, world, autoencoder)
+    if bench is not None:
+        from client.commands.bench_pictures import evaluate_pictures
 
-        lay_track = _track_maker(tracks)
+        if tracks is TracksChoice.WALKS:
+            raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")
+        evaluate_pictures(subject, bench, tracks.value, walks, seconds, names, output, as_json)
+        return
+    _evaluate_places(subject, tracks, walks, seconds, names, unseen, output, as_json)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured."""
+
+    bundle: Bundle
+    fitting: list[World]
+    """All worlds made for its weights."""
+    chosen: list[World]
+    """Those that were asked for."""
+    autoencoder: Autoencoder | None
+
+    def encoder(self) -> Autoencoder:
+        """Return the autoencoder where there is no doing without."""
+        if self.autoencoder is None:
+            raise ValueError(
+                "a world that begins with a picture needs the encoder; name its folder with --autoencoder"
+            )
+        return self.autoencoder
+
+
+def _open_subject(
+    bundle: str, worlds: Path | None, names: list[str] | None, autoencoder: Path | None
+) -> Subject:
+    with extra_needed("evaluating", "eval"):
+        from training.pocket import load_autoencoder
+        from training.scenes import fitting_worlds
     opened = assets.find_bundle(bundle)
     folder = worlds or _beside(opened, "worlds") or assets.worlds_dir()
-    fitting, chosen = _worlds(opened, folder, world)
-    keeper = _autoencoder(opened, autoencoder)
-    if unseen and keeper is None:
+    fitting = fitting_worlds(opened.spec.weights_sha256, folder)
+    chosen = [find_world(name, [folder]) for name in names or ()] or fitting
+    if not fitting:
         raise ValueError(
-            "unseen places begin with an encoded picture; name the encoder's folder with --autoencoder"
+            f"no world in {folder} was made for the weights of {opened.spec.name}; name their folder with --worlds"
         )
-    pairs = (
-        unseen_worlds(chosen, fitting, keeper)
-        if unseen and keeper is not None
-        else [(each, place_of(each)) for each in chosen]
-    )
+    kept = autoencoder or _beside(opened, "checkpoints")
+    return Subject(opened, fitting, chosen, None if kept is None else load_autoencoder(kept))
+
+
+def _evaluate_places(
+    subject: Subject,
+    tracks: TracksChoice,
+    walks: int,
+    seconds: float,
+    metrics: tuple[str, ...] | None,
+    unseen: bool,
+    output: Path,
+    as_json: bool,
+) -> None:
+    from evaluation.ceiling import reconstruct
+    from evaluation.evaluating import METRICS, EvaluationPlan, evaluate
+    from evaluation.rollouts import place_of
+    from evaluation.table import as_markdown
+    from evaluation.unseen import unseen_worlds
+
+    with extra_needed(f"{tracks.value} tracks", "eval"):
+        lay_track = _track_maker(tracks)
+    if unseen:
+        pairs = unseen_worlds(subject.chosen, subject.fitting, subject.encoder())
+    else:
+        pairs = [(world, place_of(world)) for world in subject.chosen]
     plan = EvaluationPlan(
         tracks=tracks.value,
         lay_track=lay_track,
         worlds=tuple(pairs),
         walks=walks,
         seconds=seconds,
-        metrics=METRICS if metrics is None else tuple(metrics.replace(" ", "").split(",")),
+        metrics=METRICS if metrics is None else metrics,
         places="unseen" if unseen else "learned",
     )
+    keeper = subject.autoencoder
     if keeper is None:
         say(
-            "there is no autoencoder beside the bundle, so its ceiling is not measured; name one with --autoencoder"
+            "no autoencoder lies beside the bundle, so its ceiling is not measured; name one with --autoencoder"
         )
-    spec = opened.spec
+    keep = None if keeper is None else partial(reconstruct, keeper)
+    spec = subject.bundle.spec
     with progress("measuring", plan.num_steps(spec.fps, spec.frames_per_chunk)) as bar:
-        report = evaluate(
-            opened, plan, output, None if keeper is None else lambda f: reconstruct(keeper, f), bar, say
-        )
+        report = evaluate(subject.bundle, plan, output, keep, bar, say)
     print_json(report.to_dict() | {"output": str(output)}) if as_json else print(as_markdown(report))
 
 
@@ -117,24 +173,3 @@ def _beside(bundle: Bundle, name: str) -> Path | None:
     """Find what was published with a bundle: `worlds` and `checkpoints` lie beside the folder of bundles."""
     folder = bundle.path.parent.parent / name
     return folder if folder.is_dir() else None
-
-
-def _worlds(bundle: Bundle, folder: Path, names: list[str] | None) -> tuple[list[World], list[World]]:
-    """Return all worlds of a folder that fit a bundle and have a truth, and those that were asked for."""
-    from engine.world import find_world
-    from training.scenes import fitting_worlds
-
-    fitting = [w for w in fitting_worlds(bundle.spec.weights_sha256, folder) if w.place is not None]
-    chosen = [find_world(name, [folder]) for name in names or ()] or fitting
-    if not chosen:
-        raise ValueError(
-            f"no world in {folder} was made for the weights of {bundle.spec.name}; name their folder with --worlds"
-        )
-    return fitting or chosen, chosen
-
-
-def _autoencoder(bundle: Bundle, folder: Path | None) -> Autoencoder | None:
-    from training.pocket import load_autoencoder
-
-    folder = folder or _beside(bundle, "checkpoints")
-    return None if folder is None else load_autoencoder(folder)
