@@ -31,7 +31,10 @@ class Revisits:
 
 
 def revisit_pairs(c2w: Poses, fps: float, max_pairs: int = MAX_PAIRS) -> NDArray[np.int64]:
-    """Find pairs of frames, the camera gone in between, that see the same place again, [P, 2]; spread evenly.
+    """Find pairs of frames, the camera gone in between, that see the same place again, [P, 2].
+
+    A frame is paired with the closest of its returns, so that a pair differs by little more than what the model forgot; where
+    there are too many pairs, they are spread evenly.
 
     Args:
         c2w: Camera-to-world, metres, [F, 4, 4].
@@ -46,7 +49,10 @@ def revisit_pairs(c2w: Poses, fps: float, max_pairs: int = MAX_PAIRS) -> NDArray
     for i in range(len(picks)):
         first_left = next((j for j in range(i + 1, len(picks)) if not near[i, j]), len(picks))
         earliest = max(first_left, i + round(LEAST_ABSENCE_S * fps / step))
-        pairs += [(picks[i], picks[j]) for j in range(earliest, len(picks)) if near[i, j]]
+        returns = earliest + np.flatnonzero(near[i, earliest:])
+        if len(returns):
+            apart = distance[i, returns] / NEAR_M + angle[i, returns] / NEAR_DEG
+            pairs.append((picks[i], picks[returns[apart.argmin()]]))
     found = np.array(pairs, np.int64).reshape(-1, 2)
     if len(found) <= max_pairs:
         return found
