@@ -37,7 +37,7 @@ class Deck:
 
     def pause(self) -> None:
         """Show the pause."""
-        self._cards = [pause_card()]
+        self._cards = [pause_card(self._shell.key_of)]
 
     def show(self, card: CardMenu) -> None:
         """Lay a card on top."""

@@ -27,11 +27,12 @@ class Flash:
         self._on = not self._on
 
     def draw(self, target: pygame.Surface, look: Theme, frame_index: int) -> list[pygame.Rect]:
-        """Draw them at the bottom right, over a picture of the frame that has this number; return where they lie."""
+        """Draw them at the right edge, over a picture of the frame that has this number; return where they lie."""
         if not self._on:
             return []
         side, label_px, gap = look.px(SQUARE), look.px(2.5), look.px(1)
-        left, top = target.get_width() - 2 * side - gap, target.get_height() - side
+        # In the middle: the mark of a recording is above, the map below.
+        left, top = target.get_width() - 2 * side - gap, (target.get_height() - side) // 2
         place = pygame.Rect(left - gap, top - label_px, 2 * (side + gap), side + label_px)
         target.fill(theme.INK, place)
         flips = ("input", self._meter.num_inputs), ("model", self._meter.answers_by(frame_index))

@@ -17,44 +17,46 @@ OFFERED = {
     "quick_load": "Load what was saved",
     "record": "Record, or stop recording",
     "new_world": "A new world from here",
-    "help": "All keys",
+    "help": "Help",
 }
-"""Actions that the pause offers to whoever has no key for them."""
+"""Actions that the pause offers to whoever has no key for them, and names the keys of."""
 _STYLES: tuple[Style, ...] = get_args(Style)
 
 
-def pause_card() -> CardMenu:
-    """Return the card of a paused walk."""
+def pause_card(key_of: Callable[[str], str]) -> CardMenu:
+    """Return the card of a paused walk; `key_of` names the key of an action."""
     return CardMenu(
         "Paused",
         [
-            Choice("resume", "Go on"),
+            Choice("resume", "Go on", key_of("pause"), fixed=True),
             Choice("settings", "Settings"),
-            Choice("keys", "Keys"),
-            *(Choice(f"{DO}{name}", label) for name, label in OFFERED.items()),
-            Choice("reset", "Start again"),
+            Choice("keys", "Change the keys"),
+            *(Choice(f"{DO}{name}", label, key_of(name), fixed=True) for name, label in OFFERED.items()),
+            Choice("reset", "Start again", key_of("restart"), fixed=True),
             Choice("worlds", "Other worlds"),
-            Choice("quit", "Quit"),
+            Choice("quit", "Quit", "Ctrl Q", fixed=True),
         ],
     )
 
 
 def settings_card(settings: Settings, chosen: int = 0) -> CardMenu:
     """Return the card with the settings' present values."""
-    switches = [Choice(name, label, _switch(getattr(settings, name))) for name, label in SWITCHES.items()]
+    values = {
+        "pace": ("Walking speed", f"{100 * settings.pace:.0f} %"),
+        "mouse_deg_px": ("Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
+        "invert_y": ("Mouse up looks", "down" if settings.invert_y else "up"),
+        "dead_zone": ("Stick's rest", f"{100 * settings.dead_zone:.0f} %"),
+        "picture": ("Edges", settings.picture),
+        "text_size": ("Size of texts", f"{100 * settings.text_size:.0f} %"),
+        **{name: (label, _switch(getattr(settings, name))) for name, label in SWITCHES.items()},
+    }
     card = CardMenu(
         "Settings",
         [
-            Choice("pace", "Walking speed", f"{100 * settings.pace:.0f} %"),
-            Choice("mouse_deg_px", "Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
-            Choice("invert_y", "Mouse up looks", "down" if settings.invert_y else "up"),
-            Choice("dead_zone", "Stick's rest", f"{100 * settings.dead_zone:.0f} %"),
-            Choice("picture", "Edges", settings.picture),
-            Choice("text_size", "Size of texts", f"{100 * settings.text_size:.0f} %"),
-            *switches,
-            Choice("keys", "Keys"),
-            Choice("defaults", "All as at first"),
-            Choice("back", "Back"),
+            *(Choice(name, label, value, note=NOTES[name]) for name, (label, value) in values.items()),
+            Choice("keys", "Change the keys", note="Any action on any key."),
+            Choice("defaults", "All as at first", note="Everything here; the keys have a line of their own."),
+            Choice("back", "Back", note="What was set is kept."),
         ],
     )
     card.chosen = chosen
@@ -85,6 +87,19 @@ SWITCHES = {
     "show_held": "Held keys",
 }
 """Settings that are on or off."""
+NOTES = {
+    "pace": "How fast a held key walks.",
+    "mouse_deg_px": "How far the view turns with the mouse.",
+    "invert_y": "Where the view goes as the mouse goes up.",
+    "dead_zone": "How far a stick moves before it counts.",
+    "picture": "How the model's small pictures are enlarged.",
+    "text_size": "Of everything but the world.",
+    "reproject": "The picture turns before the model answers.",
+    "hud": "What is shown, what makes it, where you are.",
+    "show_map": "The walk from above.",
+    "show_held": "What keys and sticks ask for just now.",
+}
+"""What each setting is, in one line."""
 
 _CHANGES: Mapping[str, Callable[[Settings, int], Any]] = {
     "pace": lambda settings, direction: changed_pace(settings.pace, direction),

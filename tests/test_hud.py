@@ -116,7 +116,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
     toasts.draw(target, look, 1.0, target.get_rect())
-    for card in (pause_card(), settings_card(Settings()), KeysCard(DEFAULT_BINDINGS, chosen=9)):
+    for card in (pause_card(str), settings_card(Settings()), KeysCard(DEFAULT_BINDINGS, chosen=9)):
         card.draw(target, look)
         assert any(index == card.chosen for index, _ in card._places)
     stages = LoadingStages()
@@ -298,3 +298,16 @@ def test_long_texts_are_broken_and_shortened_to_their_room() -> None:
 
 def test_every_action_of_the_pause_is_one_of_the_table() -> None:
     assert set(OFFERED) <= {action.name for action in ACTIONS}
+
+
+def test_every_setting_with_a_value_says_in_one_line_what_it_is() -> None:
+    look = look_for((640, 384))
+    for choice in settings_card(Settings()).choices:
+        assert choice.note
+        assert len(look.wrap(choice.note, look.px(58), 16)) == 1
+
+
+def test_the_pause_names_the_keys_of_what_it_offers() -> None:
+    named = {choice.key: choice.value for choice in pause_card(lambda name: f"key of {name}").choices}
+    for name in OFFERED:
+        assert named[f"do:{name}"] == f"key of {name}"
