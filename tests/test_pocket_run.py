@@ -1,0 +1,100 @@
+"""The whole way of `flaneur train pocket` in miniature: made in one go, made in spite of being killed, and played."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.checkpoint import load_state, read_values
+from training.report import write_report
+from training.run_folder import LOCK_FILE, read_record
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("autoencoder", "autoencoder-whole", "memory", "generator-pose", "self-forcing")
+
+
+def flaneur(*arguments: str, kill: tuple[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, perhaps ended at a point by a signal."""
+    start = ["-m", "client.cli"] if kill is None else [str(ROOT / "tests" / "kill_points.py"), *kill]
+    # One thread: two may add in another order.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *start, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+
+
+def training(runs: Path) -> list[str]:
+    return ["train", "pocket", "--preset", "miniature", "--runs", str(runs), "--json"]
+
+
+def printed(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that was filled in one go."""
+    runs = tmp_path_factory.mktemp("whole")
+    made = printed(flaneur(*training(runs)))
+    assert made["report"] == str(runs / "report" / "index.html")
+    return runs
+
+
+def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
+    assert all(read_values(whole / f"{stage}.state.safetensors")["finished"] for stage in STAGES)
+    record = read_record(whole)
+    assert record is not None
+    assert set(STAGES) | {"drawing walks", "encoding walks", "publishing", "measuring"} <= set(record.seconds)
+    page = (whole / "report" / "index.html").read_text()
+    assert len(page) < 2_000_000
+    assert page.count("data:image/jpeg") == 2
+    for said in (*STAGES, "PSNR", "frames trained per second", "autoencoder_crops"):
+        assert said in page
+    world, bundle = whole / "assets" / "worlds" / "garden.world", whole / "assets" / "bundles" / "pocket"
+    asked = ["play", str(world), "--engine", str(bundle), "--headless", "--chunks", "3", "--actions", "w-6"]
+    played = printed(flaneur(*asked, "--json"))
+    assert (played["num_chunks"], len(played["latents_sha256"])) == (3, 3)
+
+
+def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "killed"
+    for point in ("drawing", "save", "encoding", "stage", "rollouts", "publishing"):
+        ended = flaneur(*training(runs), kill=(point, "SIGKILL"))
+        assert ended.returncode == -signal.SIGKILL, f"{point}: {ended.stderr}"
+        for state in runs.glob("*.state.safetensors"):
+            load_state(state)
+    assert not (runs / "assets" / "bundles").exists()
+    printed(flaneur(*training(runs)))
+    for file in sorted((whole / "assets").rglob("*.*")):
+        if file.suffix in (".safetensors", ".world", ".onnx"):
+            same = runs / "assets" / file.relative_to(whole / "assets")
+            assert same.read_bytes() == file.read_bytes(), file.name
+    left = [path.name for path in runs.rglob(".*") if path.name != LOCK_FILE]
+    assert left == []
+
+
+def test_ctrl_c_says_in_one_sentence_how_to_go_on(tmp_path: Path) -> None:
+    for point in ("drawing", "save"):
+        stopped = flaneur(*training(tmp_path), kill=(point, "SIGINT"))
+        said = stopped.stderr.strip().splitlines()[-1]
+        assert stopped.returncode == 130
+        assert said == f"flaneur: stopped; the same command goes on from what {tmp_path} holds"
+        assert "Traceback" not in stopped.stderr
+    state = read_values(tmp_path / "autoencoder.state.safetensors")
+    assert 0 < state["step"] < 6
+    assert write_report(tmp_path).read_text().count("under way") == 1
