@@ -129,7 +129,7 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
         "<td>mean from 1 s on</td><td class=number>18.0</td>",
         "loss 0.002225",
         ">490<",
-        "30%",
+        "30.0%",
     ):
         assert said in text
     assert text.index("<td>memory</td>") < text.index("<td>self-forcing</td>")

@@ -7,10 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-COLOURS = ("#2a6f97", "#c1553b", "#4f772d", "#7b4b94", "#b08900", "#3d405b", "#00798c", "#9d4edd")
+COLOURS = (
+    "#2a6f97", "#c1553b", "#4f772d", "#7b4b94", "#b08900", "#3d405b", "#00a5a5", "#d36ba6", "#8a5a2b", "#90a955",
+    "#5b8def", "#e07a5f", "#222222", "#aaaaaa",
+)  # fmt: skip
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34
 """Margins, pixels."""
+LEGEND_COLUMNS, LEGEND_LINE = 3, 16
 MOST_POINTS = 400
 """Of a line; more would make the page large and show nothing."""
 Points = Sequence[tuple[float, float]]
@@ -47,8 +51,10 @@ def line_chart(series: Mapping[str, Points], x_label: str, logarithmic: bool = F
     across = linear_axis(min(xs), max(xs))
     up = logarithmic_axis(min(ys), max(ys)) if logarithmic else linear_axis(min(ys), max(ys))
     lines = [_line(points, across, up, COLOURS[n % len(COLOURS)]) for n, points in enumerate(shown.values())]
-    parts = [*_grid(across, up, x_label), *lines, *(_legend(list(shown)) if len(shown) > 1 else ())]
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+    names = list(shown) if len(shown) > 1 else []
+    parts = [*_grid(across, up, x_label), *lines, *_legend(names)]
+    height = HEIGHT + LEGEND_LINE * -(-len(names) // LEGEND_COLUMNS)
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
 
 
 def thinned(points: Points) -> Points:
@@ -122,11 +128,11 @@ def _grid(across: Axis, up: Axis, x_label: str) -> list[str]:
 def _legend(names: Sequence[str]) -> list[str]:
     parts = []
     for n, name in enumerate(names):
-        y = TOP + 12 + 15 * n
-        parts.append(
-            f'<rect x="{WIDTH - 150}" y="{y - 9}" width="10" height="10" fill="{COLOURS[n % len(COLOURS)]}"/>'
-        )
-        parts.append(f'<text x="{WIDTH - 136}" y="{y}">{html.escape(name)}</text>')
+        x = LEFT + n % LEGEND_COLUMNS * (WIDTH - LEFT) / LEGEND_COLUMNS
+        y = HEIGHT + LEGEND_LINE * (n // LEGEND_COLUMNS) + 10
+        colour = COLOURS[n % len(COLOURS)]
+        parts.append(f'<rect x="{x:.0f}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 14:.0f}" y="{y}">{html.escape(name)}</text>')
     return parts
 
 

@@ -142,7 +142,7 @@ def _overview_row(stage: StageResult) -> Sequence[str]:
         str(last.get("step", "")),
         as_duration(last["trained_s"]) if last else "",
         "" if rates["frames_per_s"] is None else f"{rates['frames_per_s']:.0f}",
-        "" if rates["peak_share"] is None else f"{rates['peak_share']:.0%}",
+        "" if rates["peak_share"] is None else f"{rates['peak_share']:.1%}",
         computed,
         end,
     )
