@@ -63,7 +63,7 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     page = (whole / "report" / "index.html").read_text()
     assert len(page) < 2_000_000
     assert page.count("data:image/jpeg") == 2
-    for said in (*STAGES, "PSNR", "frames trained per second", "autoencoder_crops"):
+    for said in (*STAGES, "PSNR", "frames trained per second", "autoencoder crops"):
         assert said in page
     world, bundle = whole / "assets" / "worlds" / "garden.world", whole / "assets" / "bundles" / "pocket"
     asked = ["play", str(world), "--engine", str(bundle), "--headless", "--chunks", "3", "--actions", "w-6"]
