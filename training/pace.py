@@ -37,7 +37,11 @@ class Stage(Protocol):
     """What the loop asks of a stage."""
 
     name: str
-    model: nn.Module
+
+    @property
+    def model(self) -> nn.Module:
+        """What computes the step; its precision is chosen."""
+        ...
 
     @property
     def optimizer(self) -> StageOptimizer:
@@ -160,7 +164,9 @@ def measure_pace(stage: Stage, ahead: Ahead, precision: PrecisionName | None = N
     start_s = time.perf_counter()
     operations = count_operations(lambda: stage.backward(np.random.default_rng(0)))
     first_s = time.perf_counter() - start_s
-    chosen, times, notes = precision, {}, ()
+    times: dict[PrecisionName, float] = {}
+    notes: tuple[str, ...] = ()
+    chosen = precision
     if chosen is None:
         stage_s = min(ahead.seconds, ahead.steps * first_s)
         chosen, times, notes = _fastest(stage, stage_s, first_s)
@@ -182,7 +188,7 @@ def _fastest(
     """Time a stage's own step in what could be fastest; the fastest, all times, and what was not tried."""
     usual: PrecisionName = "bfloat16" if training_dtype() is torch.bfloat16 else "float32"
     names: list[PrecisionName] = ["float32", "bfloat16", "autocast"]
-    notes = []
+    notes: list[str] = []
     if usual == "float32":
         names = ["float32"]
         notes.append(
@@ -190,8 +196,8 @@ def _fastest(
         )
     if first_s * (1 + TIMED_STEPS) * len(names) > MOST_SHARE * stage_s:
         return usual, {}, (*notes, "nothing compared: the stage is too short")
-    times = {name: _step_s(stage, name) for name in names}
-    best = min(times, key=lambda name: times[name])
+    times: dict[PrecisionName, float] = {name: _step_s(stage, name) for name in names}
+    best: PrecisionName = min(times, key=lambda name: times[name])
     if reason := _no_compiling(best, stage_s):
         return best, times, (*notes, f"not compiled: {reason}")
     compiled: PrecisionName = "bfloat16 compiled" if best == "bfloat16" else "float32 compiled"
