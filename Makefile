@@ -19,8 +19,10 @@ check: setup-dev
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# The pocket's training in miniature takes minutes, but nothing else shows that a killed one goes on.
 test: check
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow tests/test_pocket_run.py
 
 # Engines are built here alone, so only this tier installs their builder.
 test-slow: setup-dev
