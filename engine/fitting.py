@@ -34,16 +34,27 @@ def hold(track: Track, num_frames: int) -> Track:
 def resample(track: Track, num_frames: int, fps: float | None = None) -> Track:
     """Return the whole track in num_frames: positions linear in time, rotations along the shortest arc."""
     times = np.linspace(0.0, track.num_frames - 1.0, num_frames)
-    lower = np.minimum(times.astype(np.int64), max(track.num_frames - 2, 0))
+    return replace(at_times(track, np.arange(track.num_frames, dtype=np.float64), times), fps=fps)
+
+
+def at_times(track: Track, times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> Track:
+    """Return the track at other times: positions linear in time, rotations along the shortest arc.
+
+    Args:
+        times_s: When each pose was taken, rising, [F] seconds.
+        wanted_s: When poses are wanted, [N]; before the first and after the last pose the track stands still.
+    """
+    lower = np.clip(np.searchsorted(times_s, wanted_s, side="right") - 1, 0, max(track.num_frames - 2, 0))
     upper = np.minimum(lower + 1, track.num_frames - 1)
-    weight = times - lower
+    span = times_s[upper] - times_s[lower]
+    weight = np.clip((wanted_s - times_s[lower]) / np.where(span > 0.0, span, 1.0), 0.0, 1.0)
     c2w = track.c2w[lower].copy()
     c2w[:, :3, 3] += weight[:, None] * (track.c2w[upper, :3, 3] - track.c2w[lower, :3, 3])
     c2w[:, :3, :3] = _slerp(track.c2w[lower, :3, :3], track.c2w[upper, :3, :3], weight)
     intrinsics = track.intrinsics
     if intrinsics is not None:
         intrinsics = intrinsics[lower] + weight[:, None] * (intrinsics[upper] - intrinsics[lower])
-    return replace(track, c2w=c2w, intrinsics=intrinsics, fps=fps)
+    return replace(track, c2w=c2w, intrinsics=intrinsics, fps=None)
 
 
 def at_fps(track: Track, fps: float) -> Track:

@@ -23,6 +23,8 @@ MAX_DISTANCE_M = 1e6
 """Farthest position accepted; beyond it float32 no longer resolves a step."""
 DEFAULT_FPS = 16.0
 SUFFIXES = {".npy": "npy", ".npz": "npz", ".txt": "actions", ".flaneur": "recording"}
+POSE_SUFFIXES = (".json", ".tum")
+"""Of files that are read by `engine.pose_files` and not written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,17 +102,22 @@ def load_track(source: str | Path, fps: float = DEFAULT_FPS, version: str = "cur
     """Read a track file, or an action string given in place of one.
 
     Args:
-        source: Path of a .npy, .npz, .txt (action string) or .flaneur file, or an action string.
+        source: Path of a .npy, .npz, .txt (action string or TUM lines), .tum, .json (nerfstudio) or .flaneur file, of a
+            COLMAP model's folder, or an action string.
         fps: Frame rate at which action strings are walked.
         version: Key map of action strings, `current` or `v1`.
     """
     path = Path(source)
     if isinstance(source, str) and _looks_like_actions(source):
         return _actions_track(source, fps, version)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"there is no track {str(source)!r}; name a file or an action string such as w-48,aw-24"
         )
+    from engine.pose_files import is_posed, read_posed
+
+    if is_posed(path):
+        return read_posed(path).track
     track_format = detect_format(path)
     if track_format == "actions":
         return _actions_track(_read_text(path), fps, version)
@@ -125,7 +132,8 @@ def detect_format(path: Path) -> str:
 
 
 def _looks_like_actions(source: str) -> bool:
-    if Path(source).suffix.lower() in SUFFIXES or (len(source) < 256 and Path(source).exists()):
+    suffix = Path(source).suffix.lower()
+    if suffix in (*SUFFIXES, *POSE_SUFFIXES) or (len(source) < 256 and Path(source).exists()):
         return False
     return "-" in source and "/" not in source and "\\" not in source
 
@@ -245,8 +253,17 @@ def map_intrinsics(
     intrinsics: NDArray[np.float64], source_size: tuple[int, int], output_size: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Map [F, 4] intrinsics through a resize that covers the output and a crop about its centre."""
+    (source_w, source_h) = source_size
+    (resized_w, resized_h), (left, top) = cover(source_size, output_size)
+    factor = np.array([resized_w / source_w, resized_h / source_h] * 2)
+    return intrinsics * factor - np.array([0.0, 0.0, left, top])
+
+
+def cover(
+    source_size: tuple[int, int], output_size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size of an image resized to cover the output, and the left and top of the crop about its centre."""
     (source_w, source_h), (width, height) = source_size, output_size
     scale = max(width / source_w, height / source_h)
-    resized_w, resized_h = max(width, round(source_w * scale)), max(height, round(source_h * scale))
-    factor = np.array([resized_w / source_w, resized_h / source_h] * 2)
-    return intrinsics * factor - np.array([0.0, 0.0, (resized_w - width) // 2, (resized_h - height) // 2])
+    resized = max(width, round(source_w * scale)), max(height, round(source_h * scale))
+    return resized, ((resized[0] - width) // 2, (resized[1] - height) // 2)

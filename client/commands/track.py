@@ -24,14 +24,18 @@ def track() -> None:
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(help="A .npy, .npz, .txt or .flaneur file, or an action string like w-48,aw-24.")
+        str,
+        typer.Argument(
+            help="A .npy, .npz, .txt, .tum, .json (nerfstudio) or .flaneur file, a COLMAP model's folder, "
+            "or an action string like w-48,aw-24."
+        ),
     ],
     destination: Annotated[str, typer.Argument(help="File to write: .npy, .npz or .txt (an action string).")],
     key_map: KeyMap = "current",
     fps: Annotated[float, typer.Option(min=1.0, max=1000.0, help="Frame rate of action strings.")] = 16.0,
     as_json: Json = False,
 ) -> None:
-    """Convert a camera track: poses [F, 4, 4] and SANA action strings into one another."""
+    """Convert a camera track: poses [F, 4, 4] and SANA action strings into one another; nerfstudio, TUM and COLMAP into those."""
     from engine.tracks import convert as convert_track
 
     track = convert_track(source, destination, fps, key_map)
