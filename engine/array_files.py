@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+Order = Literal["C", "F"]
+MAX_WORD_BYTES = 4096
+"""Longest word in an array of words."""
 _HEADER_ERRORS = (
     *(ValueError, EOFError, SyntaxError, TypeError, Warning),
     *(TokenError, RecursionError, MemoryError),
@@ -32,29 +37,69 @@ def read_npy(path: Path, max_items: int) -> NDArray[np.generic]:
 
 
 def read_npz(
-    path: Path, required: Sequence[str], optional: Sequence[str], max_items: int
+    source: Path | bytes,
+    required: Sequence[str],
+    optional: Sequence[str],
+    max_items: int,
+    text: Sequence[str] = (),
+    name: str = "",
 ) -> dict[str, NDArray[np.generic]]:
-    """Read the named arrays of a .npz file, each of at most max_items numbers; others are not touched."""
+    """Read the named arrays of a .npz file, each of at most max_items numbers; others are not touched.
+
+    Args:
+        source: The file, or its content.
+        text: Those of the named arrays that hold words instead of numbers.
+        name: What errors call the content of a file.
+    """
+    with _open_npz(source, name) as (archive, name):
+        members = {member.removesuffix(".npy") for member in archive.namelist()}
+        if missing := [array for array in required if array not in members]:
+            raise ValueError(f"{name} has no array {missing[0]!r}; it has {', '.join(sorted(members)[:8])}")
+        arrays = {}
+        for array in (*required, *optional):
+            if array in members:
+                with archive.open(f"{array}.npy") as member:
+                    words = array in text
+                    arrays[array] = _read_array(member, max_items, f"{name} ({array})", words)
+        return arrays
+
+
+def read_npz_rows(path: Path, array: str, start: int, count: int) -> NDArray[np.generic]:
+    """Read rows [start, start + count) of one array of a .npz file, without the rest of it in memory."""
+    with _open_npz(path, "") as (archive, name), archive.open(f"{array}.npy") as member:
+        shape, fortran_order, dtype = _read_header(member, f"{name} ({array})")
+        if fortran_order or not 0 <= start < start + count <= (shape[0] if shape else 0):
+            raise ValueError(f"{name} ({array}) of shape {shape} has no rows {start} to {start + count}")
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        member.seek(start * row_bytes, io.SEEK_CUR)
+        return _read_data(member, (count, *shape[1:]), dtype, f"{name} ({array})")
+
+
+@contextmanager
+def _open_npz(source: Path | bytes, name: str) -> Iterator[tuple[zipfile.ZipFile, str]]:
+    """Open a .npz file or its content, together with what to call it; damage becomes one sentence."""
+    name = name or str(source)
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy") for name in archive.namelist()}
-            if missing := [name for name in required if name not in members]:
-                raise ValueError(
-                    f"{path} has no array {missing[0]!r}; it has {', '.join(sorted(members)[:8])}"
-                )
-            arrays = {}
-            for name in (*required, *optional):
-                if name in members:
-                    with archive.open(f"{name}.npy") as member:
-                        arrays[name] = _read_array(member, max_items, f"{path} ({name})")
-            return arrays
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
+            yield archive, name
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ValueError(f"cannot read {name}: {error.strerror or error}") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npz file ({error}); save it again") from error
+        raise ValueError(f"{name} is not a readable .npz file ({error}); save it again") from error
 
 
-def _read_array(file: IO[bytes], max_items: int, source: str) -> NDArray[np.generic]:
+def _read_array(file: IO[bytes], max_items: int, source: str, words: bool = False) -> NDArray[np.generic]:
+    shape, fortran_order, dtype = _read_header(file, source, words)
+    num_items = math.prod(shape)
+    if num_items > max_items or any(length < 1 for length in shape):
+        raise ValueError(f"{source} holds an array of shape {shape}; 1 to {max_items} numbers are accepted")
+    return _read_data(file, shape, dtype, source, "F" if fortran_order else "C")
+
+
+def _read_header(
+    file: IO[bytes], source: str, words: bool = False
+) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Return shape, whether the order is Fortran's, and type; the data lies behind."""
     try:
         major, minor = npy_format.read_magic(file)
         if major not in (1, 2):
@@ -67,17 +112,21 @@ def _read_array(file: IO[bytes], max_items: int, source: str) -> NDArray[np.gene
         raise ValueError(
             f"{source} is not a NumPy array file; save it with numpy.save or numpy.savez"
         ) from error
-    if dtype.hasobject or dtype.kind not in "fiu":
+    if words and (dtype.kind not in "US" or not 1 <= dtype.itemsize <= MAX_WORD_BYTES):
+        raise ValueError(f"{source} holds {dtype} data, not words of at most {MAX_WORD_BYTES} bytes")
+    if not words and (dtype.hasobject or dtype.kind not in "fiu"):
         raise ValueError(f"{source} holds {dtype} data, not numbers; pickled objects are never loaded")
-    num_items = math.prod(shape)
-    if num_items > max_items or any(length < 1 for length in shape):
-        raise ValueError(f"{source} holds an array of shape {shape}; 1 to {max_items} numbers are accepted")
-    num_bytes = num_items * dtype.itemsize
+    return shape, fortran_order, dtype
+
+
+def _read_data(
+    file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[np.generic], source: str, order: Order = "C"
+) -> NDArray[np.generic]:
+    num_bytes = math.prod(shape) * dtype.itemsize
     data = file.read(num_bytes)
     if len(data) != num_bytes:
         raise ValueError(f"{source} is cut short: {len(data)} of {num_bytes} bytes are there")
-    array = np.frombuffer(data, dtype)
-    return array.reshape(shape, order="F" if fortran_order else "C")
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 class _Bounded:
