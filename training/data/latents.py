@@ -1,10 +1,10 @@
-"""Walks as latents: encoded once, kept in memory, cut into training windows."""
+"""Clips as latents: encoded, kept in memory as walks, cut into training windows."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.autoencoder import Autoencoder
-from training.data.render import RenderJob, load_walk, save_array
+from training.data.clip import Clip, ClipRejected
+from training.data.holodeck_clips import rendered_clip
+from training.data.latent_cache import LatentCache
+from training.data.render import RenderJob
 
 GROUPS_PER_CALL = 32
+LENS_TOLERANCE = 0.02
+"""Greatest relative change of focal length or principal point within a clip that still counts as one lens."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,14 @@ def pack_windows(c2w: NDArray[np.float64], stride: int) -> NDArray[np.float32]:
     return np.concatenate([first, relative[1:].reshape(-1, stride, 4, 4)]).astype(np.float32)
 
 
+def weights_tag(autoencoder: Autoencoder) -> str:
+    """Name an autoencoder by its weights, in eight hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode() + tensor.float().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
 @torch.no_grad()
 def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor:
     """Encode a clip [F, H, W, 3] to normalised latents [T, C, h, w] float16."""
@@ -58,32 +71,56 @@ def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor
     return torch.cat(parts)
 
 
-def weights_tag(autoencoder: Autoencoder) -> str:
-    """Name an autoencoder by its weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(autoencoder.state_dict().items()):
-        digest.update(name.encode() + tensor.float().numpy().tobytes())
-    return digest.hexdigest()[:8]
-
-
 def latents_path(job: RenderJob, tag: str, directory: Path) -> Path:
     """Where a walk's latents lie that the autoencoder of this tag makes."""
-    return directory / f"{job.stem}.{tag}.latents.npy"
+    return LatentCache(directory, tag).path(job.stem)
+
+
+def encoded(clip: Clip, autoencoder: Autoencoder) -> Clip:
+    """Return a clip with latents in place of frames, cut to a whole number of latents."""
+    stride, spatial = autoencoder.config.temporal_stride, autoencoder.config.spatial_stride
+    if clip.frames is None:
+        raise ValueError(f"{clip.name} has no frames to encode; give the films, not their latents")
+    if clip.frame_size[0] % spatial or clip.frame_size[1] % spatial:
+        raise ValueError(
+            f"{clip.name} has frames of {clip.frame_size[0]}x{clip.frame_size[1]}; "
+            f"this autoencoder takes multiples of {spatial}"
+        )
+    num_frames = 1 + (clip.num_frames - 1) // stride * stride
+    if num_frames < 1 + stride:
+        raise ValueError(f"{clip.name} has {clip.num_frames} frames; at least {1 + stride} make two latents")
+    latents = encode_frames(autoencoder, np.asarray(clip.frames[:num_frames])).numpy()
+    return replace(
+        clip, c2w=clip.c2w[:num_frames], intrinsics=clip.intrinsics[:num_frames], frames=None, latents=latents
+    )
+
+
+def latent_walk(clip: Clip, scene: int) -> LatentWalk:
+    """Turn an encoded clip into what the generator's stages train on.
+
+    Args:
+        scene: Row of its scene in the table of scene embeddings.
+
+    Raises:
+        ValueError: It has no latents, or its lens changes, which these stages do not know.
+    """
+    stride = clip.temporal_stride
+    assert clip.latents is not None, "a clip with a temporal stride has latents"
+    if (np.abs(clip.intrinsics / clip.intrinsics[0] - 1.0) > LENS_TOLERANCE).any():
+        raise ClipRejected(f"{clip.name} zooms; only clips of one lens can be trained on")
+    windows = torch.from_numpy(pack_windows(clip.c2w, stride))
+    lens = torch.tensor(clip.intrinsics.mean(0), dtype=torch.float32)
+    return LatentWalk(scene, torch.from_numpy(clip.latents), windows, lens)
 
 
 def encode_walks(
     jobs: Sequence[RenderJob], scenes: Sequence[str], autoencoder: Autoencoder, directory: Path
 ) -> Iterator[LatentWalk]:
-    """Encode rendered walks, each once: the latents lie beside the frames, named after the autoencoder's weights."""
-    tag = weights_tag(autoencoder)
+    """Encode rendered walks, each once: their latents lie beside their frames."""
+    cache = LatentCache(directory, weights_tag(autoencoder))
     for job in jobs:
-        frames, poses = load_walk(job, directory)
-        path = latents_path(job, tag, directory)
-        if not path.exists():
-            save_array(path, encode_frames(autoencoder, np.asarray(frames)).numpy())
-        latents = torch.from_numpy(np.load(path, allow_pickle=False))
-        windows = torch.from_numpy(pack_windows(poses, autoencoder.config.temporal_stride))
-        yield LatentWalk(scenes.index(job.place), latents, windows, torch.tensor(job.intrinsics))
+        clip = cache.clip(job.stem, lambda job=job: encoded(rendered_clip(job, directory), autoencoder))
+        yield latent_walk(clip, scenes.index(job.place))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Walks rendered to disk once: one folder per place, one frame array and one pose array per walk."""
+"""Films of holodeck places, each rendered to disk once: an array of frames and one of poses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 import holodeck
 from engine.atomic import replacing
 from holodeck import get_place
-from training.data import walks
+from training.data import families, walks
+from training.data.clip import ClipRejected
+from training.data.families import draw_poses
 
 
 @dataclass(frozen=True)
 class RenderJob:
-    """One walk to render."""
+    """One film to render."""
 
     place: str
     seed: int
@@ -36,11 +38,26 @@ class RenderJob:
     fps: int
     intrinsics: tuple[float, float, float, float]
     """fx, fy, cx, cy in pixels."""
+    family: str = "walk"
+    """Camera family, one of `families.FAMILIES`."""
+    revisit: bool = False
+    """Whether the camera comes back the way it went."""
+
+    @property
+    def label(self) -> str:
+        """Name within the set, for people."""
+        return f"{self.place}-{self.family}-{self.seed:05d}{'-back' if self.revisit else ''}"
 
     @property
     def stem(self) -> str:
         """File name without ending; changes with every setting and with the code that draws, so stale files are never read."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode() + _drawing_code())
+        settings, code = asdict(self), _drawing_code()
+        if (self.family, self.revisit) == ("walk", False):
+            # Walks were drawn before there were families; their films keep their names.
+            del settings["family"], settings["revisit"]
+        else:
+            code += Path(families.__file__).read_bytes()
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + code)
         return f"{self.place}-{self.seed:05d}-{digest.hexdigest()[:8]}"
 
 
@@ -59,16 +76,19 @@ def is_drawn(job: RenderJob, directory: Path) -> bool:
 
 
 def render_walk(job: RenderJob, directory: Path) -> Path:
-    """Render one walk to `directory`, unless it is there already.
+    """Render one film to `directory`, unless it is there already.
 
     Returns:
         Path of the poses, [F, 4, 4] float64; frames, [F, H, W, 3] uint8, lie beside them as `*.frames.npy`.
+
+    Raises:
+        ClipRejected: The place has no room for the camera family.
     """
     poses_path = directory / f"{job.stem}.c2w.npy"
     if is_drawn(job, directory):
         return poses_path
     place = get_place(job.place)
-    poses = walks.walk(place, job.num_frames, job.fps, job.seed)
+    poses = draw_poses(job.family, place, job.num_frames, job.fps, job.seed, job.revisit)
     intrinsics = np.array(job.intrinsics, np.float32)
     frames = np.stack([place.render(c2w, intrinsics, job.width, job.height) for c2w in poses])
     save_array(directory / f"{job.stem}.frames.npy", frames)
@@ -77,8 +97,8 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
     return poses_path
 
 
-def render_walks(jobs: list[RenderJob], directory: Path, num_workers: int) -> Iterator[Path]:
-    """Render many walks in parallel; yields each as it is finished."""
+def render_walks(jobs: Sequence[RenderJob], directory: Path, num_workers: int) -> Iterator[Path | None]:
+    """Render many films in parallel; yields each as it is finished, None where its place has no room for it."""
     directory.mkdir(parents=True, exist_ok=True)
     missing = [job for job in jobs if not is_drawn(job, directory)]
     if not missing:
@@ -86,7 +106,7 @@ def render_walks(jobs: list[RenderJob], directory: Path, num_workers: int) -> It
     # Forked workers would hold this process's locks and could wait for its threads for ever.
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _work_for_parent)
     try:
-        futures = [pool.submit(render_walk, job, directory) for job in missing]
+        futures = [pool.submit(_render_if_possible, job, directory) for job in missing]
         for future in as_completed(futures):
             yield future.result()
     finally:
@@ -104,6 +124,13 @@ def _work_for_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _render_if_possible(job: RenderJob, directory: Path) -> Path | None:
+    try:
+        return render_walk(job, directory)
+    except ClipRejected:
+        return None
 
 
 def load_walk(job: RenderJob, directory: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
