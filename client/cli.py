@@ -24,6 +24,7 @@ COMMANDS = {
     "world": "client.commands.world",
     "describe": "client.commands.describe",
     "export": "client.commands.export",
+    "data": "client.commands.data",
     "train": "client.commands.train",
     "eval": "client.commands.evaluate",
     "bench": "client.commands.bench",

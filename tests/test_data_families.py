@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.revisit import revisit_pairs
 from holodeck import get_place, place_names
 from holodeck.collision import is_free
 from training.data import families
 from training.data.clip import ClipRejected, LeftOut, count_left_out, readable
 from training.data.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, pace
 from training.data.holodeck_clips import HolodeckClips, caption, family_jobs
-from training.data.judging import blank_share, camera_words, empty_share, find_revisit
+from training.data.judging import blank_share, camera_words, empty_share
 from training.data.render import RenderJob
 
 FILM = RenderJob("town", 0, 49, 32, 16, 16, (20.0, 20.0, 16.0, 8.0))
@@ -40,22 +41,22 @@ def test_no_family_goes_through_walls_or_jumps(family: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_clip_that_is_asked_to_come_back_does(family: str):
     c2w = draw_poses(family, get_place("night"), 161, 16.0, seed=5, revisit=True)
-    pair = find_revisit(c2w)
-    assert pair is not None
-    earlier, later = pair
+    pairs = revisit_pairs(c2w, 16.0)
+    assert len(pairs)
+    earlier, later = pairs[-1]
     assert np.linalg.norm(c2w[earlier, :3, 3] - c2w[later, :3, 3]) < 0.5
     assert np.trace(c2w[earlier, :3, :3].T @ c2w[later, :3, :3]) > 1.0 + 2.0 * np.cos(np.radians(20.0))
 
 
 def test_a_camera_that_never_left_has_not_come_back():
     still = np.tile(np.eye(4), (100, 1, 1))
-    assert find_revisit(still) is None
+    assert len(revisit_pairs(still, 16.0)) == 0
     away = still.copy()
     away[40:60, 0, 3] = 1.5
-    assert find_revisit(away) is not None
+    assert len(revisit_pairs(away, 16.0)) > 0
     onward = still.copy()
     onward[:, 0, 3] = np.linspace(0.0, 5.0, 100)
-    assert find_revisit(onward) is None
+    assert len(revisit_pairs(onward, 16.0)) == 0
 
 
 def test_the_same_seed_draws_the_same_poses_and_another_does_not():

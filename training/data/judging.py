@@ -1,7 +1,4 @@
-"""What a clip must be to be trained on: pictures with something in them, and words without a camera.
-
-Also whether the camera comes back, which is what memory is trained and measured by.
-"""
+"""What a clip must be to be trained on: pictures with something in them, and words without a camera."""
 
 from __future__ import annotations
 
@@ -24,8 +21,6 @@ shadows more."""
 LOOK_EVERY = 8
 """Every so many frames are judged; a film does not blink."""
 
-REVISIT_M, REVISIT_DEG = 0.5, 20.0
-"""A camera is back where it was when it is nearer and more alike than this (SANA-WM-Bench's)."""
 CAMERA_WORDS = re.compile(
     r"\b(cameras?|cinemat\w*|lens(es)?|zoom\w*|pan(s|ned|ning)?|tilt\w*|doll(y|ies|ying)|truck(s|ed|ing)? (left|right)|"
     r"orbit\w*|spiral\w*|fly(ing)?[- ]?(through|over|by)?|flythrough|drone|aerial|walk\w*|mov(e|es|ed|ing|ement)|turn(s|ed|ing)|"
@@ -54,27 +49,3 @@ def empty_share(frame: NDArray[np.uint8]) -> float:
 def camera_words(caption: str) -> list[str]:
     """Words of a caption that speak of the camera."""
     return [match.group(0) for match in CAMERA_WORDS.finditer(caption)]
-
-
-def find_revisit(c2w: NDArray[np.float64], every: int = 4) -> tuple[int, int] | None:
-    """Find two frames in the same pose between which the camera was elsewhere.
-
-    Elsewhere is twice as far, or turned twice as much, as counts for the same pose.
-
-    Args:
-        c2w: Poses of a clip, [F, 4, 4], metres.
-        every: Every so many frames are compared.
-
-    Returns:
-        The earlier and the later frame; the last such pair, None where there is none.
-    """
-    some = c2w[::every]
-    position, rotation = some[:, :3, 3], some[:, :3, :3]
-    apart_m = np.linalg.norm(position[:, None] - position[None], axis=2)
-    cosine = (np.einsum("iab,jab->ij", rotation, rotation) - 1.0) / 2.0
-    apart_deg = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
-    later = np.triu(np.ones(apart_m.shape, bool), 1)
-    away = later & ((apart_m > 2.0 * REVISIT_M) | (apart_deg > 2.0 * REVISIT_DEG))
-    back = np.logical_or.accumulate(away, axis=1) & (apart_m < REVISIT_M) & (apart_deg < REVISIT_DEG)
-    pairs = np.argwhere(back & later)
-    return None if not len(pairs) else (int(pairs[-1, 0]) * every, int(pairs[-1, 1]) * every)

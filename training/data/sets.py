@@ -1,0 +1,164 @@
+"""Sets of clips as folders: made from the holodeck, encoded from films, opened again, and what is in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.atomic import replacing
+from evaluation.revisit import revisit_pairs
+from model.autoencoder import Autoencoder
+from training.data.archive_writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
+from training.data.archives import ArchiveOptions, ClipArchives
+from training.data.clip import Clip, ClipSource, LeftOut, readable
+from training.data.encoding import EncodedClips
+from training.data.films import FilmFolder, FilmOptions
+from training.data.holodeck_clips import HolodeckClips, rendered_clip
+from training.data.judging import camera_words
+from training.data.latent_cache import CachedClips, LatentCache
+from training.data.latents import weights_tag
+from training.data.render import RenderJob, render_walks
+
+RENDERED_FOLDER = "rendered"
+SHEET_COLUMNS = 6
+LABEL_PX = 132
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """What is in a set of clips."""
+
+    clips: int
+    frames: int
+    seconds: float
+    metres: float
+    """That the camera goes in all clips together."""
+    revisits: int
+    """Clips whose camera comes back to an earlier pose after being elsewhere."""
+    scenes: dict[str, int]
+    """Clips by scene."""
+    spoken_cameras: int
+    """Clips whose caption speaks of the camera."""
+    left_out: list[LeftOut]
+
+
+def summarise(clips: Iterable[Clip], left_out: list[LeftOut]) -> SetSummary:
+    """Count what is in some clips; `left_out` is read when they are all through."""
+    frames = revisits = spoken = 0
+    seconds = metres = 0.0
+    scenes: Counter[str] = Counter()
+    for clip in clips:
+        frames += clip.num_frames
+        seconds += clip.num_frames / clip.fps
+        metres += float(np.linalg.norm(np.diff(clip.c2w[:, :3, 3], axis=0), axis=1).sum())
+        revisits += len(revisit_pairs(clip.c2w, clip.fps)) > 0
+        spoken += bool(camera_words(clip.caption))
+        scenes[clip.scene] += 1
+    total = sum(scenes.values())
+    return SetSummary(total, frames, seconds, metres, revisits, dict(scenes), spoken, left_out)
+
+
+def open_set(folder: Path, options: ArchiveOptions | None = None) -> ClipSource:
+    """Open a folder of archives, or of encoded clips.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if (folder / RAW_FOLDER).is_dir():
+        source = ClipArchives(folder / RAW_FOLDER, folder / LATENTS_FOLDER, options)
+        source.name = folder.resolve().name
+        return source
+    cached = CachedClips(folder)
+    if not len(cached):
+        raise ValueError(
+            f"{folder} holds no clips; `flaneur data make` and `flaneur data encode` make such folders"
+        )
+    return cached
+
+
+def make_holodeck_set(
+    folder: Path, jobs: Sequence[RenderJob], autoencoder: Autoencoder, advance: Advance
+) -> SetSummary:
+    """Draw films of holodeck places, encode them and write one archive per place.
+
+    What was drawn and encoded lies in `folder/rendered` and is not made again.
+
+    Args:
+        advance: Told how many films are drawn.
+    """
+    rendered = folder / RENDERED_FOLDER
+    for done, _ in enumerate(render_walks(jobs, rendered, torch.get_num_threads()), 1):
+        advance(done)
+    cache = LatentCache(rendered, weights_tag(autoencoder))
+    left_out: list[LeftOut] = []
+    summaries: list[Clip] = []
+    for place in dict.fromkeys(job.place for job in jobs):
+        mine = [job for job in jobs if job.place == place]
+        source = EncodedClips(HolodeckClips(mine, rendered), cache, autoencoder)
+        clips = list(readable(source, left_out))
+        summaries += clips
+        if clips:
+            write_archive(folder, place, _with_frames(clips, mine, rendered))
+    return summarise(summaries, left_out)
+
+
+def _with_frames(clips: Sequence[Clip], jobs: Sequence[RenderJob], rendered: Path) -> Iterator[Clip]:
+    """Give encoded clips their frames back, one after the other."""
+    by_name = {job.label: job for job in jobs}
+    for clip in clips:
+        frames = rendered_clip(by_name[clip.name], rendered).frames
+        assert frames is not None, "a rendered clip has frames"
+        yield replace(clip, frames=frames[: clip.num_frames])
+
+
+def encode_films(
+    folder: Path, output: Path, options: FilmOptions, autoencoder: Autoencoder, advance: Advance
+) -> tuple[SetSummary, int]:
+    """Encode the films of a folder, each once; what is there already is not made again.
+
+    Returns:
+        What is in the set, and how many clips were encoded now.
+    """
+    films = FilmFolder(folder, options)
+    source = EncodedClips(films, LatentCache(output, weights_tag(autoencoder)), autoencoder)
+    left_out: list[LeftOut] = []
+
+    def counted() -> Iterator[Clip]:
+        for done, clip in enumerate(readable(source, left_out), 1):
+            advance(done)
+            yield clip
+
+    return summarise(counted(), left_out), source.num_encoded
+
+
+def write_sheet(path: Path, jobs: Sequence[RenderJob], rendered: Path) -> None:
+    """Write a picture of some films: one row each, its frames evenly over its time."""
+    rows = []
+    for job in jobs:
+        clip = rendered_clip(job, rendered)
+        assert clip.frames is not None, "a rendered clip has frames"
+        picks = np.linspace(0, clip.num_frames - 1, SHEET_COLUMNS).round().astype(int)
+        back = " and back" if job.revisit else ""
+        label = _label([job.place, job.family + back], clip.frame_size[1])
+        rows.append(np.concatenate([label, *clip.frames[picks]], 1))
+    ok, encoded = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
+    assert ok, "a uint8 picture always encodes"
+    with replacing(path) as file:
+        file.write_bytes(encoded.tobytes())
+
+
+def _label(lines: Sequence[str], height: int) -> NDArray[np.uint8]:
+    """Words beside a row of pictures, [height, LABEL_PX, 3]."""
+    picture = np.full((height, LABEL_PX, 3), 255, np.uint8)
+    for n, line in enumerate(lines):
+        where = 6, height // 2 + 18 * n - 4
+        cv2.putText(picture, line, where, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA)
+    return picture
