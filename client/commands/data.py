@@ -52,19 +52,10 @@ def make(
     """Draw clips of holodeck places and write them in SANA-WM's training format."""
     with extra_needed("making clips", "data"):
         from training.data import sets
-        from training.data.families import FAMILIES
-        from training.data.holodeck_clips import family_jobs
-        from training.data.render import RenderJob
-        from training.pocket import FPS, load_autoencoder
-        from training.recipe import INTRINSICS
+        from training.pocket import load_autoencoder
     from engine import assets
-    from holodeck import place_names
-    from model.config import pocket
 
-    config = pocket()
-    film = RenderJob("", seed, frames, config.frame_width, config.frame_height, FPS, INTRINSICS)
-    wanted = _chosen(places, place_names(), "place"), _chosen(families, FAMILIES, "camera family")
-    jobs = family_jobs(*wanted, clips, revisits, film)
+    jobs = sets.plan_holodeck_set(places, families, clips, frames, revisits, seed)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
     output.mkdir(parents=True, exist_ok=True)
     with progress("drawing clips", len(jobs)) as advance:
@@ -116,16 +107,6 @@ def show(
     left_out: list[Any] = []
     source = sets.open_set(folder)
     _report(sets.summarise(readable(source, left_out), left_out), as_json)
-
-
-def _chosen(text: str, known: Any, what: str) -> list[str]:
-    """Split names at commas; "all" stands for every one."""
-    names = list(known) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"no {what} is called {unknown[0]!r}; choose from {', '.join(known)}")
-    if not names:
-        raise ValueError(f"name at least one {what}, or all")
-    return names
 
 
 def _report(summary: SetSummary, as_json: bool, more: dict[str, Any] | None = None) -> None:

@@ -14,17 +14,22 @@ from numpy.typing import NDArray
 
 from engine.atomic import replacing
 from evaluation.revisit import revisit_pairs
+from holodeck import place_names
 from model.autoencoder import Autoencoder
+from model.config import pocket
 from training.data.archive_writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.archives import ArchiveOptions, ClipArchives
 from training.data.clip import Clip, ClipSource, LeftOut, readable
 from training.data.encoding import EncodedClips
+from training.data.families import FAMILIES
 from training.data.films import FilmFolder, FilmOptions
-from training.data.holodeck_clips import HolodeckClips, rendered_clip
+from training.data.holodeck_clips import HolodeckClips, family_jobs, rendered_clip
 from training.data.judging import camera_words
 from training.data.latent_cache import CachedClips, LatentCache
 from training.data.latents import weights_tag
 from training.data.render import RenderJob, render_walks
+from training.pocket import FPS
+from training.recipe import INTRINSICS
 
 RENDERED_FOLDER = "rendered"
 SHEET_COLUMNS = 6
@@ -82,6 +87,33 @@ def open_set(folder: Path, options: ArchiveOptions | None = None) -> ClipSource:
             f"{folder} holds no clips; `flaneur data make` and `flaneur data encode` make such folders"
         )
     return cached
+
+
+def plan_holodeck_set(
+    places: str, camera_families: str, num_clips: int, num_frames: int, revisit_share: float, seed: int
+) -> list[RenderJob]:
+    """Plan clips of the pocket's size, rate and lens.
+
+    Args:
+        places: Names with commas between them, or "all"; so too `camera_families`.
+
+    Raises:
+        ValueError: A name is not known.
+    """
+    config = pocket()
+    film = RenderJob("", seed, num_frames, config.frame_width, config.frame_height, FPS, INTRINSICS)
+    wanted = _chosen(places, place_names(), "place"), _chosen(camera_families, FAMILIES, "camera family")
+    return family_jobs(*wanted, num_clips, revisit_share, film)
+
+
+def _chosen(text: str, known: Sequence[str], what: str) -> list[str]:
+    """Split names at commas; "all" stands for every one."""
+    names = list(known) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no {what} is called {unknown[0]!r}; choose from {', '.join(known)}")
+    if not names:
+        raise ValueError(f"name at least one {what}, or all")
+    return names
 
 
 def make_holodeck_set(
