@@ -14,6 +14,8 @@ BLOCK = 16
 """Neighbouring values along the last axis that share a scale."""
 MAX_E2M1 = 6.0
 MAX_E4M3 = 448.0
+MIN_E4M3 = 2.0**-9
+"""Smallest above zero."""
 SIGN_SEED = 4
 """Of the Hadamard transform's signs, which engine and emulation must draw alike."""
 
@@ -63,10 +65,10 @@ def quantise(x: Tensor, scale: float | None = None) -> Nvfp4:
     if scale is None:
         scale = global_scale(float(x.abs().max()))
     blocks = x.unflatten(-1, (-1, BLOCK))
-    scales = round_e4m3(blocks.abs().amax(-1) / (MAX_E2M1 * scale))
-    divisor = (scales * scale)[..., None]
-    # A block too small for any scale is zero.
-    values = torch.where(divisor > 0, round_e2m1(blocks / divisor.clamp_min(torch.finfo(x.dtype).tiny)), 0.0)
+    wanted = blocks.abs().amax(-1) / (MAX_E2M1 * scale)
+    # Any scale does for a block of zeros; ModelOpt stores 1, and so do we, for the sake of comparing bytes.
+    scales = torch.where(wanted > 0, round_e4m3(wanted).clamp_min(MIN_E4M3), 1.0)
+    values = round_e2m1(blocks / (scales * scale)[..., None])
     return Nvfp4(values.flatten(-2), scales, scale)
 
 

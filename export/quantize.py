@@ -94,6 +94,8 @@ class _Writer:
         hadamard: bool,
     ) -> None:
         self.graph, self.weights, self.low, self.largest = graph, weights, low, largest
+        self.names = {tensor.name for tensor in graph.initializer}
+        self.bytes_written = 0
         self.shapes = {
             value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
             for value in [*graph.value_info, *graph.input]
@@ -104,7 +106,7 @@ class _Writer:
 
     def product(self, node: onnx.NodeProto, precision: Precision) -> tuple[LayerRecord, list[onnx.NodeProto]]:
         layer = layer_of(node)
-        before = sum(map(num_bytes, self.graph.initializer))
+        before = self.bytes_written
         if precision == "fp32":
             stored = self.weights.read(node.input[1])
             return LayerRecord(layer, precision, 0 if stored is None else stored.nbytes), [node]
@@ -131,8 +133,7 @@ class _Writer:
             result = f"{output}.shaped"
             nodes.append(_node("Reshape", [narrow.output[0], back], [result]))
         nodes.append(_cast(result, output, TensorProto.FLOAT, f"{node.name}.widen"))
-        bytes_added = sum(map(num_bytes, self.graph.initializer)) - before
-        return LayerRecord(layer, precision, bytes_added), nodes
+        return LayerRecord(layer, precision, self.bytes_written - before), nodes
 
     def in_bf16(self, name: str, prefix: str) -> tuple[str, list[onnx.NodeProto]]:
         """Return an operand in bf16: a constant stored so, anything else cast."""
@@ -196,11 +197,8 @@ class _Writer:
         rows = torch.from_numpy(np.ascontiguousarray(weight.T))
         if self.rotation is not None:
             rows = rotate_blocks(rows, self.rotation)
-        packed = quantise(rows)
-        values = packed.values.numpy().astype(ml_dtypes.float4_e2m1fn)
-        w = self.constant(f"{n}.w4", values)
-        scales = self.constant(f"{n}.w_scales", packed.scales.numpy().astype(ml_dtypes.float8_e4m3fn))
-        scale = self.constant(f"{n}.w_scale", np.float32(packed.global_scale))
+        stored = zip(("w4", "w_scales", "w_scale"), packed(rows), strict=True)
+        w, scales, scale = (self.constant(f"{n}.{name}", values) for name, values in stored)
         return [
             _node("DequantizeLinear", [scales, scale], [f"{n}.w_scales32"]),
             _node("DequantizeLinear", [w, f"{n}.w_scales32"], [f"{n}.w32"], axis=-1, block_size=BLOCK),
@@ -230,10 +228,19 @@ class _Writer:
 
     def constant(self, name: str, values: np.ndarray | np.generic) -> str:
         """Store a constant, once."""
-        if all(tensor.name != name for tensor in self.graph.initializer):
-            array = np.asarray(values)
-            self.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        if name not in self.names:
+            tensor = onnx.numpy_helper.from_array(np.asarray(values), name)
+            self.graph.initializer.append(tensor)
+            self.names.add(name)
+            self.bytes_written += num_bytes(tensor)
         return name
+
+
+def packed(rows: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Return a weight [N, K] as an engine file holds it: 4-bit values, 8-bit scales of blocks along K, the tensor's scale."""
+    kept = quantise(rows)
+    values = kept.values.numpy().astype(ml_dtypes.float4_e2m1fn)
+    return values, kept.scales.numpy().astype(ml_dtypes.float8_e4m3fn), np.float32(kept.global_scale)
 
 
 def _node(op_type: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:

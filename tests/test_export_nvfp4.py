@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
@@ -19,6 +21,7 @@ from export.nvfp4 import (
     BLOCK,
     MAX_E2M1,
     MAX_E4M3,
+    MIN_E4M3,
     global_scale,
     hadamard_matrix,
     quantise,
@@ -26,6 +29,7 @@ from export.nvfp4 import (
     round_e2m1,
     round_e4m3,
 )
+from export.quantize import packed
 from model.config import sana_wm, tiny
 from model.transformer import WorldModel
 
@@ -46,9 +50,8 @@ def naive_nvfp4(row: list[float], scale: float) -> list[float]:
         block = [np.float32(value) for value in row[start : start + BLOCK]]
         wanted = max(abs(value) for value in block) / np.float32(MAX_E2M1 * scale)
         kept = np.float32(ml_dtypes.float8_e4m3fn(min(wanted, np.float32(MAX_E4M3))))
-        for value in block:
-            step = kept * np.float32(scale)
-            restored.append(naive_e2m1(float(value / step)) * float(step) if step > 0 else 0.0)
+        step = max(kept, np.float32(MIN_E4M3)) * np.float32(scale)
+        restored += [naive_e2m1(float(value / step)) * float(step) for value in block]
     return restored
 
 
@@ -73,9 +76,40 @@ def test_ties_fall_to_the_even_code() -> None:
 def test_quantisation_equals_its_naive_twin(spread: float) -> None:
     x = torch.randn(5, 48, generator=torch.Generator().manual_seed(1)) * spread
     x[2, 16:32] = 0
+    x[3, 16:32] *= 1e-6
     packed = quantise(x)
     expected = [naive_nvfp4(row, packed.global_scale) for row in x.tolist()]
     assert torch.allclose(packed.restored(), torch.tensor(expected), rtol=1e-6, atol=0)
+
+
+def test_weights_are_packed_to_the_bytes_of_modelopt() -> None:
+    reason = "nvidia-modelopt is not installed, which packs NVFP4 weights to compare with"
+    modelopt = pytest.importorskip("modelopt.onnx.export", reason=reason)
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.randn(96, 64, generator=generator) * 0.03
+    # Weights far apart in size, a block of zeros, and blocks too small for the smallest scale.
+    rows *= 10.0 ** torch.empty(96, 1).uniform_(-3, 1, generator=generator)
+    rows[5, 16:32] = 0
+    rows[6:9] *= 1e-7
+    model = weight_to_quantise(rows.numpy())
+    theirs = {t.name: t.raw_data for t in modelopt.NVFP4QuantExporter.process_model(model).graph.initializer}
+    ours = [numpy_helper.from_array(np.asarray(values)).raw_data for values in packed(rows)]
+    assert ours == [theirs["w_f4"], theirs["w_f8_scale"], theirs["w_f8_scale_f32_scale"]]
+
+
+def weight_to_quantise(rows: np.ndarray) -> onnx.ModelProto:
+    """Write a product whose weight is marked for NVFP4 the way that ModelOpt marks it."""
+    n, k = rows.shape
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("TRT_FP4QDQ", ["w"], ["w_rounded"], "mark", domain="trt", block_size=BLOCK),
+        helper.make_node("MatMul", ["x", "w_rounded"], ["y"], "product"),
+    ]
+    x, y = (value(name, TensorProto.FLOAT, [1, size]) for name, size in (("x", n), ("y", k)))
+    shape = value("w_rounded", TensorProto.FLOAT, [n, k])
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(rows, "w")], value_info=[shape])
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("trt", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=11)
 
 
 def test_a_calibrated_scale_saturates_what_lies_beyond() -> None:
