@@ -30,6 +30,7 @@ from export.weights import GraphWeights, prune
 from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
 from model.config import tiny
 from model.transformer import WorldModel
+from tests.models import random_model
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, frame_height=32, frame_width=48)
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "checkpoints" / "pocket.safetensors"
@@ -42,11 +43,7 @@ def silent(_what: str, _total: int | None) -> Callable[[int], None]:
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
     torch.manual_seed(0)
-    model = WorldModel(CONFIG, fresh=True)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval()
+    return random_model(CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from engine.errors import BuildFailed
 from model.checkpoint import weights_sha256
 from model.config import tiny
 from model.transformer import WorldModel
+from tests.models import random_model
 
 pytest.importorskip("onnxscript")
 from export.onnx import export_bundle
@@ -47,11 +48,7 @@ class SmallDecoder(nn.Module):
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
     torch.manual_seed(0)
-    model = WorldModel(CONFIG, fresh=True)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval()
+    return random_model(CONFIG)
 
 
 @pytest.fixture(scope="module")

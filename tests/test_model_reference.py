@@ -17,6 +17,7 @@ from model.camera import plucker_maps, relative_poses, window_frames
 from model.checkpoint import from_diffusers
 from model.diffusers_format import config_from_diffusers
 from model.transformer import WorldModel
+from tests.models import perturb
 
 reference_module = pytest.importorskip("diffusers.models.transformers.transformer_sana_wm")
 cam_utils = pytest.importorskip("diffusers.pipelines.sana_wm.cam_utils")
@@ -65,9 +66,7 @@ def build(case: Case, dtype: torch.dtype) -> tuple[torch.nn.Module, WorldModel]:
     """A random reference and our model with its weights."""
     torch.manual_seed(case.frames)
     reference = reference_module.SanaWMTransformer3DModel(**case.config()).eval()
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+    perturb(reference)
     reference = reference.to(dtype)
     return reference, from_diffusers(dict(reference.config), reference.state_dict()).eval()
 

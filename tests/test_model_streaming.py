@@ -17,6 +17,7 @@ from model.config import ModelConfig, sana_wm, tiny
 from model.rollout import RolloutState, state_shapes
 from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
 from model.transformer import WorldModel
+from tests.models import random_model
 
 VARIANTS = {
     "single frames": tiny(),
@@ -37,15 +38,6 @@ def _seed() -> Iterator[None]:
     torch.manual_seed(0)
     with torch.no_grad():
         yield
-
-
-def random_model(config: ModelConfig) -> WorldModel:
-    """Build a model whose every weight matters."""
-    model = WorldModel(config, fresh=True)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval()
 
 
 def silence_rays(model: WorldModel) -> None:
