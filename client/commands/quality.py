@@ -49,7 +49,11 @@ def verify_quality(
         rows = [row for film in films[:SHEET_WORLDS] for row in (film.fp32, film.low)]
         contact_sheet(rows, spec.fps, pictures)
     passed = report.loss_db <= MAX_LOSS_DB
-    print_json({"passed": passed, **report.to_dict()}) if as_json else _print(report, passed)
+    if as_json:
+        print_json({"passed": passed, "weights_sha256": spec.weights_sha256, **report.to_dict()})
+    else:
+        print(f"weights {spec.weights_sha256[:12]}, {chunks} chunks")
+        _print(report, passed)
     return passed
 
 
