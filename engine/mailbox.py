@@ -18,6 +18,7 @@ class Mailbox(Protocol[IntentT]):
 
     def take(self) -> IntentT:
         """Return what the next chunk is to know; what was wanted once is used up by it."""
+        ...
 
     def let_go(self) -> None:
         """Drop touches that nobody has taken: when the next chunk comes they will be of long ago."""

@@ -101,8 +101,8 @@ def test_the_squares_flip_with_an_input_and_with_the_models_answer(player: Playe
 
     def squares() -> tuple[int, int]:
         shown = picture(player)
-        side = player.shell.look.px(8)
-        return int(shown[-side // 2, -3 * side // 2].mean()), int(shown[-side // 2, -side // 2].mean())
+        side, middle = player.shell.look.px(8), len(shown) // 2
+        return int(shown[middle, -3 * side // 2].mean()), int(shown[middle, -side // 2].mean())
 
     player.key(pygame.KSCAN_F4)
     first = squares()
