@@ -137,6 +137,7 @@ class Stroll:
         self._done: Counter[str] = Counter()
         self._report = Report(seed, 0.0, world, backend)
         self._last_frame = 0
+        self._hands = self._play_on()
 
     def run(self, minutes: float) -> Report:
         """Play, and measure each minute."""
@@ -161,15 +162,14 @@ class Stroll:
 
     def _play(self, seconds: float) -> None:
         end_s = time.perf_counter() + seconds
-        hands = self._hands()
         while (now_s := time.perf_counter()) < end_s:
-            next(hands)
+            next(self._hands)
             self._app.turn()
             self._note()
             time.sleep(max(0.0, 1 / TURNS_A_SECOND - (time.perf_counter() - now_s)))
         self._hold(())
 
-    def _hands(self) -> Iterator[None]:
+    def _play_on(self) -> Iterator[None]:
         """Do what a player does, a little in each turn."""
         next_s = {name: self._soon(name) for name in EVERY_S}
         while True:
