@@ -152,7 +152,8 @@ def test_a_walker_who_stands_gets_no_chunks_and_moves_on_without_a_stutter(sessi
         assert any(label == "rests" for _, label, _ in read_figures(walk, 0.0, False).more)
         began_s = time.perf_counter()
         frames = play_until(walk, lambda: walk.frame.index >= shown + 8, Intent(forward=1.0))
-        assert time.perf_counter() - began_s < 1.0
+        # A bound for a machine that is busy; a rest that is over only at its next chunk would take for ever.
+        assert time.perf_counter() - began_s < 10.0
         assert frames[0] == shown + 1
         assert not walk.resting
         assert np.linalg.norm(session.tracks[made].c2w[-1, :3, 3] - session.world.c2w[:3, 3]) > 0.01
