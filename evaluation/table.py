@@ -64,7 +64,8 @@ def as_markdown(report: EvaluationReport) -> str:
     ]
     for measure in report.measures:
         lines += ["", *_by_horizon(report.rollouts, measure)]
-    lines += ["", *_by_world(report.rollouts, worlds, report.measures)]
+    if any(r.settled for r in report.rollouts):
+        lines += ["", *_by_world(report.rollouts, worlds, report.measures)]
     for table in (_revisit_table, _drift_table, _camera_table):
         rows = table(report.rollouts)
         lines += ["", *rows] if rows else []
@@ -86,8 +87,8 @@ def _by_horizon(rollouts: Sequence[RolloutScores], measure: str) -> list[str]:
     for seconds in times:
         at = [h.scores for r in rollouts for h in r.horizons if h.seconds == seconds]
         rows.append([f"{seconds:g} s", *(_mean(at, film, measure) for film in FILMS)])
-    settled = [r.settled for r in rollouts if r.settled]
-    rows.append(["mean from 1 s on", *(_mean(settled, film, measure) for film in FILMS)])
+    if settled := [r.settled for r in rollouts if r.settled]:
+        rows.append(["mean from 1 s on", *(_mean(settled, film, measure) for film in FILMS)])
     return table((TITLES[measure], *FILMS), rows)
 
 

@@ -65,7 +65,7 @@ def begin_world(
         intrinsics: fx, fy, cx, cy in its pixels, [4].
         known: Worlds of the model's weights; one at least.
     """
-    text = np.mean([world.text for world in known], axis=0, dtype=np.float32)
+    text = np.asarray(np.stack([world.text for world in known]).mean(0), np.float32)
     info = known[0].info.model_copy(
         update={"name": name[:64], "title": name[:64], "place": None, "caption": "", "speed_scale": 1.0}
     )
