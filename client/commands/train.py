@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from client.commands import train_stages
 from client.commands.extras import extra_needed
 from client.report import Interrupted, print_json, print_table, say
 
@@ -23,6 +24,7 @@ class Preset(Enum):
 
 
 def register(root: typer.Typer) -> None:
+    train_stages.register(app)
     root.add_typer(app, name="train")
 
 

@@ -1,0 +1,100 @@
+"""`flaneur train STAGE`: the paper's stages one by one, and its ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands.extras import extra_needed
+from client.report import Interrupted, print_json, print_table, say
+
+STAGES = {
+    "base-autoencoder": "train the causal autoencoder that the base speaks, on crops of films",
+    "base": "train a camera-blind model with cumulative linear attention to begin from",
+    "autoencoder": "train the causal autoencoder that stays",
+    "autoencoder-swap": "put it under the model: patchify and output projection begin anew, everything learns",
+    "framewise-gdn": "replace cumulative linear attention by frame-wise gated delta nets",
+    "hybrid-attention": "make every 4th block a softmax block that keeps its projections",
+    "minute-camera": "lengthen clips and add both camera branches, silent at first",
+    "best-clips": "fine-tune on the best clips",
+    "chunk-causal": "see no further than the own chunk, with noise of its own for each chunk",
+    "ode-regression": "learn in few steps where the teacher's trajectories end",
+    "self-forcing-short": "match the teacher's distribution on own rollouts, remembering every chunk",
+    "self-forcing-long": "the same at full length, remembering a sink and a window",
+}
+"""What each stage does, in the order in which they follow one another."""
+
+
+class StagePreset(Enum):
+    """Sizes of a stage."""
+
+    pocket = "pocket"
+    paper = "paper"
+    miniature = "miniature"
+
+
+def register(train: typer.Typer) -> None:
+    """Add a command for each stage, and the ablation's."""
+    for name, purpose in STAGES.items():
+        sentence = f"Stage {name}: {purpose}."
+        train.command(name, help=sentence, rich_help_panel="The paper's stages")(_command(name))
+    train.command("ablation", rich_help_panel="The paper's stages")(ablation)
+
+
+def _command(name: str) -> Callable[..., None]:
+    def stage(
+        preset: Annotated[
+            StagePreset,
+            typer.Option(help="Pocket size, the paper's figures (a plan only), or two steps on thumbnails."),
+        ] = StagePreset.pocket,
+        runs: Annotated[
+            Path | None,
+            typer.Option(help="Run folder; walks in data/, outcomes in stages/. Default: runs/PRESET."),
+        ] = None,
+        start_from: Annotated[
+            Path | None,
+            typer.Option("--from", help="Start from this .model.safetensors; default: the stage before."),
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
+        json_output: Annotated[bool, typer.Option("--json", help="Print plan or outcome as JSON.")] = False,
+    ) -> None:
+        with extra_needed("training", "train"):
+            from training.chain_presets import plan_of, train_one
+        folder = runs or Path("runs") / preset.value
+        if dry_run:
+            result = plan_of(name, preset.value)
+        else:
+            try:
+                result = {"model": str(train_one(name, preset.value, folder, start_from))}
+            except KeyboardInterrupt:
+                raise Interrupted(f"stopped; the same command goes on from what {folder} holds") from None
+        (print_json if json_output else print_table)(result)
+
+    return stage
+
+
+def ablation(
+    latents: Annotated[
+        Path, typer.Option(help="Folder of encoded walks: STEM.c2w.npy and STEM.*latents.npy of each.")
+    ] = Path("runs/pocket/data"),
+    runs: Annotated[Path, typer.Option(help="Gets logs, states and results.")] = Path("runs/ablation"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Markdown file of the tables; default: print them.")
+    ] = None,
+) -> None:
+    """Measure what key scale, softmax blocks and camera branches are worth at pocket size."""
+    with extra_needed("training", "train"):
+        from training.ablation import AblationConfig
+        from training.ablation_tables import run_ablation
+    tables = run_ablation(AblationConfig(), latents, runs, say)
+    if output is None:
+        print(tables)
+    else:
+        from engine.atomic import replacing
+
+        with replacing(output) as file:
+            file.write_text(tables)

@@ -1,0 +1,125 @@
+"""The whole chain in miniature, its files, its plan on the command line, and what it says when something is missing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from client import cli
+from client.commands.train_stages import STAGES
+from model.config import tiny
+from training.chain import AUTOENCODERS, Chain, run_chain
+from training.chain_presets import miniature_chain, plan_of, train_one
+from training.miniature import miniature_recipe, miniature_run
+from training.model_file import CRITIC, GENERATOR, load_autoencoder_file, load_models, save_models
+from training.stage_presets import ORDER, PURPOSES, STARTS_FROM
+from training.stages.generator import ScenicModel
+
+
+def test_the_command_line_knows_every_stage_in_its_order():
+    assert list(STAGES) == list(ORDER)
+    assert STAGES == PURPOSES
+    assert all(ORDER.index(earlier) < ORDER.index(later) for later, earlier in STARTS_FROM.items())
+
+
+@pytest.mark.parametrize("preset", ["pocket", "miniature"])
+def test_every_stage_has_a_plan(preset):
+    for name in ORDER:
+        plan = plan_of(name, preset)
+        assert plan["stage"] == name
+        assert all(plan.values())
+
+
+def test_the_paper_s_plan_is_printed_by_the_command(capsys):
+    assert cli.run(["train", "minute-camera", "--preset", "paper", "--dry-run"]) == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "121 latent frames, 961 video frames" in text
+    assert "32 clips, each shared by 2 processes" in text
+    assert "31000 steps, constant rate" in text
+
+
+def test_a_missing_stage_is_one_sentence_and_exit_code_2(tmp_path, capsys):
+    command = ["train", "hybrid-attention", "--preset", "miniature", "--runs", str(tmp_path)]
+    assert cli.run(command) == 2
+    assert "run `flaneur train framewise-gdn` first" in re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+def test_the_paper_s_preset_is_a_plan_and_says_so(tmp_path):
+    with pytest.raises(ValueError, match="--dry-run, or use --preset pocket"):
+        train_one("minute-camera", "paper", tmp_path)
+    with pytest.raises(ValueError, match="takes a released model"):
+        train_one("base", "paper", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if name in STARTS_FROM])
+def test_a_stage_says_what_it_needs_from_the_one_before(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} needs what {STARTS_FROM[name]} makes"):
+        Chain(miniature_run(tmp_path), miniature_chain()).train(name)
+
+
+def test_models_come_back_from_their_file_as_they_were(tmp_path):
+    config = replace(tiny(), num_layers=1)
+    torch.manual_seed(0)
+    saved = {
+        GENERATOR: ScenicModel(config, 2),
+        CRITIC: ScenicModel(replace(config, linear_attention=True), 3),
+    }
+    save_models(tmp_path / "x.model.safetensors", "base", saved)
+    loaded = load_models(tmp_path / "x.model.safetensors")
+    assert set(loaded) == {GENERATOR, CRITIC}
+    for role, model in saved.items():
+        assert loaded[role].world.config == model.world.config
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(loaded[role].state_dict()[name], tensor)
+
+
+def test_files_that_hold_no_models_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"name the \.model\.safetensors file"):
+        load_models(tmp_path / "none.model.safetensors")
+    path = tmp_path / "cut.model.safetensors"
+    save_models(path, "base", {GENERATOR: ScenicModel(replace(tiny(), num_layers=1), 1)})
+    with pytest.raises(ValueError, match="holds no autoencoder"):
+        load_autoencoder_file(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="damaged"):
+        load_models(path)
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    models = load_models(path)
+    return {f"{role}.{n}": t for role, model in models.items() for n, t in model.state_dict().items()}
+
+
+@pytest.mark.slow
+def test_every_stage_runs_one_after_another_and_a_second_call_goes_on(tmp_path):
+    run = miniature_run(tmp_path, replace(miniature_recipe(), walk_frames=33))
+    outcomes = run_chain(run, miniature_chain())
+    assert list(outcomes) == list(ORDER)
+    for name, path in outcomes.items():
+        if name in AUTOENCODERS:
+            assert load_autoencoder_file(path).config.temporal_stride == run.config.temporal_stride
+            continue
+        models = load_models(path)
+        assert (CRITIC in models) == name.startswith("self-forcing")
+        assert all(p.isfinite().all() for model in models.values() for p in model.parameters())
+    base, last = load_models(outcomes["base"]), load_models(outcomes["self-forcing-long"])
+    assert base[GENERATOR].world.config.linear_attention
+    finished = last[GENERATOR].world.config
+    assert (finished.sink, finished.num_cached_chunks, finished.in_channels) == (
+        True,
+        3,
+        run.config.in_channels,
+    )
+    stamps = {path: path.stat().st_mtime_ns for path in outcomes.values()}
+    assert run_chain(miniature_run(tmp_path, run.recipe), miniature_chain()) == outcomes
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    # What was made after a lost stage is kept; the lost one is made again from its state, and equal.
+    before = weights_of(outcomes["hybrid-attention"])
+    outcomes["hybrid-attention"].unlink()
+    Chain(miniature_run(tmp_path, run.recipe), miniature_chain()).train("hybrid-attention")
+    after = weights_of(outcomes["hybrid-attention"])
+    assert all(torch.equal(before[name], after[name]) for name in before)

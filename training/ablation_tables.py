@@ -1,0 +1,67 @@
+"""The ablation from its walks to its tables, one for each question."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.ablation import VARIANTS, AblationConfig, AblationResult, ablation_walks, run_variant
+
+WHOLE_NAMES = {
+    "key scale": "1/sqrt(D S)",
+    "attention": "GDN + softmax (every 4th)",
+    "camera": "UCPE + Pluecker",
+}
+"""What the row that changes nothing is called in each table."""
+HEADER = (
+    "| | validation loss | told from pose, over repeating the first | steps not finite | rollouts diverged |"
+)
+
+
+def run_ablation(config: AblationConfig, latents: Path, run_dir: Path, say: Callable[[str], None]) -> str:
+    """Run every variant from every seed, or go on; returns the tables in Markdown."""
+    walks, held_out = ablation_walks(latents, config)
+    results = []
+    for seed in config.seeds:
+        for variant in VARIANTS:
+            say(f"{variant.name}, seed {seed}")
+            results.append(run_variant(variant, seed, config, walks, held_out, run_dir))
+    return as_document(results, config)
+
+
+def as_document(results: Sequence[AblationResult], config: AblationConfig) -> str:
+    """Write the tables, one for each question, means over seeds and the range in brackets."""
+    lines: list[str] = []
+    for table, whole in WHOLE_NAMES.items():
+        lines += [f"### {table.capitalize()}", "", HEADER, "|---|---|---|---|---|"]
+        for variant in VARIANTS:
+            mine = [result for result in results if result.variant == variant.name]
+            if mine and variant.table in (table, "all"):
+                lines.append(_row(whole if variant.table == "all" else variant.name, mine, config))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(name: str, results: Sequence[AblationResult], config: AblationConfig) -> str:
+    losses = [result.validation_loss for result in results]
+    gains = [result.gain_db for result in results]
+    skipped = sum(result.skipped_steps for result in results)
+    first = [result.first_skipped for result in results if result.first_skipped is not None]
+    diverged = sum(result.diverged for result in results)
+    seconds = [result.first_diverged_s for result in results if result.first_diverged_s is not None]
+    steps = f"{skipped} of {config.num_steps * len(results)}" + (
+        f", first at step {min(first)}" if first else ""
+    )
+    rollouts = f"{diverged} of {sum(result.num_rollouts for result in results)}"
+    rollouts += f", first after {min(seconds):.2f} s" if seconds else ""
+    return f"| {name} | {_spread(losses, '.4f')} | {_spread(gains, '+.2f')} dB | {steps} | {rollouts} |"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """Mean and range of some values; one that is not finite says so."""
+    if not all(math.isfinite(value) for value in values):
+        return "not finite"
+    return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"

@@ -1,0 +1,197 @@
+"""The paper's stages one after another: each takes over what the one before left, and every outcome is kept.
+
+The drawn walks are a pocket run's; latents of both autoencoders lie beside them. A stage that has its outcome is not run again,
+one that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.autoencoder import Autoencoder, AutoencoderConfig
+from training.clips import WalkClips
+from training.configs import StageConfig
+from training.data.latents import LatentWalk, encode_walks
+from training.data.render import load_walk
+from training.loop import run_stage
+from training.model_file import (
+    CRITIC,
+    GENERATOR,
+    load_autoencoder_file,
+    load_models,
+    model_path,
+    save_autoencoder_file,
+    save_models,
+)
+from training.pace import Stage
+from training.pocket import PocketRun
+from training.stage_presets import ORDER, TEACHER
+from training.stages.autoencoder import AutoencoderStage
+from training.stages.autoencoder_swap import autoencoder_swap_stage
+from training.stages.base import base_config, base_stage
+from training.stages.best_clips import best_clips, best_clips_stage, clip_scores
+from training.stages.chunk_causal import chunk_causal_stage
+from training.stages.distribution_matching import DistributionMatchingStage
+from training.stages.flow_matching import FlowMatchingStage
+from training.stages.framewise_gdn import framewise_gdn_stage
+from training.stages.generator import ScenicModel
+from training.stages.hybrid_attention import hybrid_attention_stage
+from training.stages.minute_camera import minute_camera_stage
+from training.stages.ode_regression import OdeRegressionStage, store_trajectories
+
+AUTOENCODERS = ("base-autoencoder", "autoencoder")
+"""Stages that train an autoencoder; the first one's latents are the base model's alone."""
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """What all stages share."""
+
+    stages: Mapping[str, StageConfig]
+    base_autoencoder: AutoencoderConfig
+    """What the base model speaks; the run's own autoencoder replaces it."""
+    kept_share: float | None = None
+    """Of the walks, for the fine-tuning on the best; the paper's where None."""
+
+
+class Chain:
+    """The stages of one run folder."""
+
+    def __init__(self, run: PocketRun, config: ChainConfig, directory: Path | None = None) -> None:
+        """Prepare.
+
+        Args:
+            run: Says which walks there are, and what the finished model and autoencoder are like.
+            directory: Gets states, logs and outcomes; default: `stages` in the run's folder.
+        """
+        self.run, self.config = run, config
+        self.directory = directory or run.directory / "stages"
+
+    def outcome(self, name: str) -> Path:
+        """Where a stage's outcome lies or will lie."""
+        return model_path(self.directory, name)
+
+    def train(self, name: str, start_from: Path | None = None) -> Path:
+        """Bring a stage to its end, unless it is there already.
+
+        Args:
+            start_from: Outcome to start from; that of the stage before where None.
+
+        Raises:
+            ValueError: What the stage needs is not there.
+        """
+        path = self.outcome(name)
+        if path.exists():
+            return path
+        config = self.config.stages[name]
+        torch.manual_seed(config.seed)
+        if name in AUTOENCODERS:
+            stage = self._autoencoder_stage(config)
+            self._run(stage, config)
+            save_autoencoder_file(path, stage.finished_model())
+            return path
+        stage = self._stage(config, start_from)
+        self._run(stage, config)
+        save_models(path, name, finished_models(stage))
+        return path
+
+    def _run(self, stage: Stage, config: StageConfig) -> None:
+        with self.run.timing(config.stage):
+            run_stage(stage, config.loop, self.directory, config.seed, progress=self.run.progress)
+
+    def _autoencoder_stage(self, config: StageConfig) -> AutoencoderStage:
+        jobs = self.run.render(self.run.recipe.num_autoencoder_walks)
+        walks = [load_walk(job, self.run.data)[0] for job in jobs]
+        sizes = self.run.autoencoder_config
+        if config.stage == "base-autoencoder":
+            sizes = self.config.base_autoencoder
+        return AutoencoderStage(sizes, walks, config.batch_size, config.crop, config.stage, config.optimizer)
+
+    def _stage(self, config: StageConfig, start_from: Path | None) -> Stage:
+        """Build a stage of the generator on the outcome that it starts from."""
+        name, own = config.stage, self.run.config
+        if name == "base":
+            channels = self.config.base_autoencoder.latent_channels
+            clips = self._clips("base-autoencoder")
+            return base_stage(config, base_config(own, channels), len(self.run.places), clips)
+        assert config.starts_from is not None
+        path = start_from or self._needed(name, config.starts_from)
+        before = load_models(path)
+        if name in ("ode-regression", "self-forcing-short", "self-forcing-long"):
+            return self._distilled(config, before)
+        model, clips = before[GENERATOR], self._clips("autoencoder")
+        if name == "autoencoder-swap":
+            return autoencoder_swap_stage(config, model, base_config(own, own.in_channels), clips)
+        if name == "framewise-gdn":
+            return framewise_gdn_stage(config, model, clips)
+        if name == "hybrid-attention":
+            return hybrid_attention_stage(config, model, own.softmax_every_n, clips)
+        if name == "minute-camera":
+            return minute_camera_stage(config, model, clips)
+        if name == "best-clips":
+            return best_clips_stage(config, model, self._best())
+        return chunk_causal_stage(config, model, clips)
+
+    def _distilled(self, config: StageConfig, before: Mapping[str, ScenicModel]) -> Stage:
+        student, clips = before[GENERATOR], self._clips("autoencoder")
+        teacher = load_models(self._needed(config.stage, TEACHER))[GENERATOR]
+        if config.stage == "ode-regression":
+            folder = self.directory / "trajectories"
+            return OdeRegressionStage(config, student, store_trajectories(folder, teacher, clips, config))
+        critic = before.get(CRITIC) or load_models(self.outcome(TEACHER))[GENERATOR]
+        return DistributionMatchingStage(config, student, teacher, critic, clips)
+
+    def _needed(self, name: str, earlier: str) -> Path:
+        path = self.outcome(earlier)
+        if not path.exists():
+            raise ValueError(
+                f"{name} needs what {earlier} makes, and {path} is not there; run `flaneur train {earlier}` first"
+            )
+        return path
+
+    def _autoencoder(self, name: str) -> Autoencoder:
+        user = "base" if name == "base-autoencoder" else "a stage of the generator"
+        return load_autoencoder_file(self._needed(user, name))
+
+    def _walks(self, autoencoder: str) -> list[LatentWalk]:
+        """Encode every walk, each once."""
+        jobs = self.run.render(self.run.recipe.num_walks)
+        encoded = encode_walks(jobs, self.run.places, self._autoencoder(autoencoder), self.run.data)
+        return list(self.run.progress.over(f"encoding for {autoencoder}", encoded, len(jobs)))
+
+    def _clips(self, autoencoder: str) -> WalkClips:
+        return WalkClips(self._walks(autoencoder))
+
+    def _best(self) -> WalkClips:
+        """The best of the walks, judged by what was drawn."""
+        jobs = self.run.render(self.run.recipe.num_walks)
+        scores = [clip_scores(np.asarray(load_walk(job, self.run.data)[0])) for job in jobs]
+        walks = self._walks("autoencoder")
+        share = {} if self.config.kept_share is None else {"share": self.config.kept_share}
+        return WalkClips([walks[number] for number in best_clips(scores, **share)])
+
+
+def finished_models(stage: Stage) -> dict[str, ScenicModel]:
+    """Put the averaged weights into a stage's models, by role."""
+    if isinstance(stage, DistributionMatchingStage):
+        optimizers = {GENERATOR: stage.optimizer.student, CRITIC: stage.optimizer.critic}
+        models = {GENERATOR: stage.model, CRITIC: stage.critic}
+    else:
+        assert isinstance(stage, FlowMatchingStage | OdeRegressionStage)
+        optimizers, models = {GENERATOR: stage.optimizer}, {GENERATOR: stage.model}
+    for role, optimizer in optimizers.items():
+        models[role].load_state_dict(optimizer.averaged_state(), strict=False)
+    return models
+
+
+def run_chain(
+    run: PocketRun, config: ChainConfig, directory: Path | None = None, names: Sequence[str] = ORDER
+) -> dict[str, Path]:
+    """Run every stage in its order, or go on; returns the outcome of each."""
+    chain = Chain(run, config, directory)
+    return {name: chain.train(name) for name in names}
