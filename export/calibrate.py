@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -42,28 +43,43 @@ class ClosingRunner(GraphRunner, Protocol):
 OpenRunner = Callable[[Bundle], ClosingRunner]
 
 
+@dataclass(frozen=True)
+class Walks:
+    """What is generated to calibrate on."""
+
+    scenes: Sequence[Scene]
+    num_chunks: int
+    """Of every scene, after the conditioning one."""
+    timesteps: Sequence[float]
+
+
 def calibrate(
     bundle: Bundle,
     low: Low,
     hadamard: bool,
-    scenes: Sequence[Scene],
-    num_chunks: int,
+    walks: Walks,
     open_runner: OpenRunner,
+    workspace: Path,
     progress: Progress,
 ) -> dict[str, float]:
-    """Generate chunks of every scene; returns the largest magnitude that reached each layer of precision `low`."""
+    """Generate chunks of every scene; returns the largest magnitude that reached each layer of precision `low`.
+
+    Args:
+        hadamard: Measure after rotation, as the layers will see it.
+        workspace: Folder for a copy of the bundle with taps, which is gone in the end.
+    """
     layers = low_layers(bundle, low)
     if not layers:
         return {}
-    with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".calibration.") as folder:
+    with tempfile.TemporaryDirectory(dir=workspace, prefix=".calibration.") as folder:
         tapped = _tapped_bundle(bundle, Path(folder), layers, hadamard)
         runner = open_runner(tapped)
         try:
             model = GraphModel(bundle.spec, runner)
-            for index, scene in enumerate(scenes):
-                chunks = roll(cast(WorldModel, model), scene, bundle.spec.timesteps, num_chunks, seed=0)
+            for index, scene in enumerate(walks.scenes):
+                chunks = roll(cast(WorldModel, model), scene, walks.timesteps, walks.num_chunks, seed=0)
                 for done, _ in enumerate(chunks):
-                    progress(index * (num_chunks + 1) + done + 1)
+                    progress(index * (walks.num_chunks + 1) + done + 1)
         finally:
             runner.close()
     return dict(zip(layers, model.largest.tolist(), strict=True))

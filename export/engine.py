@@ -45,7 +45,7 @@ def build_plans(
         BuildFailed: TensorRT refused.
     """
     spec = bundle.spec
-    _check_source(spec)
+    check_source(spec)
     length = int(spec.model.get("text_length", MAX_TEXT_LENGTH))
     lengths = (1, min(length, MAX_TEXT_LENGTH), MAX_TEXT_LENGTH)
     text = {"text": lengths, "text_mask": lengths}
@@ -82,7 +82,7 @@ def build_plans(
 def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) -> Path:
     """Write a bundle for ONNX Runtime, whole or not at all; float32 arithmetic, weights rounded to float16 on request."""
     spec = bundle.spec
-    _check_source(spec)
+    check_source(spec)
     with making_bundle(destination) as folder:
         graphs = sorted({*spec.step_graphs.values(), spec.decoder_graph})
         advance = stage("storing weights", len(graphs))
@@ -150,7 +150,8 @@ def _phases(stage: Stage) -> Callable[[str, int, int], None]:
     return show
 
 
-def _check_source(spec: EngineSpec) -> None:
+def check_source(spec: EngineSpec) -> None:
+    """Refuse to build from plans."""
     if spec.is_plan:
         raise ValueError(
             f"this bundle was built for {spec.target} already; name the bundle of `flaneur export onnx`"

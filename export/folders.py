@@ -19,8 +19,7 @@ def making_bundle(destination: Path) -> Iterator[Path]:
     Raises:
         ValueError: The destination is something else than a bundle, or the disk is full.
     """
-    if destination.exists() and not (destination / SPEC_FILE).is_file():
-        raise ValueError(f"{destination} exists and is no bundle; name a new folder")
+    check_destination(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{destination.name}."
     partial = Path(tempfile.mkdtemp(dir=destination.parent, prefix=prefix, suffix=".partial"))
@@ -36,6 +35,12 @@ def making_bundle(destination: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_destination(destination: Path) -> None:
+    """Refuse to write a bundle over anything but a bundle."""
+    if destination.exists() and not (destination / SPEC_FILE).is_file():
+        raise ValueError(f"{destination} exists and is no bundle; name a new folder")
 
 
 def write_spec(folder: Path, spec: EngineSpec) -> None:

@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import onnx
+import onnx_ir
 import torch
 from torch import Tensor, nn
 
 from engine.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from engine.errors import BuildFailed
 from export.folders import making_bundle, write_spec
-from export.tidy import tidy_graph
-from export.weights import INLINE_LIMIT_BYTES
+from export.tidy import fold_graph, tidy_graph
+from export.weights import INLINE_LIMIT_BYTES, SharedWeights
 from model.checkpoint import weights_sha256
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS, check_timesteps
 from model.transformer import WorldModel
 
+WEIGHTS_FILE = "weights.bin"
+"""Of graphs too large to hold their weights."""
 OPSET = 20
 """Last operator set before attention became one operator that CPU runtimes lack."""
 Progress = Callable[[str], None]
@@ -114,15 +117,16 @@ def _fill(
 ) -> None:
     config = model.config
     plain = _plain(model)
+    weights = SharedWeights(folder / WEIGHTS_FILE)
     step_graphs: dict[str, str] = {}
     for num_frames in sorted({config.first_chunk_size, config.chunk_size}):
         report(f"step graph for {num_frames} latent frames")
         step_graphs[str(num_frames)] = f"step_{num_frames}.onnx"
-        _export_step(plain, num_frames, folder / step_graphs[str(num_frames)])
+        _export_step(plain, num_frames, folder / step_graphs[str(num_frames)], weights)
     report("decoder graph")
     caches = decoder.cache_spec(config.latent_height, config.latent_width)  # type: ignore[operator]
     grid = (config.in_channels, config.latent_height, config.latent_width)
-    export_decoder(_plain(decoder), grid, caches, folder / "decoder.onnx")
+    export_decoder(_plain(decoder), grid, caches, folder / "decoder.onnx", weights)
     report("description")
     spec = EngineSpec(
         format_version=1,
@@ -166,7 +170,7 @@ def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Tenso
     return tuple(TensorSpec(name=name, shape=tuple(shape), dtype="float32") for name, shape in tensors)
 
 
-def _export_step(model: WorldModel, num_frames: int, path: Path) -> None:
+def _export_step(model: WorldModel, num_frames: int, path: Path, weights: SharedWeights) -> None:
     names = list(state_shapes(model.config))
     length = torch.export.Dim("text_length", min=2, max=4096)
     dynamic: list[Any] = [{}] * len(STEP_INPUTS)
@@ -176,6 +180,7 @@ def _export_step(model: WorldModel, num_frames: int, path: Path) -> None:
         StepGraph(model),
         step_inputs(model.config, num_frames),
         path,
+        weights,
         inputs=[*STEP_INPUTS, *names],
         outputs=["velocity", *(name + OUT for name in names)],
         dynamic=(*dynamic, tuple({} for _ in names)),
@@ -187,12 +192,14 @@ def export_decoder(
     latent_size: tuple[int, int, int],
     caches: Sequence[tuple[str, tuple[int, ...]]],
     path: Path,
+    weights: SharedWeights,
 ) -> None:
     """Write the graph of a streaming decoder.
 
     Args:
         latent_size: Channels, rows and columns of one latent frame.
         caches: The decoder's `cache_spec` for that grid.
+        weights: Where they go if they are too large for the graph.
     """
     names = [name for name, _ in caches]
     channels, height, width = latent_size
@@ -200,6 +207,7 @@ def export_decoder(
         decoder,
         (torch.zeros(1, channels, 1, height, width), *(torch.zeros(shape) for _, shape in caches)),
         path,
+        weights,
         inputs=["latent", *names],
         outputs=["frames", *(name + OUT for name in names)],
         dynamic=None,
@@ -210,28 +218,36 @@ def _write_graph(
     module: nn.Module,
     example: tuple[Tensor, ...],
     path: Path,
+    weights: SharedWeights,
     inputs: list[str],
     outputs: list[str],
     dynamic: Any,
 ) -> None:
     size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    is_large = size > INLINE_LIMIT_BYTES
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
                 module,
                 example,
                 dynamo=True,
-                input_names=inputs,
-                output_names=outputs,
                 opset_version=OPSET,
                 dynamic_shapes=dynamic,
+                optimize=not is_large,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             reason = str(error).strip().splitlines()[0]
             raise BuildFailed(f"torch could not export {path.name}: {reason}; use torch 2.13") from error
     assert program is not None
-    program.save(path, external_data=size > INLINE_LIMIT_BYTES)
+    if is_large:
+        fold_graph(program.model)
+    graph = program.model.graph
+    for value, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
+        value.name = name
+    if is_large:
+        weights.move_out(graph)
+    onnx_ir.save(program.model, path)
     tidy_graph(path)
     onnx.checker.check_model(path)
 

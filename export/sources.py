@@ -24,6 +24,8 @@ LTX_STRIDE = 32
 LTX_FOLDERS = ("ltx2_causal_vae", "vae")
 SEED = 0
 """Of random weights."""
+RANDOM_WEIGHTS = "random weights"
+"""What the description of a bundle made from them notes."""
 
 
 def open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module]:
@@ -62,7 +64,7 @@ def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
             raise ValueError(
                 f"the decoder in {folder} was trained to look ahead and cannot be streamed; fetch ltx2_causal_vae"
             )
-        return LtxStreamingDecoder(autoencoder).eval()
+        return _ltx_decoder(autoencoder)
     autoencoder = _new_autoencoder(config)
     weights = path.parent / AUTOENCODER_FILE
     try:
@@ -76,8 +78,14 @@ def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
 
 def new_decoder(config: ModelConfig) -> nn.Module:
     if config.spatial_stride == LTX_STRIDE:
-        return LtxStreamingDecoder(LtxAutoencoder(LtxAutoencoderConfig())).eval()
+        return _ltx_decoder(LtxAutoencoder(LtxAutoencoderConfig()))
     return StreamingDecoder(_new_autoencoder(config)).eval()
+
+
+def _ltx_decoder(autoencoder: LtxAutoencoder) -> nn.Module:
+    # Nothing here encodes, and the encoder is the larger half: 2.6 GiB.
+    del autoencoder.encoder
+    return LtxStreamingDecoder(autoencoder).eval()
 
 
 def _new_autoencoder(config: ModelConfig) -> Autoencoder:

@@ -62,7 +62,8 @@ def build_engine(
         complaint = parser.get_error(0).desc() if parser.num_errors else "no reason given"
         raise BuildFailed(_sentence(f"cannot read {graph.name}", complaint, target))
     config = builder.create_builder_config()
-    _aim(trt, config, target)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(check_target(trt, target), 0)
     if text_lengths:
         config.add_optimization_profile(_profile(builder, network, text_lengths))
     if progress:
@@ -75,8 +76,13 @@ def build_engine(
     return builder_version(trt)
 
 
-def _aim(trt: ModuleType, config: Any, target: str) -> None:
-    """Choose the GPU to build for."""
+def check_target(trt: ModuleType, target: str) -> Any:
+    """Return TensorRT's own name of a GPU to build for.
+
+    Raises:
+        ValueError: There is no such target.
+        BuildFailed: This TensorRT builds for the GPU beside it alone.
+    """
     capabilities = getattr(trt, "ComputeCapability", None)
     if capabilities is None:
         raise BuildFailed(
@@ -85,8 +91,7 @@ def _aim(trt: ModuleType, config: Any, target: str) -> None:
     offered = [name.lower() for name in capabilities.__members__ if name.startswith("SM")]
     if target not in offered:
         raise ValueError(f"{target} is no target of {trt.__name__}; use {', '.join(sorted(offered))}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(capabilities, target.upper()), 0)
+    return getattr(capabilities, target.upper())
 
 
 def _profile(builder: Any, network: Any, text_lengths: Mapping[str, tuple[int, int, int]]) -> Any:

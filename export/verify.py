@@ -114,6 +114,15 @@ def verify_bundle(
     return VerifyReport(tuple(found))
 
 
+def check_sizes(spec: EngineSpec, config: ModelConfig) -> None:
+    """Refuse to hold a bundle against a model of other sizes."""
+    if ModelConfig.from_dict(spec.model) != config:
+        raise ValueError(
+            f"the bundle holds {spec.name}, and its sizes are not those of the model {config.name}; "
+            "name the one it was made from with --model"
+        )
+
+
 class _Pair:
     """A rollout in PyTorch and the same one in graphs, each with its own state and caches."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
+import onnx_ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
@@ -15,6 +17,40 @@ INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
 FOLDED = ("Cast", "Transpose", "Identity", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape")
 """Operators that may stand between a weight and its use; they only choose and turn."""
+SHARED_FROM_BYTES = 1024
+ALIGNMENT_BYTES = 1 << 16
+"""Systems map files into memory from multiples of this on."""
+
+
+class SharedWeights:
+    """A file in which the graphs of a bundle keep their weights, each of them once however many graphs use it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offsets: dict[bytes, int] = {}
+
+    def move_out(self, graph: onnx_ir.Graph) -> None:
+        """Write a graph's constants to the file, one in memory at a time, and leave their places in the graph."""
+        with self._path.open("ab") as file:
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is None or tensor.nbytes < SHARED_FROM_BYTES:
+                    continue
+                content = tensor.tobytes()
+                digest = hashlib.sha256(content).digest()
+                if digest not in self._offsets:
+                    file.write(bytes(-file.tell() % ALIGNMENT_BYTES))
+                    self._offsets[digest] = file.tell()
+                    file.write(content)
+                value.const_value = onnx_ir.ExternalTensor(
+                    self._path.name,
+                    self._offsets[digest],
+                    len(content),
+                    tensor.dtype,
+                    shape=onnx_ir.Shape(tensor.shape.numpy()),
+                    name=value.name or "",
+                    base_dir=self._path.parent,
+                )
 
 
 class GraphWeights:

@@ -227,6 +227,8 @@ def test_a_recording_that_stops_does_not_stop_the_walk(
         (["world", "show", "worlds/none.world"], "no world file"),
         (["export", "show", "nope"], "no bundle called 'nope'"),
         (["export", "engine", "pocket", "-o", "out", "--target", "gpu"], "compute capability such as sm120"),
+        (["export", "engine", "pocket", "-o", "out", "--precision", "fp16"], "take nvfp4, fp8 or bf16"),
+        (["export", "engine", "pocket", "-o", "out", "--precision", "fp8", "--hadamard"], "leave it out"),
         (["stroll"], "No such command 'stroll'"),
         (["play", "--loudly"], "No such option: --loudly"),
     ],

@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript")
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.bundle import Bundle, open_bundle
 from engine.errors import BuildFailed, SpecMismatch
-from export.calibrate import calibrate, low_layers
+from export.calibrate import Walks, calibrate, low_layers
 from export.emulate import RoundedLinear, calibrated, emulate
 from export.engine import build_graphs, build_plans
 from export.layers import STEP_RULES, Low
@@ -25,9 +25,10 @@ from export.onnx import export_bundle
 from export.quantize import LayerRecord, rewrite_products
 from export.rollouts import roll
 from export.tidy import layer_of
-from export.verify import made_up_scene, verify_bundle
+from export.verify import check_sizes, made_up_scene, verify_bundle
 from export.weights import GraphWeights, prune
 from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.config import pocket as pocket_sizes
 from model.config import tiny
 from model.transformer import WorldModel
 from tests.models import random_model
@@ -116,14 +117,15 @@ def test_rewritten_graphs_keep_their_interface_and_no_waste(bundle: Bundle, low:
     assert used <= known
 
 
-def test_taps_see_what_hooks_see(bundle: Bundle, model: WorldModel) -> None:
+def test_taps_see_what_hooks_see(bundle: Bundle, model: WorldModel, tmp_path: Path) -> None:
     scene = made_up_scene(bundle.spec, 2)
     for hadamard in (False, True):
         with calibrated(model, "nvfp4", hadamard) as expected:
             list(roll(model, scene, bundle.spec.timesteps, 2, 0))
         done: list[int] = []
+        walks = Walks([scene], 2, bundle.spec.timesteps)
         found = calibrate(
-            bundle, "nvfp4", hadamard, [scene], 2, lambda b: OnnxRuntimeBackend(b, 1, 1), done.append
+            bundle, "nvfp4", hadamard, walks, lambda b: OnnxRuntimeBackend(b, 1, 1), tmp_path, done.append
         )
         assert found.keys() == expected.keys()
         # The same chunks in another order of summation.
@@ -184,6 +186,35 @@ def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="built for sm120 already"):
         build_plans(plans, tmp_path / "out", "sm120", "nvfp4", {}, False, silent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_is_not_held_against_a_model_of_other_sizes(bundle: Bundle) -> None:
+    check_sizes(bundle.spec, CONFIG)
+    with pytest.raises(ValueError, match="name the one it was made from with --model"):
+        check_sizes(bundle.spec, pocket_sizes())
+
+
+def test_what_cannot_be_built_is_refused_before_it_is_calibrated(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from client.cli import run
+
+    def fail(*_: object) -> None:
+        raise AssertionError("calibrated in vain")
+
+    monkeypatch.setattr("export.calibrate.calibrate", fail)
+    (tmp_path / "mine.txt").write_text("precious")
+    source = str(bundle.path)
+    for arguments, words in (
+        (["-o", str(tmp_path)], "is no bundle; name a new folder"),
+        (["-o", source], "is the bundle to build from"),
+        (["-o", str(tmp_path / "out"), "--target", "sm12"], "sm12"),
+    ):
+        if "sm12" in arguments:
+            pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+        assert run(["export", "engine", source, *arguments]) == 2
+        assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.fixture(scope="module")

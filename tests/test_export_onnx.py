@@ -143,6 +143,25 @@ def test_weights_that_half_precision_holds_are_stored_in_it(
         runner.close()
 
 
+def test_graphs_share_the_file_of_their_large_weights(
+    model: WorldModel, decoder: SmallDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.onnx.INLINE_LIMIT_BYTES", 0)
+    two_sizes = WorldModel(replace(CONFIG, chunk_size=3, first_chunk_size=4)).eval()
+    two_sizes.load_state_dict(model.state_dict())
+    opened = open_bundle(export_bundle(two_sizes, decoder, tmp_path / "bundle", timesteps=[1000.0]))
+    assert set(opened.spec.files) == {"step_3.onnx", "step_4.onnx", "decoder.onnx", "weights.bin"}
+    sizes = [tensor.numel() * 4 for tensor in [*model.parameters(), *decoder.parameters()]]
+    # Each tensor begins at a multiple of 64 KiB.
+    assert (opened.path / "weights.bin").stat().st_size < sum(size + (1 << 16) for size in sizes)
+    for mapped in (False, True):
+        runner = OnnxRuntimeBackend(opened, 1, 1, mapped=mapped)
+        report = verify_bundle(two_sizes, decoder, opened.spec, runner, 2)
+        runner.close()
+        assert report.velocity < 1e-4
+        assert report.frames <= 1
+
+
 def test_graphs_do_not_name_the_machine_that_made_them(
     model: WorldModel, decoder: SmallDecoder, tmp_path: Path
 ) -> None:

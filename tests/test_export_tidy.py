@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import onnx
 import onnx.helper
+import onnx_ir
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from engine.bundle import Bundle
 from export.layers import STEP_RULES
 from export.quantize import rewrite_products
 from export.tidy import SCOPES, layer_of, tidy_graph
-from export.weights import GraphWeights
+from export.weights import GraphWeights, SharedWeights
 
 
 def test_nodes_are_named_after_the_modules_around_them(toy_bundle: Bundle, tmp_path) -> None:
@@ -41,3 +46,24 @@ def test_graphs_of_older_versions_are_refused_by_what_they_lack(toy_bundle: Bund
     weights = GraphWeights(graph_file.graph, toy_bundle.path)
     with pytest.raises(ValueError, match="does not name its layers; export the bundle again"):
         rewrite_products(graph_file, weights, "bf16", STEP_RULES, {})
+
+
+def test_graphs_store_equal_weights_once(tmp_path: Path) -> None:
+    values = np.arange(4096, dtype=np.float32)
+    shared = SharedWeights(tmp_path / "weights.bin")
+    ends = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [4096]) for name in ("x", "y")]
+    for name in ("first", "second"):
+        add = onnx.helper.make_node("Add", ["x", name], ["y"])
+        graph = onnx.helper.make_graph(
+            [add], "g", ends[:1], ends[1:], [numpy_helper.from_array(values, name)]
+        )
+        model = onnx_ir.from_proto(onnx.helper.make_model(graph))
+        shared.move_out(model.graph)
+        onnx_ir.save(model, tmp_path / f"{name}.onnx")
+    assert (tmp_path / "weights.bin").stat().st_size == values.nbytes
+    for name in ("first", "second"):
+        stored = onnx.load(tmp_path / f"{name}.onnx", load_external_data=False).graph
+        assert stored.initializer[0].external_data
+        read = GraphWeights(stored, tmp_path).read(name)
+        assert read is not None
+        assert np.array_equal(read, values)

@@ -139,11 +139,14 @@ def test_caches_hold_what_convolutions_saw() -> None:
 def test_exported_graph_carries_the_caches(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     from export.onnx import export_decoder
+    from export.weights import SharedWeights
 
     _, ours = build(THREE_STAGES)
     decoder = LtxStreamingDecoder(ours)
     spec = decoder.cache_spec(*GRID)
-    export_decoder(decoder, (6, *GRID), spec, tmp_path / "decoder.onnx")
+    export_decoder(
+        decoder, (6, *GRID), spec, tmp_path / "decoder.onnx", SharedWeights(tmp_path / "weights.bin")
+    )
     session = onnxruntime.InferenceSession(tmp_path / "decoder.onnx")
     assert [node.name for node in session.get_inputs()] == ["latent", *(name for name, _ in spec)]
     clip = latents(4)

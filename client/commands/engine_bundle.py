@@ -18,9 +18,9 @@ from client.report import print_json, print_rows, print_table, progress, say
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle, EngineSpec
+    from export.calibrate import Walks
     from export.engine import Stage
     from export.layers import Low
-    from export.rollouts import Scene
 
 
 class Precision(StrEnum):
@@ -35,6 +35,8 @@ class Precision(StrEnum):
 
 CPU = "cpu"
 CALIBRATION_CHUNKS = 20
+NOMINAL_LARGEST = 8.0
+"""Magnitude that reaches a layer of random weights; it changes no size and no speed."""
 Hadamard = Annotated[
     bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
 ]
@@ -56,23 +58,32 @@ def engine(
     if target != CPU and not re.fullmatch(r"sm\d{2,3}", target):
         raise ValueError(f"--target takes cpu or a GPU's compute capability such as sm120, got {target!r}")
     chosen = precision or (Precision.FP32 if target == CPU else Precision.NVFP4)
+    low = None if target == CPU else low_precision(chosen, hadamard)
     opened = find_bundle(bundle)
     with extra_needed("building an engine", "export"):
-        from export.engine import build_graphs, build_plans
+        from export.engine import build_graphs, build_plans, check_source
+        from export.folders import check_destination
+        from export.tensorrt import check_target, load_library
+    # Whatever can be refused is refused before minutes of calibration.
+    check_source(opened.spec)
+    check_destination(output)
+    if output.resolve() == opened.path.resolve():
+        raise ValueError(f"{output} is the bundle to build from; name another folder")
     with _stages() as stage:
-        if target == CPU:
+        if low is None:
             half = {Precision.FP16: True, Precision.FP32: False}.get(chosen)
             if half is None or hadamard:
                 raise ValueError(f"a cpu computes in float32: --precision fp32 or fp16, not {chosen.value}")
             folder = build_graphs(opened, output, half, stage)
         else:
-            low = low_precision(chosen)
-            largest = _calibrate(opened, low, hadamard, stage)
+            check_target(load_library(), target)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            largest = _calibrate(opened, low, hadamard, output.parent, stage)
             folder = build_plans(opened, output, target, low, largest, hadamard, stage)
     print_json({"path": str(folder), **_sizes(folder)}) if as_json else show(str(folder))
 
 
-def low_precision(precision: Precision) -> Low:
+def low_precision(precision: Precision, hadamard: bool) -> Low:
     """Return the precision as the layer table takes it."""
     names: dict[Precision, Low] = {
         Precision.NVFP4: "nvfp4",
@@ -81,34 +92,52 @@ def low_precision(precision: Precision) -> Low:
     }
     if precision not in names:
         raise ValueError(f"a GPU's large layers take nvfp4, fp8 or bf16, not {precision.value}")
+    if hadamard and precision is not Precision.NVFP4:
+        raise ValueError(f"--hadamard rotates blocks of nvfp4, and {precision.value} has none; leave it out")
     return names[precision]
 
 
-def _calibrate(bundle: Bundle, low: Low, hadamard: bool, stage: Stage) -> dict[str, float]:
+def _calibrate(bundle: Bundle, low: Low, hadamard: bool, workspace: Path, stage: Stage) -> dict[str, float]:
     """Measure activations on the worlds that fit the bundle, or on a made-up walk where there is none."""
     from engine.backends.onnxruntime import OnnxRuntimeBackend
-    from engine.session import default_denoise_threads
-    from export.calibrate import calibrate
+    from engine.session import default_denoise_threads, num_cores
+    from export.calibrate import calibrate, low_layers
+    from export.sources import RANDOM_WEIGHTS
 
+    if bundle.spec.notes == RANDOM_WEIGHTS:
+        say("weights from a seed: there is nothing to measure, activations get a nominal scale")
+        return dict.fromkeys(low_layers(bundle, low), NOMINAL_LARGEST)
     if low == "bf16":
         return {}
-    scenes, chunks = _scenes(bundle.spec)
-    advance = stage("calibrating", len(scenes) * (chunks + 1))
-    threads = default_denoise_threads()
-    return calibrate(
-        bundle, low, hadamard, scenes, chunks, lambda made: OnnxRuntimeBackend(made, threads, 1), advance
-    )
+    walks = _walks(bundle.spec)
+    advance = stage("calibrating", len(walks.scenes) * (walks.num_chunks + 1))
+    large = is_large(bundle)
+    threads = num_cores() if large else default_denoise_threads()
+
+    def open_runner(made: Bundle) -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(made, threads, 1, mapped=large)
+
+    return calibrate(bundle, low, hadamard, walks, open_runner, workspace, advance)
 
 
-def _scenes(spec: EngineSpec) -> tuple[list[Scene], int]:
+def is_large(bundle: Bundle) -> bool:
+    """Whether a bundle's weights are too many to be held in memory more than once."""
+    from export.weights import INLINE_LIMIT_BYTES
+
+    return any((bundle.path / name).stat().st_size > INLINE_LIMIT_BYTES for name in bundle.spec.files)
+
+
+def _walks(spec: EngineSpec) -> Walks:
+    from export.calibrate import Walks
     from export.verify import made_up_scene
     from training.scenes import fitting_worlds, held_out_scenes
 
     if fitting_worlds(spec.weights_sha256):
         frames = 1 + CALIBRATION_CHUNKS * spec.frames_per_chunk
-        return held_out_scenes(spec.weights_sha256, frames, spec.fps), CALIBRATION_CHUNKS
+        scenes = held_out_scenes(spec.weights_sha256, frames, spec.fps)
+        return Walks(scenes, CALIBRATION_CHUNKS, spec.timesteps)
     say("no world here was made for these weights; calibrating on a made-up walk")
-    return [made_up_scene(spec, 1)], 1
+    return Walks([made_up_scene(spec, 1)], 1, spec.timesteps)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from client.commands.choices import Json
-from client.commands.engine_bundle import Hadamard, Precision, engine, low_precision, show
+from client.commands.engine_bundle import Hadamard, Precision, engine, is_large, low_precision, show
 from client.commands.extras import extra_needed
 from client.report import print_json, print_table, say
 
@@ -65,10 +65,12 @@ def onnx(
     """Export a model and its decoder to a bundle for ONNX Runtime."""
     steps = None if timesteps is None else _schedule(timesteps)
     with extra_needed("exporting", "export"):
+        from export.folders import check_destination
         from export.onnx import export_bundle
-        from export.sources import open_source
+        from export.sources import RANDOM_WEIGHTS, open_source
     from engine.bundle import open_bundle
 
+    check_destination(output)
     name, shipped_steps = _shipped(model, random_weights)
     steps = steps or shipped_steps
     world_model, decoder = open_source(name, random_weights)
@@ -76,7 +78,7 @@ def onnx(
     for module in (world_model, decoder):
         module.requires_grad_(False)
     schedule: dict[str, Any] = {} if steps is None else {"timesteps": steps}
-    notes = "random weights" if random_weights else ""
+    notes = RANDOM_WEIGHTS if random_weights else ""
     folder = export_bundle(world_model, decoder, output, notes=notes, progress=say, **schedule)
     bundle = open_bundle(folder)
     result = {"path": str(folder), "name": bundle.spec.name, "sha256": bundle.sha256}
@@ -131,7 +133,7 @@ def verify(
         passed = verify_quality(
             opened,
             _shipped(model, random_weights)[0],
-            low_precision(precision),
+            low_precision(precision, hadamard),
             hadamard,
             chunks or 20,
             pictures,
@@ -144,11 +146,16 @@ def verify(
 def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int, as_json: bool) -> int:
     with extra_needed("verifying a bundle", "export"):
         from export.sources import open_source
-        from export.verify import verify_bundle
+        from export.verify import check_sizes, verify_bundle
     from engine.backends.onnxruntime import OnnxRuntimeBackend
 
+    if bundle.spec.is_plan:
+        raise ValueError(
+            f"this bundle was built for {bundle.spec.target}; verify the bundle it was built from, or use --against fp32"
+        )
     world_model, decoder = open_source(_shipped(model, random_weights)[0], random_weights)
-    runner = OnnxRuntimeBackend(bundle, 1, 1)
+    check_sizes(bundle.spec, world_model.config)
+    runner = OnnxRuntimeBackend(bundle, 1, 1, mapped=is_large(bundle))
     try:
         report = verify_bundle(world_model, decoder, bundle.spec, runner, chunks)
     finally:

@@ -9,6 +9,7 @@ OPTIONAL_LIBRARIES = (
     "torch",
     "onnx",
     "onnxscript",
+    "onnx_ir",
     "ml_dtypes",
     "transformers",
     "yaml",

@@ -37,11 +37,13 @@ def verify_quality(
         from evaluation.sheets import contact_sheet
         from export.quality import Comparison
         from export.sources import open_source
+        from export.verify import check_sizes
         from training.scenes import held_out_scenes
 
     spec = bundle.spec
     world_model, decoder = open_source(model, random_weights=False)
     scenes = held_out_scenes(spec.weights_sha256, 1 + chunks * spec.frames_per_chunk, spec.fps)
+    check_sizes(spec, world_model.config)
     comparison = Comparison(world_model, decoder, spec, chunks)
     with progress(f"emulating {precision}", comparison.num_steps(scenes, precision)) as bar:
         report, films = comparison.measure(scenes, precision, hadamard, bar)

@@ -43,15 +43,23 @@ class OnnxRuntimeBackend(Backend):
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, denoise_threads: int, decode_threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, denoise_threads: int, decode_threads: int, mapped: bool = False
+    ) -> None:
+        """Open every graph of the bundle.
+
+        Args:
+            mapped: Leave weights in the file that holds them and free what a run needed, for models as large as the memory;
+                the graphs run as they were written, several times slower.
+        """
         spec = bundle.spec
         self.device = f"cpu, {denoise_threads} + {decode_threads} threads"
         self._step, self._decode = step_interface(spec), decoder_interface(spec)
         self._steps = {
-            int(size): _load(bundle.path / file, denoise_threads, self._step)
+            int(size): _load(bundle.path / file, denoise_threads, self._step, mapped)
             for size, file in spec.step_graphs.items()
         }
-        self._decoder = _load(bundle.decoder_graph, decode_threads, self._decode)
+        self._decoder = _load(bundle.decoder_graph, decode_threads, self._decode, mapped)
 
     def new_state(self) -> State:
         return {tensor.name: tensor.zeros() for tensor in self._step.state}
@@ -96,12 +104,19 @@ def _run(
         ) from error
 
 
-def _load(path: Path, num_threads: int, interface: GraphInterface) -> onnxruntime.InferenceSession:
+def _load(
+    path: Path, num_threads: int, interface: GraphInterface, mapped: bool
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4
+    if mapped:
+        # Folding, fusing and packing would copy every weight.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     try:
         graph = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
