@@ -75,10 +75,12 @@ def in_torch(checkpoint: Path, inputs: tuple[torch.Tensor, ...]) -> Callable[[],
         dict(zip(RolloutState.zeros(model.config).tensors, inputs[len(STEP_INPUTS) :], strict=True))
     )
 
+    latents, timesteps, c2w, intrinsics, start_frame, text, text_mask = inputs[: len(STEP_INPUTS)]
+
     @torch.no_grad()
     def run() -> None:
         for _ in range(2):
-            model.step(*inputs[: len(STEP_INPUTS)], state)
+            model.step(latents, timesteps, c2w, intrinsics, start_frame, text, text_mask, state)
 
     return run
 
