@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from training.checkpoint import load_state, read_values
+from training.making import DISTILLING, TEACHING
 from training.report import write_report
 from training.run_folder import LOCK_FILE, read_record
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("autoencoder", "autoencoder-whole", "memory", "generator-pose", "self-forcing")
+PAPER = (*TEACHING, *DISTILLING)
 
 
 def flaneur(*arguments: str, kill: tuple[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -57,13 +59,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     assert all(read_values(whole / f"{stage}.state.safetensors")["finished"] for stage in STAGES)
+    assert all(read_values(whole / "stages" / f"{stage}.state.safetensors")["finished"] for stage in PAPER)
     record = read_record(whole)
     assert record is not None
-    assert set(STAGES) | {"drawing walks", "encoding walks", "publishing", "measuring"} <= set(record.seconds)
+    assert {*STAGES, *PAPER} | {"drawing walks", "encoding walks", "publishing", "measuring"} <= set(
+        record.seconds
+    )
     page = (whole / "report" / "index.html").read_text()
     assert len(page) < 2_000_000
     assert page.count("data:image/jpeg") == 2
-    for said in (*STAGES, "PSNR", "frames trained per second", "autoencoder crops"):
+    for said in (*STAGES, *PAPER, "PSNR", "frames trained per second", "autoencoder crops"):
         assert said in page
     world, bundle = whole / "assets" / "worlds" / "garden.world", whole / "assets" / "bundles" / "pocket"
     asked = ["play", str(world), "--engine", str(bundle), "--headless", "--chunks", "3", "--actions", "w-6"]
@@ -73,7 +78,7 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
 
 def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
     runs = tmp_path / "killed"
-    for point in ("drawing", "save", "encoding", "stage", "rollouts", "publishing"):
+    for point in ("drawing", "save", "encoding", "chain", "critic", "rollouts", "publishing"):
         ended = flaneur(*training(runs), kill=(point, "SIGKILL"))
         assert ended.returncode == -signal.SIGKILL, f"{point}: {ended.stderr}"
         for state in runs.glob("*.state.safetensors"):

@@ -20,6 +20,7 @@ import torch
 from client.cli import run as run_cli
 from training.charts import line_chart, linear_axis, logarithmic_axis
 from training.checkpoint import read_values, save_state
+from training.making import DISTILLING, TEACHING, paper_chain
 from training.pace import Pace
 from training.plan import as_json, as_rich_table, expected_s, make_plan
 from training.pocket import PocketRun
@@ -181,8 +182,8 @@ def test_chart_leaves_out_what_cannot_be_drawn_and_thins_long_lines() -> None:
 
 
 def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path) -> None:
-    run = prepare("pocket", tmp_path, minutes=30.0)
-    plan = make_plan(run)
+    run, chain = prepare("pocket", tmp_path, minutes=30.0), paper_chain("pocket", 0.0)
+    plan = make_plan(run, chain)
     names = [step.name for step in plan]
     assert names[0] == "drawing walks"
     assert names[-2:] == ["publishing", "measuring"]
@@ -193,7 +194,7 @@ def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path
     assert values["left_s"] == pytest.approx(sum(expected_s(plan).values()), abs=0.1)
     save_state(tmp_path / "memory.state.safetensors", {"step": 7, "trained_s": 60.0, "finished": False})
     save_state(tmp_path / "autoencoder.state.safetensors", {"step": 9, "trained_s": 500.0, "finished": True})
-    later = {step.name: step for step in make_plan(run)}
+    later = {step.name: step for step in make_plan(run, chain)}
     assert later["memory"].on_disk == "7 steps in 60 s"
     assert later["memory"].left_s == pytest.approx(60.0 * run.recipe.memory_minutes - 60.0)
     assert (later["autoencoder"].on_disk, later["autoencoder"].left_s) == ("finished, 9 steps in 8 min", 0.0)
@@ -217,9 +218,22 @@ def test_dry_run_prints_the_plan_and_makes_nothing(
 
 def test_a_stage_without_time_is_said_to_be_skipped(tmp_path: Path) -> None:
     run = PocketRun(replace(PocketRecipe(), pose_minutes=0.0), tmp_path)
-    plan = {step.name: step.on_disk for step in make_plan(run)}
-    assert plan["generator-pose"] == "skipped: the recipe gives it no time"
+    plan = {step.name: step.on_disk for step in make_plan(run, paper_chain("pocket", 0.0))}
+    assert plan["generator-pose"] == plan["hybrid-attention"] == "skipped: the recipe gives it no time"
     assert plan["memory"] == "not begun"
+
+
+def test_minutes_of_the_papers_stages_are_shared_out_in_their_proportions(tmp_path: Path) -> None:
+    asked = ["train", "pocket", "--dry-run", "--runs", str(tmp_path), "--chain-minutes", "100", "--json"]
+    run = prepare("pocket", tmp_path, chain_minutes=100.0)
+    plan = make_plan(run, paper_chain("pocket", 100.0))
+    steps = {step.name: step for step in plan}
+    paper = [steps[name] for name in (*TEACHING, *DISTILLING)]
+    assert sum(step.left_s or 0.0 for step in paper) == pytest.approx(6000.0)
+    assert steps["base"].left_s == pytest.approx(3.0 * (steps["base-autoencoder"].left_s or 0.0))
+    names = [step.name for step in plan]
+    assert names.index("best-clips") < names.index("memory") < names.index("chunk-causal")
+    assert run_cli(asked) == 0
 
 
 def test_minutes_of_a_recipe_that_counts_steps_are_refused(

@@ -26,6 +26,7 @@ def miniature_recipe() -> PocketRecipe:
         intrinsics=(20.8, 20.8, 16.0, 16.0),
         autoencoder_minutes=math.inf,
         autoencoder_whole_minutes=math.inf,
+        chain_minutes=math.inf,
         memory_minutes=math.inf,
         pose_minutes=math.inf,
         self_forcing_minutes=math.inf,

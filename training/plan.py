@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 
 from export.sources import AUTOENCODER_FILE
+from training.chain import ChainConfig
 from training.checkpoint import read_values
+from training.configs import StageConfig
 from training.data.latents import latents_path, weights_tag
 from training.data.render import is_drawn
+from training.loop import LoopConfig
+from training.making import DISTILLING, TEACHING
 from training.pocket import DRAWING, ENCODING, FPS, MEASURING, PUBLISHING, PocketRun, load_autoencoder
 from training.progress import as_duration
 from training.recipe import UNLIMITED_STEPS, PocketStage
@@ -21,6 +26,9 @@ DRAWN_PER_S, ENCODED_PER_S = 50.0, 140.0
 """Frames of 160x96 on one Zen 3 core."""
 PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
 """Exporting the pocket; generating, drawing and encoding a held-out walk. On two Zen 3 cores."""
+
+
+SKIPPED = "skipped: the recipe gives it no time"
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class Step:
     """None where only steps say when a stage ends and none was taken yet."""
 
 
-def make_plan(run: PocketRun) -> list[Step]:
+def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
     """List the steps of a run in their order."""
-    stages = [_stage(run, name, stage) for name, stage in run.stages.items()]
-    first = [step for step in stages if step.name.startswith("autoencoder")]
-    rest = stages[len(first) :]
-    return [_drawing(run), *first, _encoding(run), *rest, *_ending(run)]
+    own = [_stage(run, name, stage) for name, stage in run.stages.items()]
+    teaching, distilling = (
+        [_paper_stage(run, config.stages[name]) for name in names] for names in (TEACHING, DISTILLING)
+    )
+    begin = [_drawing(run), *own[:2], _encoding(run)]
+    return [*begin, *teaching, own[2], *distilling, *own[3:], *_ending(run)]
 
 
 def expected_s(plan: list[Step]) -> dict[str, float]:
@@ -84,18 +94,40 @@ def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:
     numbers |= {"batch": stage.batch_size, "adam_lr": optimizer.adam_lr}
     if optimizer.min_side < run.config.hidden_size:
         numbers["muon_lr"] = optimizer.muon_lr
-    if loop.max_minutes == 0 or loop.num_steps == 0:
-        return Step(name, stage.purpose, numbers, "skipped: the recipe gives it no time", 0.0)
     if run.start_from is not None and name.startswith("autoencoder"):
         return Step(name, stage.purpose, numbers, f"skipped: taken from {run.start_from}", 0.0)
-    on_disk, step, trained_s, finished = "not begun", 0, 0.0, False
-    path = run.directory / f"{name}.state.safetensors"
+    return _standing(Step(name, stage.purpose, numbers, "", None), loop, run.directory)
+
+
+def _paper_stage(run: PocketRun, stage: StageConfig) -> Step:
+    numbers: dict[str, Any] = {}
+    if math.isfinite(stage.loop.max_minutes):
+        numbers["minutes"] = round(stage.loop.max_minutes, 2)
+    if stage.loop.num_steps < UNLIMITED_STEPS:
+        numbers["steps"] = stage.loop.num_steps
+    numbers |= {
+        "latents": stage.num_latent_frames,
+        "batch": stage.batch_size,
+        "adam_lr": stage.optimizer.adam_lr,
+    }
+    step = Step(stage.stage, stage.purpose, numbers, "", None)
+    if not run.recipe.chain_minutes:
+        return replace(step, on_disk=SKIPPED, left_s=0.0)
+    return _standing(step, stage.loop, run.directory / "stages")
+
+
+def _standing(step: Step, loop: LoopConfig, directory: Path) -> Step:
+    """Say how far a stage has come."""
+    if loop.max_minutes == 0 or loop.num_steps == 0:
+        return replace(step, on_disk=SKIPPED, left_s=0.0)
+    on_disk, taken, trained_s, finished = "not begun", 0, 0.0, False
+    path = directory / f"{step.name}.state.safetensors"
     if path.exists():
         state = read_values(path)
-        step, trained_s, finished = state["step"], state["trained_s"], state["finished"]
-        on_disk = f"{'finished, ' if finished else ''}{step} steps in {as_duration(trained_s)}"
-    left_s = 0.0 if finished else loop.left_s(step, trained_s)
-    return Step(name, stage.purpose, numbers, on_disk, left_s if math.isfinite(left_s) else None)
+        taken, trained_s, finished = state["step"], state["trained_s"], state["finished"]
+        on_disk = f"{'finished, ' if finished else ''}{taken} steps in {as_duration(trained_s)}"
+    left_s = 0.0 if finished else loop.left_s(taken, trained_s)
+    return replace(step, on_disk=on_disk, left_s=left_s if math.isfinite(left_s) else None)
 
 
 def _ending(run: PocketRun) -> list[Step]:

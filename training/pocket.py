@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 
 import holodeck
 from engine.atomic import replacing
-from evaluation.table import as_markdown
 from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
@@ -26,13 +25,12 @@ from training.data.render import RenderJob, is_drawn, render_walks
 from training.loop import run_stage
 from training.metric import pixel_metric
 from training.optimizer import MasterOptimizer
-from training.pace import Stage, machine_name
+from training.pace import Stage
 from training.progress import RecipeProgress
-from training.publish import load_start, mend_publishing, publish
+from training.publish import load_start
 from training.recipe import PocketRecipe
 from training.report import write_report
-from training.run_folder import RunFolder, RunRecord, holding
-from training.scenes import evaluate_worlds
+from training.run_folder import RunFolder
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.memory import MemoryStage
@@ -41,6 +39,13 @@ from training.stages.self_forcing import SelfForcingStage
 FPS = 16
 DRAWING, ENCODING, PUBLISHING, MEASURING = "drawing walks", "encoding walks", "publishing", "measuring"
 """Phases beside the stages."""
+
+
+class OtherStages(Protocol):
+    """Stages around those of the recipe; both leave their weights in the model."""
+
+    def teach(self, model: ScenicModel) -> None: ...
+    def distil(self, model: ScenicModel) -> None: ...
 
 
 class PocketRun:
@@ -95,9 +100,10 @@ class PocketRun:
         """Bring one of the recipe's stages to its end."""
         loop = self.stages[stage.name].loop
         with self.timing(stage.name):
-            run_stage(stage, loop, self.directory, seed, self._report, self.progress)
+            run_stage(stage, loop, self.directory, seed, self.report, self.progress)
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Write the report page, where a record is kept."""
         if self.folder is not None:
             write_report(self.directory)
 
@@ -139,15 +145,25 @@ class PocketRun:
         with self.timing(ENCODING):
             return list(self.progress.over(ENCODING, encoded, len(jobs)))
 
-    def generator(self, walks: Sequence[LatentWalk], autoencoder: Autoencoder) -> ScenicModel:
-        """Train the generator through its three stages and return the averaged weights, fp32."""
+    def generator(
+        self, walks: Sequence[LatentWalk], autoencoder: Autoencoder, others: OtherStages | None = None
+    ) -> ScenicModel:
+        """Train the generator through its stages and return the averaged weights, fp32.
+
+        Args:
+            others: Come before places are learned by heart, and right after.
+        """
         recipe, num_scenes, batches = self.recipe, len(self.places), self.recipe.batches
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes)
         if self.start_from is not None:
             load_start(model, self.start_from)
+        if others is not None:
+            others.teach(model)
         self._memorise(model, walks, metric)
+        if others is not None:
+            others.distil(model)
         mixture = NoiseMixture(pose_only=0.85)
         told = self.stages["generator-pose"]
         pose = GeneratorStage(
@@ -193,52 +209,6 @@ def averaged_model(config: ModelConfig, num_scenes: int, optimizer: MasterOptimi
     model = ScenicModel(config, num_scenes)
     model.load_state_dict(optimizer.averaged_state(), strict=False)
     return model.eval()
-
-
-def train_pocket(
-    run: PocketRun, destination: Path, expected_s: Mapping[str, float], say: Callable[[str], None]
-) -> Path:
-    """Make the pocket world, or go on making it.
-
-    Args:
-        destination: Gets `bundles/pocket`, `checkpoints` and `worlds/*.world`.
-        expected_s: Seconds that each phase will take, for the bars.
-
-    Returns:
-        The report page.
-
-    Raises:
-        ValueError: Another process trains in the run's folder.
-    """
-    recipe = run.recipe
-    with holding(run.directory):
-        mend_publishing(destination)
-        record = RunRecord(
-            recipe=asdict(recipe),
-            model=run.config.to_dict(),
-            stages=tuple(run.stages),
-            machine=machine_name(),
-        )
-        run.folder, run.progress = RunFolder(run.directory, record), RecipeProgress(expected_s)
-        run.folder.write()
-        autoencoder = run.autoencoder()
-        model = run.generator(run.latent_walks(autoencoder), autoencoder)
-        with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
-            bundle = publish(
-                model, autoencoder, run.places, recipe.intrinsics, recipe.timesteps, destination, say
-            )
-        with run.timing(MEASURING), run.progress.sharing(MEASURING) as tell:
-            scores = evaluate_worlds(
-                bundle,
-                destination / "worlds",
-                run.directory / "report",
-                autoencoder,
-                recipe.num_measured_walks,
-                recipe.measured_s,
-                progress=tell,
-            )
-        say(as_markdown(scores))
-        return write_report(run.directory)
 
 
 def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Autoencoder:

@@ -19,18 +19,22 @@ def prepare(
     minutes: float | None = None,
     num_steps: int | None = None,
     start_from: Path | None = None,
+    chain_minutes: float | None = None,
 ) -> PocketRun:
     """Prepare a run.
 
     Args:
         minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
         num_steps: At which every stage ends; the recipe's own where None.
+        chain_minutes: Of the paper's stages together, before anything is put into proportion; the recipe's own where None.
         start_from: Folder of published checkpoints; the autoencoder is taken from there, the memory of places goes on.
 
     Raises:
         ValueError: The recipe does not go with what was asked for.
     """
     recipe = RECIPES[preset]()
+    if chain_minutes is not None:
+        recipe = replace(recipe, chain_minutes=chain_minutes)
     if minutes is not None:
         recipe = recipe.scaled(minutes)
     if num_steps is not None:

@@ -18,18 +18,15 @@ class Itinerary:
     """Phases of a recipe in their order, with the seconds each is thought to take."""
 
     def __init__(self, expected_s: Mapping[str, float]) -> None:
+        self.planned = tuple(expected_s)
         self.left = dict(expected_s)
-        """Seconds still ahead in each phase, in order."""
-        self.spent_s = 0.0
-        """In this call, as far as it was told."""
+        """Seconds still ahead in each phase."""
 
     def begin(self, phase: str) -> None:
-        """Enter a phase: those before it are over, whatever was thought of them."""
-        for name in self.left:
-            if name == phase:
-                return
-            self.left[name] = 0.0
-        self.left[phase] = 0.0
+        """Enter a phase: planned ones before it are over, whatever was thought of them; one that was not planned ends none."""
+        if phase in self.planned:
+            over = self.planned[: self.planned.index(phase) + 1]
+            self.left |= dict.fromkeys(over, 0.0)
 
     def update(self, phase: str, left_s: float) -> None:
         """Learn how long the present phase still takes."""

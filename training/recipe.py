@@ -58,6 +58,9 @@ class PocketRecipe:
     """On crops."""
     autoencoder_whole_minutes: float = 14.0
     """Then on whole frames."""
+    chain_minutes: float = 0.0
+    """All of the paper's stages together. None by default: the truth of every walk can be drawn here, and the weights that are
+    shipped were made without them."""
     memory_minutes: float = 60.0
     """Generator, token by token: places learned by heart."""
     pose_minutes: float = 15.0

@@ -91,10 +91,10 @@ def stage_results(runs: Path) -> list[StageResult]:
     """Read the stages of a folder that have begun, in the recipe's order."""
     known = record.stages if (record := read_record(runs)) is not None else ()
     results = []
-    for path in runs.glob("*.log.jsonl"):
+    for path in (*runs.glob("*.log.jsonl"), *runs.glob("stages/*.log.jsonl")):
         name = path.name.removesuffix(".log.jsonl")
-        pace = _pace(runs / f"{name}.pace.json")
-        results.append(StageResult(name, read_log(path), pace, _finished(runs, name)))
+        pace = _pace(path.with_name(f"{name}.pace.json"))
+        results.append(StageResult(name, read_log(path), pace, _finished(path.parent, name)))
     order = {name: n for n, name in enumerate(known)}
     return sorted(results, key=lambda stage: (order.get(stage.name, len(order)), stage.name))
 

@@ -52,6 +52,12 @@ def pocket(
     steps: Annotated[
         int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
     ] = None,
+    chain_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Training time of the paper's stages together; default: the recipe's, 0 for pocket."
+        ),
+    ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Go on from these weights, such as assets/checkpoints.")
     ] = None,
@@ -62,13 +68,14 @@ def pocket(
 ) -> None:
     """Make the pocket world from nothing, or go on where an earlier call stopped or was killed."""
     with extra_needed("training", "train"):
+        from training.making import paper_chain, train_pocket
         from training.plan import as_json, as_rich_table, expected_s, make_plan
-        from training.pocket import train_pocket
         from training.presets import prepare
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
-    run = prepare(preset.value, runs, minutes, steps, start_from)
-    plan = make_plan(run)
+    run = prepare(preset.value, runs, minutes, steps, start_from, chain_minutes)
+    chain = paper_chain(preset.value, run.recipe.chain_minutes)
+    plan = make_plan(run, chain)
     if dry_run:
         if json_output:
             print_json(as_json(run, plan))
@@ -76,7 +83,7 @@ def pocket(
             Console().print(as_rich_table(plan))
         return
     try:
-        page = train_pocket(run, output, expected_s(plan), say)
+        page = train_pocket(run, chain, output, expected_s(plan), say)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the same command goes on from what {runs} holds") from None
     result = {
