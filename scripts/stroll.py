@@ -185,12 +185,19 @@ class Stroll:
             for name in [name for name, at_s in next_s.items() if at_s < time.perf_counter()]:
                 next_s[name] = self._soon(name)
                 yield from self._do(name)
-            screen = self._app.screen
-            if isinstance(screen, WalkScreen) and screen.walk.recorder.path is None:
+            # Nothing is kept of the screen in here: it would hold a walk that was left.
+            if self._is_walking() and not self._is_recording():
                 yield from self._do("record")
-            if isinstance(screen, WalkScreen) and not self._shell.mouse_grabbed:
+            if self._is_walking() and not self._shell.mouse_grabbed:
                 pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(9, 9)))
                 yield
+
+    def _is_walking(self) -> bool:
+        return isinstance(self._app.screen, WalkScreen)
+
+    def _is_recording(self) -> bool:
+        screen = self._app.screen
+        return isinstance(screen, WalkScreen) and screen.walk.recorder.path is not None
 
     def _do(self, name: str) -> Iterator[None]:
         """Do one thing that is done now and then."""
