@@ -17,7 +17,7 @@ from model.config import ModelConfig
 from model.cross_attention import padded_width, rms_norm, softmax_attention
 from model.gdn import delta_rule, frame_attention
 from model.headmap import HeadMap
-from model.precision import full_precision, wide
+from model.precision import casts, full_precision, wide
 from model.short_convolution import short_convolution
 from model.timeline import Timeline
 
@@ -250,7 +250,7 @@ class SelfAttention(nn.Module):
                 new |= self._remember(part + name, tensor, context, state)
         all_k, all_v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
         dtype = self.qkv.weight.dtype
-        if torch.is_autocast_enabled(q.device.type):
+        if casts(q):
             dtype = torch.get_autocast_dtype(q.device.type)
         all_k, all_v = (context.timeline.join(tensor.to(dtype), 2) for tensor in (all_k, all_v))
         out = softmax_attention(q.to(dtype), all_k, all_v, context.mask, 1 / math.sqrt(width))

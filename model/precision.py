@@ -18,7 +18,12 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def casts(x: Tensor) -> bool:
+    """Whether autocast is on where x is; it never is where shapes are all there is."""
+    kind = x.device.type
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Switch autocast off; nothing at all where it is not on, so that exported graphs stay plain."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if casts(x) else nullcontext()

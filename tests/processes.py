@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,44 +13,42 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
 
-MOST = 4
-LONGEST_S = 60
+LONGEST_S = 300
 """After which a process that waits for others in vain gives up."""
 
 Work = Callable[..., dict[str, Any]]
 
 
 class Processes:
-    """A few processes that wait for work; they are forked from one that has imported torch already."""
+    """Processes for one piece of work after another, forked from one that has imported everything already.
 
-    def __init__(self, pool: ProcessPoolExecutor, folder: Path) -> None:
-        self.pool, self.folder, self.number = pool, folder, 0
+    None works twice: torch remembers the rank that a process once had.
+    """
 
-    def run(self, size: int, work: Work, *arguments: Any) -> list[dict[str, Any]]:
-        """Call `work(group, *arguments)` in `size` processes and return what each answers."""
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["tests.timeline_cases", "tests.cluster_cases"])
+
+    def run(self, size: int, work: Work, *arguments: Any, **named: Any) -> list[dict[str, Any]]:
+        """Call `work(group, *arguments, **named)` in `size` processes and return what each answers."""
         self.number += 1
         store = f"file://{self.folder / f'store-{self.number}'}"
-        futures = [self.pool.submit(_join, store, rank, size, work, arguments) for rank in range(size)]
-        return [future.result() for future in futures]
+        with ProcessPoolExecutor(size, self.context) as pool:
+            futures = [pool.submit(_join, store, rank, size, work, arguments, named) for rank in range(size)]
+            return [future.result() for future in futures]
 
 
-@contextmanager
-def processes(folder: Path) -> Iterator[Processes]:
-    """Keep processes at hand."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed.fsdp"])
-    with ProcessPoolExecutor(MOST, context) as pool:
-        yield Processes(pool, folder)
-
-
-def _join(store: str, rank: int, size: int, work: Work, arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _join(
+    store: str, rank: int, size: int, work: Work, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> dict[str, Any]:
     torch.set_num_threads(1)
     limit = timedelta(seconds=LONGEST_S)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=limit)
     try:
         group = dist.group.WORLD
         assert isinstance(group, ProcessGroup)
-        answer = work(group, *arguments)
+        answer = work(group, *arguments, **named)
         dist.barrier()
         return answer
     finally:

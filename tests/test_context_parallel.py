@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-from tests.processes import Processes, processes
+from tests.processes import Processes
 from tests.timeline_cases import CASES, Arrays, differences, on_one_process, on_shares
 
 TOLERANCE = 1e-11
@@ -17,9 +15,8 @@ TOLERANCE_32 = 5e-5
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    with processes(tmp_path_factory.mktemp("processes")) as pool:
-        yield pool
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Processes:
+    return Processes(tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def save_state(path: Path, tree: dict[Any, Any]) -> None:
         ValueError: The disk is full or the folder cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    skeleton = _strip(tree, "", tensors)
+    skeleton = without_tensors(tree, "", tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"tree": json.dumps(skeleton), "format_version": str(FORMAT_VERSION)}
     try:
@@ -54,7 +54,7 @@ def _read(path: Path, tensor: Callable[[Any, str], Tensor | None]) -> dict[Any, 
                 raise ValueError(
                     f"{path} is no training state of version {FORMAT_VERSION}; delete it to start the stage again"
                 )
-            return _fill(json.loads(metadata["tree"]), {key: tensor(file, key) for key in file.keys()})  # noqa: SIM118
+            return tree_of(json.loads(metadata["tree"]), {key: tensor(file, key) for key in file.keys()})  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to start the stage again") from error
 
@@ -68,26 +68,31 @@ def read_values(path: Path) -> dict[Any, Any]:
     return _read(path, lambda file, key: None)
 
 
-def _strip(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
-    """Move tensors out of the tree; each leaves its key behind as {"tensor": key}."""
+def without_tensors(node: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
+    """Move tensors out of a tree of dicts and lists into `tensors`; each leaves its key behind as {"tensor": key}."""
     if isinstance(node, Tensor):
         tensors[prefix] = node.detach().clone().contiguous()
         return {"tensor": prefix}
     if isinstance(node, dict):
         # Integer keys (optimiser states) would become strings in JSON, so keys are stored as pairs.
-        return {"pairs": [[key, _strip(value, f"{prefix}/{key}", tensors)] for key, value in node.items()]}
+        return {
+            "pairs": [
+                [key, without_tensors(value, f"{prefix}/{key}", tensors)] for key, value in node.items()
+            ]
+        }
     if isinstance(node, list | tuple):
-        return {"items": [_strip(value, f"{prefix}/{n}", tensors) for n, value in enumerate(node)]}
+        return {"items": [without_tensors(value, f"{prefix}/{n}", tensors) for n, value in enumerate(node)]}
     return {"value": node}
 
 
-def _fill(node: dict[str, Any], tensors: Mapping[str, Tensor | None]) -> Any:
+def tree_of(node: dict[str, Any], tensors: Mapping[str, Tensor | None]) -> Any:
+    """Put the tensors back that `without_tensors` took out."""
     if "tensor" in node:
         return tensors[node["tensor"]]
     if "pairs" in node:
-        return {key: _fill(value, tensors) for key, value in node["pairs"]}
+        return {key: tree_of(value, tensors) for key, value in node["pairs"]}
     if "items" in node:
-        return [_fill(value, tensors) for value in node["items"]]
+        return [tree_of(value, tensors) for value in node["items"]]
     return node["value"]
 
 

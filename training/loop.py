@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.checkpoint import load_state, random_state, save_state, set_random_state
-from training.pace import Ahead, Pace, Remembering, Stage, stage_pace
+from training.checkpoint import random_state, set_random_state
+from training.cluster import ALONE, Cluster
+from training.pace import Ahead, Remembering, Stage, stage_pace
 from training.precision import PrecisionName, computing_in
 from training.progress import Phase, RecipeProgress
 from training.stage_log import StageLog
@@ -68,8 +69,9 @@ def run_stage(
     seed: int,
     on_save: Callable[[], None] | None = None,
     progress: RecipeProgress | None = None,
+    cluster: Cluster = ALONE,
 ) -> bool:
-    """Train a stage to its end, resuming where an earlier call stopped.
+    """Train a stage to its end, resuming where an earlier call stopped, on however many processes.
 
     Writes into `run_dir`: `<stage>.state.safetensors` (everything needed to go on), `<stage>.log.jsonl` and `<stage>.pace.json`.
     The model is left in float32. Ctrl-C ends the step that is under way, saves, and is raised then.
@@ -77,15 +79,18 @@ def run_stage(
     Returns:
         Whether anything was trained (False where the stage was finished before).
     """
-    run = StageRun(stage, config, run_dir, seed, on_save)
+    run = StageRun(stage, config, run_dir, seed, on_save, cluster)
     if run.resume() or config.progress(run.step, run.trained_s) >= 1.0:
         return False
-    ahead = Ahead(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
-    pace = stage_pace(stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision)
-    bars = progress or RecipeProgress({})
-    with bars.phase(stage.name) as phase, asked_to_stop() as stop, computing_in(pace.precision, stage.model):
+    rates, computing = cluster.rates(stage), nullcontext()
+    if not cluster.is_shared:
+        ahead = Ahead(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
+        pace = stage_pace(stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision)
+        rates, computing = pace.figures, computing_in(pace.precision, stage.model)
+    bars = progress or RecipeProgress({}, shown=cluster.is_first)
+    with bars.phase(stage.name) as phase, asked_to_stop() as stop, computing:
         stage.optimizer.publish()
-        run.train(pace, phase, stop)
+        run.train(rates, phase, stop)
     stage.optimizer.publish()
     if stop.is_set():
         raise KeyboardInterrupt
@@ -96,20 +101,27 @@ class StageRun:
     """One stage on its way: step, time, random numbers, and their file."""
 
     def __init__(
-        self, stage: Stage, config: LoopConfig, run_dir: Path, seed: int, on_save: Callable[[], None] | None
+        self,
+        stage: Stage,
+        config: LoopConfig,
+        run_dir: Path,
+        seed: int,
+        on_save: Callable[[], None] | None,
+        cluster: Cluster = ALONE,
     ) -> None:
         self.stage, self.config, self.run_dir, self.seed, self.on_save = stage, config, run_dir, seed, on_save
+        self.cluster = cluster
         self.path = run_dir / f"{stage.name}.state.safetensors"
         self.rng = np.random.default_rng(seed)
         self.step, self.trained_s = 0, 0.0
 
     def resume(self) -> bool:
         """Go back to where the file says the stage was, or to its beginning; whether it is finished."""
-        if not self.path.exists():
+        if not self.cluster.has_state(self.path):
             # What was computed before a stage must not decide its noise: a resumed run computes less.
             torch.manual_seed(self.seed)
             return False
-        state = load_state(self.path)
+        state = self.cluster.load(self.path)
         self.stage.optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
         self.rng.bit_generator.state = json.loads(state["numpy_random"])
@@ -130,28 +142,37 @@ class StageRun:
         }
         if isinstance(self.stage, Remembering) and not finished:
             tree["memory"] = self.stage.memory_dict()
-        save_state(self.path, tree)
-        if self.on_save is not None:
+        self.cluster.save(self.path, tree)
+        if self.on_save is not None and self.cluster.is_first:
             self.on_save()
 
-    def train(self, pace: Pace, phase: Phase, stop: threading.Event) -> None:
+    def train(self, rates: Callable[[float], dict[str, float]], phase: Phase, stop: threading.Event) -> None:
         """Take steps until the stage ends or is asked to stop."""
-        config = self.config
+        config, cluster = self.config, self.cluster
         path = self.run_dir / f"{self.stage.name}.log.jsonl"
-        log = StageLog(path, config.log_every, self.step, self.trained_s, pace.figures)
-        last_save = time.monotonic()
-        while (share := config.progress(self.step, self.trained_s)) < 1.0 and not stop.is_set():
+        log: StageLog | None = None
+        if cluster.is_first:
+            log = StageLog(path, config.log_every, self.step, self.trained_s, rates)
+        last_save, stopping = time.monotonic(), 0.0
+        while (share := config.progress(self.step, self.trained_s)) < 1.0 and not stopping:
             start = time.monotonic()
-            figures = self.stage.backward(self.rng)
+            figures = cluster.gradients(self.stage, self.rng, self.seed, self.step)
             figures["grad_norm"] = self.stage.optimizer.step(learning_rate_scale(share, config))
-            self.trained_s += time.monotonic() - start
+            now = time.monotonic()
+            # Clocks and signals differ from process to process; what follows from them must not.
+            self.trained_s, unsaved_s, stopping = cluster.greatest(
+                self.trained_s + now - start, now - last_save, float(stop.is_set())
+            )
             self.step += 1
-            log.add(self.step, self.trained_s, figures)
-            phase.update(share, config.left_s(self.step, self.trained_s), f"step {self.step} {log.latest}")
-            if time.monotonic() - last_save > config.save_every_s:
+            if log is not None:
+                log.add(self.step, self.trained_s, figures)
+                told = f"step {self.step} {log.latest}"
+                phase.update(share, config.left_s(self.step, self.trained_s), told)
+            if unsaved_s > config.save_every_s:
                 self.save(finished=False)
                 last_save = time.monotonic()
-        log.flush(self.step, self.trained_s)
+        if log is not None:
+            log.flush(self.step, self.trained_s)
         self.save(finished=config.progress(self.step, self.trained_s) >= 1.0)
 
 

@@ -12,6 +12,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from training.parallel.shards import shared_like, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration; singular values end between about 0.7 and 1.2."""
 NUM_ITERATIONS = 5
@@ -62,7 +64,8 @@ class Muon(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum = state["momentum_buffer"].lerp_(gradient, 1.0 - MOMENTUM)
-        direction = orthogonalise(gradient.lerp(momentum, MOMENTUM), self.dtype).to(parameter.dtype)
+        followed = whole(gradient.lerp(momentum, MOMENTUM))
+        direction = shared_like(orthogonalise(followed, self.dtype).to(parameter.dtype), parameter)
         rows, columns = parameter.shape
         parameter.mul_(1.0 - lr * weight_decay)
         parameter.add_(direction, alpha=-lr * math.sqrt(max(1.0, rows / columns)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.muon import Muon
+from training.parallel.shards import all_agree, shared_like, whole
 from training.precision import training_dtype
 
 NO_MATRIX = 1 << 30
@@ -60,7 +61,8 @@ class OptimizerConfig:
 class MasterOptimizer:
     """Steps fp32 masters and keeps the model's own weights, of whatever precision, and an average of the masters beside them.
 
-    Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets Muon take them.
+    Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets Muon take them. Where processes
+    share the parameters, each steps its own parts; Muon gathers one matrix after another and every process does its work on it.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class MasterOptimizer:
             (matrices if is_big and judge(name, parameter) else others).append(master)
         self.optimizers: list[torch.optim.Optimizer] = []
         if matrices:
-            self.optimizers.append(Muon(matrices, config.muon_lr, config.weight_decay, training_dtype()))
+            is_fast = all_agree(training_dtype() is torch.bfloat16)
+            dtype = torch.bfloat16 if is_fast else torch.float32
+            self.optimizers.append(Muon(matrices, config.muon_lr, config.weight_decay, dtype))
         if others:
             adam = torch.optim.AdamW(
                 others,
@@ -118,7 +122,8 @@ class MasterOptimizer:
                 torch.zeros_like(master) if gradient is None else gradient.float().reshape(master.shape)
             )
             parameter.grad = None
-        norm = float(nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None]))
+        gradients = [m.grad for m in self.masters if m.grad is not None]
+        norm = float(whole(nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return math.nan
         nn.utils.clip_grads_with_norm_(self.masters, self.config.clip_norm, torch.tensor(norm))
@@ -142,9 +147,9 @@ class MasterOptimizer:
 
     @torch.no_grad()
     def averaged_state(self) -> dict[str, Tensor]:
-        """The averaged weights under the model's parameter names, fp32."""
+        """The averaged weights under the model's parameter names, whole, fp32."""
         return {
-            n: a.reshape(p.shape).clone()
+            n: whole(a.reshape(p.shape)).clone()
             for n, a, p in zip(self.names, self.averages, self.parameters, strict=True)
         }
 
@@ -169,10 +174,14 @@ class MasterOptimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave, and the model's weights with it."""
         for own, saved in zip(self.masters, state["masters"], strict=True):
-            own.copy_(saved)
+            own.copy_(shared_like(saved, own))
         for own, saved in zip(self.averages, state["averages"], strict=True):
-            own.copy_(saved)
+            own.copy_(shared_like(saved, own))
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for parameter, memory in optimizer.state.items():
+                for name, tensor in memory.items():
+                    if tensor.shape == parameter.shape:
+                        memory[name] = shared_like(tensor, parameter)
         self.num_updates = state["num_updates"]
         self.publish()

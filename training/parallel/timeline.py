@@ -44,7 +44,7 @@ class SharedTimeline(Timeline):
 
     def join(self, x: Tensor, dim: int) -> Tensor:
         per_frame = x.shape[dim] // self.num_held
-        return gather(x, dim, self.group).narrow(dim, 0, self.num_frames * per_frame)
+        return gather(x, dim, self.group).narrow(dim, 0, self.num_frames * per_frame).contiguous()
 
     def widen(self, x: Tensor, reach: int) -> tuple[Tensor, Chunks]:
         """Get the neighbours' nearest frames.

@@ -1,0 +1,168 @@
+"""A small training that runs on one process or on several, to be compared."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_tensor
+
+from model.config import tiny
+from training.cluster import Cluster
+from training.data.latents import LatentWalk
+from training.loop import LoopConfig, run_stage
+from training.optimizer import OptimizerConfig
+from training.pace import Stage
+from training.parallel import checkpoint
+from training.parallel.cluster import ClusterConfig, ProcessCluster
+from training.parallel.sharding import ShardingConfig
+from training.progress import RecipeProgress
+from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
+
+CONFIG = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2)
+WINDOW = 13
+"""Latent frames of a batch's windows, without the first frame; with it they divide neither by 2 chunks nor by 4."""
+NUM_BATCHES = 4
+SEED = 7
+WHOLE = ShardingConfig(bfloat16=False)
+"""In float32, for comparisons."""
+
+
+class PlainTwin(Cluster):
+    """One process with whole parameters that draws what a cluster draws, batch after batch."""
+
+    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for number in range(NUM_BATCHES):
+            entropy = np.random.SeedSequence([seed, step, number])
+            torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+            figures = stage.backward(np.random.default_rng(entropy))
+        for parameter in stage.optimizer.parameters:
+            if parameter.grad is not None:
+                parameter.grad /= NUM_BATCHES
+        return figures
+
+
+def walks() -> list[LatentWalk]:
+    torch.manual_seed(1)
+    grid = (CONFIG.latent_height, CONFIG.latent_width)
+    size = CONFIG.frame_width * 0.6
+    made = []
+    for scene in range(2):
+        c2w = torch.eye(4).repeat(30, CONFIG.temporal_stride, 1, 1)
+        c2w[..., :3, 3] = torch.randn(30, CONFIG.temporal_stride, 3)
+        latents = torch.randn(30, CONFIG.in_channels, *grid).half()
+        made.append(LatentWalk(scene, latents, c2w, torch.tensor([size, size, 12.0, 8.0])))
+    return made
+
+
+class InterruptedStage(GeneratorStage):
+    """A stage in which somebody presses Ctrl-C during a batch."""
+
+    batches_left = -1
+
+    def backward(self, rng: np.random.Generator) -> dict[str, float]:
+        self.batches_left -= 1
+        if self.batches_left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().backward(rng)
+
+
+def train(
+    cluster: Cluster, folder: Path, num_steps: int, min_side: int = 16, stop_in: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """Train to a step, from the beginning or from what lies in the folder, and return the averaged weights.
+
+    Args:
+        min_side: Of the matrices that Muon takes.
+        stop_in: Batch during which the first process is asked to stop.
+    """
+    torch.manual_seed(0)
+    model = cluster.share(ScenicModel(CONFIG, num_scenes=2))
+    optimizer = OptimizerConfig(min_side=min_side, muon_lr=0.01, adam_lr=1e-3)
+    stage = InterruptedStage("clips", model, walks(), NoiseMixture(), 1, WINDOW, optimizer)
+    if stop_in is not None and cluster.is_first:
+        stage.batches_left = stop_in
+    loop = LoopConfig(num_steps, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
+    with suppress(KeyboardInterrupt):
+        run_stage(stage, loop, folder, SEED, progress=RecipeProgress({}, shown=False), cluster=cluster)
+    return {name: np.asarray(tensor) for name, tensor in stage.optimizer.averaged_state().items()}
+
+
+def train_shared(
+    group: ProcessGroup,
+    folder: Path,
+    num_steps: int,
+    context_parallel: int = 1,
+    sharding: ShardingConfig = WHOLE,
+    min_side: int = 16,
+    stop_in: int | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Do the same on the processes of a group."""
+    cluster = ProcessCluster(ClusterConfig(context_parallel, NUM_BATCHES, sharding))
+    return train(cluster, folder, num_steps, min_side, stop_in)
+
+
+def break_off_saving(group: ProcessGroup, path: Path, moment: str) -> dict[str, Any]:
+    """Save a state, then begin to save another and be torn from it; return what is there afterwards."""
+    mesh = init_device_mesh("cpu", (group.size(),))
+    rows = torch.arange(10.0).reshape(5, 2)
+
+    def tree(step: int) -> dict[str, Any]:
+        return {
+            "step": step,
+            "rows": distribute_tensor(rows * step, mesh),
+            "count": torch.tensor(float(step)),
+        }
+
+    checkpoint.save_shards(path, tree(1))
+    torn = "tensors" if moment == "after some tensors" else "index"
+    with torn_from(torn), suppress(Torn):
+        checkpoint.save_shards(path, tree(2))
+    if moment == "before the index" and group.rank() == 0:
+        # Only the first process writes the index; the others wait for it still.
+        dist.barrier()
+    found = checkpoint.load_shards(path, mesh)
+    before = {"step": found["step"], "count": found["count"].item(), "rows": found["rows"].full_tensor()}
+    checkpoint.save_shards(path, tree(3))
+    found = checkpoint.load_shards(path, mesh)
+    return {
+        **{name: np.asarray(value) for name, value in before.items()},
+        "next": np.asarray(found["rows"].full_tensor()),
+        "files": sorted(
+            str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()
+        ),
+    }
+
+
+class Torn(BaseException):
+    """As sudden as a kill."""
+
+
+@contextmanager
+def torn_from(part: str) -> Iterator[None]:
+    """Break off the next saving where its tensors, or its index, are written half."""
+
+    def tear(*given: Any, **named: Any) -> Any:
+        if part == "tensors":
+            folder = Path(named["storage_writer"].path)
+            folder.mkdir(exist_ok=True)
+            (folder / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
+        raise Torn
+
+    owner, name = (checkpoint.dcp, "save") if part == "tensors" else (checkpoint, "replacing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, tear)
+        yield

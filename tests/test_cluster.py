@@ -1,0 +1,97 @@
+"""A training on several processes is the training on one: weights, resuming on any number, states on disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.cluster_cases import NUM_BATCHES, PlainTwin, break_off_saving, train, train_shared
+from tests.processes import Processes
+from training.parallel.sharding import ShardingConfig
+from training.stage_log import read_log
+
+Weights = dict[str, NDArray[Any]]
+
+STEPS = 3
+TOLERANCE = 2e-6
+"""Of weights that move by up to 2e-2 in these steps. Gradients differ by their rounding, 1e-6 of the largest, and Muon makes
+all directions of a matrix equally large, those with hardly a gradient too."""
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Processes:
+    return Processes(tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """One process, never interrupted, with nothing shared, sharded or computed again."""
+    return train(PlainTwin(), tmp_path_factory.mktemp("whole"), STEPS)
+
+
+@pytest.fixture(scope="module")
+def halfway(workers: Processes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes have left that were asked to stop in their second step."""
+    folder = tmp_path_factory.mktemp("halfway")
+    workers.run(2, train_shared, folder, STEPS, stop_in=NUM_BATCHES // 2 + 1)
+    return folder
+
+
+def furthest(ours: Weights, truth: Weights) -> float:
+    assert ours.keys() == truth.keys()
+    return max(float(np.abs(ours[name] - truth[name]).max()) for name in truth)
+
+
+def test_two_processes_stop_together_when_one_is_asked_to(halfway: Path) -> None:
+    names = sorted(path.name for path in halfway.iterdir())
+    assert names == ["clips.log.jsonl", "clips.state.1", "clips.state.json"]
+    assert [line["step"] for line in read_log(halfway / "clips.log.jsonl")] == [1, 2]
+
+
+def test_what_two_processes_began_one_ends(halfway: Path, whole: Weights, tmp_path: Path) -> None:
+    folder = shutil.copytree(halfway, tmp_path / "one")
+    assert furthest(train(PlainTwin(), folder, STEPS), whole) < TOLERANCE
+    assert [line["step"] for line in read_log(folder / "clips.log.jsonl")] == [1, 2, 3]
+
+
+def test_what_two_processes_began_four_end_that_share_clips_by_twos(
+    workers: Processes, halfway: Path, whole: Weights, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(halfway, tmp_path / "four")
+    for answer in workers.run(4, train_shared, folder, STEPS, context_parallel=2):
+        assert furthest(answer, whole) < TOLERANCE
+
+
+def test_what_one_process_began_two_end_with_kept_activations(
+    workers: Processes, whole: Weights, tmp_path: Path
+) -> None:
+    train(PlainTwin(), tmp_path, STEPS, stop_in=NUM_BATCHES + 1)
+    kept = ShardingConfig(bfloat16=False, recompute=False)
+    for answer in workers.run(2, train_shared, tmp_path, STEPS, sharding=kept):
+        assert furthest(answer, whole) < TOLERANCE
+
+
+def test_blocks_can_compute_in_bfloat16(workers: Processes, whole: Weights, tmp_path: Path) -> None:
+    for answer in workers.run(
+        2, train_shared, tmp_path, STEPS, context_parallel=2, sharding=ShardingConfig()
+    ):
+        # Muon's steps are as long whatever the gradient, and bfloat16 turns the weakest directions round.
+        assert TOLERANCE < furthest(answer, whole) < 0.03
+
+
+@pytest.mark.parametrize("moment", ["after some tensors", "before the index"])
+def test_a_state_torn_in_the_writing_leaves_the_one_before(
+    workers: Processes, tmp_path: Path, moment: str
+) -> None:
+    for answer in workers.run(2, break_off_saving, tmp_path / "torn.state.json", moment):
+        rows = np.arange(10.0).reshape(5, 2)
+        assert (answer["step"], answer["count"]) == (1, 1.0)
+        np.testing.assert_array_equal(answer["rows"], rows)
+        np.testing.assert_array_equal(answer["next"], 3 * rows)
+        folders = {str(Path(name).parent) for name in answer["files"]}
+        assert folders == {".", "torn.state.2"}

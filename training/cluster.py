@@ -1,0 +1,90 @@
+"""What a training must ask of the processes it runs on; here there is one, which has everything and decides alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.checkpoint import load_state, save_state
+
+if TYPE_CHECKING:
+    from training.pace import Stage
+    from training.stages.generator import ScenicModel
+
+
+class Cluster:
+    """One process on its own."""
+
+    size = 1
+    """Processes."""
+    is_shared = False
+    """Whether parameters are shared out, in a precision of their own, so that no process may change them by itself."""
+    is_first = True
+    """Whether this is the one that writes logs and shows bars."""
+
+    def share(self, model: ScenicModel) -> ScenicModel:
+        """Keep only this process's part of a network; to be called before a stage makes an optimiser of it."""
+        return model
+
+    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
+        """Leave the gradients of one step on the stage's parameters.
+
+        Args:
+            rng: Random numbers of a stage that runs in one process.
+            seed, step: What random numbers are made of where several run it.
+
+        Returns:
+            Figures to log.
+        """
+        return stage.backward(rng)
+
+    def rates(self, stage: Stage) -> Callable[[float], dict[str, float]]:
+        """Give what can be said of a speed in steps a second before any was measured."""
+        return lambda steps_per_s: {}
+
+    def greatest(self, *values: float) -> tuple[float, ...]:
+        """Agree on the greatest of every process's values, one by one, so that all go the same way."""
+        return values
+
+    def has_state(self, path: Path) -> bool:
+        """Whether a state was written, by however many processes."""
+        return path.exists() or index_path(path).exists()
+
+    def load(self, path: Path) -> dict[Any, Any]:
+        """Read the newer of the states that one process and that several have written.
+
+        Raises:
+            ValueError: It is damaged or of another version.
+        """
+        if is_shared_newer(path):
+            from training.parallel.checkpoint import load_shards
+
+            return load_shards(index_path(path))
+        return load_state(path)
+
+    def save(self, path: Path, tree: dict[Any, Any]) -> None:
+        """Write a state of tensors and JSON values, whole or not at all.
+
+        Raises:
+            ValueError: The disk is full or the folder cannot be written.
+        """
+        save_state(path, tree)
+
+
+ALONE = Cluster()
+
+
+def index_path(path: Path) -> Path:
+    """Where several processes write what one would write to `path`."""
+    return path.with_suffix(".json")
+
+
+def is_shared_newer(path: Path) -> bool:
+    """Whether the state to go on from is one that several processes have written."""
+    shared = index_path(path)
+    if not (path.exists() and shared.exists()):
+        return shared.exists()
+    return shared.stat().st_mtime_ns >= path.stat().st_mtime_ns

@@ -1,0 +1,136 @@
+"""A training on many processes: some share a clip's frames, the others have clips of their own, all share the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from training.checkpoint import load_state
+from training.cluster import Cluster, index_path, is_shared_newer
+from training.pace import CountsFrames, Stage
+from training.parallel.checkpoint import load_shards, save_shards
+from training.parallel.sharding import ShardingConfig, set_summing, shard_model
+from training.parallel.timeline import SharedTimeline
+from training.stages.generator import ScenicModel
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """How a training is laid out on processes."""
+
+    context_parallel: int = 1
+    """Processes in a row that share the frames of one clip."""
+    num_batches: int | None = None
+    """Batches of one step, over all processes, computed one after another where there are fewer of these; one for each
+    group that shares a clip where None. The same number gives the same training, whatever the number of processes."""
+    sharding: ShardingConfig = field(default_factory=ShardingConfig)
+
+
+class ProcessCluster(Cluster):
+    """One of several processes of a training; all of them take the same steps."""
+
+    is_shared = True
+
+    def __init__(self, config: ClusterConfig, device: str = "cpu") -> None:
+        """Join; the default process group must have been made.
+
+        Raises:
+            ValueError: The processes do not divide as the config says.
+        """
+        self.size = dist.get_world_size()
+        sharing = config.context_parallel
+        if sharing < 1 or self.size % sharing:
+            raise ValueError(
+                f"{self.size} processes do not divide into groups of {sharing} that share a clip; start a multiple"
+            )
+        self.num_groups = self.size // sharing
+        self.num_batches = config.num_batches or self.num_groups
+        if self.num_batches % self.num_groups:
+            raise ValueError(
+                f"{self.num_batches} batches a step do not divide among {self.num_groups} groups of processes; "
+                "change one of them"
+            )
+        self.config, self.device = config, device
+        self.is_first = dist.get_rank() == 0
+        self.everyone: DeviceMesh = init_device_mesh(device, (self.size,))
+        layout = init_device_mesh(device, (self.num_groups, sharing), mesh_dim_names=("data", "time"))
+        self.group = layout.get_local_rank("data")
+        self.clip_sharers = layout.get_group("time")
+
+    def share(self, model: ScenicModel) -> ScenicModel:
+        model.to(self.device)
+        shard_model(model, self.everyone, self.config.sharding)
+        if self.config.context_parallel > 1:
+            model.world.open_timeline = partial(SharedTimeline, group=self.clip_sharers)
+        return model
+
+    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
+        """Average the gradients of all batches of a step.
+
+        Each batch has random numbers of its own, made of the seed, the step and its number, so what is drawn does not depend on
+        who draws it; the processes that share a clip draw the same.
+        """
+        own = range(self.group, self.num_batches, self.num_groups)
+        sums: dict[str, float] = {}
+        for number in own:
+            set_summing(stage.model, number == own[-1])
+            entropy = np.random.SeedSequence([seed, step, number])
+            torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+            for name, value in stage.backward(np.random.default_rng(entropy)).items():
+                sums[name] = sums.get(name, 0.0) + value / len(own)
+        for parameter in stage.optimizer.parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(len(own))
+        return self._means(sums)
+
+    def rates(self, stage: Stage) -> Callable[[float], dict[str, float]]:
+        if not isinstance(stage, CountsFrames):
+            return lambda steps_per_s: {}
+        frames = stage.frames_per_step * self.num_batches
+        return lambda steps_per_s: {"frames_per_s": steps_per_s * frames}
+
+    def _means(self, figures: dict[str, float]) -> dict[str, float]:
+        means = torch.tensor(list(figures.values()), dtype=torch.float32, device=self.device)
+        dist.all_reduce(means, dist.ReduceOp.SUM)
+        return dict(zip(figures, (means / self.size).tolist(), strict=True))
+
+    def greatest(self, *values: float) -> tuple[float, ...]:
+        agreed = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX)
+        return tuple(agreed.tolist())
+
+    def load(self, path: Path) -> dict[Any, Any]:
+        if is_shared_newer(path):
+            return load_shards(index_path(path), self.everyone)
+        return load_state(path)
+
+    def save(self, path: Path, tree: dict[Any, Any]) -> None:
+        save_shards(index_path(path), tree)
+
+
+@contextmanager
+def joined(config: ClusterConfig, local_rank: int) -> Iterator[ProcessCluster]:
+    """Take part in the training that a launcher such as torchrun has started, on a GPU of its own where there are any.
+
+    Args:
+        local_rank: Number among the processes of this machine.
+    """
+    if torch.cuda.is_available():
+        device, backend = "cuda", "nccl"
+        torch.cuda.set_device(local_rank)
+    else:
+        device, backend = "cpu", "gloo"
+    dist.init_process_group(backend)
+    try:
+        yield ProcessCluster(config, device)
+    finally:
+        dist.destroy_process_group()
