@@ -162,7 +162,7 @@ def torn_from(part: str) -> Iterator[None]:
             (folder / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
         raise Torn
 
-    owner, name = (checkpoint.dcp, "save") if part == "tensors" else (checkpoint, "replacing")
+    owner, name = (checkpoint.state_dict_saver, "save") if part == "tensors" else (checkpoint, "replacing")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, tear)
         yield

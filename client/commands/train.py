@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client.commands import train_stages
+from client.commands import train_cluster, train_stages
 from client.commands.extras import extra_needed
 from client.report import Interrupted, print_json, print_table, say
 
@@ -25,6 +25,7 @@ class Preset(Enum):
 
 def register(root: typer.Typer) -> None:
     train_stages.register(app)
+    train_cluster.register(app)
     root.add_typer(app, name="train")
 
 

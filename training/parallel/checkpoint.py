@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, empty
@@ -81,8 +82,8 @@ def save_shards(path: Path, tree: dict[Any, Any]) -> None:
     _wait()
     try:
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        dcp.save(tensors, storage_writer=writer)
-    except (OSError, SafetensorError, dcp.api.CheckpointException) as error:
+        state_dict_saver.save(tensors, storage_writer=writer)
+    except (OSError, SafetensorError, CheckpointException) as error:
         raise ValueError(f"cannot write {folder}: {error}; free some space or name another place") from error
     if is_first:
         index = StateIndex(number=old + 1, tree=skeleton, shared=shared, scalars=scalars)
@@ -116,11 +117,11 @@ def load_shards(path: Path, mesh: DeviceMesh | None = None) -> dict[Any, Any]:
         with warnings.catch_warnings():
             # One process that reads on its own is what is meant.
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load(tensors, storage_reader=reader, no_dist=mesh is None)
+            state_dict_loader.load(tensors, storage_reader=reader, no_dist=mesh is None)
         for name in index.scalars:
             tensors[name] = tensors[name].reshape(())
         return tree_of(index.tree, tensors)
-    except (OSError, SafetensorError, dcp.api.CheckpointException, KeyError) as error:
+    except (OSError, SafetensorError, CheckpointException, KeyError) as error:
         raise ValueError(f"{folder} is damaged ({error}); delete {path} to start the stage again") from error
 
 

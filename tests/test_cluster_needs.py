@@ -1,0 +1,95 @@
+"""What a cluster is said to need agrees with what the network's own operations and tensors come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.config import ModelConfig, sana_wm
+from model.transformer import WorldModel
+from training.parallel.needs import (
+    GPUS,
+    KEPT_BYTES,
+    Layout,
+    forward_operations,
+    num_parameters,
+    stage_needs,
+)
+from training.stage_presets import paper_stages
+
+FRAMES = 4
+ONE_BLOCK = replace(sana_wm(), num_layers=1)
+H100S = Layout(64, GPUS["h100"])
+
+
+def counted(config: ModelConfig, frames: int = FRAMES) -> tuple[float, float]:
+    """Run a network of the released width where there are only shapes: its operations and the bytes that are kept."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.device("meta"), saved_tensors_hooks(keep, lambda tensor: tensor):
+        model = WorldModel(config).to(torch.bfloat16)
+        stride, grid = config.temporal_stride, (config.latent_height, config.latent_width)
+        latents = torch.empty(1, config.in_channels, frames, *grid)
+        with FlopCounterMode(display=False) as counter:
+            model.run(
+                latents,
+                torch.empty(1, frames),
+                torch.empty(1, config.text_length, config.text_dim),
+                torch.empty(1, config.text_length),
+                torch.empty(1, frames * stride, 4, 4),
+                torch.empty(1, frames * stride, 4),
+                torch.empty(1, frames, dtype=torch.int64),
+                [(0, frames)],
+                None,
+                streaming=False,
+            )
+    return float(counter.get_total_flops()), float(sum(kept.values()))
+
+
+def test_parameters_are_those_of_the_released_model() -> None:
+    assert num_parameters(sana_wm()) == (130_764_560, 2_661_800_448)
+
+
+def test_operations_and_kept_bytes_are_those_of_a_delta_net_block() -> None:
+    operations, kept = counted(ONE_BLOCK)
+    more = counted(ONE_BLOCK, 2 * FRAMES)[1] - kept
+    # Embedders and the output layer, which the formula leaves out, are a twentieth of a single block.
+    assert operations == pytest.approx(forward_operations(ONE_BLOCK, FRAMES), rel=0.06)
+    tokens = FRAMES * ONE_BLOCK.tokens_per_frame
+    assert more / (tokens * ONE_BLOCK.hidden_size) == pytest.approx(KEPT_BYTES, rel=0.1)
+
+
+def test_operations_are_those_of_a_softmax_block() -> None:
+    softmax = replace(ONE_BLOCK, softmax_every_n=1)
+    assert counted(softmax)[0] == pytest.approx(forward_operations(softmax, FRAMES), rel=0.06)
+
+
+def test_the_paper_s_minute_fits_its_gpus_only_with_activations_computed_again() -> None:
+    minute = paper_stages()["minute-camera"]
+    assert stage_needs(minute, sana_wm(), H100S).fits
+    assert not stage_needs(minute, sana_wm(), replace(H100S, recompute=False)).fits
+
+
+def test_days_go_with_gpus_and_their_use() -> None:
+    minute = paper_stages()["minute-camera"]
+    days = stage_needs(minute, sana_wm(), H100S).days
+    assert stage_needs(minute, sana_wm(), replace(H100S, utilisation=0.6)).days == pytest.approx(days / 2)
+    assert stage_needs(minute, sana_wm(), replace(H100S, num_gpus=16)).days == pytest.approx(days * 4)
+    # More groups than a step has clips have nothing to do.
+    assert stage_needs(minute, sana_wm(), replace(H100S, num_gpus=640)).gpus_used == 64
+
+
+def test_gpus_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="groups of 2"):
+        stage_needs(paper_stages()["minute-camera"], sana_wm(), replace(H100S, num_gpus=7))
