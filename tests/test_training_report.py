@@ -137,6 +137,8 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
     # A curve each for two losses; frames a second, the share of the peak and what was measured with two lines each.
     assert text.count("<svg") == 5
     assert text.count("<polyline") == 8
+    # 899 lines of 6 s in each of two stages, one after the other.
+    assert ">150</text>" in text
 
 
 def test_report_of_a_folder_without_a_training_is_refused(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 COLOURS = (
     "#2a6f97", "#c1553b", "#4f772d", "#7b4b94", "#b08900", "#3d405b", "#00a5a5", "#d36ba6", "#8a5a2b", "#90a955",
-    "#5b8def", "#e07a5f", "#222222", "#aaaaaa",
+    "#5b8def", "#e07a5f", "#222222", "#aaaaaa", "#6a040f", "#48cae4",
 )  # fmt: skip
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 34

@@ -168,14 +168,22 @@ def _curves(stages: Sequence[StageResult]) -> Iterable[str]:
     rates = {"frames_per_s": "frames trained per second", "peak_share": "share of the matrix products' peak"}
     drawn = []
     for key, caption in rates.items():
-        series = {
-            stage.name: [(line["trained_s"] / 60, line[key]) for line in stage.log if key in line]
-            for stage in stages
-        }
-        if any(series.values()):
-            drawn.append(f"<figure>{line_chart(series, minutes)}<figcaption>{caption}</figcaption></figure>")
+        if any(series := _one_after_another(stages, key)):
+            chart = line_chart(series, f"{minutes}, all stages")
+            drawn.append(f"<figure>{chart}<figcaption>{caption}</figcaption></figure>")
     if drawn:
         yield f'<h2>Throughput</h2><div class="charts">{"".join(drawn)}</div>'
+
+
+def _one_after_another(stages: Sequence[StageResult], key: str) -> dict[str, list[tuple[float, float]]]:
+    """A figure of each stage that has it, over the minutes of training since the first stage began."""
+    series, begun_s = {}, 0.0
+    for stage in stages:
+        points = [((begun_s + line["trained_s"]) / 60, line[key]) for line in stage.log if key in line]
+        if points:
+            series[stage.name] = points
+        begun_s += stage.log[-1]["trained_s"] if stage.log else 0.0
+    return series
 
 
 def _scores(report: Path) -> Iterable[str]:
