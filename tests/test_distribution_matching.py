@@ -147,8 +147,8 @@ def test_no_gradient_flows_from_one_chunk_to_the_next():
     outputs: list[Tensor] = []
     make = stage._make_chunk
 
-    def watched(*arguments):
-        outputs.append(make(*arguments))
+    def watched(batch, part, text, state, exit_step, learning):
+        outputs.append(make(batch, part, text, state, exit_step, learning))
         if outputs[-1].requires_grad:
             outputs[-1].retain_grad()
         return outputs[-1]

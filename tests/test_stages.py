@@ -293,9 +293,9 @@ def test_best_clips_pass_the_filters_and_are_the_sharpest():
         best_clips(scores, ClipFilters(motion=(99.0, 100.0)))
 
 
-def ode_config(**fields: object) -> StageConfig:
+def ode_config(length: int = 4) -> StageConfig:
     few = DistillationConfig((1000, 700), 2, guidance=0.5, num_trajectories=8)
-    return stage_of("ode-regression", distillation=few, **fields)
+    return stage_of("ode-regression", length, distillation=few)
 
 
 def test_stored_trajectories_start_in_noise_end_clean_and_are_made_once(tmp_path):
@@ -346,7 +346,7 @@ def test_ode_regression_lowers_its_loss(tmp_path):
 
 
 def test_ode_regression_sees_each_chunk_at_one_step_and_counts_only_what_is_not_clean(tmp_path):
-    config = ode_config(num_latent_frames=6)
+    config = ode_config(6)
     model = ScenicModel(replace(CONFIG, chunk_size=2), 2)
     stored = store_trajectories(tmp_path, model, clips(), config)
     stage = OdeRegressionStage(config, model, stored)

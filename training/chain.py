@@ -34,7 +34,7 @@ from training.stage_presets import ORDER, TEACHER
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.autoencoder_swap import autoencoder_swap_stage
 from training.stages.base import base_config, base_stage
-from training.stages.best_clips import best_clips, best_clips_stage, clip_scores
+from training.stages.best_clips import KEPT_SHARE, best_clips, best_clips_stage, clip_scores
 from training.stages.chunk_causal import chunk_causal_stage
 from training.stages.distribution_matching import DistributionMatchingStage
 from training.stages.flow_matching import FlowMatchingStage
@@ -55,8 +55,8 @@ class ChainConfig:
     stages: Mapping[str, StageConfig]
     base_autoencoder: AutoencoderConfig
     """What the base model speaks; the run's own autoencoder replaces it."""
-    kept_share: float | None = None
-    """Of the walks, for the fine-tuning on the best; the paper's where None."""
+    kept_share: float = KEPT_SHARE
+    """Of the walks, for the fine-tuning on the best."""
 
 
 class Chain:
@@ -172,8 +172,7 @@ class Chain:
         jobs = self.run.render(self.run.recipe.num_walks)
         scores = [clip_scores(np.asarray(load_walk(job, self.run.data)[0])) for job in jobs]
         walks = self._walks("autoencoder")
-        share = {} if self.config.kept_share is None else {"share": self.config.kept_share}
-        return WalkClips([walks[number] for number in best_clips(scores, **share)])
+        return WalkClips([walks[number] for number in best_clips(scores, share=self.config.kept_share)])
 
 
 def finished_models(stage: Stage) -> dict[str, ScenicModel]:
