@@ -61,7 +61,9 @@ def _row(name: str, results: Sequence[AblationResult], config: AblationConfig) -
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    """Mean and range of some values; one that is not finite says so."""
+    """Mean and range of some values, or the only one; one that is not finite says so."""
     if not all(math.isfinite(value) for value in values):
         return "not finite"
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
     return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
