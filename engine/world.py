@@ -29,13 +29,15 @@ KIND = TensorFileKind(
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "first_latent": ("F32", (512, 512, 512)),
     "first_frame": ("U8", (4096, 8192, 3)),
-    "text": ("F32", (1024, 16384)),
-    "text_mask": ("F32", (1024,)),
+    "text": ("F32", (4096, 16384)),
+    "text_mask": ("F32", (4096,)),
     "intrinsics": ("F32", (4,)),
     "c2w": ("F64", (4, 4)),
     "origin": ("F64", (4, 4)),
 }
 """Stored type and the largest shape of each tensor."""
+HALVED = "text"
+"""Stored as F16 where that holds every number: the memory of a scene is half of its file then."""
 OPTIONAL = {"origin"}
 """Tensors that a world may lack."""
 RIGID_TOLERANCE = 1e-4
@@ -140,6 +142,7 @@ def read_world(path: str | Path) -> World:
     except OSError as error:
         raise SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path") from error
     _check_values(arrays, file)
+    arrays[HALVED] = arrays[HALVED].astype(np.float32)
     return World(info, **arrays, path=file, sha256=sha256)
 
 
@@ -163,6 +166,10 @@ def _encode(world: World, file: Path) -> bytes:
     }
     _check_shapes({name: array.shape for name, array in arrays.items()}, file)
     _check_values(arrays, file)
+    with np.errstate(over="ignore"):
+        half = arrays[HALVED].astype(DTYPES["F16"])
+    if np.array_equal(half.astype(np.float32), arrays[HALVED]):
+        arrays[HALVED] = half
     return encode_tensors(arrays, KIND, world.info.model_dump_json())
 
 
@@ -215,10 +222,14 @@ def _check_layout(source: TensorFile) -> dict[str, Span]:
     spans = source.spans()
     if spans.keys() - OPTIONAL != LAYOUT.keys() - OPTIONAL:
         raise source.not_laid_out()
-    if any(span.dtype != LAYOUT[name][0] for name, span in spans.items()):
+    if any(span.dtype not in _stored_types(name) for name, span in spans.items()):
         raise source.not_laid_out()
     _check_shapes({name: span.shape for name, span in spans.items()}, source.path)
     return spans
+
+
+def _stored_types(name: str) -> tuple[str, ...]:
+    return (LAYOUT[name][0], "F16") if name == HALVED else (LAYOUT[name][0],)
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], file: Path) -> None:

@@ -15,6 +15,7 @@ from export.quantize import LayerRecord, rewrite_products
 from export.tensorrt import build_engine
 from export.tidy import store_in_half
 from export.weights import GraphWeights, save_graph
+from model.config import ModelConfig
 
 MAX_TEXT_LENGTH = 1024
 """Tokens of text that a plan takes at most, as many as a world file holds."""
@@ -46,8 +47,9 @@ def build_plans(
     """
     spec = bundle.spec
     check_source(spec)
-    length = int(spec.model.get("text_length", MAX_TEXT_LENGTH))
-    lengths = (1, min(length, MAX_TEXT_LENGTH), MAX_TEXT_LENGTH)
+    config = ModelConfig.from_dict(spec.model)
+    rows, length = config.memory_rows, min(config.text_length, MAX_TEXT_LENGTH)
+    lengths = (rows + 1, rows + length, rows + MAX_TEXT_LENGTH)
     text = {"text": lengths, "text_mask": lengths}
     with making_bundle(destination) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as work:
         groups: list[LayerGroup] = []

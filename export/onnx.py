@@ -30,6 +30,8 @@ WEIGHTS_FILE = "weights.bin"
 """Of graphs too large to hold their weights."""
 OPSET = 20
 """Last operator set before attention became one operator that CPU runtimes lack."""
+MAX_TEXT_LENGTH = 4096
+"""Tokens that cross-attention reads at most."""
 Progress = Callable[[str], None]
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -71,8 +73,8 @@ def step_inputs(config: ModelConfig, num_frames: int) -> tuple[Tensor, ...]:
         torch.eye(4).expand(1, num_frames * stride, 4, 4).contiguous(),
         torch.tensor(centre).expand(1, num_frames * stride, 4).contiguous(),
         torch.ones(1, dtype=torch.int64),
-        torch.zeros(1, config.text_length, config.text_dim),
-        torch.ones(1, config.text_length),
+        torch.zeros(1, config.text_rows, config.text_dim),
+        torch.ones(1, config.text_rows),
     )
     return *inputs, *RolloutState.zeros(config).tensors.values()
 
@@ -172,7 +174,8 @@ def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Tenso
 
 def _export_step(model: WorldModel, num_frames: int, path: Path, weights: SharedWeights) -> None:
     names = list(state_shapes(model.config))
-    length = torch.export.Dim("text_length", min=2, max=4096)
+    least = model.config.memory_rows + 2
+    length = torch.export.Dim("text_length", min=least, max=least + MAX_TEXT_LENGTH)
     dynamic: list[Any] = [{}] * len(STEP_INPUTS)
     dynamic[STEP_INPUTS.index("text")] = {1: length}
     dynamic[STEP_INPUTS.index("text_mask")] = {1: length}

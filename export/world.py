@@ -97,6 +97,10 @@ def create_world(
     Raises:
         ValueError: The photo, the camera or a weight file cannot be used; nothing was written.
     """
+    if config.scene_units:
+        raise ValueError(
+            f"the model {config.name} knows only scenes it was trained on, by their memories; create worlds for sana_wm"
+        )
     say = progress or (lambda _stage: None)
     frame, camera = fit_request(request, config)
     autoencoder = find_folder(weights, LTX_FOLDERS, "autoencoder")

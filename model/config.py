@@ -82,6 +82,11 @@ class ModelConfig:
     what a frame erases: above an eigenvalue of 2 the state grows without end. 0 = no limit."""
     velocity_skip: float = 0.0
     """velocity = network + velocity_skip * latents; at 1 and full noise the network need only say -x0."""
+    latent_fade: bool = False
+    """Whether latents are multiplied by 1 - timestep / 1000 before they are embedded: pure noise says nothing, so it need not be
+    heard either."""
+    scene_units: int = 0
+    """Units that each block's scene memory has; its weights are rows in front of the text, so text is as wide as tokens."""
 
     def __post_init__(self) -> None:
         for name, largest in (
@@ -105,6 +110,10 @@ class ModelConfig:
             raise ValueError(
                 f"num_cached_chunks is {self.num_cached_chunks}; use at least 1, or 2 with a sink, so that one recent "
                 "chunk is kept"
+            )
+        if self.scene_units and self.text_dim != self.hidden_size:
+            raise ValueError(
+                f"a scene memory needs text as wide as tokens: text_dim is {self.text_dim}, hidden_size {self.hidden_size}"
             )
         if self.temporal_kernel != 3:
             raise ValueError(f"temporal_kernel is {self.temporal_kernel}; only 3 is defined")
@@ -140,6 +149,16 @@ class ModelConfig:
     def plucker_channels(self) -> int:
         """Channels of a latent frame's packed map: the rays of its video frames, then what its last frame adds."""
         return self.temporal_stride * self.ray_channels + 36 * self.ray_points + (12 if self.ray_axes else 0)
+
+    @property
+    def memory_rows(self) -> int:
+        """Rows of the text, in front, that hold the scene's memory: keys and values of every block."""
+        return 2 * self.scene_units * self.num_layers
+
+    @property
+    def text_rows(self) -> int:
+        """Rows of a text of the usual length, memory in front."""
+        return self.memory_rows + self.text_length
 
     @property
     def sink_frames(self) -> int:
@@ -212,10 +231,10 @@ def pocket() -> ModelConfig:
         hidden_size=256,
         num_heads=8,
         num_layers=4,
-        mlp_ratio=3.0,
+        mlp_ratio=2.0,
         softmax_every_n=4,
         text_dim=256,
-        text_length=128,
+        text_length=32,
         chunk_size=1,
         first_chunk_size=1,
         num_cached_chunks=5,
@@ -229,6 +248,8 @@ def pocket() -> ModelConfig:
         ray_axes=True,
         translation_scale=0.1,
         velocity_skip=1.0,
+        latent_fade=True,
+        scene_units=256,
         write_limit=1.9,
     )
 
@@ -244,8 +265,9 @@ def tiny() -> ModelConfig:
         num_layers=3,
         mlp_ratio=2.0,
         softmax_every_n=3,
-        text_dim=12,
+        text_dim=32,
         text_length=5,
+        scene_units=16,
         num_cached_chunks=3,
         temporal_stride=2,
         spatial_stride=8,

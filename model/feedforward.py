@@ -63,15 +63,6 @@ class FeedForward(nn.Module):
         y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
         return self._over_time(y, timeline, history), wide(y[:, -1:])
 
-    def without_neighbours(self, x: Tensor) -> Tensor:
-        """Transform tokens [..., C] that have nobody beside, before or after them."""
-        depth = self.depth_conv.conv
-        assert depth.bias is not None
-        inner = functional.silu(self.inverted_conv(x)) * depth.weight[:, 0, 1, 1] + depth.bias
-        value, gate = inner.chunk(2, dim=-1)
-        y = self.point_conv(value * functional.silu(gate))
-        return y + functional.linear(y, self.t_conv.weight[:, :, 1, 0])
-
     def _over_time(self, y: Tensor, timeline: Timeline, history: Tensor | None) -> Tensor:
         y, chunks = timeline.widen(y, 1)
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)

@@ -31,11 +31,15 @@ from model.initialise import initialise
 from model.precision import full_precision, wide, wide_dtype
 from model.rollout import NUM_FRAMES, RolloutState
 from model.rotary import conjugate, rotary_table
+from model.scene_memory import SceneMemory, split_memory
 from model.timeline import Timeline
+
+MAX_TIMESTEP = 1000.0
+"""Of pure noise."""
 
 
 class Block(nn.Module):
-    """Self-attention, Pluecker term, cross-attention, feed-forward."""
+    """Self-attention, Pluecker term, the scene's memory where there is one, cross-attention, feed-forward."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -43,6 +47,8 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, size) / size**0.5)
         self.attn = SelfAttention(config, layer)
         self.plucker_proj = nn.Linear(size, size)
+        if config.scene_units:
+            self.memory = SceneMemory(config)
         self.cross_attn = CrossAttention(config)
         self.mlp = FeedForward(config)
 
@@ -53,30 +59,31 @@ class Block(nn.Module):
         text: Tensor,
         text_mask: Tensor,
         plucker: Tensor,
+        memory: Tensor | None,
         context: SequenceContext,
         state: State | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Transform tokens x [B, T, S, C]; modulation [B, T, 6, C], text [B, L, C], plucker [B, T, S, C]."""
+        """Transform tokens x [B, T, S, C].
+
+        Args:
+            modulation: [B, T, 6, C].
+            text: [B, L, C].
+            plucker: [B, T, S, C].
+            memory: Keys and values of the scene for this block, [B, 2, U, C].
+        """
         table = (self.scale_shift_table + modulation).to(x.dtype)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=2)
         attended, after = self.attn(modulate(x, shift_a, scale_a), context, state)
         x = torch.addcmul(x, gate_a, attended.to(x.dtype))
         x = x + self.plucker_proj(plucker)
+        if memory is not None:
+            x = x + self.memory(x.flatten(1, 2), memory[:, 0], memory[:, 1]).view_as(x)
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
         fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.timeline, history)
         if context.keep_state:
             after["ffn_history"] = last
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after
-
-    def without_neighbours(
-        self, x: Tensor, modulation: Tensor, text: Tensor, text_mask: Tensor, plucker: Tensor
-    ) -> Tensor:
-        """Transform tokens x [G, N, C] as if each stood alone; modulation [G, 1, 6, C], text [G, L, C]."""
-        _, _, _, shift, scale, gate = (self.scale_shift_table + modulation).to(x.dtype).unbind(2)
-        x = x + self.plucker_proj(plucker)
-        x = x + self.cross_attn(x, text, text_mask)
-        return torch.addcmul(x, gate, self.mlp.without_neighbours(modulate(x, shift, scale)))
 
 
 class WorldModel(nn.Module):
@@ -119,7 +126,7 @@ class WorldModel(nn.Module):
         Args:
             latents: Noisy latents, [B, C, T, H, W]; frame 0 is the clean conditioning frame.
             timesteps: Per latent frame, 0..1000, [B, T].
-            text: [B, L, text_dim].
+            text: [B, L, text_dim]; the scene's memory, where the model has one, in front.
             text_mask: 1 for real tokens, [B, L].
             c2w: Of the F = 1 + temporal_stride * (T - 1) video frames, in any common frame, [B, F, 4, 4].
             intrinsics: In frame pixels, [B, F, 4].
@@ -272,17 +279,22 @@ class WorldModel(nn.Module):
         plucker = self.plucker_embedder(maps.to(dtype))
         time = self.t_embedder(timesteps)
         modulation = self.t_block(time).unflatten(-1, (6, -1))
-        caption = self.y_embedder(text)
+        memory, rows = split_memory(self.config, text)
+        caption = self.y_embedder(text[:, rows:])
         caption = rms_norm(caption, self.attention_y_norm).to(caption.dtype)
-        caption_mask = torch.where(text_mask > 0, 0.0, -1e4)[:, None, None, :]
-        x = self.x_embedder(latents.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
+        caption_mask = torch.where(text_mask[:, rows:] > 0, 0.0, -1e4)[:, None, None, :]
+        heard = latents
+        if self.config.latent_fade:
+            heard = latents * (1.0 - timesteps / MAX_TIMESTEP)[:, None, :, None, None]
+        x = self.x_embedder(heard.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
         after: dict[str, Tensor] = {}
         if context.keep_state:
             count = 0.0 if state is None else state.tensors[NUM_FRAMES]
             after[NUM_FRAMES] = torch.zeros_like(timesteps[:, 0]) + count + latents.shape[2]
         for layer, block in enumerate(self.blocks):
             before = None if state is None else state.block(layer)
-            x, new = block(x, modulation, caption, caption_mask, plucker, context, before)
+            own = None if memory is None else memory[:, layer].to(dtype)
+            x, new = block(x, modulation, caption, caption_mask, plucker, own, context, before)
             after |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
         output = wide(self.final_layer(x, time)).transpose(-1, -2)
         velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)

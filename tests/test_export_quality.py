@@ -68,8 +68,8 @@ def scene() -> Scene:
     return Scene(
         "made up",
         torch.randn(1, CONFIG.in_channels, 1, CONFIG.latent_height, CONFIG.latent_width, generator=generator),
-        torch.randn(1, CONFIG.text_length, CONFIG.text_dim, generator=generator),
-        torch.ones(1, CONFIG.text_length),
+        torch.randn(1, CONFIG.text_rows, CONFIG.text_dim, generator=generator),
+        torch.ones(1, CONFIG.text_rows),
         np.array([20, 20, 12, 8], np.float32),
         c2w,
         render=lambda c2w: get_place("town").render(c2w, np.array([20, 20, 12, 8], np.float32), 24, 16),

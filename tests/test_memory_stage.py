@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import tiny
-from model.token_path import hush_neighbours, predict_tokens, token_intrinsics
-from training.data.latents import LatentWalk
+from model.token_path import hush_branches, recall_tokens, token_intrinsics
+from training.data.glimpses import EVERY, Glimpses, gather_glimpses
+from training.data.latents import LatentWalk, encode_frames, pack_windows
+from training.data.render import RenderJob, load_walk, render_walk
 from training.muon import Muon, orthogonalise
 from training.optimizer import OptimizerConfig
 from training.precision import training_dtype
@@ -28,14 +33,13 @@ def random_poses(*shape: int) -> torch.Tensor:
     return poses
 
 
-def test_hushed_network_says_of_every_token_what_the_token_path_says() -> None:
+def test_hushed_network_recalls_of_every_token_what_the_token_path_recalls() -> None:
     torch.manual_seed(0)
     scenic = ScenicModel(CONFIG, 3)
-    hush_neighbours(scenic.world)
-    torch.nn.init.normal_(scenic.world.blocks[0].mlp.t_conv.weight[:, :, 1], std=0.1)  # pyright: ignore
+    hush_branches(scenic.world)
     scene = torch.tensor([2, 0])
     text, mask = scenic.text(scene)
-    latents = torch.randn(2, CONFIG.in_channels, 1, CONFIG.latent_height, CONFIG.latent_width)
+    noise = torch.randn(2, CONFIG.in_channels, 1, CONFIG.latent_height, CONFIG.latent_width)
     poses = random_poses(2, CONFIG.temporal_stride)
     tokens = torch.arange(CONFIG.tokens_per_frame).expand(2, -1)
     intrinsics = token_intrinsics(
@@ -45,9 +49,9 @@ def test_hushed_network_says_of_every_token_what_the_token_path_says() -> None:
         tokens % CONFIG.latent_width,
     )
     with torch.no_grad():
-        whole, _ = scenic.world.window(
-            latents,
-            torch.full((2, 1), 700.0),
+        velocity, _ = scenic.world.window(
+            noise,
+            torch.full((2, 1), 1000.0),
             text,
             mask,
             poses,
@@ -55,15 +59,24 @@ def test_hushed_network_says_of_every_token_what_the_token_path_says() -> None:
             torch.tensor([[3], [9]]),
             keep_state=False,
         )
-        alone = predict_tokens(
+        alone = recall_tokens(
             scenic.world,
-            latents.flatten(2).transpose(1, 2),
-            text,
-            torch.full((2,), 700.0),
+            scenic.memory()[scene],
             poses[:, None].expand(-1, CONFIG.tokens_per_frame, -1, -1, -1),
             intrinsics,
         )
-    torch.testing.assert_close(whole.flatten(2).transpose(1, 2), alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close((noise - velocity).flatten(2).transpose(1, 2), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_scenes_text_is_put_back_as_it_was_given() -> None:
+    torch.manual_seed(0)
+    one, other = ScenicModel(CONFIG, 3), ScenicModel(CONFIG, 3)
+    for scene in range(3):
+        other.set_text(scene, one.text(torch.tensor([scene]))[0][0])
+    every = torch.arange(3)
+    assert torch.equal(one.text(every)[0], other.text(every)[0])
+    with pytest.raises(ValueError, match="shape"):
+        other.set_text(0, torch.zeros(3, CONFIG.text_dim))
 
 
 def walks() -> list[LatentWalk]:
@@ -85,7 +98,7 @@ def test_a_place_is_learned_by_heart_and_the_rest_of_the_network_is_left_alone()
     scenic = ScenicModel(CONFIG, 3)
     before = {name: p.detach().clone() for name, p in scenic.named_parameters()}
     stage = MemoryStage(
-        scenic, walks(), batch_size=64, optimizer=OptimizerConfig(adam_lr=5e-3, min_side=1 << 30)
+        scenic, walks(), batch_size=64, optimizer=OptimizerConfig(muon_lr=0.03, adam_lr=5e-3, min_side=16)
     )
     rng = np.random.default_rng(0)
     losses = []
@@ -131,3 +144,29 @@ def test_muon_in_bfloat16_steps_as_torchs_own_does() -> None:
 def test_the_training_precision_is_one_of_the_two_that_are_measured() -> None:
     assert training_dtype() in (torch.float32, torch.bfloat16)
     assert training_dtype() is training_dtype()
+
+
+def test_glimpses_are_moments_of_a_walk_and_are_drawn_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1)))
+    jobs = [RenderJob(place, 1, 13, 48, 32, 16, (30.0, 30.0, 24.0, 16.0)) for place in ("town", "garden")]
+    made = list(gather_glimpses(jobs, ["garden", "town"], autoencoder, tmp_path, 2))
+    assert [moments.scene for moments in made] == [1, 0]
+    walk = render_walk(jobs[0], tmp_path)
+    frames, poses = load_walk(jobs[0], tmp_path)
+    assert walk.exists()
+    every = range(1 + 1 % EVERY, 7, EVERY)
+    torch.testing.assert_close(made[0].c2w, torch.from_numpy(pack_windows(poses, 2))[list(every)])
+    whole = encode_frames(autoencoder, np.asarray(frames))
+    torch.testing.assert_close(made[0].latents, whole[list(every)])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.glimpses.*")}
+    again = list(gather_glimpses(jobs, ["garden", "town"], autoencoder, tmp_path, 2))
+    assert torch.equal(again[1].latents, made[1].latents)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.glimpses.*")}
+
+
+def test_glimpses_are_learned_from_beside_walks() -> None:
+    scenic, moments = ScenicModel(CONFIG, 3), torch.ones(5, CONFIG.in_channels, 2, 3).half()
+    glimpses = [Glimpses(2, moments, random_poses(5, CONFIG.temporal_stride))]
+    stage = MemoryStage(scenic, walks(), glimpses, batch_size=8)
+    assert [len(latents) for latents in stage.latents] == [3, 8]

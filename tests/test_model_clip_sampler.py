@@ -30,7 +30,7 @@ def conditions(batch: int = 1) -> ClipConditions:
     video = 1 + CONFIG.temporal_stride * (FRAMES - 1)
     c2w = torch.eye(4).repeat(batch, video, 1, 1)
     c2w[:, :, 2, 3] = torch.linspace(0, 1, video)
-    length = CONFIG.text_length
+    length = CONFIG.text_rows
     return ClipConditions(
         first_latent=torch.randn(batch, CONFIG.in_channels, 1, *SIZE),
         c2w=c2w,

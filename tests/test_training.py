@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine import assets
+from engine.world import World, WorldInfo, write_world
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.checkpoint import weights_sha256
 from model.config import tiny
@@ -17,7 +18,7 @@ from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.pocket import PocketRun, load_autoencoder
-from training.publish import in_half, load_start, mend_publishing, save_start
+from training.publish import CHECKPOINTS, WORLDS, in_half, load_start, mend_publishing, save_start
 from training.recipe import PocketRecipe
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
@@ -224,26 +225,40 @@ def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
 
 def test_a_later_training_starts_from_what_was_published(tmp_path):
     torch.manual_seed(5)
+    places = ["town", "garden"]
     model, autoencoder = in_half(ScenicModel(CONFIG, 2)), in_half(Autoencoder(AUTOENCODER))
-    save_start(model, autoencoder, tmp_path / "start")
+    save_start(model, autoencoder, tmp_path / CHECKPOINTS)
+    (tmp_path / WORLDS).mkdir()
+    for scene, place in enumerate(places):
+        world = World(
+            WorldInfo(name=place, title=place, licence="Apache-2.0", model="0" * 64),
+            first_latent=np.zeros((16, 2, 3), np.float32),
+            first_frame=np.zeros((16, 24, 3), np.uint8),
+            text=model.text(torch.tensor([scene]))[0][0].detach().numpy(),
+            text_mask=np.ones(CONFIG.text_rows, np.float32),
+            intrinsics=np.array([20, 20, 12, 8], np.float32),
+            c2w=np.eye(4),
+        )
+        write_world(tmp_path / WORLDS / f"{place}.world", world)
     later = ScenicModel(CONFIG, 2)
-    load_start(later, tmp_path / "start")
+    load_start(later, tmp_path, places)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(later.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
-    kept = load_autoencoder(tmp_path / "start", AUTOENCODER)
+    kept = load_autoencoder(tmp_path / CHECKPOINTS, AUTOENCODER)
     for name, tensor in autoencoder.state_dict().items():
         torch.testing.assert_close(kept.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
     with pytest.raises(ValueError, match="train from nothing"):
-        load_start(ScenicModel(CONFIG, 3), tmp_path / "start")
+        load_start(ScenicModel(CONFIG, 3), tmp_path, [*places, "night"])
 
 
 @pytest.mark.skipif(not assets.checkpoints_dir().is_dir(), reason="this checkout has no assets/checkpoints")
 def test_the_shipped_start_is_the_shipped_bundle():
-    run = PocketRun(PocketRecipe(), assets.checkpoints_dir())
+    published = assets.checkpoints_dir().parent
+    run = PocketRun(PocketRecipe(), published)
     model = ScenicModel(run.config, len(run.places))
-    load_start(model, assets.checkpoints_dir())
+    load_start(model, published, run.places)
     assert weights_sha256(model.world) == assets.find_bundle("pocket").spec.weights_sha256
-    assert load_autoencoder(assets.checkpoints_dir()).config.latent_channels == run.config.in_channels
+    assert load_autoencoder(published / CHECKPOINTS).config.latent_channels == run.config.in_channels
 
 
 def test_a_publishing_that_was_killed_is_mended(tmp_path):

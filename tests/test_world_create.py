@@ -46,6 +46,7 @@ CONFIG = replace(
     frame_width=96,
     text_dim=16,
     text_length=9,
+    scene_units=0,
 )
 PREAMBLE = ["Describe the place .", "Prompt :"]
 WORDS = [

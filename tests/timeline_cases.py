@@ -141,8 +141,8 @@ def clip(config: Any, frames: int, dtype: torch.dtype) -> dict[str, Tensor]:
     return {
         "latents": torch.randn(2, config.in_channels, frames, *grid).to(dtype),
         "timesteps": torch.rand(2, frames).to(dtype) * 1000,
-        "text": torch.randn(2, config.text_length, config.text_dim).to(dtype),
-        "text_mask": (torch.arange(config.text_length) < 4).to(dtype).expand(2, -1),
+        "text": torch.randn(2, config.text_rows, config.text_dim).to(dtype),
+        "text_mask": (torch.arange(config.text_rows) < config.memory_rows + 4).to(dtype).expand(2, -1),
         "c2w_windows": poses.to(dtype),
         "intrinsics": centre.to(dtype).expand(2, count, 4),
     }

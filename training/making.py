@@ -115,7 +115,7 @@ def train_pocket(
         run.folder.write()
         autoencoder = run.autoencoder()
         paper = PaperStages(run, config, autoencoder) if recipe.chain_minutes else None
-        model = run.generator(run.latent_walks(autoencoder), autoencoder, paper)
+        model = run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder, paper)
         with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
             bundle = publish(
                 model, autoencoder, run.places, recipe.intrinsics, recipe.timesteps, destination, say

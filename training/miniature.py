@@ -22,6 +22,7 @@ def miniature_recipe() -> PocketRecipe:
         places=("garden", "town"),
         num_autoencoder_walks=1,
         num_walks=1,
+        num_glimpsed_walks=1,
         walk_frames=65,
         intrinsics=(20.8, 20.8, 16.0, 16.0),
         autoencoder_minutes=math.inf,

@@ -14,11 +14,21 @@ from export.sources import AUTOENCODER_FILE
 from training.chain import ChainConfig
 from training.checkpoint import read_values
 from training.configs import StageConfig
+from training.data.glimpses import EVERY, glimpse_paths
 from training.data.latents import latents_path, weights_tag
 from training.data.render import is_drawn
 from training.loop import LoopConfig
 from training.making import DISTILLING, TEACHING
-from training.pocket import DRAWING, ENCODING, FPS, MEASURING, PUBLISHING, PocketRun, load_autoencoder
+from training.pocket import (
+    DRAWING,
+    ENCODING,
+    FPS,
+    GLIMPSING,
+    MEASURING,
+    PUBLISHING,
+    PocketRun,
+    load_autoencoder,
+)
 from training.progress import as_duration
 from training.recipe import UNLIMITED_STEPS, PocketStage
 
@@ -49,7 +59,7 @@ def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
     teaching, distilling = (
         [_paper_stage(run, config.stages[name]) for name in names] for names in (TEACHING, DISTILLING)
     )
-    begin = [_drawing(run), *own[:2], _encoding(run)]
+    begin = [_drawing(run), *own[:2], _encoding(run), _glimpsing(run)]
     return [*begin, *teaching, own[2], *distilling, *own[3:], *_ending(run)]
 
 
@@ -59,7 +69,7 @@ def expected_s(plan: list[Step]) -> dict[str, float]:
 
 
 def _drawing(run: PocketRun) -> Step:
-    jobs = run.jobs(run.recipe.num_walks)
+    jobs = run.jobs(range(run.recipe.num_walks))
     missing = [job for job in jobs if not is_drawn(job, run.data)]
     left_s = len(missing) * run.recipe.walk_frames / (DRAWN_PER_S * torch.get_num_threads())
     numbers = {
@@ -72,16 +82,28 @@ def _drawing(run: PocketRun) -> Step:
 
 
 def _encoding(run: PocketRun) -> Step:
-    jobs = run.jobs(run.recipe.num_walks)
-    folder, num_encoded = run.start_from or run.directory, 0
-    if (folder / AUTOENCODER_FILE).exists():
-        tag = weights_tag(load_autoencoder(folder, run.autoencoder_config))
+    jobs = run.jobs(range(run.recipe.num_walks))
+    num_encoded = 0
+    if (run.autoencoder_folder / AUTOENCODER_FILE).exists():
+        tag = weights_tag(load_autoencoder(run.autoencoder_folder, run.autoencoder_config))
         num_encoded = sum(latents_path(job, tag, run.data).exists() for job in jobs)
     left_s = (len(jobs) - num_encoded) * run.recipe.walk_frames / (ENCODED_PER_S * torch.get_num_threads())
     numbers = {"latent_channels": run.autoencoder_config.latent_channels}
     return Step(
         ENCODING, "walks to latents, each once", numbers, f"{num_encoded} of {len(jobs)} walks", left_s
     )
+
+
+def _glimpsing(run: PocketRun) -> Step:
+    jobs, num_done = run.glimpsed_jobs(), 0
+    if (run.autoencoder_folder / AUTOENCODER_FILE).exists():
+        autoencoder = load_autoencoder(run.autoencoder_folder, run.autoencoder_config)
+        num_done = sum(path.exists() for path in glimpse_paths(jobs, autoencoder, run.data))
+    num_frames = (len(jobs) - num_done) * run.recipe.walk_frames / EVERY
+    left_s = num_frames * (1.0 / DRAWN_PER_S + 1.0 / ENCODED_PER_S) / torch.get_num_threads()
+    numbers = {"walks_per_place": run.recipe.num_glimpsed_walks, "one_moment_in": EVERY}
+    done = f"{num_done} of {len(jobs)} walks"
+    return Step(GLIMPSING, "draw and encode single moments of further walks", numbers, done, left_s)
 
 
 def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:

@@ -19,25 +19,27 @@ from engine.atomic import replacing
 from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import ModelConfig, pocket
-from model.token_path import hush_neighbours
+from model.token_path import hush_branches
+from training.data.glimpses import Glimpses, gather_glimpses
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, is_drawn, render_walks
 from training.loop import run_stage
 from training.metric import pixel_metric
-from training.optimizer import MasterOptimizer
 from training.pace import Stage
 from training.progress import RecipeProgress
-from training.publish import load_start
+from training.publish import CHECKPOINTS, load_start
 from training.recipe import PocketRecipe
 from training.report import write_report
 from training.run_folder import RunFolder
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
-from training.stages.memory import MemoryStage
+from training.stages.memory import MemoryStage, is_on_token_path
 from training.stages.self_forcing import SelfForcingStage
 
 FPS = 16
-DRAWING, ENCODING, PUBLISHING, MEASURING = "drawing walks", "encoding walks", "publishing", "measuring"
+FIRST_GLIMPSED_SEED = 10_000
+DRAWING, ENCODING, GLIMPSING = "drawing walks", "encoding walks", "drawing glimpses"
+PUBLISHING, MEASURING = "publishing", "measuring"
 """Phases beside the stages."""
 
 
@@ -59,7 +61,7 @@ class PocketRun:
         start_from: Path | None = None,
         autoencoder_config: AutoencoderConfig | None = None,
     ) -> None:
-        """Prepare a run; with `start_from`, a folder of published checkpoints, it begins with their weights."""
+        """Prepare a run; with `start_from`, a folder that `publish` filled, it begins with those weights."""
         self.recipe, self.directory, self.start_from = recipe, directory, start_from
         self.config = config or pocket()
         self.autoencoder_config = autoencoder_config or AutoencoderConfig(
@@ -73,17 +75,16 @@ class PocketRun:
         self.folder: RunFolder | None = None
         """Gets the time of every phase, where it is to be kept."""
 
-    def jobs(self, num_walks: int) -> list[RenderJob]:
-        """Walks to render: the first `num_walks` of every place."""
+    def jobs(self, seeds: range) -> list[RenderJob]:
+        """Walks to render, one of each seed in every place."""
         width, height = self.config.frame_width, self.config.frame_height
         frames = self.recipe.walk_frames
-        seeds = range(num_walks)
         camera = self.recipe.intrinsics
         return [RenderJob(p, s, frames, width, height, FPS, camera) for s in seeds for p in self.places]
 
     def render(self, num_walks: int) -> list[RenderJob]:
         """Draw the walks that are missing."""
-        jobs = self.jobs(num_walks)
+        jobs = self.jobs(range(num_walks))
         missing = [job for job in jobs if not is_drawn(job, self.data)]
         if missing:
             done = render_walks(missing, self.data, num_workers=torch.get_num_threads())
@@ -107,11 +108,16 @@ class PocketRun:
         if self.folder is not None:
             write_report(self.directory)
 
+    @property
+    def autoencoder_folder(self) -> Path:
+        """Where the trained autoencoder is, or will be."""
+        return self.directory if self.start_from is None else self.start_from / CHECKPOINTS
+
     def autoencoder(self) -> Autoencoder:
         """Train the autoencoder on crops, then on whole frames; afterwards just load it."""
         config = self.autoencoder_config
         if self.start_from is not None:
-            return load_autoencoder(self.start_from, config)
+            return load_autoencoder(self.autoencoder_folder, config)
         path = self.directory / AUTOENCODER_FILE
         if not path.exists():
             jobs = self.render(self.recipe.num_autoencoder_walks)
@@ -145,8 +151,23 @@ class PocketRun:
         with self.timing(ENCODING):
             return list(self.progress.over(ENCODING, encoded, len(jobs)))
 
+    def glimpsed_jobs(self) -> list[RenderJob]:
+        """Walks of which single moments are drawn."""
+        return self.jobs(range(FIRST_GLIMPSED_SEED, FIRST_GLIMPSED_SEED + self.recipe.num_glimpsed_walks))
+
+    def glimpses(self, autoencoder: Autoencoder) -> list[Glimpses]:
+        """Draw and encode moments of further walks, each once."""
+        jobs = self.glimpsed_jobs()
+        found = gather_glimpses(jobs, self.places, autoencoder, self.data, torch.get_num_threads())
+        with self.timing(GLIMPSING):
+            return list(self.progress.over(GLIMPSING, found, len(jobs)))
+
     def generator(
-        self, walks: Sequence[LatentWalk], autoencoder: Autoencoder, others: OtherStages | None = None
+        self,
+        walks: Sequence[LatentWalk],
+        glimpses: Sequence[Glimpses],
+        autoencoder: Autoencoder,
+        others: OtherStages | None = None,
     ) -> ScenicModel:
         """Train the generator through its stages and return the averaged weights, fp32.
 
@@ -158,10 +179,10 @@ class PocketRun:
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes)
         if self.start_from is not None:
-            load_start(model, self.start_from)
+            load_start(model, self.start_from, self.places)
         if others is not None:
             others.teach(model)
-        self._memorise(model, walks, metric)
+        self._memorise(model, walks, glimpses, metric)
         if others is not None:
             others.distil(model)
         mixture = NoiseMixture(pose_only=0.85)
@@ -175,6 +196,7 @@ class PocketRun:
             batches.pose_window,
             told.optimizer,
             metric,
+            is_off_token_path,
         )
         self.train(pose, recipe.seed + 1)
         told = self.stages["self-forcing"]
@@ -187,28 +209,30 @@ class PocketRun:
             told.batch_size,
             optimizer=told.optimizer,
             metric=metric,
+            trained=is_off_token_path,
         )
         forcing.optimizer.start_from(pose.optimizer)
         self.train(forcing, recipe.seed + 2)
-        return averaged_model(self.config, num_scenes, forcing.optimizer)
+        model.load_state_dict(forcing.optimizer.averaged_state(), strict=False)
+        return model.float().eval()
 
-    def _memorise(self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor) -> None:
+    def _memorise(
+        self, model: ScenicModel, walks: Sequence[LatentWalk], glimpses: Sequence[Glimpses], metric: Tensor
+    ) -> None:
         """Train the token path alone and leave its averaged weights in the model, everything else silent.
 
         Weights that a training starts from are hushed too: what their tokens told one another leaned on the memory before.
         """
-        hush_neighbours(model.world)
+        hush_branches(model.world)
         told = self.stages["memory"]
-        memory = MemoryStage(model, walks, told.batch_size, told.optimizer, metric)
+        memory = MemoryStage(model, walks, glimpses, told.batch_size, told.optimizer, metric)
         self.train(memory, self.recipe.seed)
         model.load_state_dict(memory.optimizer.averaged_state(), strict=False)
 
 
-def averaged_model(config: ModelConfig, num_scenes: int, optimizer: MasterOptimizer) -> ScenicModel:
-    """The averaged weights as an fp32 model."""
-    model = ScenicModel(config, num_scenes)
-    model.load_state_dict(optimizer.averaged_state(), strict=False)
-    return model.eval()
+def is_off_token_path(name: str) -> bool:
+    """Whether a parameter is trained after the memory stage; what was learned by heart stays as it is."""
+    return not is_on_token_path(name)
 
 
 def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Autoencoder:

@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import holodeck
 from engine.bundle import Bundle, open_bundle
-from engine.world import World, WorldInfo, write_world
+from engine.errors import SpecMismatch
+from engine.world import SUFFIX, World, WorldInfo, read_world, write_world
 from export.folders import replace_folder
 from export.onnx import export_bundle
 from export.sources import AUTOENCODER_FILE
@@ -26,7 +26,8 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from training.data.latents import encode_frames
 from training.stages.generator import ScenicModel
 
-WORLD_FILE, SCENES_FILE = "pocket.safetensors", "scenes.safetensors"
+WORLD_FILE = "pocket.safetensors"
+CHECKPOINTS, WORLDS = "checkpoints", "worlds"
 LICENCE = "Apache-2.0"
 STAGED_PREFIX = ".publish-"
 NOTES = "trained on walks through the holodeck places that the worlds are named after"
@@ -46,10 +47,9 @@ def in_half(module: ModuleT) -> ModuleT:
 
 
 def save_start(model: ScenicModel, autoencoder: Autoencoder, folder: Path) -> None:
-    """Write what a later training can start from, in float16: the network, its scene tokens, the autoencoder."""
+    """Write what a later training can start from beside the worlds, in float16: the network and the autoencoder."""
     folder.mkdir(parents=True)
     save_checkpoint(copy.deepcopy(model.world).half(), folder / WORLD_FILE)
-    save_file({"scenes": model.scenes.detach().half().contiguous()}, folder / SCENES_FILE)
     weights = {name: tensor.half().contiguous() for name, tensor in autoencoder.state_dict().items()}
     save_file(weights, folder / AUTOENCODER_FILE)
     for file in folder.iterdir():
@@ -57,20 +57,24 @@ def save_start(model: ScenicModel, autoencoder: Autoencoder, folder: Path) -> No
         file.chmod(0o644)
 
 
-def load_start(model: ScenicModel, folder: Path) -> None:
-    """Put the network and scene tokens of an earlier training into a model.
+def load_start(model: ScenicModel, published: Path, places: Sequence[str]) -> None:
+    """Put the network and the scenes of an earlier training into a model.
+
+    Args:
+        published: What `publish` filled.
+        places: In the order of the model's scenes.
 
     Raises:
         ValueError: They are missing, damaged, or of another size.
     """
-    world = load_checkpoint(folder / WORLD_FILE, dtype=torch.float32)
+    world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
     try:
-        scenes = load_file(folder / SCENES_FILE)["scenes"]
         model.world.load_state_dict(world.state_dict())
-        with torch.no_grad():
-            model.scenes.copy_(scenes)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise ValueError(f"cannot start from {folder}: {error}; train from nothing instead") from None
+        for scene, place in enumerate(places):
+            text = read_world(published / WORLDS / f"{place}{SUFFIX}").text
+            model.set_text(scene, torch.from_numpy(text))
+    except (OSError, RuntimeError, ValueError, SpecMismatch) as error:
+        raise ValueError(f"cannot start from {published}: {error}; train from nothing instead") from None
 
 
 @torch.no_grad()
@@ -145,15 +149,15 @@ def publish(
             progress=progress,
         )
         weights = open_bundle(made).spec.weights_sha256
-        save_start(model, autoencoder, staged / "checkpoints")
+        save_start(model, autoencoder, staged / CHECKPOINTS)
         for scene, place in enumerate(places):
             world = make_world(place, scene, model, autoencoder, intrinsics, weights)
-            write_world(staged / f"{place}.world", world)
-        replace_folder(staged / "checkpoints", destination / "checkpoints")
-        for folder in ("bundles", "worlds"):
+            write_world(staged / f"{place}{SUFFIX}", world)
+        replace_folder(staged / "checkpoints", destination / CHECKPOINTS)
+        for folder in ("bundles", WORLDS):
             (destination / folder).mkdir(exist_ok=True)
         bundle = destination / "bundles" / "pocket"
         replace_folder(made, bundle)
         for place in places:
-            (staged / f"{place}.world").replace(destination / "worlds" / f"{place}.world")
+            (staged / f"{place}{SUFFIX}").replace(destination / WORLDS / f"{place}{SUFFIX}")
     return open_bundle(bundle)

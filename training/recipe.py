@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from training.loop import LoopConfig
-from training.optimizer import NO_MATRIX, OptimizerConfig
+from training.optimizer import OptimizerConfig
 from training.precision import PrecisionName
 
 INTRINSICS = (104.0, 104.0, 80.0, 48.0)
@@ -22,7 +22,7 @@ class Batches:
     crop: tuple[int, int] = (48, 80)
     """Height and width in pixels."""
     autoencoder_frames: int = 4
-    memory_tokens: int = 4096
+    memory_tokens: int = 24576
     pose_windows: int = 10
     pose_window: int = 5
     """Latents of a window, without the first."""
@@ -49,8 +49,10 @@ class PocketRecipe:
     """Of the holodeck; all where empty."""
     num_autoencoder_walks: int = 4
     """Walks per place that the autoencoder sees."""
-    num_walks: int = 20
-    """Walks per place that the generator sees."""
+    num_walks: int = 10
+    """Walks per place that the generator sees whole."""
+    num_glimpsed_walks: int = 40
+    """Further walks per place, of which it sees single moments."""
     walk_frames: int = 961
     """One minute each."""
     intrinsics: tuple[float, float, float, float] = INTRINSICS
@@ -96,10 +98,8 @@ class PocketRecipe:
 
     def stages(self) -> dict[str, PocketStage]:
         """All stages by name, in their order."""
-        # What was learned by heart is shaken loose by the rates that wake fresh weights.
-        gentle = OptimizerConfig(muon_lr=0.001, adam_lr=1.2e-4)
-        # AdamW alone: its steps cost nothing beside a batch, and matrices this small gain nothing from Muon.
-        adam = OptimizerConfig(adam_lr=2e-3, min_side=NO_MATRIX, ema_decay=0.99)
+        gentle = OptimizerConfig(muon_lr=0.002, adam_lr=5e-4)
+        brisk = OptimizerConfig(muon_lr=0.04, adam_lr=2e-3, weight_decay=0.05, ema_decay=0.98)
         fast, slow = OptimizerConfig(muon_lr=0.03, adam_lr=2e-3), OptimizerConfig(muon_lr=0.005, adam_lr=4e-4)
         batches = self.batches
         return {
@@ -118,8 +118,8 @@ class PocketRecipe:
             "memory": PocketStage(
                 "learn places by heart, token by token",
                 batches.memory_tokens,
-                self._loop(self.memory_minutes, 0.5, 0.01),
-                adam,
+                self._loop(self.memory_minutes, 0.6, 0.01),
+                brisk,
             ),
             "generator-pose": PocketStage(
                 "let the tokens of whole pictures hear one another",

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
@@ -103,12 +104,19 @@ def render_walks(jobs: Sequence[RenderJob], directory: Path, num_workers: int) -
     missing = [job for job in jobs if not is_drawn(job, directory)]
     if not missing:
         return
-    # Forked workers would hold this process's locks and could wait for its threads for ever.
-    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _work_for_parent)
-    try:
+    with worker_pool(num_workers) as pool:
         futures = [pool.submit(_render_if_possible, job, directory) for job in missing]
         for future in as_completed(futures):
             yield future.result()
+
+
+@contextmanager
+def worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool of processes; what was not begun when it closes is dropped."""
+    # Forked workers would hold this process's locks and could wait for its threads for ever.
+    pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _work_for_parent)
+    try:
+        yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.chunks import chunk_ranges
 from model.config import ModelConfig
@@ -90,7 +91,9 @@ def text_of(model: ScenicModel, scene: Tensor, nulled: Tensor | None = None) -> 
     """Give tokens [B, L, D] and mask [B, L] of a batch's captions; the null caption where `nulled` [B] says so."""
     tokens, mask = model.text(scene)
     if nulled is not None:
-        null = model.world.y_embedder.y_embedding.to(tokens.dtype)
+        caption = model.world.y_embedder.y_embedding.to(tokens.dtype)
+        # Nobody's memory is empty: its values are zero.
+        null = functional.pad(caption, (0, 0, model.world.config.memory_rows, 0))
         tokens = torch.where(nulled[:, None, None], null, tokens)
     return tokens, mask
 

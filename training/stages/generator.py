@@ -6,7 +6,7 @@ hold it. Windows come from anywhere along a walk, always with the clean first fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.scene_memory import random_memory
 from model.transformer import WorldModel
 from training.data.latents import LatentWalk, WindowBatch, draw_windows
 from training.metric import measure
@@ -22,18 +23,43 @@ from training.optimizer import MasterOptimizer, OptimizerConfig
 
 
 class ScenicModel(nn.Module):
-    """A world model and the table of scene embeddings it is trained with."""
+    """A world model and what it is trained with for each scene: tokens to attend to, and a memory."""
 
     def __init__(self, config: ModelConfig, num_scenes: int) -> None:
         super().__init__()
         self.world = WorldModel(config, fresh=True)
         self.scenes = nn.Parameter(torch.randn(num_scenes, config.text_length, config.text_dim))
         """[num_scenes, L, D]."""
+        fresh = [random_memory(config) for _ in range(num_scenes)] if config.scene_units else []
+        self.memories = nn.ParameterList(matrix for memory in fresh for matrix in memory.flatten(0, 1))
+        """Keys and values [U, D] of each scene, of each block: matrices of their own, as optimisers take them."""
+
+    def memory(self) -> Tensor:
+        """The memories of all scenes, [num_scenes, num_layers, 2, U, D]."""
+        return torch.stack(list(self.memories)).unflatten(0, (len(self.scenes), -1, 2))
 
     def text(self, scene: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and mask of the scenes in a batch: [B, L, D] and [B, L]."""
-        tokens = self.scenes[scene]
-        return tokens, torch.ones(tokens.shape[:2])
+        """Text and mask of the scenes in a batch, memory in front: [B, L, D] and [B, L]."""
+        text = self.scenes[scene]
+        if len(self.memories):
+            text = torch.cat([self.memory()[scene].flatten(1, 3), text], dim=1)
+        return text, torch.ones(text.shape[:2])
+
+    @torch.no_grad()
+    def set_text(self, scene: int, text: Tensor) -> None:
+        """Put a scene's text [L, D], as `text` gives it, back.
+
+        Raises:
+            ValueError: It is of another size.
+        """
+        rows = self.world.config.memory_rows
+        if text.shape != (rows + self.scenes.shape[1], self.scenes.shape[2]):
+            raise ValueError(f"a scene's text has the shape {list(text.shape)}, which is not this model's")
+        self.scenes[scene] = text[rows:]
+        if rows:
+            matrices = text[:rows].unflatten(0, (-1, self.world.config.scene_units))
+            for own, matrix in zip(self.memories[scene * len(matrices) :], matrices, strict=False):
+                own.copy_(matrix)
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
@@ -66,11 +92,12 @@ class GeneratorStage:
         window: int = 7,
         optimizer: OptimizerConfig | None = None,
         metric: Tensor | None = None,
+        trained: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self.metric = metric
         self.name, self.model, self.walks, self.mixture = name, model, walks, mixture
         self.batch_size, self.length = batch_size, window
-        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
+        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix, trained)
 
     @property
     def frames_per_step(self) -> float:

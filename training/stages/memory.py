@@ -1,4 +1,4 @@
-"""Memory stage: learn places by heart, token by token, from rays and scene alone.
+"""Memory stage: learn places by heart, token by token, from rays alone, into each scene's own memory.
 
 One step takes tokens from as many pictures as it has tokens. Neighbouring tokens and frames teach nearly the same, so a batch of
 strangers is worth many of a few whole pictures; what needs neighbours is learned by the stages after it.
@@ -12,21 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.token_path import predict_tokens, token_intrinsics
+from model.token_path import recall_tokens, token_intrinsics
+from training.data.glimpses import Glimpses
 from training.data.latents import LatentWalk
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.stages.generator import ScenicModel
 
-FULL_NOISE = 1000.0
-TRAINED_PARTS = (
-    "x_embedder", "t_embedder", "t_block", "y_embedder", "attention_y_norm", "plucker_embedder", "final_layer",
-    "scale_shift_table", "plucker_proj", "cross_attn", "mlp", "scenes",
-)  # fmt: skip
+TRAINED_PARTS = ("memor", "plucker_embedder", "blocks.0.plucker_proj", "final_layer", "x_embedder.proj.bias")
 """Parts of parameter names that lie on the token path."""
 
 
 def is_on_token_path(name: str) -> bool:
     return any(part in name for part in TRAINED_PARTS)
+
+
+def is_memory_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon takes a weight of this stage: the scenes' keys and values, and what leads to them."""
+    return "memories" in name or "plucker_proj" in name
 
 
 class MemoryStage:
@@ -36,7 +38,8 @@ class MemoryStage:
         self,
         model: ScenicModel,
         walks: Sequence[LatentWalk],
-        batch_size: int = 4096,
+        glimpses: Sequence[Glimpses] = (),
+        batch_size: int = 24576,
         optimizer: OptimizerConfig | None = None,
         metric: Tensor | None = None,
         name: str = "memory",
@@ -44,6 +47,7 @@ class MemoryStage:
         """Prepare the stage.
 
         Args:
+            glimpses: More to learn from, of places that have walks.
             batch_size: Tokens of a step, in equal shares from every scene that has walks.
         """
         self.name, self.model = name, model
@@ -54,13 +58,17 @@ class MemoryStage:
         self.metric = torch.eye(config.in_channels) if metric is None else metric
         self.latents, self.poses = [], []
         for scene in self.scenes:
-            mine = [walk for walk in walks if walk.scene == scene]
             # The first frame is given, never made.
-            latents = torch.cat([walk.latents[1:] for walk in mine]).flatten(2).transpose(1, 2)
-            self.latents.append(latents.contiguous())
-            self.poses.append(torch.cat([walk.c2w[1:] for walk in mine]))
+            seen = [(walk.latents[1:], walk.c2w[1:]) for walk in walks if walk.scene == scene]
+            seen += [(moments.latents, moments.c2w) for moments in glimpses if moments.scene == scene]
+            self.latents.append(
+                torch.cat([latents for latents, _ in seen]).flatten(2).transpose(1, 2).contiguous()
+            )
+            self.poses.append(torch.cat([poses for _, poses in seen]))
         self.intrinsics = walks[0].intrinsics
-        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), trained=is_on_token_path)
+        self.optimizer = MasterOptimizer(
+            model, optimizer or OptimizerConfig(), is_memory_matrix, trained=is_on_token_path
+        )
 
     @property
     def frames_per_step(self) -> float:
@@ -77,11 +85,8 @@ class MemoryStage:
     def loss(self, rng: np.random.Generator) -> Tensor:
         """Mean square error of a batch's clean tokens, in the metric."""
         clean, poses, intrinsics = self._batch(rng)
-        noise = torch.randn_like(clean)
-        text = self.model.scenes[self.scenes]
-        timesteps = torch.full((len(self.scenes),), FULL_NOISE)
-        velocity = predict_tokens(self.model.world, noise, text, timesteps, poses, intrinsics)
-        return ((velocity - (noise - clean)) @ self.metric).square().mean()
+        recalled = recall_tokens(self.model.world, self.model.memory()[self.scenes], poses, intrinsics)
+        return ((recalled - clean) @ self.metric).square().mean()
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw tokens: clean latents [G, N, C], poses [G, N, R, 4, 4], intrinsics [G, N, 4]."""

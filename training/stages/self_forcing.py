@@ -8,7 +8,7 @@ step, so that commits learn to write what later chunks need; they never flow thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class SelfForcingStage:
         guided_share: float = 0.5,
         optimizer: OptimizerConfig | None = None,
         metric: Tensor | None = None,
+        trained: Callable[[str], bool] = lambda name: True,
     ) -> None:
         """Prepare the stage.
 
@@ -62,6 +63,7 @@ class SelfForcingStage:
             batch_size: How many of them a training step takes further; many more rollouts than that keep neighbouring
                 steps from seeing the same streets.
             guided_share: Share of rollouts that remember the truth.
+            trained: Whether a parameter of that name is trained.
         """
         self.metric = metric
         self.name, self.model, self.walks = name, model, walks
@@ -69,7 +71,7 @@ class SelfForcingStage:
         self.num_rollouts, self.batch_size = num_rollouts, batch_size
         self.chunks_per_step, self.max_chunks = chunks_per_step, max_chunks
         self.guided_share = guided_share
-        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
+        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix, trained)
         self.rollouts: list[Rollout] = []
         self.state: RolloutState | None = None
 
