@@ -164,6 +164,9 @@ def ablation_model() -> ModelConfig:
         ray_octaves=0,
         ray_points=0,
         ray_axes=False,
+        mlp_ratio=3.0,
+        latent_fade=False,
+        scene_units=0,
         write_limit=0.0,
     )
 
