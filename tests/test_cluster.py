@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from client import cli
 from tests.cluster_cases import NUM_BATCHES, PlainTwin, break_off_saving, train, train_shared
 from tests.processes import Processes
+from training.model_file import GENERATOR, load_models
 from training.parallel.sharding import ShardingConfig
 from training.stage_log import read_log
 
@@ -95,3 +100,34 @@ def test_a_state_torn_in_the_writing_leaves_the_one_before(
         np.testing.assert_array_equal(answer["next"], 3 * rows)
         folders = {str(Path(name).parent) for name in answer["files"]}
         assert folders == {".", "torn.state.2"}
+
+
+@pytest.mark.parametrize("stage", ["pocket", "base-autoencoder"])
+def test_what_one_process_must_do_is_refused_under_a_launcher(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"TORCHELASTIC_RUN_ID": "a", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    settings |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert cli.run(["train", stage, "--preset", "miniature", "--runs", str(tmp_path)]) == 2
+    assert "one process; start it without" in re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+def test_sharing_clips_takes_a_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "base", "--preset", "miniature", "--runs", str(tmp_path), "--context-parallel", "2"]
+    assert cli.run(command) == 2
+    assert "start them with torchrun" in re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_a_stage_with_the_command_of_one_process(tmp_path: Path) -> None:
+    command = ["client.cli", "train", "{}", "--preset", "miniature", "--runs", str(tmp_path)]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for stage, before in (("base-autoencoder", []), ("base", launcher)):
+        call = [sys.executable, "-m", *before, *(part.format(stage) for part in command)]
+        subprocess.run(call, check=True, timeout=600, capture_output=True)
+    assert [line["step"] for line in read_log(tmp_path / "stages" / "base.log.jsonl")] == [1, 2]
+    model = load_models(tmp_path / "stages" / "base.model.safetensors")[GENERATOR]
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    assert not list(tmp_path.rglob("base.state.safetensors"))

@@ -7,6 +7,7 @@ one that was stopped goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from training.clips import WalkClips
+from training.cluster import ALONE, Cluster
 from training.configs import StageConfig
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import load_walk
@@ -29,6 +31,7 @@ from training.model_file import (
     save_models,
 )
 from training.pace import Stage
+from training.parallel.shards import whole
 from training.pocket import PocketRun
 from training.stage_presets import ORDER, TEACHER
 from training.stages.autoencoder import AutoencoderStage
@@ -62,14 +65,17 @@ class ChainConfig:
 class Chain:
     """The stages of one run folder."""
 
-    def __init__(self, run: PocketRun, config: ChainConfig, directory: Path | None = None) -> None:
+    def __init__(
+        self, run: PocketRun, config: ChainConfig, directory: Path | None = None, cluster: Cluster = ALONE
+    ) -> None:
         """Prepare.
 
         Args:
             run: Says which walks there are, and what the finished model and autoencoder are like.
             directory: Gets states, logs and outcomes; default: `stages` in the run's folder.
+            cluster: Processes that train together, all of which call the same methods.
         """
-        self.run, self.config = run, config
+        self.run, self.config, self.cluster = run, config, cluster
         self.directory = directory or run.directory / "stages"
 
     def outcome(self, name: str) -> Path:
@@ -95,14 +101,21 @@ class Chain:
             self._run(stage, config)
             save_autoencoder_file(path, stage.finished_model())
             return path
-        stage = self._stage(config, start_from)
+        with self.cluster.in_turn():
+            stage = self._stage(config, start_from)
         self._run(stage, config)
-        save_models(path, name, finished_models(stage))
+        models = finished_models(stage)
+        if self.cluster.is_first:
+            save_models(path, name, models)
         return path
 
     def _run(self, stage: Stage, config: StageConfig) -> None:
-        with self.run.timing(config.stage):
-            run_stage(stage, config.loop, self.directory, config.seed, progress=self.run.progress)
+        cluster = self.cluster
+        cluster.adopt(stage)
+        with self.run.timing(config.stage) if cluster.is_first else nullcontext():
+            run_stage(
+                stage, config.loop, self.directory, config.seed, progress=self.run.progress, cluster=cluster
+            )
 
     def _autoencoder_stage(self, config: StageConfig) -> AutoencoderStage:
         jobs = self.run.render(self.run.recipe.num_autoencoder_walks)
@@ -176,16 +189,20 @@ class Chain:
 
 
 def finished_models(stage: Stage) -> dict[str, ScenicModel]:
-    """Put the averaged weights into a stage's models, by role."""
+    """Build a stage's models with their averaged weights, whole, by role."""
     if isinstance(stage, DistributionMatchingStage):
         optimizers = {GENERATOR: stage.optimizer.student, CRITIC: stage.optimizer.critic}
         models = {GENERATOR: stage.model, CRITIC: stage.critic}
     else:
         assert isinstance(stage, FlowMatchingStage | OdeRegressionStage)
         optimizers, models = {GENERATOR: stage.optimizer}, {GENERATOR: stage.model}
+    finished: dict[str, ScenicModel] = {}
     for role, optimizer in optimizers.items():
-        models[role].load_state_dict(optimizer.averaged_state(), strict=False)
-    return models
+        model = models[role]
+        weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+        finished[role] = ScenicModel(model.world.config, len(model.scenes))
+        finished[role].load_state_dict(weights | optimizer.averaged_state())
+    return finished
 
 
 def run_chain(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.autoencoder import AutoencoderConfig
@@ -11,6 +12,7 @@ from model.config import pocket, sana_wm
 from training.chain import Chain, ChainConfig
 from training.configs import StageConfig
 from training.miniature import miniature_model
+from training.parallel.cluster import joined
 from training.presets import prepare
 from training.progress import RecipeProgress
 from training.run_folder import holding
@@ -61,8 +63,25 @@ def plan_of(name: str, preset: str) -> dict[str, str]:
     return stage_plan(CHAINS[preset]().stages[name], stride)
 
 
-def train_one(name: str, preset: str, runs: Path, start_from: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Launch:
+    """What this process was started with, as one of several."""
+
+    rank: int
+    """Number of the process."""
+    local_rank: int
+    """Number of the process on its machine."""
+    context_parallel: int
+    """Processes in a row that share the frames of a clip."""
+
+
+def train_one(
+    name: str, preset: str, runs: Path, start_from: Path | None = None, launch: Launch | None = None
+) -> Path:
     """Bring one stage of a run folder to its end and return its outcome.
+
+    Args:
+        launch: Where several processes do so together; None for this one alone.
 
     Raises:
         ValueError: What it needs is not there, or the preset is too large for one machine.
@@ -72,7 +91,17 @@ def train_one(name: str, preset: str, runs: Path, start_from: Path | None = None
         raise ValueError(
             "the paper's stages need 64 GPUs and its 212 975 clips; see their plan with --dry-run, or use --preset pocket"
         )
-    with holding(runs):
-        run = prepare(preset, runs)
-        run.progress = RecipeProgress({})
-        return Chain(run, CHAINS[preset]()).train(name, start_from)
+    run, config = prepare(preset, runs), CHAINS[preset]()
+    if launch is None:
+        with holding(runs):
+            run.progress = RecipeProgress({})
+            return Chain(run, config).train(name, start_from)
+    # A clip at a time: what does not fit beside one another follows one another.
+    num_batches = config.stages[name].batch_size
+    config = replace(config, stages={**config.stages, name: replace(config.stages[name], batch_size=1)})
+    with (
+        holding(runs) if launch.rank == 0 else nullcontext(),
+        joined(launch.local_rank, launch.context_parallel, num_batches) as cluster,
+    ):
+        run.progress = RecipeProgress({}, shown=cluster.is_first)
+        return Chain(run, config, cluster=cluster).train(name, start_from)

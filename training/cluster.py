@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,18 @@ class Cluster:
     def share(self, model: ScenicModel) -> ScenicModel:
         """Keep only this process's part of a network; to be called before a stage makes an optimiser of it."""
         return model
+
+    def adopt(self, stage: Stage) -> None:
+        """Share out a stage that was built on whole parameters, before its first step.
+
+        Raises:
+            ValueError: It can only be trained by one process.
+        """
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the first process do the block before the others, who then find on the disk what it made."""
+        yield
 
     def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
         """Leave the gradients of one step on the stage's parameters.

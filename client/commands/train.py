@@ -66,6 +66,8 @@ def pocket(
     ] = False,
 ) -> None:
     """Make the pocket world from nothing, or go on where an earlier call stopped or was killed."""
+    if train_stages.launched() is not None:
+        raise ValueError("the pocket's recipe is for one process; start it without torchrun")
     with extra_needed("training", "train"):
         from training.making import paper_chain, train_pocket
         from training.plan import as_json, as_rich_table, expected_s, make_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -59,22 +60,39 @@ def _command(name: str) -> Callable[..., None]:
             Path | None,
             typer.Option("--from", help="Start from this .model.safetensors; default: the stage before."),
         ] = None,
+        context_parallel: Annotated[
+            int, typer.Option(min=1, help="Under torchrun: processes that share the frames of one clip.")
+        ] = 1,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
         json_output: Annotated[bool, typer.Option("--json", help="Print plan or outcome as JSON.")] = False,
     ) -> None:
         with extra_needed("training", "train"):
-            from training.chain_presets import plan_of, train_one
+            from training.chain_presets import Launch, plan_of, train_one
+        ranks = launched()
+        launch = None if ranks is None else Launch(*ranks, context_parallel)
+        if launch is None and context_parallel > 1:
+            raise ValueError(
+                f"--context-parallel {context_parallel} needs as many processes; start them with torchrun"
+            )
         folder = runs or Path("runs") / preset.value
         if dry_run:
             result = plan_of(name, preset.value)
         else:
             try:
-                result = {"model": str(train_one(name, preset.value, folder, start_from))}
+                result = {"model": str(train_one(name, preset.value, folder, start_from, launch))}
             except KeyboardInterrupt:
                 raise Interrupted(f"stopped; the same command goes on from what {folder} holds") from None
-        (print_json if json_output else print_table)(result)
+        if launch is None or launch.rank == 0:
+            (print_json if json_output else print_table)(result)
 
     return stage
+
+
+def launched() -> tuple[int, int] | None:
+    """Rank and local rank, where torchrun started this process as one of a training's."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
 
 
 def ablation(

@@ -138,6 +138,10 @@ class WindowBatch:
     frame_index: Tensor
     """Absolute latent frame, int64 [B, 1 + n]."""
 
+    def to(self, device: torch.device) -> WindowBatch:
+        """The same batch on a device."""
+        return WindowBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
 
 MAX_INDEX_SHIFT = 2000
 """Half of the windows pretend to lie later in a walk than they do, by up to this many latent frames, so that rotary

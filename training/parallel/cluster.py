@@ -16,11 +16,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from training.checkpoint import load_state
 from training.cluster import Cluster, index_path, is_shared_newer
+from training.optimizer import MasterOptimizer
 from training.pace import CountsFrames, Stage
 from training.parallel.checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
 from training.parallel.timeline import SharedTimeline
-from training.stages.generator import ScenicModel
+from training.stages.flow_matching import FlowMatchingStage
+from training.stages.generator import ScenicModel, is_hidden_matrix
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,22 @@ class ProcessCluster(Cluster):
             model.world.open_timeline = partial(SharedTimeline, group=self.clip_sharers)
         return model
 
+    def adopt(self, stage: Stage) -> None:
+        if not isinstance(stage, FlowMatchingStage):
+            raise ValueError(f"{stage.name} is trained by one process; start it without a launcher")
+        before = stage.optimizer
+        self.share(stage.model)
+        trained = set(before.names).__contains__
+        stage.optimizer = MasterOptimizer(stage.model, before.config, is_hidden_matrix, trained)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        if not self.is_first:
+            dist.barrier()
+        yield
+        if self.is_first:
+            dist.barrier()
+
     def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
         """Average the gradients of all batches of a step.
 
@@ -118,19 +136,21 @@ class ProcessCluster(Cluster):
 
 
 @contextmanager
-def joined(config: ClusterConfig, local_rank: int) -> Iterator[ProcessCluster]:
-    """Take part in the training that a launcher such as torchrun has started, on a GPU of its own where there are any.
+def joined(local_rank: int, context_parallel: int, num_batches: int) -> Iterator[ProcessCluster]:
+    """Take part in the training that torchrun has started.
+
+    On a GPU of its own where there are any, in bfloat16; on processors in float32, which most of them multiply faster.
 
     Args:
         local_rank: Number among the processes of this machine.
+        context_parallel, num_batches: As in `ClusterConfig`.
     """
-    if torch.cuda.is_available():
-        device, backend = "cuda", "nccl"
+    has_gpus = torch.cuda.is_available()
+    if has_gpus:
         torch.cuda.set_device(local_rank)
-    else:
-        device, backend = "cpu", "gloo"
-    dist.init_process_group(backend)
+    dist.init_process_group("nccl" if has_gpus else "gloo")
     try:
-        yield ProcessCluster(config, device)
+        config = ClusterConfig(context_parallel, num_batches, ShardingConfig(bfloat16=has_gpus))
+        yield ProcessCluster(config, "cuda" if has_gpus else "cpu")
     finally:
         dist.destroy_process_group()

@@ -59,9 +59,11 @@ class FlowMatchingStage:
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step."""
         config = self.config
-        batch = self.clips.draw(config.batch_size, config.num_latent_frames, rng)
-        sigma, counted = self.levels(rng)
+        device = self.model.scenes.device
+        batch = self.clips.draw(config.batch_size, config.num_latent_frames, rng).to(device)
+        levels = self.levels(rng)
         nulled = torch.from_numpy(rng.random(config.batch_size) < config.noise.caption_dropout)
+        sigma, counted, nulled = (tensor.to(device) for tensor in (*levels, nulled))
         loss = velocity_loss(self.model, batch, sigma, counted, self.sight, nulled)
         loss.backward()
         return {"loss": float(loss.detach())}

@@ -43,7 +43,7 @@ class ScenicModel(nn.Module):
         text = self.scenes[scene]
         if len(self.memories):
             text = torch.cat([self.memory()[scene].flatten(1, 3), text], dim=1)
-        return text, torch.ones(text.shape[:2])
+        return text, torch.ones(text.shape[:2], device=text.device)
 
     @torch.no_grad()
     def set_text(self, scene: int, text: Tensor) -> None:
