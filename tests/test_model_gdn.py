@@ -150,7 +150,7 @@ def test_write_limit_keeps_strong_writes_from_growing_the_state_and_leaves_weak_
 def test_without_erasing_or_forgetting_it_is_linear_attention_over_the_visible_frames(name):
     inputs, chunks = sample(), CHUNKS[name]
     inputs |= {"beta": torch.ones_like(inputs["beta"]), "decay": torch.ones_like(inputs["decay"])}
-    output, _ = frame_attention(**inputs, chunks=chunks, erases=False)
+    output, _ = frame_attention(**inputs, chunks=chunks, erases=False)  # pyright: ignore[reportArgumentType]
     for start, stop in chunks:
         for frame in range(start, stop):
             # Everything up to the end of the frame's own chunk, each token once.

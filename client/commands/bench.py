@@ -45,7 +45,7 @@ def bench(
         return
     if roofline is not None:
         measured = None if engine is None else _measure(world, engine, backend.value, seed, chunks)
-        print_roofline(roofline, model, low_precision(precision), measured, as_json)
+        print_roofline(roofline, model, low_precision(precision, hadamard=False), measured, as_json)
         return
     report = _measure(world, engine, backend.value, seed, chunks)
     if as_json:
