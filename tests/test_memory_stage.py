@@ -170,3 +170,8 @@ def test_glimpses_are_learned_from_beside_walks() -> None:
     glimpses = [Glimpses(2, moments, random_poses(5, CONFIG.temporal_stride))]
     stage = MemoryStage(scenic, walks(), glimpses, batch_size=8)
     assert [len(latents) for latents in stage.latents] == [3, 8]
+
+
+def test_latents_lie_as_they_would_in_a_file() -> None:
+    frames = np.zeros((5, 32, 48, 3), np.uint8)
+    assert encode_frames(Autoencoder(AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))), frames).is_contiguous()

@@ -57,7 +57,10 @@ def weights_tag(autoencoder: Autoencoder) -> str:
 
 @torch.no_grad()
 def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor:
-    """Encode a clip [F, H, W, 3] to normalised latents [T, C, h, w] float16."""
+    """Encode a clip [F, H, W, 3] to normalised latents [T, C, h, w] float16.
+
+    They lie in memory as they would when read from a file: what is computed from them is then the same to the last bit.
+    """
     stride = autoencoder.config.temporal_stride
     dtype = autoencoder.encoder.conv_in.weight.dtype
     padded = np.concatenate([np.repeat(frames[:1], stride - 1, 0), frames])
@@ -68,7 +71,7 @@ def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor
         raw = autoencoder.encoder(groups.to(dtype).contiguous(memory_format=torch.channels_last)).float()
         mean, std = autoencoder.latents_mean.float(), autoencoder.latents_std.float()
         parts.append(((raw - mean[:, None, None]) / std[:, None, None]).half())
-    return torch.cat(parts)
+    return torch.cat(parts).contiguous()
 
 
 def latents_path(job: RenderJob, tag: str, directory: Path) -> Path:
