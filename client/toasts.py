@@ -56,7 +56,9 @@ class Toasts:
             if i and bottom_px < area.top:
                 return
             card.set_alpha(round(255 * min(1.0, (end_s - now_s) / FADE_S)))
-            target.blit(card, (area.centerx - card.get_width() // 2, max(0, bottom_px)))
+            # Where room is scarce the margins go first.
+            y = min(max(area.top, bottom_px), max(0, area.bottom - card.get_height()))
+            target.blit(card, (area.centerx - card.get_width() // 2, y))
 
     def _card(self, look: Theme, text: str, warning: bool, room_px: int) -> pygame.Surface:
         pad = look.px(1.5)
