@@ -77,7 +77,8 @@ POINTS: dict[str, Callable[[End], None]] = {
     "drawing": in_phase("drawing walks", 1),
     "save": in_save(3),
     "encoding": in_phase("encoding walks", 1),
-    "stage": in_phase("generator-pose", 3),
+    "chain": in_phase("hybrid-attention", 1),
+    "critic": in_phase("self-forcing-short", 1),
     "rollouts": in_phase("self-forcing", 4),
     "publishing": in_publishing,
 }
