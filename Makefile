@@ -19,14 +19,12 @@ check: setup-dev
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Two slow tests are worth their minutes each time: nothing else shows that a killed training goes on, or that an engine for a
-# GPU is built where there is none.
+# The pocket's training in miniature takes minutes, but nothing else shows that a killed one goes on.
 test: check
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest -m slow tests/test_pocket_run.py
-	$(PIP) install --editable '.[rtx]'
-	$(BIN)/python -m pytest -m "slow and not gpu" tests/test_export_engine.py
 
+# Engines are built here alone, so only this tier installs their builder.
 test-slow: setup-dev
 	$(PIP) install --editable '.[rtx]'
 	$(BIN)/python -m pytest -m "slow and not gpu"
