@@ -1,6 +1,6 @@
 """The pocket recipe made tiny: two places, thumbnails, a few steps of every stage; it shows that all works, and learns little.
 
-It computes in float32 and counts steps, not minutes, so two runs of it end with the same weights, bit for bit.
+It computes in float32 and counts steps, not minutes, so that what is resumed can be compared with what never stopped.
 """
 
 from __future__ import annotations
