@@ -88,15 +88,19 @@ class Report:
     @property
     def leaks(self) -> list[str]:
         """What is held at the end and was not after the warm-up."""
-        before, after = self.held[0], self.held[-1]
-        found: list[str] = []
-        if after.num_threads > before.num_threads:
-            found.append(f"threads: {before.num_threads} became {after.num_threads}")
-        if (after.num_handles or 0) > (before.num_handles or 0):
-            found.append(f"open files: {before.num_handles} became {after.num_handles}")
-        if self.growth_mb > MOST_GROWTH_MB:
-            found.append(f"memory grew by {self.growth_mb:.1f} MB")
-        return found
+        return what_leaked(self.held[0], self.held[-1], self.growth_mb)
+
+
+def what_leaked(before: Footprint, after: Footprint, growth_mb: float) -> list[str]:
+    """Say what is held after a run and was not before it."""
+    found: list[str] = []
+    if after.num_threads > before.num_threads:
+        found.append(f"threads: {before.num_threads} became {after.num_threads}")
+    if (after.num_handles or 0) > (before.num_handles or 0):
+        found.append(f"open files: {before.num_handles} became {after.num_handles}")
+    if growth_mb > MOST_GROWTH_MB:
+        found.append(f"memory grew by {growth_mb:.1f} MB")
+    return found
 
 
 class Soak:

@@ -36,7 +36,7 @@ from client.window import Window
 from engine.assets import worlds_dir
 from engine.errors import EngineError
 from engine.recording import SUFFIX, read_recording
-from scripts.soak import MOST_GROWTH_MB, TURNS_A_SECOND, measure_at_rest
+from scripts.soak import TURNS_A_SECOND, measure_at_rest, what_leaked
 
 KEYS = {
     "save": pygame.KSCAN_F5,
@@ -109,15 +109,7 @@ class Report:
 
     @property
     def leaks(self) -> list[str]:
-        before, after = self.at_rest[0], self.at_rest[-1]
-        found = []
-        if after.num_threads > before.num_threads:
-            found.append(f"threads: {before.num_threads} became {after.num_threads}")
-        if (after.num_handles or 0) > (before.num_handles or 0):
-            found.append(f"open files: {before.num_handles} became {after.num_handles}")
-        if self.growth_mb > MOST_GROWTH_MB:
-            found.append(f"memory grew by {self.growth_mb:.1f} MB")
-        return found
+        return what_leaked(self.at_rest[0], self.at_rest[-1], self.growth_mb)
 
 
 class Stroll:

@@ -57,10 +57,8 @@ def draw_glimpses(job: RenderJob, autoencoder: Autoencoder, path: Path) -> Path:
     frames = np.stack([place.render(poses[n], intrinsics, job.width, job.height) for n in video.flat])
     # The encoder wants a first frame in front, which is a latent of its own.
     latents = encode_frames(autoencoder, np.concatenate([frames[:1], frames]))[1:]
-    # The writer takes memory as it lies, whatever the strides.
-    tensors = {"latents": latents.contiguous().numpy(), "c2w": np.ascontiguousarray(windows[picked])}
     with replacing(path) as temporary:
-        save_file(tensors, temporary)
+        save_file({"latents": latents.numpy(), "c2w": windows[picked]}, temporary)
     return path
 
 
