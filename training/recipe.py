@@ -49,7 +49,7 @@ class PocketRecipe:
     """Of the holodeck; all where empty."""
     num_autoencoder_walks: int = 4
     """Walks per place that the autoencoder sees."""
-    num_walks: int = 10
+    num_walks: int = 13
     """Walks per place that the generator sees whole."""
     num_glimpsed_walks: int = 40
     """Further walks per place, of which it sees single moments."""
@@ -63,11 +63,12 @@ class PocketRecipe:
     chain_minutes: float = 0.0
     """All of the paper's stages together. None by default: the truth of every walk can be drawn here, and the weights that are
     shipped were made without them."""
-    memory_minutes: float = 60.0
+    memory_minutes: float = 90.0
     """Generator, token by token: places learned by heart."""
-    pose_minutes: float = 15.0
-    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another."""
-    self_forcing_minutes: float = 45.0
+    pose_minutes: float = 0.0
+    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another. None by default, nor for what
+    follows: minutes of either changed nothing that shows, and each is worth more to the memory (`docs/log.md`)."""
+    self_forcing_minutes: float = 0.0
     """Generator on its own frames."""
     num_steps: int = UNLIMITED_STEPS
     """At which every stage ends, even if minutes are left."""
