@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from evaluation.clearance import clear_points
 from evaluation.rollouts import Poses
 from evaluation.splines import catmull_rom, squad
 from holodeck import Place
-from holodeck.collision import FLOOR_M, is_free
 
 Array = NDArray[np.float64]
 
@@ -98,23 +98,9 @@ def lay_track(template: Template, place: Place, num_frames: int, fps: int) -> Po
     """
     for radius, lead in itertools.product(RADII_M, LEADS_M):
         poses = _poses(template, place, num_frames, fps, _lap(template.arcs, radius, lead))
-        if is_clear(place, poses[:, :3, 3]):
+        if clear_points(place, poses[:, :3, 3], RADIUS_M).all():
             return poses
     raise ValueError(f"the track {template.name} does not fit into {place.name}; take --tracks walks there")
-
-
-def is_clear(place: Place, positions: Array, radius_m: float = RADIUS_M) -> bool:
-    """Whether a ball stays inside a place's bounds and outside its solids at all positions [N, 3]."""
-    low_x, low_z, high_x, high_z = place.bounds
-    x, y, z = positions.T
-    inside = (
-        (x >= low_x + radius_m)
-        & (x <= high_x - radius_m)
-        & (z >= low_z + radius_m)
-        & (z <= high_z - radius_m)
-    )
-    standing = (-y >= FLOOR_M) & (-y <= place.ceiling_m)
-    return bool((inside & standing).all()) and all(is_free(place.arrays, p, radius_m) for p in positions)
 
 
 def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Array) -> Poses:

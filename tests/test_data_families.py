@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.clearance import clear_points
 from evaluation.revisit import revisit_pairs
 from holodeck import get_place, place_names
 from holodeck.collision import is_free
@@ -36,6 +37,14 @@ def test_no_family_goes_through_walls_or_jumps(family: str):
         steps = np.linalg.norm(np.diff(c2w[:, :3, 3], axis=0), axis=1)
         # The walker of the pocket's walks has gaits of its own, up to 2.2 m/s.
         assert steps.max() * 16.0 < (2.5 if family == "walk" else MAX_SPEED / (1.0 - 0.12) + 1e-6)
+
+
+def test_a_camera_wedged_between_walls_that_nothing_pushes_out_is_not_clear():
+    place, wedged = get_place("night"), np.array([[-4.82333263, -0.59525915, -6.98143541]])
+    np.testing.assert_allclose(place.slide(wedged[0], np.zeros(3), 0.6), wedged[0])
+    assert not is_free(place.arrays, wedged[0], 0.6)
+    points = np.concatenate([wedged, place.spawn[None, :3, 3], place.spawn[None, :3, 3] + [0.0, -9.0, 0.0]])
+    assert clear_points(place, points, 0.6).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -17,7 +17,8 @@ from training.data.latents import LatentWalk, WindowBatch
 from training.loop import LoopConfig
 from training.noise import ONE_LEVEL, ChunkMixture
 from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.stage_presets import ORDER, PURPOSES, paper_stages, pocket_stages, stage_config
+from training.stage_names import ORDER, PURPOSES
+from training.stage_presets import paper_stages, pocket_stages, stage_config
 from training.stages.autoencoder_swap import autoencoder_swap_stage, is_renewed, swap_autoencoder
 from training.stages.base import base_config, base_stage
 from training.stages.best_clips import ClipFilters, best_clips, best_clips_stage, clip_scores

@@ -210,7 +210,8 @@ def test_every_room_is_imported_from_this_checkout():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["play", "--help"], ["world", "list"], ["doctor", "--help"]]
+    "arguments",
+    [["--help"], ["play", "--help"], ["train", "--help"], ["world", "list"], ["doctor", "--help"]],
 )
 def test_the_command_line_opens_without_heavy_libraries(arguments: list[str]):
     heavy = loaded_libraries(arguments)

@@ -33,7 +33,7 @@ from training.model_file import (
 from training.pace import Stage
 from training.parallel.shards import whole
 from training.pocket import PocketRun
-from training.stage_presets import ORDER, TEACHER
+from training.stage_names import ORDER, TEACHER
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.autoencoder_swap import autoencoder_swap_stage
 from training.stages.base import base_config, base_stage

@@ -13,22 +13,6 @@ import typer
 from client.commands.extras import extra_needed
 from client.report import Interrupted, print_json, print_table, say
 
-STAGES = {
-    "base-autoencoder": "train the causal autoencoder that the base speaks, on crops of films",
-    "base": "train a camera-blind model with cumulative linear attention to begin from",
-    "autoencoder": "train the causal autoencoder that stays",
-    "autoencoder-swap": "put it under the model: patchify and output projection begin anew, everything learns",
-    "framewise-gdn": "replace cumulative linear attention by frame-wise gated delta nets",
-    "hybrid-attention": "make every 4th block a softmax block that keeps its projections",
-    "minute-camera": "lengthen clips and add both camera branches, silent at first",
-    "best-clips": "fine-tune on the best clips",
-    "chunk-causal": "see no further than the own chunk, with noise of its own for each chunk",
-    "ode-regression": "learn in few steps where the teacher's trajectories end",
-    "self-forcing-short": "match the teacher's distribution on own rollouts, remembering every chunk",
-    "self-forcing-long": "the same at full length, remembering a sink and a window",
-}
-"""What each stage does, in the order in which they follow one another."""
-
 
 class StagePreset(Enum):
     """Sizes of a stage."""
@@ -40,7 +24,9 @@ class StagePreset(Enum):
 
 def register(train: typer.Typer) -> None:
     """Add a command for each stage, and the ablation's."""
-    for name, purpose in STAGES.items():
+    from training.stage_names import PURPOSES
+
+    for name, purpose in PURPOSES.items():
         sentence = f"Stage {name}: {purpose}."
         train.command(name, help=sentence, rich_help_panel="The paper's stages")(_command(name))
     train.command("ablation", rich_help_panel="The paper's stages")(ablation)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.collision import WALKER_RADIUS_M
 from engine.integrator import rotation_x, rotation_y, rotation_z
+from evaluation.clearance import clear_points
 from holodeck import Place
 from training.data import walks
 from training.data.clip import ClipRejected
@@ -72,8 +73,8 @@ def draw_poses(
 
 
 def is_clear(place: Place, position: Array) -> NDArray[np.bool_]:
-    """Whether a walker could stand at each point [N, 3]: inside the place and touching nothing."""
-    return np.array([np.allclose(place.slide(p, np.zeros(3), WALKER_RADIUS_M), p) for p in position])
+    """Whether a walker could stand at each point [N, 3]."""
+    return clear_points(place, position, WALKER_RADIUS_M)
 
 
 def length(curve: Curve) -> Array:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import holodeck
 from engine.atomic import replacing
+from evaluation import clearance
 from holodeck import get_place
 from training.data import families, walks
 from training.data.clip import ClipRejected
@@ -57,7 +58,7 @@ class RenderJob:
             # Walks were drawn before there were families; their films keep their names.
             del settings["family"], settings["revisit"]
         else:
-            code += Path(families.__file__).read_bytes()
+            code += Path(families.__file__).read_bytes() + Path(clearance.__file__).read_bytes()
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + code)
         return f"{self.place}-{self.seed:05d}-{digest.hexdigest()[:8]}"
 
