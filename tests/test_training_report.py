@@ -104,8 +104,8 @@ def runs(tmp_path: Path) -> Path:
 def test_report_is_one_small_whole_file_that_needs_nothing_else(runs: Path) -> None:
     path = write_report(runs)
     text = path.read_text()
-    # Six sheets of pure noise are more than any real ones.
-    assert path.stat().st_size < 2_000_000
+    # Six sheets of pure noise are more than any real ones: they are shown smaller.
+    assert path.stat().st_size < 1_500_000
     page = Page(text)
     assert page.open == []
     assert page.addresses
@@ -114,7 +114,8 @@ def test_report_is_one_small_whole_file_that_needs_nothing_else(runs: Path) -> N
     encoded = np.frombuffer(base64.b64decode(page.addresses[0].partition(",")[2]), np.uint8)
     picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     assert picture is not None
-    assert picture.shape == (208, 1000, 3)
+    assert picture.shape[1] in (600, 800, 1000)
+    assert text.count("<img") == 6
 
 
 def test_report_says_what_the_logs_say(runs: Path) -> None:
@@ -128,7 +129,10 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
         "batches.rollouts",
         "<p>pocket on learned places: &lt;town&gt;.</p>",
         "<td>mean from 1 s on</td><td class=number>18.0</td>",
-        "loss 0.002225",
+        "loss 2 to 0.002225",
+        "<dt>training</dt><dd>1,798 steps in 2 h 59 min, 2 stages</dd>",
+        "490 video frames trained per second",
+        "30.0% of the most that this machine",
         ">490<",
         "30.0%",
     ):

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 from pydantic import ValidationError
 
 from engine.atomic import replacing
 from training.charts import line_chart
 from training.checkpoint import read_values
+from training.html_parts import flattened, markdown_parts, picture_uris, table
 from training.pace import Pace
 from training.progress import as_duration
 from training.run_folder import RECORD_FILE, RunRecord, read_record
 from training.stage_log import read_log
 
-SHEET_WIDTH_PX, SHEET_QUALITY = 1000, 80
-"""Of the pictures in the page; those beside it are left as they are."""
-MOST_PICTURE_BYTES = 1_500_000
-"""Of all pictures together."""
+MOST_PAGE_BYTES = 1_450_000
+"""Of the page; its pictures are made as large as that allows."""
 RATES = ("frames_per_s", "peak_share")
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1020px; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fdfcfa }
-h1, h2, h3 { font-weight: 600; line-height: 1.2 } h2 { margin-top: 2.5rem } figure { margin: 0 0 1rem } img { width: 100% }
-table { border-collapse: collapse; margin: .5rem 0 }
-td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top }
-th { border-bottom: 1px solid #bbb } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-.half { max-width: 560px }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem }
+body { font: 15px/1.55 system-ui, sans-serif; max-width: 1020px; margin: 2.5rem auto 5rem; padding: 0 1.2rem;
+  color: #26231f; background: #fdfcfa }
+h1 { font-size: 2rem; margin: 0 0 1rem } h1, h2 { font-weight: 600; line-height: 1.2 }
+h2 { margin: 3rem 0 .8rem; padding-top: 1rem; border-top: 1px solid #e4e0d8 }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; margin: 0 }
+dt { color: #777 } dd { margin: 0 }
+figure { margin: 0 0 1rem } img { width: 100%; border-radius: 4px }
+table { border-collapse: collapse; margin: .5rem 0 1rem; display: block; overflow-x: auto; font-size: 14px }
+td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
+th { border-bottom: 1px solid #bbb; font-weight: 600 } tr:hover td { background: #f4f1ea }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+.half { max-width: 560px } summary { cursor: pointer; margin: 1.5rem 0 .5rem; font-size: 1.2rem; font-weight: 600 }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1.2rem }
 svg text { font: 11px system-ui, sans-serif; fill: #555 } .grid { stroke: #e4e0d8 } .quiet, figcaption { color: #777 }
+figcaption { font-size: 13px }
 """
 
 
@@ -49,6 +52,11 @@ class StageResult:
     pace: Pace | None
     finished: bool | None
     """None where nothing was saved yet."""
+
+    def mean(self, key: str) -> float | None:
+        """Mean of a figure over the log; None where it was not logged."""
+        values = [line[key] for line in self.log if key in line]
+        return sum(values) / len(values) if values else None
 
 
 def write_report(runs: Path, destination: Path | None = None) -> Path:
@@ -70,17 +78,15 @@ def write_report(runs: Path, destination: Path | None = None) -> Path:
     if destination is None:
         destination = runs / "report" / "index.html"
         destination.parent.mkdir(parents=True, exist_ok=True)
-    sections = [
-        *_overview(stages, record),
-        *_curves(stages),
-        *_scores(runs / "report"),
-        *_sheets(runs / "report"),
-    ]
-    if record is not None:
-        sections += _recipe(record)
+    report = runs / "report"
+    after = [*_stages(stages), *_curves(stages), *_time(record), *_recipe(record)]
+    before = [*_in_short(stages, record), *_scores(report)]
+    size = sum(len(part.encode()) for part in (*before, *after)) + len(STYLE)
+    # Pictures come between the two, and take what room is left.
+    parts = [before[0], *_sheets(report, MOST_PAGE_BYTES - size), *before[1:], *after]
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Flaneur: a training</title>'
-        f"<style>{STYLE}</style></head><body><h1>A training</h1>{''.join(sections)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Flaneur: a training</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
     with replacing(destination) as file:
         file.write_text(page, encoding="utf-8")
@@ -114,25 +120,70 @@ def _finished(runs: Path, name: str) -> bool | None:
         return None
 
 
-def _overview(stages: Sequence[StageResult], record: RunRecord | None) -> Iterable[str]:
+def _in_short(stages: Sequence[StageResult], record: RunRecord | None) -> Iterable[str]:
+    """What was trained, on what, for how long and how fast; one piece of the page."""
+    name = "A training" if record is None else f"{record.model.get('name', 'A model')}: a training"
+    facts = [] if record is None else [*_data_facts(record)]
+    lasts = [stage.log[-1] for stage in stages if stage.log]
+    trained_s = sum(last["trained_s"] for last in lasts)
+    if lasts:
+        steps = sum(last["step"] for last in lasts)
+        facts.append(("training", f"{steps:,} steps in {as_duration(trained_s)}, {len(lasts)} stages"))
+    for key, form, what in (
+        ("frames_per_s", "{:.0f} video frames trained per second", "speed"),
+        ("peak_share", "{:.1%} of the most that this machine's matrix products were seen to reach", "use"),
+    ):
+        means = [
+            (stage.log[-1]["trained_s"], mean) for stage in stages if (mean := stage.mean(key)) is not None
+        ]
+        if whole_s := sum(seconds for seconds, _ in means):
+            mean = sum(seconds * value for seconds, value in means) / whole_s
+            facts.append((what, form.format(mean) + ", the mean over all stages' time"))
     if record is not None:
-        yield f"<p>On {html.escape(record.machine)}.</p>"
-    columns = ("stage", "", "steps", "trained", "frames/s", "of the peak", "computed in", "at the end")
+        facts.append(("machine", record.machine))
+    rows = "".join(f"<dt>{html.escape(what)}</dt><dd>{html.escape(fact)}</dd>" for what, fact in facts)
+    yield f"<h1>{html.escape(name)}</h1><dl>{rows}</dl>"
+
+
+def _data_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
+    """What the recipe says of its data, as far as it does."""
+    recipe, stages = record.recipe, len(record.stages)
+    if {"num_walks", "walk_frames"} <= recipe.keys():
+        frames = recipe["walk_frames"]
+        more = recipe.get("num_glimpsed_walks", 0)
+        places = (
+            f" through each of {', '.join(recipe['places'])}"
+            if recipe.get("places")
+            else " through each place"
+        )
+        told = f"{recipe['num_walks']} walks of {frames} frames{places}"
+        yield "data", told + (f", and single moments of {more} more" if more else "")
+    if stages:
+        yield "recipe", ", ".join(record.stages)
+
+
+def _stages(stages: Sequence[StageResult]) -> Iterable[str]:
+    columns = ("stage", "", "steps", "trained", "frames/s", "of the peak", "computed in", "at first, at last")
     yield "<h2>Stages</h2>" + table(columns, [_overview_row(stage) for stage in stages], numbers={2, 3, 4, 5})
     notes = sorted({note for stage in stages if stage.pace is not None for note in stage.pace.notes})
     yield "".join(f'<p class="quiet">{html.escape(note)}</p>' for note in notes)
+
+
+def _time(record: RunRecord | None) -> Iterable[str]:
     if record is not None and record.seconds:
         rows = [(name, as_duration(seconds)) for name, seconds in record.seconds.items()]
         rows.append(("together", as_duration(sum(record.seconds.values()))))
-        yield "<h3>Time, of calls that ended</h3>" + table(("phase", "took"), rows, numbers={1})
+        yield "<h2>Time</h2><p>Of calls that ended.</p>" + table(("phase", "took"), rows, numbers={1})
 
 
 def _overview_row(stage: StageResult) -> Sequence[str]:
     last = stage.log[-1] if stage.log else {}
     state = {None: "not saved yet", True: "finished", False: "under way"}[stage.finished]
     hidden = ("step", "trained_s", "grad_norm", *RATES)
-    end = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in hidden)
-    rates = {key: _mean([line[key] for line in stage.log if key in line]) for key in RATES}
+    first = stage.log[0] if stage.log else {}
+    shown = {key: value for key, value in last.items() if key not in hidden}
+    ends = ", ".join(f"{key} {first.get(key, value):.4g} to {value:.4g}" for key, value in shown.items())
+    rates = {key: stage.mean(key) for key in RATES}
     computed = "" if stage.pace is None else stage.pace.precision
     if stage.pace is not None and len(stage.pace.step_s) > 1:
         computed += " (" + ", ".join(f"{n} {1000 * s:.0f} ms" for n, s in stage.pace.step_s.items()) + ")"
@@ -144,12 +195,8 @@ def _overview_row(stage: StageResult) -> Sequence[str]:
         "" if rates["frames_per_s"] is None else f"{rates['frames_per_s']:.0f}",
         "" if rates["peak_share"] is None else f"{rates['peak_share']:.1%}",
         computed,
-        end,
+        ends,
     )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _curves(stages: Sequence[StageResult]) -> Iterable[str]:
@@ -201,23 +248,6 @@ def _scores(report: Path) -> Iterable[str]:
             yield table(head, rows, numbers=range(1, len(head)))
 
 
-def markdown_parts(text: str) -> list[str | list[list[str]]]:
-    """Split Markdown into paragraphs and tables, each a list of rows of cells, the heading first."""
-    parts: list[str | list[list[str]]] = []
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            parts.append(line)
-            continue
-        cells = [cell.strip().strip("*") for cell in line.strip("|").split("|")]
-        if all(set(cell) <= set("-:") for cell in cells):
-            continue
-        if parts and isinstance(parts[-1], list):
-            parts[-1].append(cells)
-        else:
-            parts.append([cells])
-    return [part for part in parts if part]
-
-
 def _by_seconds(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, list[tuple[float, float]]]:
     """Columns of numbers over rows that begin with a time."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -230,63 +260,23 @@ def _by_seconds(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str,
     return {name: points for name, points in series.items() if len(points) > 1}
 
 
-def _sheets(report: Path) -> Iterable[str]:
-    figures, left_out, size = [], [], 0
-    for path in sorted(report.glob("*.png")):
+def _sheets(report: Path, most_bytes: int) -> Iterable[str]:
+    paths = sorted(report.glob("*.png"))
+    uris = picture_uris(paths, most_bytes)
+    figures = []
+    for path, uri in uris.items():
         name = html.escape(path.stem)
-        if (uri := picture_uri(path)) is None or size + len(uri) > MOST_PICTURE_BYTES:
-            left_out.append(name)
-        else:
-            size += len(uri)
-            figures.append(f'<figure><img src="{uri}" alt="{name}"><figcaption>{name}</figcaption></figure>')
+        figures.append(f'<figure><img src="{uri}" alt="{name}"><figcaption>{name}</figcaption></figure>')
     if figures:
         yield f"<h2>Contact sheets</h2><p>Truth above, generated below, later to the right.</p>{''.join(figures)}"
-    if left_out:
+    if left_out := [html.escape(path.stem) for path in paths if path not in uris]:
         yield f'<p class="quiet">Not shown, to keep this page small: {", ".join(left_out)}.</p>'
 
 
-def picture_uri(path: Path) -> str | None:
-    """A picture as a JPEG data URI no wider than the page; None where it cannot be read."""
-    picture = cv2.imread(str(path))
-    if picture is None:
-        return None
-    height, width = picture.shape[:2]
-    if width > SHEET_WIDTH_PX:
-        size = (SHEET_WIDTH_PX, round(height * SHEET_WIDTH_PX / width))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, SHEET_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-
-
-def _recipe(record: RunRecord) -> Iterable[str]:
+def _recipe(record: RunRecord | None) -> Iterable[str]:
+    if record is None:
+        return
     for title, values in (("Recipe", record.recipe), ("Model", record.model)):
         rows = [(name.replace("_", " "), json.dumps(value)) for name, value in flattened(values).items()]
-        yield f"<h2>{title}</h2>{table(('', ''), rows)}"
+        yield f"<details><summary>{title}</summary>{table(('', ''), rows)}</details>"
     yield f'<p class="quiet">from {RECORD_FILE} of the run folder</p>'
-
-
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
-    """An HTML table.
-
-    Args:
-        numbers: Columns that are set to the right.
-    """
-    right = set(numbers)
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        shown = (
-            f"<{tag}{' class=number' if n in right else ''}>{html.escape(cell)}</{tag}>"
-            for n, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(shown)}</tr>"
-
-    head = line(columns, "th") if any(columns) else ""
-    return f"<table>{head}{''.join(line(row, 'td') for row in rows)}</table>"
