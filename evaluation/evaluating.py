@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,17 +110,7 @@ def evaluate(
                     measure_rollout(rollout, place, plan.tracks, seed, measures, parts, counter.within)
                 )
                 counter.settle()
-                report = EvaluationReport(
-                    bundle=bundle.spec.name,
-                    weights_sha256=bundle.spec.weights_sha256,
-                    tracks=plan.tracks,
-                    seconds=plan.seconds,
-                    places=plan.places,
-                    measures=tuple(m.name for m in measures),
-                    missing=tuple(missing),
-                    rollouts=tuple(scores),
-                    num_planned=plan.num_rollouts,
-                )
+                report = _report(bundle, plan, [measure.name for measure in measures], missing, scores)
                 shown += [rollout.truth, films_of(rollout)[MODEL]] if len(shown) < 2 * SHEET_WALKS else []
                 _write(report, folder)
                 contact_sheet(shown, rollout.fps, folder / f"{world.name}.png")
@@ -128,6 +118,27 @@ def evaluate(
             session.close()
     assert report is not None, "a plan has at least one rollout"
     return report
+
+
+def _report(
+    bundle: Bundle,
+    plan: EvaluationPlan,
+    measures: Sequence[str],
+    missing: Sequence[str],
+    scores: Sequence[RolloutScores],
+) -> EvaluationReport:
+    """What is known so far."""
+    return EvaluationReport(
+        bundle=bundle.spec.name,
+        weights_sha256=bundle.spec.weights_sha256,
+        tracks=plan.tracks,
+        seconds=plan.seconds,
+        places=plan.places,
+        measures=tuple(measures),
+        missing=tuple(missing),
+        rollouts=tuple(scores),
+        num_planned=plan.num_rollouts,
+    )
 
 
 class _Counter:
