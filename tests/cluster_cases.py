@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from collections.abc import Iterator
@@ -19,17 +20,24 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
+from model.autoencoder import AutoencoderConfig
 from model.config import tiny
+from training.clips import WalkClips
 from training.cluster import Cluster
+from training.configs import DistillationConfig
 from training.data.latents import LatentWalk
 from training.loop import LoopConfig, run_stage
-from training.optimizer import OptimizerConfig
+from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
 from training.pace import Stage
 from training.parallel import checkpoint
 from training.parallel.cluster import ClusterConfig, ProcessCluster
 from training.parallel.sharding import ShardingConfig
 from training.progress import RecipeProgress
+from training.stage_presets import stage_config
+from training.stages.autoencoder import AutoencoderStage
+from training.stages.distribution_matching import DistributionMatchingStage
 from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
+from training.stages.ode_regression import OdeRegressionStage, store_trajectories
 
 CONFIG = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2)
 WINDOW = 13
@@ -38,21 +46,6 @@ NUM_BATCHES = 4
 SEED = 7
 WHOLE = ShardingConfig(bfloat16=False)
 """In float32, for comparisons."""
-
-
-class PlainTwin(Cluster):
-    """One process with whole parameters that draws what a cluster draws, batch after batch."""
-
-    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        for number in range(NUM_BATCHES):
-            entropy = np.random.SeedSequence([seed, step, number])
-            torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-            figures = stage.backward(np.random.default_rng(entropy))
-        for parameter in stage.optimizer.parameters:
-            if parameter.grad is not None:
-                parameter.grad /= NUM_BATCHES
-        return figures
 
 
 def walks() -> list[LatentWalk]:
@@ -113,6 +106,54 @@ def train_shared(
     """Do the same on the processes of a group."""
     cluster = ProcessCluster(ClusterConfig(context_parallel, NUM_BATCHES, sharding))
     return train(cluster, folder, num_steps, min_side, stop_in)
+
+
+def stages(folder: Path, cluster: Cluster) -> Iterator[Stage]:
+    """Build the stages that are no plain flow matching, each on weights and data of its own, a clip a batch."""
+    rng, clips = np.random.default_rng(3), WalkClips(walks())
+    films = [rng.integers(256, size=(24, 32, 32, 3), dtype=np.uint8)]
+    sizes = AutoencoderConfig(8, 2, 8, 8, (1, 1), (1, 1))
+    torch.manual_seed(0)
+    autoencoder = AutoencoderStage(sizes, films, 1, (16, 16), optimizer=OptimizerConfig(min_side=16))
+    # All weights are drawn before the first stage draws anything.
+    student, teacher, critic = (ScenicModel(CONFIG, 2) for _ in range(3))
+    yield autoencoder
+    adam = OptimizerConfig(adam_lr=1e-3, betas=(0.0, 0.999), min_side=NO_MATRIX)
+    few = DistillationConfig((1000, 700), 1, num_trajectories=5, generator_every=2, critic=adam)
+    for name, length in (("ode-regression", 7), ("self-forcing-short", 7), ("self-forcing-long", 10)):
+        memory = replace(few, num_cached_chunks=2, sink=True) if name == "self-forcing-long" else few
+        preset = replace(stage_config(name, "pocket"), num_latent_frames=length, batch_size=1)
+        config = replace(preset, optimizer=adam, distillation=memory)
+        own, judge, fake = (copy.deepcopy(model) for model in (student, teacher, critic))
+        if name == "ode-regression":
+            stored = store_trajectories(folder / "trajectories", judge, clips, config, cluster)
+            yield OdeRegressionStage(config, own, stored)
+        else:
+            yield DistributionMatchingStage(config, own, judge, fake, clips)
+
+
+def train_stages(cluster: Cluster, folder: Path) -> dict[str, NDArray[Any]]:
+    """Take three steps of each of `stages` and return all averaged weights."""
+    loop = LoopConfig(3, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
+    bars, weights = RecipeProgress({}, shown=False), {}
+    for stage in stages(folder, cluster):
+        cluster.adopt(stage)
+        run_stage(stage, loop, folder, SEED, progress=bars, cluster=cluster)
+        both = {"": stage.optimizer}
+        if isinstance(stage, DistributionMatchingStage):
+            both = {"student.": stage.optimizer.student, "critic.": stage.optimizer.critic}
+        for role, optimizer in both.items():
+            assert isinstance(optimizer, MasterOptimizer)
+            for name, tensor in optimizer.averaged_state().items():
+                weights[f"{stage.name}.{role}{name}"] = np.asarray(tensor)
+    return weights
+
+
+def train_stages_shared(
+    group: ProcessGroup, folder: Path, context_parallel: int = 1
+) -> dict[str, NDArray[Any]]:
+    """Do the same on the processes of a group."""
+    return train_stages(ProcessCluster(ClusterConfig(context_parallel, NUM_BATCHES, WHOLE)), folder)
 
 
 def break_off_saving(group: ProcessGroup, path: Path, moment: str) -> dict[str, Any]:

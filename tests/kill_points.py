@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def in_publishing(end: End) -> None:
     publish.write_world = second
 
 
+def after_two_steps(end: End) -> None:
+    """Strike in the third step of a stage that saves after each."""
+    from training.loop import StageRun
+
+    train = StageRun.train
+
+    def saving(self: StageRun, *args: Any) -> None:
+        self.config = replace(self.config, save_every_s=-1.0)
+        train(self, *args)
+
+    StageRun.train = saving
+    in_phase("chunk-causal", 3)(end)
+
+
 POINTS: dict[str, Callable[[End], None]] = {
     "drawing": in_phase("drawing walks", 1),
     "save": in_save(3),
@@ -81,6 +96,7 @@ POINTS: dict[str, Callable[[End], None]] = {
     "critic": in_phase("self-forcing-short", 1),
     "rollouts": in_phase("self-forcing", 4),
     "publishing": in_publishing,
+    "data": after_two_steps,
 }
 
 if __name__ == "__main__":

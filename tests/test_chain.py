@@ -12,10 +12,11 @@ import torch
 from client import cli
 from model.config import tiny
 from training.chain import AUTOENCODERS, Chain, run_chain
-from training.chain_presets import miniature_chain, plan_of, train_one
+from training.chain_presets import miniature_chain
 from training.miniature import miniature_recipe, miniature_run
 from training.model_file import CRITIC, GENERATOR, load_autoencoder_file, load_models, save_models
 from training.stage_names import ORDER, STARTS_FROM
+from training.stage_request import StageRequest, plan_of, train_one
 from training.stages.generator import ScenicModel
 
 
@@ -32,7 +33,7 @@ def test_every_stage_has_a_command_in_the_order_in_which_they_follow(capsys):
 @pytest.mark.parametrize("preset", ["pocket", "miniature"])
 def test_every_stage_has_a_plan(preset):
     for name in ORDER:
-        plan = plan_of(name, preset)
+        plan = plan_of(StageRequest(name, preset, Path("runs")))
         assert plan["stage"] == name
         assert all(plan.values())
 
@@ -51,11 +52,9 @@ def test_a_missing_stage_is_one_sentence_and_exit_code_2(tmp_path, capsys):
     assert "run `flaneur train framewise-gdn` first" in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
-def test_the_paper_s_preset_is_a_plan_and_says_so(tmp_path):
-    with pytest.raises(ValueError, match="--dry-run, or use --preset pocket"):
-        train_one("minute-camera", "paper", tmp_path)
+def test_what_the_paper_does_not_train_is_refused(tmp_path):
     with pytest.raises(ValueError, match="takes a released model"):
-        train_one("base", "paper", tmp_path)
+        train_one(StageRequest("base", "paper", tmp_path))
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name in STARTS_FROM])

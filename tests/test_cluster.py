@@ -14,8 +14,16 @@ import pytest
 from numpy.typing import NDArray
 
 from client import cli
-from tests.cluster_cases import NUM_BATCHES, PlainTwin, break_off_saving, train, train_shared
+from tests.cluster_cases import (
+    NUM_BATCHES,
+    break_off_saving,
+    train,
+    train_shared,
+    train_stages,
+    train_stages_shared,
+)
 from tests.processes import Processes
+from training.cluster import Cluster
 from training.model_file import GENERATOR, load_models
 from training.parallel.sharding import ShardingConfig
 from training.stage_log import read_log
@@ -27,6 +35,9 @@ TOLERANCE = 2e-6
 """Of weights that move by up to 2e-2 in these steps. Gradients differ by their rounding, 1e-6 of the largest, and Muon makes
 all directions of a matrix equally large, those with hardly a gradient too."""
 
+ADAM_TOLERANCE = 1e-5
+"""Three steps of AdamW at 1e-3, which are as long where a gradient is hardly more than its rounding; measured: 2e-6."""
+
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Processes:
@@ -36,7 +47,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Processes:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """One process, never interrupted, with nothing shared, sharded or computed again."""
-    return train(PlainTwin(), tmp_path_factory.mktemp("whole"), STEPS)
+    return train(Cluster(NUM_BATCHES), tmp_path_factory.mktemp("whole"), STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +71,7 @@ def test_two_processes_stop_together_when_one_is_asked_to(halfway: Path) -> None
 
 def test_what_two_processes_began_one_ends(halfway: Path, whole: Weights, tmp_path: Path) -> None:
     folder = shutil.copytree(halfway, tmp_path / "one")
-    assert furthest(train(PlainTwin(), folder, STEPS), whole) < TOLERANCE
+    assert furthest(train(Cluster(NUM_BATCHES), folder, STEPS), whole) < TOLERANCE
     assert [line["step"] for line in read_log(folder / "clips.log.jsonl")] == [1, 2, 3]
 
 
@@ -75,7 +86,7 @@ def test_what_two_processes_began_four_end_that_share_clips_by_twos(
 def test_what_one_process_began_two_end_with_kept_activations(
     workers: Processes, whole: Weights, tmp_path: Path
 ) -> None:
-    train(PlainTwin(), tmp_path, STEPS, stop_in=NUM_BATCHES + 1)
+    train(Cluster(NUM_BATCHES), tmp_path, STEPS, stop_in=NUM_BATCHES + 1)
     kept = ShardingConfig(bfloat16=False, recompute=False)
     for answer in workers.run(2, train_shared, tmp_path, STEPS, sharding=kept):
         assert furthest(answer, whole) < TOLERANCE
@@ -87,6 +98,21 @@ def test_blocks_can_compute_in_bfloat16(workers: Processes, whole: Weights, tmp_
     ):
         # Muon's steps are as long whatever the gradient, and bfloat16 turns the weakest directions round.
         assert TOLERANCE < furthest(answer, whole) < 0.03
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """Autoencoder, regression and both self-forcing stages, trained by one process."""
+    return train_stages(Cluster(NUM_BATCHES), tmp_path_factory.mktemp("alone"))
+
+
+@pytest.mark.parametrize("context_parallel", [1, 2])
+def test_two_processes_train_autoencoders_and_students_as_one_does(
+    workers: Processes, alone: Weights, tmp_path: Path, context_parallel: int
+) -> None:
+    for answer in workers.run(2, train_stages_shared, tmp_path, context_parallel=context_parallel):
+        assert furthest(answer, alone) < ADAM_TOLERANCE
+    assert len(list((tmp_path / "trajectories").iterdir())) == 5
 
 
 @pytest.mark.parametrize("moment", ["after some tensors", "before the index"])
@@ -102,15 +128,14 @@ def test_a_state_torn_in_the_writing_leaves_the_one_before(
         assert folders == {".", "torn.state.2"}
 
 
-@pytest.mark.parametrize("stage", ["pocket", "base-autoencoder"])
-def test_what_one_process_must_do_is_refused_under_a_launcher(
-    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_pocket_s_recipe_is_refused_under_a_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"TORCHELASTIC_RUN_ID": "a", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     settings |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    assert cli.run(["train", stage, "--preset", "miniature", "--runs", str(tmp_path)]) == 2
+    assert cli.run(["train", "pocket", "--preset", "miniature", "--runs", str(tmp_path)]) == 2
     assert "one process; start it without" in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 

@@ -302,14 +302,14 @@ def ode_config(length: int = 4) -> StageConfig:
 def test_stored_trajectories_start_in_noise_end_clean_and_are_made_once(tmp_path):
     teacher = model_of(CONFIG)
     stored = store_trajectories(tmp_path, teacher, clips(), ode_config())
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["00000.safetensors", "00001.safetensors"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{n:05d}.safetensors" for n in range(8)]
     states = stored[0].states.float()
-    assert states.shape[:2] == (3, 4)
+    assert states.shape[:2] == (3, 1)
     first = stored[0].clips.latents[:, :, 0]
     for state in states:
         # Stored in half precision.
         torch.testing.assert_close(state[:, :, 0], first, atol=2e-3, rtol=2e-3)
-    assert float(states[0][:, :, 1:].std()) == pytest.approx(1.0, abs=0.1)
+    assert float(states[0][:, :, 1:].std()) == pytest.approx(1.0, abs=0.15)
     stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
     again = store_trajectories(tmp_path, model_of(CONFIG, 3), clips(), ode_config())
     assert torch.equal(again[1].states, stored[1].states)
@@ -357,7 +357,7 @@ def test_ode_regression_sees_each_chunk_at_one_step_and_counts_only_what_is_not_
     assert torch.equal(drawn[:, 1], drawn[:, 2])
     assert torch.equal(drawn[:, 3], drawn[:, 4])
     assert set(drawn[:, 1].tolist()) == {0, 1, 2}
-    assert float(stage.loss(stored[0], torch.full((4, 6), 2)).detach()) == 0.0
+    assert float(stage.loss(stored[0], torch.full((1, 6), 2)).detach()) == 0.0
 
 
 def test_presets_hold_the_published_figures():

@@ -1,7 +1,7 @@
 """The paper's stages one after another: each takes over what the one before left, and every outcome is kept.
 
-The drawn walks are a pocket run's; latents of both autoencoders lie beside them. A stage that has its outcome is not run again,
-one that was stopped goes on where it was.
+What the clips are is the data's affair (`training/chain_data.py`). A stage that has its outcome is not run again, one that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from model.autoencoder import Autoencoder, AutoencoderConfig
-from training.clips import WalkClips
+from model.autoencoder import AutoencoderConfig
+from training.chain_data import ChainData, WalkData
+from training.clips import ClipBatches
 from training.cluster import ALONE, Cluster
 from training.configs import StageConfig
-from training.data.latents import LatentWalk, encode_walks
-from training.data.render import load_walk
 from training.loop import run_stage
 from training.model_file import (
     CRITIC,
     GENERATOR,
-    load_autoencoder_file,
     load_models,
     model_path,
     save_autoencoder_file,
     save_models,
+    starting_models,
 )
 from training.pace import Stage
 from training.parallel.shards import whole
@@ -37,7 +35,7 @@ from training.stage_names import ORDER, TEACHER
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.autoencoder_swap import autoencoder_swap_stage
 from training.stages.base import base_config, base_stage
-from training.stages.best_clips import KEPT_SHARE, best_clips, best_clips_stage, clip_scores
+from training.stages.best_clips import KEPT_SHARE, best_clips_stage
 from training.stages.chunk_causal import chunk_causal_stage
 from training.stages.distribution_matching import DistributionMatchingStage
 from training.stages.flow_matching import FlowMatchingStage
@@ -66,17 +64,24 @@ class Chain:
     """The stages of one run folder."""
 
     def __init__(
-        self, run: PocketRun, config: ChainConfig, directory: Path | None = None, cluster: Cluster = ALONE
+        self,
+        run: PocketRun,
+        config: ChainConfig,
+        directory: Path | None = None,
+        cluster: Cluster = ALONE,
+        data: ChainData | None = None,
     ) -> None:
         """Prepare.
 
         Args:
-            run: Says which walks there are, and what the finished model and autoencoder are like.
+            run: Says what the finished model and autoencoder are like, and which walks there are.
             directory: Gets states, logs and outcomes; default: `stages` in the run's folder.
             cluster: Processes that train together, all of which call the same methods.
+            data: The run's own walks where None.
         """
         self.run, self.config, self.cluster = run, config, cluster
         self.directory = directory or run.directory / "stages"
+        self.data = data or WalkData(run, self._needed, config.kept_share)
 
     def outcome(self, name: str) -> Path:
         """Where a stage's outcome lies or will lie."""
@@ -97,16 +102,23 @@ class Chain:
         config = self.config.stages[name]
         torch.manual_seed(config.seed)
         if name in AUTOENCODERS:
-            stage = self._autoencoder_stage(config)
+            with self.cluster.in_turn():
+                stage = self._autoencoder_stage(config)
             self._run(stage, config)
-            save_autoencoder_file(path, stage.finished_model())
+            finished = stage.finished_model()
+            if self.cluster.is_first:
+                save_autoencoder_file(path, finished)
+            self.cluster.wait()
             return path
+        before = {} if name == "base" else self._before(config, start_from)
         with self.cluster.in_turn():
-            stage = self._stage(config, start_from)
+            clips = self.data.clips(config)
+        stage = self._stage(config, before, clips)
         self._run(stage, config)
         models = finished_models(stage)
         if self.cluster.is_first:
             save_models(path, name, models)
+        self.cluster.wait()
         return path
 
     def _run(self, stage: Stage, config: StageConfig) -> None:
@@ -118,26 +130,27 @@ class Chain:
             )
 
     def _autoencoder_stage(self, config: StageConfig) -> AutoencoderStage:
-        jobs = self.run.render(self.run.recipe.num_autoencoder_walks)
-        walks = [load_walk(job, self.run.data)[0] for job in jobs]
         sizes = self.run.autoencoder_config
         if config.stage == "base-autoencoder":
             sizes = self.config.base_autoencoder
-        return AutoencoderStage(sizes, walks, config.batch_size, config.crop, config.stage, config.optimizer)
+        films = self.data.films()
+        return AutoencoderStage(sizes, films, config.batch_size, config.crop, config.stage, config.optimizer)
 
-    def _stage(self, config: StageConfig, start_from: Path | None) -> Stage:
-        """Build a stage of the generator on the outcome that it starts from."""
+    def _before(self, config: StageConfig, start_from: Path | None) -> dict[str, ScenicModel]:
+        """Read what a stage starts from."""
+        assert config.starts_from is not None
+        path = start_from or self._needed(config.stage, config.starts_from)
+        return starting_models(path, self.run.config, self.data.num_scenes)
+
+    def _stage(self, config: StageConfig, before: Mapping[str, ScenicModel], clips: ClipBatches) -> Stage:
+        """Build a stage of the generator on the models that it starts from."""
         name, own = config.stage, self.run.config
         if name == "base":
-            channels = self.config.base_autoencoder.latent_channels
-            clips = self._clips("base-autoencoder")
-            return base_stage(config, base_config(own, channels), len(self.run.places), clips)
-        assert config.starts_from is not None
-        path = start_from or self._needed(name, config.starts_from)
-        before = load_models(path)
+            channels = self.data.base_channels or self.config.base_autoencoder.latent_channels
+            return base_stage(config, base_config(own, channels), self.data.num_scenes, clips)
         if name in ("ode-regression", "self-forcing-short", "self-forcing-long"):
-            return self._distilled(config, before)
-        model, clips = before[GENERATOR], self._clips("autoencoder")
+            return self._distilled(config, before, clips)
+        model = before[GENERATOR]
         if name == "autoencoder-swap":
             return autoencoder_swap_stage(config, model, base_config(own, own.in_channels), clips)
         if name == "framewise-gdn":
@@ -147,15 +160,17 @@ class Chain:
         if name == "minute-camera":
             return minute_camera_stage(config, model, clips)
         if name == "best-clips":
-            return best_clips_stage(config, model, self._best())
+            return best_clips_stage(config, model, clips)
         return chunk_causal_stage(config, model, clips)
 
-    def _distilled(self, config: StageConfig, before: Mapping[str, ScenicModel]) -> Stage:
-        student, clips = before[GENERATOR], self._clips("autoencoder")
+    def _distilled(self, config: StageConfig, before: Mapping[str, ScenicModel], clips: ClipBatches) -> Stage:
+        student = before[GENERATOR]
         teacher = load_models(self._needed(config.stage, TEACHER))[GENERATOR]
         if config.stage == "ode-regression":
+            self.cluster.keep_whole(teacher)
             folder = self.directory / "trajectories"
-            return OdeRegressionStage(config, student, store_trajectories(folder, teacher, clips, config))
+            stored = store_trajectories(folder, teacher, clips, config, self.cluster)
+            return OdeRegressionStage(config, student, stored)
         critic = before.get(CRITIC) or load_models(self.outcome(TEACHER))[GENERATOR]
         return DistributionMatchingStage(config, student, teacher, critic, clips)
 
@@ -166,26 +181,6 @@ class Chain:
                 f"{name} needs what {earlier} makes, and {path} is not there; run `flaneur train {earlier}` first"
             )
         return path
-
-    def _autoencoder(self, name: str) -> Autoencoder:
-        user = "base" if name == "base-autoencoder" else "a stage of the generator"
-        return load_autoencoder_file(self._needed(user, name))
-
-    def _walks(self, autoencoder: str) -> list[LatentWalk]:
-        """Encode every walk, each once."""
-        jobs = self.run.render(self.run.recipe.num_walks)
-        encoded = encode_walks(jobs, self.run.places, self._autoencoder(autoencoder), self.run.data)
-        return list(self.run.progress.over(f"encoding for {autoencoder}", encoded, len(jobs)))
-
-    def _clips(self, autoencoder: str) -> WalkClips:
-        return WalkClips(self._walks(autoencoder))
-
-    def _best(self) -> WalkClips:
-        """The best of the walks, judged by what was drawn."""
-        jobs = self.run.render(self.run.recipe.num_walks)
-        scores = [clip_scores(np.asarray(load_walk(job, self.run.data)[0])) for job in jobs]
-        walks = self._walks("autoencoder")
-        return WalkClips([walks[number] for number in best_clips(scores, share=self.config.kept_share)])
 
 
 def finished_models(stage: Stage) -> dict[str, ScenicModel]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from training.loop import LoopConfig
 from training.noise import ONE_LEVEL, ChunkMixture
 from training.optimizer import OptimizerConfig
+
+Cut = Literal["front", "anywhere"]
+"""Latents of a clip that is longer than a stage wants: those it begins with, or its first and some from anywhere behind."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class StageConfig:
     loss: str
     context_parallel: int = 1
     """Processes that share one clip."""
+    cut: Cut = "front"
+    """What is taken of longer clips of a set; walks of the pocket world are cut anywhere."""
     crop: tuple[int, int] | None = None
     """Height and width in pixels that an autoencoder's clips are cut to; whole frames where None."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)

@@ -19,7 +19,7 @@ import torch
 
 from training.checkpoint import random_state, set_random_state
 from training.cluster import ALONE, Cluster
-from training.pace import Ahead, Remembering, Stage, stage_pace
+from training.pace import Ahead, Pace, Remembering, Stage, stage_pace
 from training.precision import PrecisionName, computing_in
 from training.progress import Phase, RecipeProgress
 from training.stage_log import StageLog
@@ -86,7 +86,8 @@ def run_stage(
     if not cluster.is_shared:
         ahead = Ahead(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
         pace = stage_pace(stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision)
-        rates, computing = pace.figures, computing_in(pace.precision, stage.model)
+        rates = batch_rates(pace, cluster.batches_per_step)
+        computing = computing_in(pace.precision, stage.model)
     bars = progress or RecipeProgress({}, shown=cluster.is_first)
     with bars.phase(stage.name) as phase, asked_to_stop() as stop, computing:
         stage.optimizer.publish()
@@ -95,6 +96,11 @@ def run_stage(
     if stop.is_set():
         raise KeyboardInterrupt
     return True
+
+
+def batch_rates(pace: Pace, num_batches: int) -> Callable[[float], dict[str, float]]:
+    """Say what a pace, which is that of one batch, comes to in steps of several."""
+    return lambda steps_per_s: pace.figures(num_batches * steps_per_s)
 
 
 class StageRun:

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.checkpoint import load_checkpoint
 from model.config import ModelConfig
+from model.transformer import WorldModel
 from training.checkpoint import load_state, save_state
 from training.stages.generator import ScenicModel
 
@@ -57,6 +61,50 @@ def load_models(path: Path) -> dict[str, ScenicModel]:
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} holds no models of a stage ({reason}); name another file") from None
+
+
+def starting_models(path: Path, config: ModelConfig, num_scenes: int) -> dict[str, ScenicModel]:
+    """Read what a stage starts from: another's outcome, or a network as it was exported or released.
+
+    Args:
+        config: Of a network whose file says none.
+        num_scenes: Rows of the table of texts that the data needs; a network on its own gets fresh ones.
+
+    Raises:
+        ValueError: The file is missing, damaged, of another size, or was trained for other texts.
+    """
+    if is_network(path):
+        return {GENERATOR: _with_texts(load_checkpoint(path, config, torch.float32), num_scenes, path)}
+    models = load_models(path)
+    if (rows := len(models[GENERATOR].scenes)) != num_scenes:
+        raise ValueError(
+            f"{path} knows {rows} texts and the data has {num_scenes}; start from a stage that was trained on this data"
+        )
+    return models
+
+
+def _with_texts(world: WorldModel, num_scenes: int, path: Path) -> ScenicModel:
+    """Put a fresh table of texts beside a network."""
+    if world.config.scene_units:
+        raise ValueError(
+            f"{path} has its places in memories that lie elsewhere; start from a .model.safetensors file"
+        )
+    with torch.device("meta"):
+        model = ScenicModel(world.config, num_scenes)
+    model.world = world.requires_grad_(True)
+    model.scenes = nn.Parameter(torch.randn(model.scenes.shape))
+    return model
+
+
+def is_network(path: Path) -> bool:
+    """Whether a file holds a network alone; one that is missing or damaged does not."""
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return path.is_file()
+    try:
+        with safe_open(path, "pt") as file:
+            return "tree" not in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def save_autoencoder_file(path: Path, model: Autoencoder) -> None:

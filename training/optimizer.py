@@ -87,7 +87,7 @@ class MasterOptimizer:
             for p in self.parameters
         ]
         self.averages = [m.clone() for m in self.masters]
-        judge = is_matrix or (lambda name, p: True)
+        self.is_matrix = judge = is_matrix or (lambda name, p: True)
         matrices, others = [], []
         for name, parameter, master in zip(self.names, self.parameters, self.masters, strict=True):
             is_big = master.ndim == 2 and min(master.shape) >= config.min_side
@@ -109,6 +109,10 @@ class MasterOptimizer:
             self.optimizers.append(adam)
         self.base_lrs = [group["lr"] for o in self.optimizers for group in o.param_groups]
         self.num_updates = 0
+
+    def anew(self, model: nn.Module) -> MasterOptimizer:
+        """Take hold of the same parameters as they now lie in a model, before the first step."""
+        return MasterOptimizer(model, self.config, self.is_matrix, set(self.names).__contains__)
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from training.checkpoint import random_state, set_random_state
 from training.optimizer import StageOptimizer
 from training.precision import PRECISIONS, PrecisionName, computing_in, training_dtype
 from training.throughput import count_operations, matrix_peak
+
+if TYPE_CHECKING:
+    from training.cluster import Cluster
 
 TIMED_STEPS = 2
 """For each precision, after one that warms up; the faster one counts."""
@@ -73,6 +76,15 @@ class CountsFrames(Protocol):
     @property
     def frames_per_step(self) -> float:
         """Video frames that the loss of one step looks at."""
+        ...
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A stage that several processes can train together."""
+
+    def share_out(self, cluster: Cluster) -> None:
+        """Hand every network to the processes, before the first step, and take hold anew of what this one keeps."""
         ...
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from client.commands.extras import extra_needed
 from client.report import Interrupted, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from training.data.clip import LeftOut
+
+NAMED_LEFT_OUT = 20
+"""Clips that are named when they are left out; the rest is counted."""
 
 
 class StagePreset(Enum):
@@ -20,6 +26,13 @@ class StagePreset(Enum):
     pocket = "pocket"
     paper = "paper"
     miniature = "miniature"
+
+
+class Filters(Enum):
+    """Which clips of archives are wanted."""
+
+    none = "none"
+    sekai_game = "sekai-game"
 
 
 def register(train: typer.Typer) -> None:
@@ -36,7 +49,7 @@ def _command(name: str) -> Callable[..., None]:
     def stage(
         preset: Annotated[
             StagePreset,
-            typer.Option(help="Pocket size, the paper's figures (a plan only), or two steps on thumbnails."),
+            typer.Option(help="Pocket size, the paper's figures, or two steps on thumbnails."),
         ] = StagePreset.pocket,
         runs: Annotated[
             Path | None,
@@ -44,41 +57,89 @@ def _command(name: str) -> Callable[..., None]:
         ] = None,
         start_from: Annotated[
             Path | None,
-            typer.Option("--from", help="Start from this .model.safetensors; default: the stage before."),
+            typer.Option(
+                "--from",
+                help="Start from this .model.safetensors, or a released checkpoint; default: the stage before.",
+            ),
+        ] = None,
+        data: Annotated[
+            list[Path] | None,
+            typer.Option(
+                help="Folder of clips from `flaneur data` or in SANA-WM's format; more with more --data. "
+                "Default: the run's own walks."
+            ),
+        ] = None,
+        filters: Annotated[
+            Filters,
+            typer.Option(help="Which clips of archives are wanted: all, or the public recipe's choice."),
+        ] = Filters.none,
+        text_encoder: Annotated[
+            Path | None,
+            typer.Option(help="Folder of gemma-2-2b-it, to read captions; default: a table that is learned."),
+        ] = None,
+        config: Annotated[
+            Path | None, typer.Option(help="JSON of a model's numbers; default: the preset's model.")
+        ] = None,
+        steps: Annotated[
+            int | None, typer.Option(min=1, help="Steps of the stage; default: the preset's.")
         ] = None,
         context_parallel: Annotated[
             int, typer.Option(min=1, help="Under torchrun: processes that share the frames of one clip.")
         ] = 1,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print the plan, with the data that is found, and exit.")
+        ] = False,
         json_output: Annotated[bool, typer.Option("--json", help="Print plan or outcome as JSON.")] = False,
     ) -> None:
         with extra_needed("training", "train"):
-            from training.chain_presets import Launch, plan_of, train_one
-        ranks = launched()
-        launch = None if ranks is None else Launch(*ranks, context_parallel)
+            from training.stage_request import Launch, StageRequest, plan_of, train_one
+        processes = launched()
+        launch = None if processes is None else Launch(*processes, context_parallel)
         if launch is None and context_parallel > 1:
             raise ValueError(
                 f"--context-parallel {context_parallel} needs as many processes; start them with torchrun"
             )
         folder = runs or Path("runs") / preset.value
+        request = StageRequest(
+            name,
+            preset.value,
+            folder,
+            start_from,
+            tuple(data or ()),
+            filters.value,
+            config,
+            text_encoder,
+            steps,
+        )
         if dry_run:
-            result = plan_of(name, preset.value)
+            result = plan_of(request, launch)
         else:
             try:
-                result = {"model": str(train_one(name, preset.value, folder, start_from, launch))}
+                outcome, left_out = train_one(request, launch)
             except KeyboardInterrupt:
                 raise Interrupted(f"stopped; the same command goes on from what {folder} holds") from None
+            result = {"model": str(outcome)} | _told(left_out)
         if launch is None or launch.rank == 0:
             (print_json if json_output else print_table)(result)
 
     return stage
 
 
-def launched() -> tuple[int, int] | None:
-    """Rank and local rank, where torchrun started this process as one of a training's."""
+def _told(left_out: Sequence[LeftOut]) -> dict[str, str]:
+    """Name some of the clips that were not given, and count them."""
+    for item in left_out[:NAMED_LEFT_OUT]:
+        say(f"left out: {item.reason}")
+    return {"clips left out": str(len(left_out))} if left_out else {}
+
+
+def launched() -> tuple[int, int, int, int] | None:
+    """Rank, local rank and how many there are of both, where torchrun started this process as one of a training's."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    rank, local_rank, size, local_size = (
+        int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    )
+    return rank, local_rank, size, local_size
 
 
 def ablation(

@@ -140,15 +140,37 @@ class WindowBatch:
     """[B, (1 + n) * R, 4]."""
     frame_index: Tensor
     """Absolute latent frame, int64 [B, 1 + n]."""
+    text: Tensor | None = None
+    """What stands in place of the scenes' rows in the table, [B, L, D] float32; None where the table is read."""
+    text_mask: Tensor | None = None
+    """1 for real tokens, [B, L]."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is there, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def to(self, device: torch.device) -> WindowBatch:
         """The same batch on a device."""
-        return WindowBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return WindowBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 MAX_INDEX_SHIFT = 2000
 """Half of the windows pretend to lie later in a walk than they do, by up to this many latent frames, so that rotary
 positions of long sessions are familiar."""
+
+
+def draw_window(num_latents: int, length: int, rng: np.random.Generator) -> tuple[slice, Tensor]:
+    """Choose `length` latents in a row behind the first one of a clip, and the indices [1 + length] that they are told."""
+    start = int(rng.integers(1, num_latents - length + 1))
+    shift = int(rng.integers(MAX_INDEX_SHIFT)) if rng.random() < 0.5 and start > 1 else 0
+    index = torch.cat([torch.zeros(1, dtype=torch.int64), torch.arange(start, start + length) + shift])
+    return slice(start, start + length), index
+
+
+def side_by_side(batches: Sequence[WindowBatch]) -> WindowBatch:
+    """Put clips of one length into one batch."""
+    parts = [batch.tensors() for batch in batches]
+    return WindowBatch(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def draw_windows(
@@ -158,14 +180,10 @@ def draw_windows(
     picks = [walks[i] for i in rng.integers(len(walks), size=batch_size)]
     latents, poses, index = [], [], []
     for walk in picks:
-        start = int(rng.integers(1, len(walk.latents) - length + 1))
-        window = slice(start, start + length)
+        window, told = draw_window(len(walk.latents), length, rng)
         latents.append(torch.cat([walk.latents[:1], walk.latents[window]]))
         poses.append(torch.cat([walk.c2w[:1], walk.c2w[window]]).flatten(0, 1))
-        shift = int(rng.integers(MAX_INDEX_SHIFT)) if rng.random() < 0.5 and start > 1 else 0
-        index.append(
-            torch.cat([torch.zeros(1, dtype=torch.int64), torch.arange(start, start + length) + shift])
-        )
+        index.append(told)
     c2w = torch.stack(poses)
     return WindowBatch(
         scene=torch.tensor([walk.scene for walk in picks]),

@@ -96,9 +96,19 @@ class ClipStream:
         # alone would fill up with what is left, which is something else after a resume.
         rest = Subset(self.data, left + order[: -len(left) % self.num_ranks])
         share = DistributedSampler(rest, self.num_ranks, self.rank, shuffle=False)
+        # Without a generator a loader draws from torch's own numbers, which then tell how often a training was resumed.
         return DataLoader(
-            rest, batch_size=None, sampler=share, num_workers=self.num_workers, collate_fn=_as_it_is
+            rest,
+            batch_size=None,
+            sampler=share,
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),
         )
+
+    def seek(self, number: int) -> None:
+        """Go on with the clip of this number, counted over all epochs and processes."""
+        self.epoch, self.consumed = divmod(number, len(self.data))
 
     def state_dict(self) -> dict[str, Any]:
         """The position, as JSON values; the same on every process."""

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from training.checkpoint import load_state
-from training.cluster import Cluster, index_path, is_shared_newer
-from training.optimizer import MasterOptimizer
-from training.pace import CountsFrames, Stage
+from training.cluster import Cluster, batch_after_batch, index_path, is_shared_newer
+from training.pace import CountsFrames, Shareable, Stage
 from training.parallel.checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
 from training.parallel.timeline import SharedTimeline
-from training.stages.flow_matching import FlowMatchingStage
-from training.stages.generator import ScenicModel, is_hidden_matrix
+from training.stages.generator import ScenicModel
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,22 @@ class ProcessCluster(Cluster):
         Raises:
             ValueError: The processes do not divide as the config says.
         """
-        self.size = dist.get_world_size()
+        self.size, self.rank = dist.get_world_size(), dist.get_rank()
         sharing = config.context_parallel
         if sharing < 1 or self.size % sharing:
             raise ValueError(
                 f"{self.size} processes do not divide into groups of {sharing} that share a clip; start a multiple"
             )
         self.num_groups = self.size // sharing
-        self.num_batches = config.num_batches or self.num_groups
-        if self.num_batches % self.num_groups:
+        super().__init__(config.num_batches or self.num_groups)
+        if self.batches_per_step % self.num_groups:
             raise ValueError(
-                f"{self.num_batches} batches a step do not divide among {self.num_groups} groups of processes; "
+                f"{self.batches_per_step} batches a step do not divide among {self.num_groups} groups of processes; "
                 "change one of them"
             )
         self.config, self.device = config, device
-        self.is_first = dist.get_rank() == 0
+        self.networks: list[ScenicModel] = []
+        """Those that are shared out."""
         self.everyone: DeviceMesh = init_device_mesh(device, (self.size,))
         layout = init_device_mesh(device, (self.num_groups, sharing), mesh_dim_names=("data", "time"))
         self.group = layout.get_local_rank("data")
@@ -73,15 +74,16 @@ class ProcessCluster(Cluster):
         shard_model(model, self.everyone, self.config.sharding)
         if self.config.context_parallel > 1:
             model.world.open_timeline = partial(SharedTimeline, group=self.clip_sharers)
+        self.networks.append(model)
         return model
 
+    def keep_whole(self, model: nn.Module) -> None:
+        model.to(self.device)
+
     def adopt(self, stage: Stage) -> None:
-        if not isinstance(stage, FlowMatchingStage):
+        if not isinstance(stage, Shareable):
             raise ValueError(f"{stage.name} is trained by one process; start it without a launcher")
-        before = stage.optimizer
-        self.share(stage.model)
-        trained = set(before.names).__contains__
-        stage.optimizer = MasterOptimizer(stage.model, before.config, is_hidden_matrix, trained)
+        stage.share_out(self)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -91,29 +93,28 @@ class ProcessCluster(Cluster):
         if self.is_first:
             dist.barrier()
 
-    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
-        """Average the gradients of all batches of a step.
+    def wait(self) -> None:
+        dist.barrier()
 
-        Each batch has random numbers of its own, made of the seed, the step and its number, so what is drawn does not depend on
-        who draws it; the processes that share a clip draw the same.
-        """
-        own = range(self.group, self.num_batches, self.num_groups)
-        sums: dict[str, float] = {}
-        for number in own:
-            set_summing(stage.model, number == own[-1])
-            entropy = np.random.SeedSequence([seed, step, number])
-            torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-            for name, value in stage.backward(np.random.default_rng(entropy)).items():
-                sums[name] = sums.get(name, 0.0) + value / len(own)
+    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
+        """Average the gradients of all batches of a step; processes that share a clip draw the same."""
+        own = range(self.group, self.batches_per_step, self.num_groups)
+        figures = batch_after_batch(stage, own, seed, step, self._before_batch)
         for parameter in stage.optimizer.parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(len(own))
-        return self._means(sums)
+            # What is shared out was summed in the backward pass.
+            if parameter.grad is not None and not isinstance(parameter, DTensor):
+                dist.all_reduce(parameter.grad, dist.ReduceOp.SUM)
+                parameter.grad.div_(self.size)
+        return self._means(figures)
+
+    def _before_batch(self, is_last: bool) -> None:
+        for network in self.networks:
+            set_summing(network, is_last)
 
     def rates(self, stage: Stage) -> Callable[[float], dict[str, float]]:
         if not isinstance(stage, CountsFrames):
             return lambda steps_per_s: {}
-        frames = stage.frames_per_step * self.num_batches
+        frames = stage.frames_per_step * self.batches_per_step
         return lambda steps_per_s: {"frames_per_s": steps_per_s * frames}
 
     def _means(self, figures: dict[str, float]) -> dict[str, float]:

@@ -37,6 +37,8 @@ GPUS = {
 STATE_BYTES = 24
 """Of a trained parameter, shared by all GPUs, float32: itself, its gradient, master, average, and Adam's two memories."""
 FROZEN_BYTES = 4
+WHOLE_BYTES = 12
+"""Of a trained parameter, in every process before it is shared out: itself, master and average."""
 KEPT_BYTES = 265
 """Over C, of a token in a block: what the backward pass needs, in bfloat16 and, in scans and norms, float32 (measured)."""
 USABLE = 0.9
@@ -188,14 +190,31 @@ def stage_needs(stage: StageConfig, config: ModelConfig, layout: Layout) -> Need
     )
 
 
+def _networks(stage: StageConfig) -> tuple[int, int]:
+    """How many networks a stage trains, and how many it only asks."""
+    judged = stage.distillation is not None and stage.stage != "ode-regression"
+    return (2, 1) if judged else (1, 0)
+
+
+def state_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> float:
+    """Bytes of one process's part of the state: all networks, gradients, masters, averages and Adam's memories."""
+    trained, frozen = _networks(stage)
+    return (trained * STATE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1] / num_processes
+
+
+def least_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> float:
+    """Bytes that a process must hold in any case: its part of the state or, before that, whole networks, masters and averages."""
+    trained, frozen = _networks(stage)
+    whole = (trained * WHOLE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1]
+    return max(whole, state_bytes(stage, config, num_processes))
+
+
 def memory_bytes(
     stage: StageConfig, config: ModelConfig, num_gpus: int, batches: int, recompute: bool
 ) -> tuple[float, float, float]:
     """Bytes on one GPU: state, what is gathered for a moment, activations of one clip's share."""
     block, parameters = num_parameters(config)
-    judged = stage.distillation is not None and stage.stage != "ode-regression"
-    trained, frozen = (2, 1) if judged else (1, 0)
-    state = (trained * STATE_BYTES + frozen * FROZEN_BYTES) * parameters / num_gpus
+    state = state_bytes(stage, config, num_gpus)
     rest = parameters - config.num_layers * block
     # bfloat16: two blocks and all that is no block. Gradients: a block in bfloat16 and its sum in float32.
     gathered = 2.0 * (2 * block + rest) + 6.0 * block

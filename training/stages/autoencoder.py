@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from torch.nn import functional
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from training.optimizer import MasterOptimizer, OptimizerConfig
 
-Walk = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from training.cluster import Cluster
 
+Walk = NDArray[np.uint8]
 
 STILL_SHARE = 0.25
 """Share of clips whose first group is one frame held still, as at the start of a world."""
@@ -51,9 +54,14 @@ class AutoencoderStage:
         share = 1.0 if self.crop is None else self.crop[0] * self.crop[1] / (height * width)
         return self.batch_size * 2.0 * self.model.config.temporal_stride * share
 
+    def share_out(self, cluster: Cluster) -> None:
+        """Keep the network whole in every process: it is small, and gradients are averaged."""
+        cluster.keep_whole(self.model)
+        self.optimizer = self.optimizer.anew(self.model)
+
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step on a batch of clips."""
-        clean = self._batch(rng)
+        clean = self._batch(rng).to(self.model.latents_mean.device)
         dtype = self.model.encoder.conv_in.weight.dtype
         low = clean.flatten(0, 1).to(dtype).contiguous(memory_format=torch.channels_last)
         raw = self.model.encoder(low)

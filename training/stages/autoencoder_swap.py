@@ -6,7 +6,7 @@ What reads latents and what writes them begins anew; everything between keeps it
 from __future__ import annotations
 
 from model.config import ModelConfig
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.stages.conversion import is_camera, rebuilt
 from training.stages.flow_matching import FlowMatchingStage
@@ -26,7 +26,7 @@ def swap_autoencoder(model: ScenicModel, config: ModelConfig) -> ScenicModel:
 
 
 def autoencoder_swap_stage(
-    config: StageConfig, before: ScenicModel, model_config: ModelConfig, clips: ClipSource
+    config: StageConfig, before: ScenicModel, model_config: ModelConfig, clips: ClipBatches
 ) -> FlowMatchingStage:
     """Adapt the whole model, camera branches apart, to latents it has never seen."""
     model = swap_autoencoder(before, model_config)

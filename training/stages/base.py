@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.config import ModelConfig
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.stages.conversion import is_camera, silence_cameras
 from training.stages.flow_matching import FlowMatchingStage
@@ -24,7 +24,7 @@ def base_config(config: ModelConfig, in_channels: int) -> ModelConfig:
 
 
 def base_stage(
-    config: StageConfig, model_config: ModelConfig, num_scenes: int, clips: ClipSource
+    config: StageConfig, model_config: ModelConfig, num_scenes: int, clips: ClipBatches
 ) -> FlowMatchingStage:
     """Begin with random weights; the camera branches stay silent and do not learn."""
     model = ScenicModel(model_config, num_scenes)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.stages.flow_matching import FlowMatchingStage
 from training.stages.generator import ScenicModel
@@ -88,6 +88,6 @@ def best_clips(
     return passing[: max(1, round(share * len(scores)))]
 
 
-def best_clips_stage(config: StageConfig, before: ScenicModel, clips: ClipSource) -> FlowMatchingStage:
+def best_clips_stage(config: StageConfig, before: ScenicModel, clips: ClipBatches) -> FlowMatchingStage:
     """Go on with the whole model as it is, on chosen clips alone."""
     return FlowMatchingStage(config, before, clips)

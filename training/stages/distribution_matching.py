@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,15 +18,18 @@ from torch import Tensor, nn
 from model.chunks import chunk_ranges
 from model.config import ModelConfig
 from model.rollout import RolloutState
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import DistillationConfig, StageConfig
 from training.data.latents import WindowBatch
 from training.noise import NUM_LEVELS, shifted
 from training.optimizer import MasterOptimizer
 from training.stages.conversion import rebuilt
-from training.stages.flow_matching import add_noise, predict_velocity, text_of
+from training.stages.flow_matching import add_noise, clip_frames, predict_velocity, text_of
 from training.stages.generator import ScenicModel, is_hidden_matrix
 from training.stages.ode_regression import guided_velocity
+
+if TYPE_CHECKING:
+    from training.cluster import Cluster
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """Latents [B, C, T, H, W] at sigma [B, T] to a clean estimate."""
@@ -84,7 +87,7 @@ class DistributionMatchingStage:
         student: ScenicModel,
         teacher: ScenicModel,
         critic: ScenicModel,
-        clips: ClipSource,
+        clips: ClipBatches,
     ) -> None:
         """Prepare.
 
@@ -109,23 +112,50 @@ class DistributionMatchingStage:
     @property
     def frames_per_step(self) -> float:
         """Video frames that the student makes for the critic."""
-        config = self.config
-        stride = self.model.world.config.temporal_stride
-        return float(config.batch_size * (config.num_latent_frames - 1) * stride)
+        return clip_frames(self.config, self.model.world.config)
+
+    def share_out(self, cluster: Cluster) -> None:
+        """Let processes share all three networks; rollouts each makes whole, judges look at shares of a clip."""
+        for model in (self.model, self.teacher, self.critic):
+            cluster.share(model)
+        optimizer = self.optimizer
+        self.optimizer = AlternatingOptimizer(
+            optimizer.student.anew(self.model), optimizer.critic.anew(self.critic)
+        )
+
+    def memory_dict(self) -> dict[str, Any]:
+        """Where the data stands."""
+        return self.clips.position()
+
+    def load_memory(self, memory: dict[str, Any]) -> None:
+        """Go on with the data from there."""
+        self.clips.go_on(memory)
+
+    def exit_steps(self) -> tuple[int, int]:
+        """Draw the step after which the rollouts of this training step end, for the student's lesson and for the critic's.
+
+        All batches and all processes have the same, since those that share a network have to ask it equally often.
+        """
+        rng = np.random.default_rng((self.config.seed, self.optimizer.critic.num_updates))
+        student, critic = rng.integers(len(self.sigmas), size=2).tolist()
+        return student, critic
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step: the student's lesson where it is due, then the critic's on a new batch."""
         figures: dict[str, float] = {}
+        student_exit, critic_exit = self.exit_steps()
         if self.optimizer.critic.num_updates % self.distillation.generator_every == 0:
-            figures["student_loss"] = self._teach_student(self._draw(rng), rng)
-        figures["loss"] = self._teach_critic(self._draw(rng), rng)
+            figures["student_loss"] = self._teach_student(self._draw(rng), student_exit, rng)
+        figures["loss"] = self._teach_critic(self._draw(rng), critic_exit, rng)
         return figures
 
     def _draw(self, rng: np.random.Generator) -> WindowBatch:
-        return self.clips.draw(self.config.batch_size, self.config.num_latent_frames, rng)
+        config = self.config
+        batch = self.clips.draw(config.batch_size, config.num_latent_frames, rng)
+        return batch.to(self.model.scenes.device)
 
-    def _teach_student(self, batch: WindowBatch, rng: np.random.Generator) -> float:
-        made = self.rollout(batch, int(rng.integers(len(self.sigmas))), learning=True)
+    def _teach_student(self, batch: WindowBatch, exit_step: int, rng: np.random.Generator) -> float:
+        made = self.rollout(batch, exit_step, learning=True)
         sigma = self.score_sigma(batch, rng)
         noisy = add_noise(made.detach(), torch.randn_like(made), sigma)
 
@@ -143,8 +173,8 @@ class DistributionMatchingStage:
         loss.backward()
         return float(loss.detach())
 
-    def _teach_critic(self, batch: WindowBatch, rng: np.random.Generator) -> float:
-        made = self.rollout(batch, int(rng.integers(len(self.sigmas))), learning=False)
+    def _teach_critic(self, batch: WindowBatch, exit_step: int, rng: np.random.Generator) -> float:
+        made = self.rollout(batch, exit_step, learning=False)
         sigma = self.score_sigma(batch, rng)
         noise = torch.randn_like(made)
         velocity = predict_velocity(self.critic, add_noise(made, noise, sigma), sigma, batch, "bidirectional")
@@ -160,7 +190,7 @@ class DistributionMatchingStage:
         level = np.clip(1000.0 * level, low, high) / 1000.0
         sigma = torch.from_numpy(level.astype(np.float32))[:, None].repeat(1, batch.frame_index.shape[1])
         sigma[:, 0] = 0.0
-        return sigma
+        return sigma.to(batch.latents.device)
 
     def rollout(self, batch: WindowBatch, exit_step: int, learning: bool) -> Tensor:
         """Make clips chunk by chunk, each by the steps up to `exit_step`, remembering what was made.
@@ -173,7 +203,7 @@ class DistributionMatchingStage:
         """
         frames = batch.frame_index.shape[1]
         with torch.set_grad_enabled(learning):
-            text = text_of(self.model, batch.scene)
+            text = text_of(self.model, batch)
         made: list[Tensor] = []
         state: RolloutState | None = None
         for start, stop in chunk_ranges(self.model.world.config, frames, starts=True):
@@ -181,9 +211,8 @@ class DistributionMatchingStage:
             chunk = self._make_chunk(batch, part, text, state, exit_step, learning)
             made.append(chunk)
             with torch.no_grad():
-                held = (text[0].detach(), text[1])
-                written = torch.zeros(batch.frame_index[:, part].shape)
-                state = self._step(batch, part, chunk.detach(), written, held, state)[1].detach()
+                written = torch.zeros_like(batch.latents[:, 0, part, 0, 0])
+                state = self._step(batch, part, chunk.detach(), written, text, state)[1].detach()
         return torch.cat(made, dim=2)
 
     def _make_chunk(
@@ -197,7 +226,7 @@ class DistributionMatchingStage:
     ) -> Tensor:
         """Denoise one chunk, with fresh noise between steps as students are trained."""
         truth = batch.latents[:, :, part]
-        moving = torch.ones(truth.shape[0], truth.shape[2])
+        moving = torch.ones_like(truth[:, 0, :, 0, 0])
         moving[:, 0] = float(part.start > 0)
         if not moving.any():
             return truth
@@ -224,6 +253,8 @@ class DistributionMatchingStage:
         world = self.model.world
         stride = world.config.temporal_stride
         packed = slice(part.start * stride, part.stop * stride)
+        if not torch.is_grad_enabled():
+            text = (text[0].detach(), text[1])
         velocity, after = world.run(
             latents,
             1000.0 * sigma,

@@ -7,7 +7,7 @@ before them; nothing is streamed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ from torch.nn import functional
 from model.chunks import chunk_ranges
 from model.config import ModelConfig
 from model.gdn import Chunks
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.data.latents import WindowBatch
 from training.noise import frame_sigmas
 from training.optimizer import MasterOptimizer
 from training.stages.generator import ScenicModel, is_hidden_matrix
+
+if TYPE_CHECKING:
+    from training.cluster import Cluster
 
 Sight = Literal["bidirectional", "chunk_causal"]
 """Whether all frames of a clip see one another, or only their own chunk and the ones before."""
@@ -35,7 +38,7 @@ class FlowMatchingStage:
         self,
         config: StageConfig,
         model: ScenicModel,
-        clips: ClipSource,
+        clips: ClipBatches,
         sight: Sight = "bidirectional",
         trained: Callable[[str], bool] = lambda name: True,
     ) -> None:
@@ -52,9 +55,20 @@ class FlowMatchingStage:
     @property
     def frames_per_step(self) -> float:
         """Video frames of a batch's clips, without the first frames."""
-        config = self.config
-        stride = self.model.world.config.temporal_stride
-        return float(config.batch_size * (config.num_latent_frames - 1) * stride)
+        return clip_frames(self.config, self.model.world.config)
+
+    def share_out(self, cluster: Cluster) -> None:
+        """Let processes share the network."""
+        cluster.share(self.model)
+        self.optimizer = self.optimizer.anew(self.model)
+
+    def memory_dict(self) -> dict[str, Any]:
+        """Where the data stands."""
+        return self.clips.position()
+
+    def load_memory(self, memory: dict[str, Any]) -> None:
+        """Go on with the data from there."""
+        self.clips.go_on(memory)
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step."""
@@ -82,6 +96,11 @@ class FlowMatchingStage:
         return sigma, counted
 
 
+def clip_frames(config: StageConfig, model: ModelConfig) -> float:
+    """Count the video frames of a batch's clips, without the first frames."""
+    return float(config.batch_size * (config.num_latent_frames - 1) * model.temporal_stride)
+
+
 def chunks_of(config: ModelConfig, num_latent_frames: int, sight: Sight) -> Chunks:
     """Cut a clip into the ranges that see one another in both directions."""
     if sight == "bidirectional":
@@ -89,9 +108,12 @@ def chunks_of(config: ModelConfig, num_latent_frames: int, sight: Sight) -> Chun
     return chunk_ranges(config, num_latent_frames, starts=True)
 
 
-def text_of(model: ScenicModel, scene: Tensor, nulled: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def text_of(model: ScenicModel, batch: WindowBatch, nulled: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Give tokens [B, L, D] and mask [B, L] of a batch's captions; the null caption where `nulled` [B] says so."""
-    tokens, mask = model.text(scene)
+    if batch.text is None or batch.text_mask is None:
+        tokens, mask = model.text(batch.scene)
+    else:
+        tokens, mask = batch.text, batch.text_mask
     if nulled is not None:
         caption = model.world.y_embedder.y_embedding.to(tokens.dtype)
         # Nobody's memory is empty: its values are zero.
@@ -109,7 +131,7 @@ def predict_velocity(
     nulled: Tensor | None = None,
 ) -> Tensor:
     """Predict the velocity of a batch's noisy latents [B, C, T, H, W] at sigma [B, T], at least float32."""
-    text, mask = text_of(model, batch.scene, nulled)
+    text, mask = text_of(model, batch, nulled)
     chunks = chunks_of(model.world.config, latents.shape[2], sight)
     velocity, _ = model.world.run(
         latents,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.stages.conversion import is_camera, rebuilt
 from training.stages.flow_matching import FlowMatchingStage
@@ -19,6 +19,6 @@ def to_framewise_gdn(model: ScenicModel) -> ScenicModel:
     return rebuilt(model, replace(model.world.config, linear_attention=False))
 
 
-def framewise_gdn_stage(config: StageConfig, before: ScenicModel, clips: ClipSource) -> FlowMatchingStage:
+def framewise_gdn_stage(config: StageConfig, before: ScenicModel, clips: ClipBatches) -> FlowMatchingStage:
     model = to_framewise_gdn(before)
     return FlowMatchingStage(config, model, clips, trained=lambda name: not is_camera(name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.stages.conversion import is_camera, rebuilt
 from training.stages.flow_matching import FlowMatchingStage
@@ -20,7 +20,7 @@ def to_hybrid(model: ScenicModel, softmax_every_n: int) -> ScenicModel:
 
 
 def hybrid_attention_stage(
-    config: StageConfig, before: ScenicModel, softmax_every_n: int, clips: ClipSource
+    config: StageConfig, before: ScenicModel, softmax_every_n: int, clips: ClipBatches
 ) -> FlowMatchingStage:
     model = to_hybrid(before, softmax_every_n)
     return FlowMatchingStage(config, model, clips, trained=lambda name: not is_camera(name))

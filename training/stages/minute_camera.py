@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.stages.conversion import silence_cameras
 from training.stages.flow_matching import FlowMatchingStage
@@ -36,7 +36,7 @@ def add_cameras(model: ScenicModel) -> None:
             attn.conv_k_cam.weight.copy_(attn.conv_k.weight)
 
 
-def minute_camera_stage(config: StageConfig, before: ScenicModel, clips: ClipSource) -> FlowMatchingStage:
+def minute_camera_stage(config: StageConfig, before: ScenicModel, clips: ClipBatches) -> FlowMatchingStage:
     """Train everything on long clips; the model before is changed."""
     add_cameras(before)
     return FlowMatchingStage(config, before, clips)

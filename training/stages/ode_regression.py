@@ -7,21 +7,25 @@ at one of them and is told the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.checkpoint import load_state, save_state
-from training.clips import ClipSource
+from training.clips import ClipBatches
 from training.configs import DistillationConfig, StageConfig
-from training.data.latents import WindowBatch
+from training.data.latents import WindowBatch, side_by_side
 from training.optimizer import MasterOptimizer
-from training.stages.flow_matching import chunks_of, predict_velocity
+from training.stages.flow_matching import chunks_of, clip_frames, predict_velocity
 from training.stages.generator import ScenicModel, is_hidden_matrix
+
+if TYPE_CHECKING:
+    from training.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def guided_velocity(
     velocity = predict_velocity(model, latents, sigma, batch, "bidirectional")
     if guidance == 0.0:
         return velocity
-    nulled = torch.ones(len(batch.scene), dtype=torch.bool)
+    nulled = torch.ones(len(batch.scene), dtype=torch.bool, device=latents.device)
     return velocity + guidance * (
         velocity - predict_velocity(model, latents, sigma, batch, "bidirectional", nulled)
     )
@@ -51,7 +55,7 @@ def guided_velocity(
 @torch.no_grad()
 def follow_teacher(teacher: ScenicModel, batch: WindowBatch, config: DistillationConfig) -> Trajectory:
     """Walk from noise to clips with the teacher, in even Euler steps between the student's timesteps."""
-    moving = torch.ones(batch.frame_index.shape)
+    moving = torch.ones_like(batch.latents[:, 0, :, 0, 0])
     moving[:, 0] = 0.0
     latents = torch.randn_like(batch.latents)
     latents[:, :, 0] = batch.latents[:, :, 0]
@@ -67,33 +71,68 @@ def follow_teacher(teacher: ScenicModel, batch: WindowBatch, config: Distillatio
     return Trajectory(batch, torch.stack(states).half())
 
 
+class StoredTrajectories:
+    """One clip's trajectory a file in a folder, read when it is asked for."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Trajectory:
+        """Read one.
+
+        Raises:
+            ValueError: Its file is damaged.
+        """
+        tree = load_state(self.path(number))
+        return Trajectory(WindowBatch(**tree["clips"]), tree["states"])
+
+
 def store_trajectories(
-    folder: Path, teacher: ScenicModel, clips: ClipSource, config: StageConfig
-) -> list[Trajectory]:
-    """Follow the teacher for as many clips as the config wants; those that lie in the folder are only read."""
+    folder: Path,
+    teacher: ScenicModel,
+    clips: ClipBatches,
+    config: StageConfig,
+    cluster: Cluster | None = None,
+) -> StoredTrajectories:
+    """Follow the teacher for as many clips as the config wants; those that lie in the folder already are not made again.
+
+    Processes make one after another in turn, each with the whole teacher.
+    """
     assert config.distillation is not None
-    trajectories = []
-    for number in range(-(-config.distillation.num_trajectories // config.batch_size)):
-        path = folder / f"{number:05d}.safetensors"
-        if not path.exists():
-            rng = np.random.default_rng((config.seed, number))
-            torch.manual_seed(config.seed + number)
-            batch = clips.draw(config.batch_size, config.num_latent_frames, rng)
-            made = follow_teacher(teacher, batch, config.distillation)
-            save_state(path, {"clips": _plain(made.clips), "states": made.states})
-        tree = load_state(path)
-        trajectories.append(Trajectory(WindowBatch(**tree["clips"]), tree["states"]))
-    return trajectories
+    size, rank = (1, 0) if cluster is None else (cluster.size, cluster.rank)
+    stored = StoredTrajectories(folder, config.distillation.num_trajectories)
+    device = teacher.scenes.device
+    for number in range(rank, len(stored), size):
+        if stored.path(number).exists():
+            continue
+        clips.seek(number)
+        rng = np.random.default_rng((config.seed, number))
+        torch.manual_seed(config.seed + number)
+        batch = clips.draw(1, config.num_latent_frames, rng).to(device)
+        made = follow_teacher(teacher, batch, config.distillation)
+        save_state(stored.path(number), {"clips": batch.tensors(), "states": made.states})
+    if cluster is not None:
+        cluster.wait()
+    return stored
 
 
-def _plain(batch: WindowBatch) -> dict[str, Tensor]:
-    return {name: getattr(batch, name) for name in asdict(batch)}
+def joined(trajectories: Sequence[Trajectory], device: torch.device) -> Trajectory:
+    """Put the trajectories of some clips side by side, on a device."""
+    clips = side_by_side([trajectory.clips for trajectory in trajectories])
+    states = torch.cat([trajectory.states for trajectory in trajectories], dim=1)
+    return Trajectory(clips.to(device), states.to(device))
 
 
 class OdeRegressionStage:
     """Batches of stored states, one for each chunk, and the loss of the end they lead to."""
 
-    def __init__(self, config: StageConfig, student: ScenicModel, trajectories: Sequence[Trajectory]) -> None:
+    def __init__(self, config: StageConfig, student: ScenicModel, trajectories: StoredTrajectories) -> None:
         if config.distillation is None or not trajectories:
             raise ValueError(f"{config.stage} needs trajectories of a teacher; store some first")
         self.name, self.config, self.model = config.stage, config, student
@@ -101,9 +140,21 @@ class OdeRegressionStage:
         self.sigmas = torch.tensor([step / 1000.0 for step in (*config.distillation.timesteps, 0)])
         self.optimizer = MasterOptimizer(student, config.optimizer, is_hidden_matrix)
 
+    @property
+    def frames_per_step(self) -> float:
+        """Video frames of a batch's clips, without the first frames."""
+        return clip_frames(self.config, self.model.world.config)
+
+    def share_out(self, cluster: Cluster) -> None:
+        """Let processes share the student."""
+        cluster.share(self.model)
+        self.optimizer = self.optimizer.anew(self.model)
+
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step."""
-        trajectory = self.trajectories[int(rng.integers(len(self.trajectories)))]
+        numbers = rng.integers(len(self.trajectories), size=self.config.batch_size).tolist()
+        drawn = [self.trajectories[number] for number in numbers]
+        trajectory = joined(drawn, self.model.scenes.device)
         loss = self.loss(trajectory, self.draw_snapshots(trajectory, rng))
         loss.backward()
         return {"loss": float(loss.detach())}
@@ -115,14 +166,14 @@ class OdeRegressionStage:
         drawn = rng.integers(len(self.sigmas), size=(batch_size, len(chunks)))
         drawn = np.repeat(drawn, [stop - start for start, stop in chunks], axis=1)
         drawn[:, 0] = len(self.sigmas) - 1
-        return torch.from_numpy(drawn)
+        return torch.from_numpy(drawn).to(trajectory.states.device)
 
     def loss(self, trajectory: Trajectory, snapshots: Tensor) -> Tensor:
         """Mean square error of the clean estimates over the frames that are not clean already."""
         states = trajectory.states.float()
         index = snapshots[None, :, None, :, None, None].expand(1, -1, states.shape[2], -1, *states.shape[4:])
         seen = states.gather(0, index)[0]
-        sigma = self.sigmas[snapshots]
+        sigma = self.sigmas.to(snapshots.device)[snapshots]
         velocity = predict_velocity(self.model, seen, sigma, trajectory.clips, "chunk_causal")
         clean = seen - sigma[:, None, :, None, None] * velocity
         error = (clean - states[-1]).square().mean((1, 3, 4))
