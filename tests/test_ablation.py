@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from client import cli
 from model.config import tiny
 from training.ablation import (
     VARIANTS,
     AblationConfig,
     AblationResult,
     Variant,
-    ablation_walks,
     rollout_ends,
     run_variant,
 )
@@ -89,6 +90,18 @@ def test_tables_answer_each_question_with_the_whole_model_in_it():
     assert "6 of 12, first after 0.50 s" in text
 
 
-def test_latents_that_are_missing_are_named(tmp_path):
-    with pytest.raises(ValueError, match="no latents of walks lie in"):
-        ablation_walks(tmp_path, AblationConfig())
+@pytest.mark.slow
+def test_the_command_goes_from_nothing_to_the_tables_and_a_second_call_only_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["train", "ablation", "--runs", str(tmp_path / "runs"), "--walks", "1", "--seconds", "3"]
+    tables = []
+    for _ in range(2):
+        assert cli.run([*asked, "--steps", "2"]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+    for row in ("1/sqrt(D S)", "no key scale", "GDN alone", "UCPE alone", "Pluecker alone", "no camera"):
+        assert f"| {row} |" in tables[0]
+    assert len(list((tmp_path / "runs").glob("*.result.json"))) == len(VARIANTS)
+    assert cli.run([*asked, "--steps", "3"]) == 2
+    assert "holds an ablation of another size" in " ".join(capsys.readouterr().err.split())

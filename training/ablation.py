@@ -21,14 +21,17 @@ from torch.nn import functional
 
 from engine.atomic import replacing
 from evaluation.rollouts import HELD_OUT_SEED
+from model.autoencoder import Autoencoder
 from model.config import ModelConfig, pocket
 from model.rollout import RolloutState
-from training.clips import WalkClips, stored_walks
+from training.clips import WalkClips
 from training.configs import NoiseConfig, StageConfig
-from training.data.latents import LatentWalk, WindowBatch
+from training.data.latents import LatentWalk, WindowBatch, encode_walks
+from training.data.render import RenderJob, render_walks
 from training.loop import LoopConfig, run_stage
 from training.noise import ChunkMixture
 from training.optimizer import NO_MATRIX, OptimizerConfig
+from training.pocket import FPS
 from training.recipe import INTRINSICS
 from training.stage_log import read_log
 from training.stages.conversion import silence_cameras
@@ -73,8 +76,12 @@ class AblationConfig:
     """What all variants share."""
 
     places: tuple[str, ...] = ("town", "garden")
+    num_walks: int = 10
+    """Of each place, to train on."""
+    num_held_out: int = 2
+    """Of each place, to measure on."""
     walk_latents: int = 60
-    """Of each walk only the first 15 seconds: small models learn so much by heart in minutes."""
+    """Of a walk: 15 seconds. Small models learn so much by heart in minutes."""
     num_steps: int = 240
     seeds: tuple[int, ...] = (0,)
     num_latent_frames: int = 5
@@ -121,23 +128,27 @@ class AblationResult:
     """That learned."""
 
 
-def ablation_walks(directory: Path, config: AblationConfig) -> tuple[list[LatentWalk], list[LatentWalk]]:
-    """Read the walks to train on, cut short, and those to measure on, whole.
+def ablation_walks(
+    folder: Path, autoencoder: Autoencoder, config: AblationConfig
+) -> tuple[list[LatentWalk], list[LatentWalk]]:
+    """Draw and encode the walks to train on and those to measure on, each once; a quarter of their tokens is left.
 
-    Raises:
-        ValueError: There are none, or none of one kind.
+    Args:
+        folder: Where they are kept.
+        autoencoder: The pocket's.
     """
-    stored = stored_walks(directory, config.places, INTRINSICS, pocket().temporal_stride)
-    walks, held_out = [], []
-    for name, walk in stored.items():
-        is_held_out = int(name.split("-")[1]) >= HELD_OUT_SEED
-        (held_out if is_held_out else walks).append(coarser(walk))
-    if not walks or not held_out:
-        raise ValueError(
-            f"{directory} holds {len(walks)} walks and {len(held_out)} held-out ones (seeds from {HELD_OUT_SEED}); "
-            "the ablation needs both"
-        )
-    return [shortened(walk, config.walk_latents) for walk in walks], held_out
+
+    def walks(seeds: range, num_latents: int) -> list[LatentWalk]:
+        model = pocket()
+        frames = 1 + model.temporal_stride * (num_latents - 1)
+        size = (model.frame_width, model.frame_height)
+        jobs = [RenderJob(p, seed, frames, *size, FPS, INTRINSICS) for seed in seeds for p in config.places]
+        for _ in render_walks(jobs, folder, torch.get_num_threads()):
+            pass
+        return [coarser(walk) for walk in encode_walks(jobs, config.places, autoencoder, folder)]
+
+    held_out = range(HELD_OUT_SEED, HELD_OUT_SEED + config.num_held_out)
+    return walks(range(config.num_walks), config.walk_latents), walks(held_out, config.num_chunks)
 
 
 def shortened(walk: LatentWalk, num_latents: int) -> LatentWalk:
@@ -229,7 +240,7 @@ def _measured(
     first, told = np.mean(gains, 0)
     ends = rollout_ends(stage.model, held_out, config.num_chunks)
     diverged = [end for end in ends if end is not None]
-    chunk_s = stage.model.world.config.temporal_stride / 16
+    chunk_s = stage.model.world.config.temporal_stride / FPS
     return AblationResult(
         variant=variant.name,
         seed=seed,

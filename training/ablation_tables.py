@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from engine.atomic import replacing
+from model.autoencoder import Autoencoder
 from training.ablation import VARIANTS, AblationConfig, AblationResult, ablation_walks, run_variant
+from training.run_folder import holding
 
 WHOLE_NAMES = {
     "key scale": "1/sqrt(D S)",
@@ -21,15 +26,40 @@ HEADER = (
 )
 
 
-def run_ablation(config: AblationConfig, latents: Path, run_dir: Path, say: Callable[[str], None]) -> str:
-    """Run every variant from every seed, or go on; returns the tables in Markdown."""
-    walks, held_out = ablation_walks(latents, config)
+def run_ablation(
+    config: AblationConfig, autoencoder: Autoencoder, run_dir: Path, say: Callable[[str], None]
+) -> str:
+    """Run every variant from every seed, or go on; returns the tables in Markdown.
+
+    Raises:
+        ValueError: The folder holds results of another size, or another training uses it.
+    """
+    with holding(run_dir):
+        _claim(run_dir / "ablation.json", config)
+        return as_document(_results(config, autoencoder, run_dir, say), config)
+
+
+def _claim(path: Path, config: AblationConfig) -> None:
+    """Note what a folder's results are of, or see that they are of this."""
+    mine = json.loads(json.dumps(asdict(config)))
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(mine, indent=1))
+    elif json.loads(path.read_text()) != mine:
+        raise ValueError(f"{path.parent} holds an ablation of another size; name another folder with --runs")
+
+
+def _results(
+    config: AblationConfig, autoencoder: Autoencoder, run_dir: Path, say: Callable[[str], None]
+) -> list[AblationResult]:
+    say("drawing and encoding walks")
+    walks, held_out = ablation_walks(run_dir / "data", autoencoder, config)
     results = []
     for seed in config.seeds:
         for variant in VARIANTS:
             say(f"{variant.name}, seed {seed}")
             results.append(run_variant(variant, seed, config, walks, held_out, run_dir))
-    return as_document(results, config)
+    return results
 
 
 def as_document(results: Sequence[AblationResult], config: AblationConfig) -> str:

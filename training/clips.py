@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from training.data.latents import LatentWalk, WindowBatch, draw_windows, pack_windows
+from training.data.latents import LatentWalk, WindowBatch, draw_windows
 
 
 class ClipBatches(Protocol):
@@ -60,38 +58,3 @@ class WalkClips:
 
     def go_on(self, position: Mapping[str, Any]) -> None:
         """Do nothing: walks come in no order."""
-
-
-def stored_walks(
-    directory: Path,
-    places: Sequence[str],
-    intrinsics: tuple[float, float, float, float],
-    stride: int,
-    tag: str = "",
-) -> dict[str, LatentWalk]:
-    """Read the walks whose latents lie in a folder, by name; the place's name comes before the first dash.
-
-    Args:
-        stride: Video frames per latent frame.
-        tag: Of the autoencoder that the latents must come from; any where empty.
-
-    Raises:
-        ValueError: There are none, or latents and poses disagree.
-    """
-    walks: dict[str, LatentWalk] = {}
-    for path in sorted(directory.glob("*.c2w.npy")):
-        name = path.name.removesuffix(".c2w.npy")
-        place = name.split("-")[0]
-        files = sorted(directory.glob(f"{name}.{tag}*lat*.npy"))
-        if not files or place not in places:
-            continue
-        latents = torch.from_numpy(np.load(files[-1], allow_pickle=False))
-        windows = torch.from_numpy(pack_windows(np.load(path, allow_pickle=False), stride))
-        if len(latents) != len(windows):
-            raise ValueError(
-                f"{files[-1]} holds {len(latents)} latent frames and {path.name} poses for {len(windows)}; delete both"
-            )
-        walks[name] = LatentWalk(places.index(place), latents, windows, torch.tensor(intrinsics))
-    if not walks:
-        raise ValueError(f"no latents of walks lie in {directory}; make some with `flaneur train pocket`")
-    return walks

@@ -143,23 +143,31 @@ def launched() -> tuple[int, int, int, int] | None:
 
 
 def ablation(
-    latents: Annotated[
-        Path, typer.Option(help="Folder of encoded walks: STEM.c2w.npy and STEM.*latents.npy of each.")
-    ] = Path("runs/pocket/data"),
-    runs: Annotated[Path, typer.Option(help="Gets logs, states and results.")] = Path("runs/ablation"),
+    runs: Annotated[Path, typer.Option(help="Gets walks, logs, states and results.")] = Path("runs/ablation"),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Markdown file of the tables; default: print them.")
     ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of a row.")] = 240,
+    walks: Annotated[int, typer.Option(min=1, help="Walks of each of two places to train on.")] = 10,
+    seconds: Annotated[float, typer.Option(min=2.0, max=600.0, help="Length of the rollouts.")] = 60.0,
 ) -> None:
-    """Measure what key scale, softmax blocks and camera branches are worth at pocket size."""
+    """Measure what key scale, softmax blocks and camera branches are worth, on a small model; a second call goes on."""
     with extra_needed("training", "train"):
         from training.ablation import AblationConfig
         from training.ablation_tables import run_ablation
-    tables = run_ablation(AblationConfig(), latents, runs, say)
+        from training.pocket import load_autoencoder
+    from engine.assets import checkpoints_dir
+
+    # Four latents a second.
+    config = AblationConfig(num_steps=steps, num_walks=walks, num_chunks=round(4 * seconds))
+    try:
+        tables = run_ablation(config, load_autoencoder(checkpoints_dir()), runs, say)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; the same command goes on from what {runs} holds") from None
     if output is None:
         print(tables)
-    else:
-        from engine.atomic import replacing
+        return
+    from engine.atomic import replacing
 
-        with replacing(output) as file:
-            file.write_text(tables)
+    with replacing(output) as file:
+        file.write_text(tables)
