@@ -66,8 +66,8 @@ class PocketRecipe:
     memory_minutes: float = 75.0
     """Generator, token by token: places learned by heart."""
     pose_minutes: float = 0.0
-    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another. None by default, nor for what
-    follows: minutes of either changed nothing that shows, and each is worth more to the memory (`docs/log.md`)."""
+    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another. None by default, nor for
+    what follows: minutes of either changed nothing that shows, and each is worth more to the memory (`docs/log.md`)."""
     self_forcing_minutes: float = 0.0
     """Generator on its own frames."""
     num_steps: int = UNLIMITED_STEPS
