@@ -42,6 +42,12 @@ class Chronicle:
         self._drift.begin()
         self._rest = Rest(self._session.world.info.animated)
 
+    def close(self) -> None:
+        """Let go of everything: whoever looked on belongs to circles of objects that may outlive the walk by minutes."""
+        self.past.clear()
+        self.recent.clear()
+        self._endings.clear()
+
     def go_on_from(self, frame: WalkFrame, latent: NDArray[np.float32] | None = None) -> None:
         """Go on behind a frame, with the latent frame behind it where there is one."""
         self._endings.clear()

@@ -35,6 +35,10 @@ class RecentFrames:
         """Note the next frame."""
         self._frames.append(frame)
 
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._frames.clear()
+
     def until(self, index: int) -> tuple[WalkFrame, ...]:
         """Return the frames up to an index, oldest first."""
         return tuple(frame for frame in self._frames if frame.index <= index)

@@ -94,18 +94,22 @@ class Remembering:
     def end_rewind(self, now_s: float) -> None:
         """Go on from the moment that is shown."""
         if self._reel is not None:
-            moment, self._reel = self._reel.moment, None
-            self._strip.clear()
+            moment = self._reel.moment
+            self.forget()
             self._leave_present(f"From {self._seconds(moment.frame)} on:", moment, None)
 
     def cancel(self) -> bool:
         """Go back to the present, if the past is looked at; say whether it was."""
         if self._reel is None:
             return False
-        self._reel = None
-        self._strip.clear()
+        self.forget()
         self._walk.resume()
         return True
+
+    def forget(self) -> None:
+        """Let go of the moments that are wound through."""
+        self._reel = None
+        self._strip.clear()
 
     def do_other_branch(self, now_s: float) -> None:
         walk = self._walk

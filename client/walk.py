@@ -347,7 +347,8 @@ class Walk:
         return header_for(self.session, str(KEY_MAP_VERSION), self.seed)
 
     def close(self) -> bool:
-        """End the walk; say whether the engine's threads ended in time."""
+        """End the walk and let go of what it kept; say whether the engine's threads ended in time."""
         self.closed = True
         self.instruments.close(self._pacer.counts)
+        self.chronicle.close()
         return self._worker.close()

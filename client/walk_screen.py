@@ -298,6 +298,7 @@ class WalkScreen(Screen):
     def leave(self) -> None:
         self._shell.release_controls()
         self._keeping.stop_recording(self._shell.clock())
+        self.remembering.forget()
         self.walk.close()
 
 

@@ -153,6 +153,7 @@ class ModelSession(Session):
         return arrays
 
     def close(self) -> None:
+        self._state, self._caches = {}, {}
         self._backend.close()
 
     def _clean_first(self, chunk_index: int) -> NDArray[np.float32] | None:

@@ -160,6 +160,13 @@ def test_a_snapshot_outlives_branches_and_resets(session: Session) -> None:
     assert_same(run(session, 2, 2), chunks)
 
 
+def test_a_snapshot_owns_its_memory_so_that_dropping_it_frees_it(session: Session) -> None:
+    session.keep_snapshots = True
+    snapshot = run(session, 1, 2)[-1].snapshot
+    assert snapshot is not None
+    assert all(array.flags.owndata for array in snapshot.arrays.values())
+
+
 def test_a_snapshot_restores_in_another_session_of_the_same_world(
     session: Session, bundle: Bundle, toy_world: World
 ) -> None:

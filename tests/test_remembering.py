@@ -1,7 +1,9 @@
 """Going back in the window: wind back with the film strip, branch, save and load, with real keys."""
 
+import gc
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +242,29 @@ def test_the_film_strip_fits_any_window(player: Player, size: tuple[int, int]) -
     player.app.turn()
     assert player.walk.remembering.frame is not None
     player.key(pygame.KSCAN_R, down=False)
+
+
+@pytest.fixture
+def counted_references_only() -> Iterator[None]:
+    """Nothing is freed that belongs to a circle of objects."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("counted_references_only")
+def test_a_walk_that_is_left_lets_go_of_its_past_and_its_frames_at_once(player: Player) -> None:
+    player.frames_go_by(16)
+    player.key(pygame.KSCAN_R)
+    player.frames_go_by(16)
+    walk = player.walk.walk
+    assert walk.past.branches
+    kept = [moment.snapshot for moment in (*walk.past.moments, walk.past.branches[0].tip)]
+    kept += walk.recent.until(walk.frame.index - 8)
+    held = [weakref.ref(each) for each in kept]
+    player.key(pygame.KSCAN_R, down=True)
+    assert player.walk.remembering.frame is not None
+    del walk, kept
+    player.app.open(PlayOptions(world="nowhere", backend="holodeck"))
+    player.wait(lambda: not any(each() for each in held), "what the walk held to be freed")

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU.
 
-State lives in plain arrays: on a CPU, runs with bound buffers measured no faster than plain ones, and arrays
-that are never written twice make a snapshot free.
+State lives in plain arrays: on a CPU, runs with bound buffers measured no faster than plain ones. They lie in the
+runtime's arena, which gives nothing back as long as one of them is held, so a snapshot copies them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class OnnxRuntimeBackend(Backend):
         return frames, self._decode.named(values)
 
     def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
-        return dict(state)
+        return {name: array.copy() for name, array in state.items()}
 
     def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> State:
         return dict(arrays)
