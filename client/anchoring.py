@@ -36,7 +36,7 @@ class Anchoring:
         world = world_from_walk(walk.session.world, latent, frame.pixels, frame.c2w)
         path = self._shell.pictures_dir / OWN_WORLDS / f"{world.name}{SUFFIX}"
         world = replace(world, path=path)
-        walk.enter(world, self._keeping.part_recording(now_s))
+        walk.enter(world, self._keeping.part_recording("the new world", now_s))
         self._shell.window.set_title(world.title)
         self._shell.chores.begin(
             "the new world",

@@ -74,8 +74,8 @@ class Keeping:
         if path is not None:
             self._shell.toasts.add(f"Recorded to {path}", now_s)
 
-    def part_recording(self, now_s: float) -> Callable[[], None] | None:
-        """End the recording before the walk goes over to another world; return what begins the next one there.
+    def part_recording(self, what: str, now_s: float) -> Callable[[], None] | None:
+        """End the recording before the walk begins anew; return what begins the next one then, for `what` there is.
 
         None where none is to begin.
         """
@@ -83,22 +83,32 @@ class Keeping:
         if path is None:
             return None
         try:
-            self._walk.recorder.stop()
+            ended = self._walk.recorder.stop()
         except RecordingStopped as error:
             self.warn(error, now_s)
             return None
 
         def begin() -> None:
-            now_s, take, shell = self._shell.clock(), next_take(path), self._shell
+            now_s, shell = self._shell.clock(), self._shell
+            # One that held nothing is gone, and its name free.
+            take = path if ended is None else next_take(path)
             try:
                 self._walk.start_recording(take)
             except (ValueError, EngineError) as error:
                 self.warn(error, now_s)
             else:
-                said = f"{path.name} is whole; the new world is recorded to {take.name}. {shell.key_of('record')} stops."
+                subject = what.capitalize() if ended is None else f"{ended.name} is whole; {what}"
+                said = f"{subject} is recorded to {take.name}. {shell.key_of('record')} stops."
                 shell.toasts.add(said, now_s)
 
         return begin
+
+    def restart(self, now_s: float) -> None:
+        """Begin the walk again; a recording that is on ends whole and goes on in a file of its own."""
+        begin = self.part_recording("the walk from its beginning", now_s)
+        self._walk.reset()
+        if begin is not None:
+            begin()
 
     def start_trace(self, path: Path, now_s: float) -> None:
         """Write the walk's timing to a new file; before the walk's first update."""

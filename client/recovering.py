@@ -42,8 +42,7 @@ class Recovering:
         moment = walk.past.at(reached + 1 - self._back)
         self._began_at = 0 if moment is None else moment.number
         if moment is None:
-            self._keeping.stop_recording(now_s)
-            walk.reset()
+            self._keeping.restart(now_s)
         else:
             try:
                 walk.branch_off(moment)

@@ -207,10 +207,9 @@ class WalkScreen(Screen):
     def do_restart(self, now_s: float) -> None:
         self.remembering.cancel()
         self._photo_mode.leave()
-        self._keeping.stop_recording(now_s)
         self._shell.keyboard.release_all()
         self._shell.mouse.forget()
-        self.walk.reset()
+        self._keeping.restart(now_s)
 
     def do_next_world(self, now_s: float) -> None:
         self._go_to_neighbour(1)

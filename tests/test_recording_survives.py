@@ -20,6 +20,8 @@ from client.options import PlayOptions
 from client.walk_screen import WalkScreen
 from engine import assets
 from engine.recording import read_recording
+from engine.replay import verify_replay
+from engine.session import open_session
 from tests.player import Player
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +104,46 @@ def test_a_full_disk_at_a_branch_loses_no_chunk_of_the_first_recording(
         player.frames_go_by(8)
     assert [found.name for found in (tmp_path / "pictures").glob("*.flaneur")] == [file.name]
     assert len(read_recording(file).chunks) >= 4
+
+
+def test_starting_again_ends_a_recording_whole_and_goes_on_in_the_next(
+    player: Player, tmp_path: Path
+) -> None:
+    player.key(pygame.KSCAN_F10)
+    player.key(pygame.KSCAN_W, down=True)
+    player.frames_go_by(12)
+    walk = player.walk.walk
+    first = walk.recorder.path
+    assert first is not None
+    player.key(pygame.KSCAN_BACKSPACE)
+    second = walk.recorder.path
+    assert second == first.with_name(f"{first.stem}-2.flaneur")
+    assert f"{first.name} is whole; the walk from its beginning is recorded to {second.name}" in texts(player)
+    player.frames_go_by(12)
+    player.key(pygame.KSCAN_F10)
+    assert set((tmp_path / "pictures").glob("*.flaneur")) == {first, second}
+    session = open_session(walk.session.world, backend="holodeck")
+    for file in (first, second):
+        recording = read_recording(file)
+        assert recording.complete
+        assert len(recording.chunks) >= 2
+        assert verify_replay(recording, session).identical
+
+
+def test_starting_again_before_the_first_step_leaves_no_empty_recording(
+    player: Player, tmp_path: Path
+) -> None:
+    player.walk.do_restart(0.0)
+    player.key(pygame.KSCAN_F10)
+    walk = player.walk.walk
+    first = walk.recorder.path
+    for _ in range(3):
+        player.walk.do_restart(0.0)
+    assert walk.recorder.path == first
+    assert "The walk from its beginning is recorded to" in texts(player)
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F10)
+    assert list((tmp_path / "pictures").glob("*.flaneur")) == [first]
 
 
 def test_a_window_records_latents_that_are_shown_without_the_generator(
