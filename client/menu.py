@@ -24,6 +24,15 @@ def frame_surface(frame: NDArray[np.uint8]) -> pygame.Surface:
     return pygame.image.frombuffer(np.ascontiguousarray(frame).data, (width, height), "RGB")
 
 
+def picture_surface(picture: NDArray[np.uint8]) -> pygame.Surface:
+    """Return a picture of the walk, BGRA [H, W, 4], as a picture to draw; it must be opaque."""
+    height, width = picture.shape[:2]
+    surface = pygame.image.frombuffer(np.ascontiguousarray(picture).data, (width, height), "BGRA")
+    # Without blending, drawing it is a plain copy.
+    surface.set_alpha(None)
+    return surface
+
+
 @dataclass(frozen=True)
 class Choice:
     """One line of a card."""

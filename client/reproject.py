@@ -38,7 +38,7 @@ def warp(
     """Show an enlarged frame through a homography; what it does not cover is filled with its nearest edge.
 
     Args:
-        picture: The frame at any size, [h, w, 3].
+        picture: The frame at any size, [h, w, 3] or [h, w, 4].
         mapping: In pixels of the frame, [3, 3].
         frame_size: Width and height of the frame.
     """

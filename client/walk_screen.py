@@ -20,7 +20,7 @@ from client.flash import Flash
 from client.help import HelpCard
 from client.keeping import Keeping
 from client.live_picture import LivePicture
-from client.menu import frame_surface
+from client.menu import picture_surface
 from client.navigation import Step
 from client.opening import Opened
 from client.options import PlayOptions
@@ -259,8 +259,9 @@ class WalkScreen(Screen):
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         look = self._shell.look
-        target.fill(theme.INK)
         left, top, width, height = self._picture_rect()
+        if (width, height) != target.get_size():
+            target.fill(theme.INK)
         target.blit(self._enlarged(width, height), (left, top))
         self._flash_places = self._flash.draw(target, look, self.walk.frame.index)
         covered = self._help.is_open or self._deck.is_open or self.remembering.frame is not None
@@ -288,7 +289,7 @@ class WalkScreen(Screen):
         rotations = self.walk.live_rotations if self._shell.settings.reproject and past is None else None
         pixels = self._live_picture.show(frame.pixels, rotations, (width, height), style)
         if self._surface is None or self._surface[0] is not pixels:
-            self._surface = pixels, frame_surface(pixels)
+            self._surface = pixels, picture_surface(pixels)
         return self._surface[1]
 
     def note_shown(self, now_s: float) -> None:

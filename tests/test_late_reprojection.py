@@ -131,7 +131,8 @@ def test_what_it_shows_is_what_would_be_seen_there(session: PacedHolodeck) -> No
     def see(walk: Walk, heading: float) -> None:
         if walk.live_rotations is None or len(seen) >= 12 or round(1e4 * heading) % 3:
             return
-        shown = picture.show(walk.frame.pixels, walk.live_rotations, (width, height), "pixels")
+        picture_bgra = picture.show(walk.frame.pixels, walk.live_rotations, (width, height), "pixels")
+        shown = picture_bgra[..., 2::-1]
         pose = walk.frame.c2w.copy()
         pose[:3, :3] = walk.live_rotations[1]
         truth = place.render(pose, world.intrinsics, width, height)

@@ -6,10 +6,12 @@ import math
 
 import cv2
 import numpy as np
+import pygame
 import pytest
 from numpy.typing import NDArray
 
 from client.live_picture import LivePicture
+from client.menu import picture_surface
 from client.reproject import MAX_TURN_RAD, bounded, homography, warp
 from engine.integrator import rotation_x, rotation_y, rotation_z
 from holodeck import get_place
@@ -98,7 +100,15 @@ def test_a_large_window_shows_the_same_turned_picture_as_a_small_one() -> None:
     for factor in (2, 4, 5, 8):
         size = factor * WIDTH, factor * HEIGHT
         large = live.show(frame, rotations, size, "smooth")
-        assert large.shape == (size[1], size[0], 3)
+        assert large.shape == (size[1], size[0], 4)
         small = cv2.resize(large, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         # The frame's own resolution softens each edge once more; a shift of a pixel would give 22 dB.
         assert psnr(np.asarray(small, np.uint8), native, np.ones((HEIGHT, WIDTH), bool)) > 29.0
+
+
+def test_the_picture_is_drawn_in_the_colours_of_its_frame() -> None:
+    live, frame = LivePicture(INTRINSICS), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    frame[:, : WIDTH // 2], frame[:, WIDTH // 2 :] = (250, 120, 3), (4, 60, 200)
+    target = pygame.Surface((WIDTH, HEIGHT), depth=32)
+    target.blit(picture_surface(live.show(frame, None, (WIDTH, HEIGHT), "pixels")), (0, 0))
+    np.testing.assert_array_equal(pygame.surfarray.array3d(target).swapaxes(0, 1), frame)
