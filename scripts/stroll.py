@@ -16,10 +16,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -78,8 +77,8 @@ STROLLS = (
     (),
 )
 """Keys that are held together for some seconds."""
-WARM_UP_MINUTES = 3
-"""Minutes until the past and the last half minute have the memory that they may take."""
+JUDGED = 1 / 3
+"""Share of the walk, at its end, that is held against what came before it."""
 
 
 @dataclass
@@ -99,17 +98,27 @@ class Report:
     """On the start screen, after a first minute and after the last."""
     each_minute: list[Footprint] = field(default_factory=list)
     """In the middle of the walk."""
+    past_bytes: list[int] = field(default_factory=list)
+    """What the moments to go back to took of it; they have a bound of their own."""
 
     @property
     def growth_mb(self) -> float:
-        """Growth of the walk from the warm-up on: the last third's median against the first third's."""
-        memory_mb = [held.memory_bytes / 2**20 for held in self.each_minute[WARM_UP_MINUTES:]]
-        third = max(1, len(memory_mb) // 3)
-        return median(memory_mb[-third:]) - median(memory_mb[:third]) if memory_mb else 0.0
+        """How much more was held at most toward the end than before, but for what the past took then.
+
+        The most, since a new world empties the past and another one is opened with less: both say nothing of leaks.
+        """
+        memory_bytes = [held.memory_bytes for held in self.each_minute]
+        return (_gain(memory_bytes) - max(0, _gain(self.past_bytes))) / 2**20
 
     @property
     def leaks(self) -> list[str]:
         return what_leaked(self.at_rest[0], self.at_rest[-1], self.growth_mb)
+
+
+def _gain(values: Sequence[int]) -> int:
+    """Return by how much the largest of the last values exceeds the largest before them."""
+    begin = len(values) - round(JUDGED * len(values))
+    return max(values[begin:]) - max(values[:begin]) if values[begin:] else 0
 
 
 class Stroll:
@@ -140,6 +149,7 @@ class Stroll:
         for _ in range(int(whole)):
             self._play(60.0)
             self._report.each_minute.append(footprint())
+            self._report.past_bytes.append(self._past_bytes())
         self._play(60.0 * rest)
         self._report.at_rest.append(self._rest())
         self._report.minutes = minutes
@@ -190,6 +200,10 @@ class Stroll:
     def _is_recording(self) -> bool:
         screen = self._app.screen
         return isinstance(screen, WalkScreen) and screen.walk.recorder.path is not None
+
+    def _past_bytes(self) -> int:
+        screen = self._app.screen
+        return screen.walk.past.num_bytes if isinstance(screen, WalkScreen) else 0
 
     def _do(self, name: str) -> Iterator[None]:
         """Do one thing that is done now and then."""
