@@ -39,6 +39,8 @@ from model.transformer import WorldModel
 CONFIG = replace(
     tiny(),
     name="small",
+    num_layers=2,
+    softmax_every_n=2,
     in_channels=6,
     temporal_stride=8,
     spatial_stride=32,
