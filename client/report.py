@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 
@@ -66,3 +66,16 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int | None], Advance]]:
+    """Show one progress bar after the other, and a line for each; the block opens the next by its work and number of steps."""
+    with ExitStack() as bars:
+
+        def stage(what: str, total: int | None) -> Advance:
+            bars.close()
+            say(what)
+            return bars.enter_context(progress(what, total))
+
+        yield stage

@@ -110,6 +110,8 @@ class EngineSpec(BaseModel):
     text_dim: Size
     layer_groups: Annotated[tuple[LayerGroup, ...], Field(max_length=1024)] = ()
     """Precision by layer, where not all layers share one."""
+    activation_scales: Text = ""
+    """Where the scales of 8 and 4 bit activations come from: measured, or nominal."""
     notes: Text = ""
 
     @model_validator(mode="after")

@@ -5,11 +5,10 @@ Taps are one more state tensor of the step graph, so that whatever runs the grap
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import onnx
@@ -20,9 +19,10 @@ from onnx import TensorProto
 from torch import Tensor
 
 from engine.bundle import OUT, Bundle, EngineSpec, TensorSpec, hash_file, open_bundle
-from export.folders import link_or_copy, write_spec
+from export.folders import link_or_copy, partial_folder, write_spec
 from export.layers import Low, precision_of
 from export.nvfp4 import BLOCK, hadamard_matrix
+from export.progress import Progress
 from export.rollouts import Scene, roll
 from export.tidy import layer_of
 from export.verify import GraphRunner
@@ -31,16 +31,11 @@ from model.rollout import RolloutState, state_shapes
 from model.transformer import WorldModel
 
 TAPS = "activation_largest"
-Progress = Callable[[int], None]
+NOMINAL_LARGEST = 8.0
+"""Magnitude said to reach a layer of random weights; it changes no size and no speed."""
 
 
-class ClosingRunner(GraphRunner, Protocol):
-    """A runner that holds graphs until it is closed."""
-
-    def close(self) -> None: ...
-
-
-OpenRunner = Callable[[Bundle], ClosingRunner]
+OpenRunner = Callable[[Bundle], GraphRunner]
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,28 @@ class Walks:
     """Of every scene, after the conditioning one."""
     timesteps: Sequence[float]
 
+    @property
+    def described(self) -> str:
+        """What was generated, in words."""
+        return f"measured, chunks in each world: {self.num_chunks}, worlds: {', '.join(s.name for s in self.scenes)}"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Largest magnitudes that reach the layers of 8 or 4 bits, from which their activations' scales are made."""
+
+    largest: Mapping[str, float]
+    """By layer; none in bf16."""
+    origin: str
+    """Where they come from, in a few words for the bundle's description."""
+
+
+def nominal_calibration(bundle: Bundle, low: Low) -> Calibration:
+    """Take one magnitude for every layer; for random weights, in which there is nothing to measure."""
+    layers = low_layers(bundle, low)
+    origin = f"nominal, {NOMINAL_LARGEST:g} at most in every layer: random weights were not calibrated"
+    return Calibration(dict.fromkeys(layers, NOMINAL_LARGEST), origin if layers else "")
+
 
 def calibrate(
     bundle: Bundle,
@@ -59,20 +76,20 @@ def calibrate(
     hadamard: bool,
     walks: Walks,
     open_runner: OpenRunner,
-    workspace: Path,
+    destination: Path,
     progress: Progress,
-) -> dict[str, float]:
-    """Generate chunks of every scene; returns the largest magnitude that reached each layer of precision `low`.
+) -> Calibration:
+    """Generate chunks of every scene and measure what reaches each layer of precision `low`.
 
     Args:
         hadamard: Measure after rotation, as the layers will see it.
-        workspace: Folder for a copy of the bundle with taps, which is gone in the end.
+        destination: Beside it lies, for that time, a copy of the bundle with taps.
     """
     layers = low_layers(bundle, low)
     if not layers:
-        return {}
-    with tempfile.TemporaryDirectory(dir=workspace, prefix=".calibration.") as folder:
-        tapped = _tapped_bundle(bundle, Path(folder), layers, hadamard)
+        return Calibration({}, "")
+    with partial_folder(destination) as folder:
+        tapped = _tapped_bundle(bundle, folder, layers, hadamard)
         runner = open_runner(tapped)
         try:
             model = GraphModel(bundle.spec, runner)
@@ -82,7 +99,7 @@ def calibrate(
                     progress(index * (walks.num_chunks + 1) + done + 1)
         finally:
             runner.close()
-    return dict(zip(layers, model.largest.tolist(), strict=True))
+    return Calibration(dict(zip(layers, model.largest.tolist(), strict=True)), walks.described)
 
 
 class GraphModel:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import onnx
 
 from engine.bundle import CPU, Bundle, EngineSpec, LayerGroup, hash_file
-from export.folders import link_or_copy, making_bundle, write_spec
+from export.calibrate import Calibration
+from export.folders import link_or_copy, making_bundle, partial_folder, write_spec
 from export.layers import DECODER_RULES, STEP_RULES, LayerRule, Low, find_rule
+from export.progress import Progress, Stage
 from export.quantize import LayerRecord, rewrite_products
 from export.tensorrt import build_engine
 from export.tidy import store_in_half
@@ -21,8 +22,6 @@ MAX_TEXT_LENGTH = 1024
 """Tokens of text that a plan takes at most, as many as a world file holds."""
 PLAN_SUFFIX = ".engine"
 DECODER = "decoder/"
-Stage = Callable[[str, int | None], Callable[[int], None]]
-"""Opens a progress bar: told the work and its number of steps, it returns what is told the steps done."""
 
 
 def build_plans(
@@ -30,7 +29,7 @@ def build_plans(
     destination: Path,
     target: str,
     low: Low,
-    largest: Mapping[str, float],
+    calibration: Calibration,
     hadamard: bool,
     stage: Stage,
 ) -> Path:
@@ -39,7 +38,7 @@ def build_plans(
     Args:
         bundle: In float32, for ONNX Runtime.
         target: Compute capability, such as sm120.
-        largest: What `calibrate` measured for the same precision.
+        calibration: For the same precision.
 
     Raises:
         ValueError: The bundle holds plans already.
@@ -47,11 +46,8 @@ def build_plans(
     """
     spec = bundle.spec
     check_source(spec)
-    config = ModelConfig.from_dict(spec.model)
-    rows, length = config.memory_rows, min(config.text_length, MAX_TEXT_LENGTH)
-    lengths = (rows + 1, rows + length, rows + MAX_TEXT_LENGTH)
-    text = {"text": lengths, "text_mask": lengths}
-    with making_bundle(destination) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as work:
+    text = _text_lengths(ModelConfig.from_dict(spec.model))
+    with making_bundle(destination) as folder, partial_folder(destination) as work:
         groups: list[LayerGroup] = []
         plans: dict[str, str] = {}
         builder = ""
@@ -59,14 +55,16 @@ def build_plans(
         for name in sorted(graphs):
             is_step = name != spec.decoder_graph
             rules = STEP_RULES if is_step else DECODER_RULES
-            rewritten = Path(work) / name
-            records = _rewrite(bundle.path / name, rewritten, low, rules, largest, hadamard, stage)
+            rewritten = work / name
+            records = _rewrite(
+                bundle.path / name, rewritten, low, rules, calibration.largest, hadamard, stage
+            )
             if name in (spec.step_graphs[str(spec.chunk_size)], spec.decoder_graph):
                 groups += group_layers(records, rules, "" if is_step else DECODER)
             plans[name] = Path(name).stem + PLAN_SUFFIX
             shapes = text if is_step else None
             builder = build_engine(rewritten, target, folder / plans[name], shapes, _phases(stage))
-            for left in Path(work).iterdir():
+            for left in work.iterdir():
                 left.unlink()
         precision = {"step": f"{low} with hadamard" if hadamard else low, "decoder": "bf16"}
         changes = {
@@ -74,11 +72,19 @@ def build_plans(
             "decoder_graph": plans[spec.decoder_graph],
             "precision": precision,
             "layer_groups": tuple(groups),
+            "activation_scales": calibration.origin,
             "target": target,
             "builder": builder,
         }
         _describe(folder, spec, changes)
     return destination
+
+
+def _text_lengths(config: ModelConfig) -> dict[str, tuple[int, int, int]]:
+    """Least, usual and greatest length of the inputs that vary, memory rows included."""
+    rows, usual = config.memory_rows, min(config.text_length, MAX_TEXT_LENGTH)
+    lengths = (rows + 1, rows + usual, rows + MAX_TEXT_LENGTH)
+    return {"text": lengths, "text_mask": lengths}
 
 
 def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) -> Path:
@@ -142,7 +148,7 @@ def _rewrite(
 
 def _phases(stage: Stage) -> Callable[[str, int, int], None]:
     """Open a bar for each phase that the builder speaks of."""
-    bars: dict[str, Callable[[int], None]] = {}
+    bars: dict[str, Progress] = {}
 
     def show(phase: str, done: int, total: int) -> None:
         if phase not in bars:

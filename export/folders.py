@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.bundle import SPEC_FILE, EngineSpec
+
+PARTIAL = ".partial"
+"""Ends the names of folders that are being filled or removed."""
+ASIDE = ".old"
+"""Ends the name of a bundle for the moment in which another takes its place."""
 
 
 @contextmanager
@@ -20,21 +28,74 @@ def making_bundle(destination: Path) -> Iterator[Path]:
         ValueError: The destination is something else than a bundle, or the disk is full.
     """
     check_destination(destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{destination.name}."
-    partial = Path(tempfile.mkdtemp(dir=destination.parent, prefix=prefix, suffix=".partial"))
     try:
-        # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
-        partial.chmod(0o755)
-        yield partial
-        replace_folder(partial, destination)
+        with partial_folder(destination) as partial:
+            # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
+            partial.chmod(0o755)
+            yield partial
+            replace_folder(partial, destination)
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
             f"cannot write {destination}: {reason}; free some space or name another place"
         ) from error
+
+
+@contextmanager
+def partial_folder(destination: Path) -> Iterator[Path]:
+    """Yield a new folder beside `destination` that is gone when the block ends, by Ctrl-C or SIGTERM too.
+
+    What a killed process left for the same destination is removed first, or comes back if it was the bundle there.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for aside in destination.parent.glob(f".{glob.escape(destination.name)}.*{ASIDE}"):
+        if not destination.exists():
+            os.replace(aside, destination)
+    for stale in destination.parent.glob(f".{glob.escape(destination.name)}.*{PARTIAL}"):
+        with _owning(stale) as owned:
+            if owned:
+                shutil.rmtree(stale, ignore_errors=True)
+    name = tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=PARTIAL)
+    with _owning(Path(name)), _ending_on_sigterm():
+        try:
+            yield Path(name)
+        finally:
+            shutil.rmtree(name, ignore_errors=True)
+
+
+@contextmanager
+def _owning(folder: Path) -> Iterator[bool]:
+    """Hold a folder against other processes; yields whether none of them does. The system lets go when a process dies."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        # Windows locks no folders: there none is ever known to be stale.
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """End the block upon SIGTERM as upon Ctrl-C; only the main thread hears signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_destination(destination: Path) -> None:
@@ -58,7 +119,7 @@ def link_or_copy(source: Path, folder: Path) -> None:
 
 def replace_folder(folder: Path, destination: Path) -> None:
     """Put a finished folder in place of an older one, which comes back if that fails."""
-    old = folder.with_suffix(".old")
+    old = folder.with_suffix(ASIDE)
     replaces = destination.exists()
     if replaces:
         os.replace(destination, old)
@@ -68,4 +129,8 @@ def replace_folder(folder: Path, destination: Path) -> None:
         if replaces:
             os.replace(old, destination)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if replaces:
+        # Under this name the next run removes it, should this one be killed over it.
+        doomed = old.with_name(old.name + PARTIAL)
+        os.replace(old, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

@@ -5,7 +5,7 @@ Both roll out on their own, each from its own memory, so that errors add up as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from evaluation.image_metrics import psnr
 from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
 from export.layers import Low, Precision
 from export.posefit import PoseError, PoseFit
+from export.progress import Progress
 from export.rollouts import Frames, Pass, Scene, decode, passes, roll
 from model.transformer import WorldModel
 
 COST_CHUNKS = 6
 """Passes that the cost of single layers is measured on."""
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Activations are rounded where they enter a product; what lies between products s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from onnx import TensorProto
 
 from export.layers import LayerRule, Low, Precision, precision_of
 from export.nvfp4 import BLOCK, MAX_E4M3, global_scale, hadamard_matrix, quantise, rotate_blocks
+from export.progress import Progress
 from export.tidy import layer_of
 from export.weights import GraphWeights, num_bytes, prune
 
@@ -29,7 +30,6 @@ OPSET = 23
 IR_VERSION = 11
 HADAMARD = "hadamard"
 MAX_AXES = 3
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

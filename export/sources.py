@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,14 +29,28 @@ RANDOM_WEIGHTS = "random weights"
 """What the description of a bundle made from them notes."""
 
 
-def open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module]:
+def open_source(
+    name: str, random_weights: bool, frame_size: tuple[int, int] | None = None
+) -> tuple[WorldModel, nn.Module]:
     """Return a model and its streaming decoder, float32, in evaluation mode.
 
     Args:
         name: `pocket` or `sana-wm`, or the path of a checkpoint with its autoencoder beside it: `autoencoder.safetensors`, or
             for the released model a folder `vae` or `ltx2_causal_vae` there or one level up.
         random_weights: Take a preset's sizes with weights drawn from a fixed seed.
+        frame_size: Width and height to generate at, pixels; the weights fit all. None keeps the model's own.
+
+    Raises:
+        ValueError: There is no such model, or its latents do not divide such frames.
     """
+    model, decoder = _open_source(name, random_weights)
+    if frame_size is not None:
+        width, height = frame_size
+        model.config = replace(model.config, frame_width=width, frame_height=height)
+    return model, decoder
+
+
+def _open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module]:
     if name in PRESETS:
         if not random_weights:
             raise ValueError(

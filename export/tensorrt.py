@@ -66,9 +66,11 @@ def build_engine(
     config.set_compute_capability(check_target(trt, target), 0)
     if text_lengths:
         config.add_optimization_profile(_profile(builder, network, text_lengths))
-    if progress:
-        config.progress_monitor = _monitor(trt, progress)
+    monitor = _monitor(trt, progress or (lambda _phase, _done, _total: None))
+    config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
+    if monitor.stopped:
+        raise KeyboardInterrupt
     if plan is None:
         complaint = complaints[0] if complaints else "no reason given"
         raise BuildFailed(_sentence(f"cannot build {graph.stem}", complaint, target))
@@ -130,15 +132,20 @@ def _monitor(trt: ModuleType, progress: Progress) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.totals: dict[str, int] = {}
+            self.stopped = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             if parent_phase is None:
                 self.totals[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self.totals:
-                progress(phase_name, step, self.totals[phase_name])
-            return True
+            # An exception must not pass through the library, which ends a build that it is told to end.
+            try:
+                if phase_name in self.totals:
+                    progress(phase_name, step, self.totals[phase_name])
+            except KeyboardInterrupt:
+                self.stopped = True
+            return not self.stopped
 
         def phase_finish(self, phase_name: str) -> None:
             self.totals.pop(phase_name, None)

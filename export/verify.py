@@ -1,13 +1,16 @@
 """A bundle held against the model it was made from: same inputs, carried state, largest difference.
 
-It runs no graph itself: whoever calls it brings a backend.
+PyTorch goes first and leaves what it found on disk, so that a model and its graphs are never in memory together.
+It opens neither itself: whoever calls it says how.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.bundle import EngineSpec
+from export.progress import Progress, Stage, unseen
 from export.rollouts import Scene
 from model.config import ModelConfig
 from model.rollout import RolloutState
-from model.sampler import ChunkConditions, commit_chunk, euler_step
+from model.sampler import ChunkConditions, euler_step
 from model.transformer import WorldModel
 
 Arrays = NDArray[Any]
@@ -35,6 +39,7 @@ class GraphRunner(Protocol):
     ) -> tuple[Arrays, Mapping[str, Any]]: ...
     def run_decoder(self, latent: Arrays, caches: Mapping[str, Any]) -> tuple[Arrays, Mapping[str, Any]]: ...
     def to_arrays(self, state: Mapping[str, Any]) -> dict[str, Arrays]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,11 @@ class ChunkErrors:
 
     chunk_index: int
     velocity: float
-    """Over all denoising steps and the commit."""
+    """Over all denoising passes and the commit."""
     state: float
     """Over all state tensors after the commit."""
     frames: int
-    """Over all bytes of the decoded pictures."""
+    """Over all bytes of the pictures of its first latent frame."""
 
 
 @dataclass(frozen=True)
@@ -74,43 +79,88 @@ class VerifyReport:
         return {"velocity": self.velocity, "state": self.state, "frames": self.frames, "chunks": rows}
 
 
-@torch.no_grad()
 def verify_bundle(
+    open_model: Callable[[], tuple[WorldModel, nn.Module]],
+    open_runner: Callable[[], GraphRunner],
+    spec: EngineSpec,
+    num_chunks: int = 4,
+    stage: Stage = unseen,
+) -> VerifyReport:
+    """Run PyTorch and then the graphs on the same made-up walk, each carrying its own state.
+
+    Latents of both sides are PyTorch's, so that the errors are those of one pass and not of a whole rollout. One latent
+    frame of each chunk is decoded.
+
+    Args:
+        open_model: Gives the model and the streaming decoder the bundle was made with, float32, in evaluation mode.
+        open_runner: Gives what runs the graphs; it is closed in the end.
+        num_chunks: Chunks generated after the conditioning one; cache faults hide in later chunks.
+    """
+    with tempfile.TemporaryDirectory(prefix="flaneur-verify.") as folder:
+        passes = (num_chunks + 1) * (len(spec.timesteps) + 1)
+        # Nothing here holds the model while the graphs run.
+        record_walk(*open_model(), spec, num_chunks, Path(folder), stage("PyTorch", passes))
+        runner = open_runner()
+        try:
+            return replay_walk(runner, spec, Path(folder), stage("graphs", passes))
+        finally:
+            runner.close()
+
+
+@torch.no_grad()
+def record_walk(
     model: WorldModel,
     decoder: nn.Module,
     spec: EngineSpec,
-    runner: GraphRunner,
-    num_chunks: int = 4,
-    seed: int = 0,
-) -> VerifyReport:
-    """Run the graphs and PyTorch side by side on a made-up walk, each carrying its own state.
-
-    Latents of both sides are PyTorch's, so that the errors are those of one pass and not of a whole rollout.
-
-    Args:
-        model: Float32, in evaluation mode.
-        decoder: The streaming decoder the bundle was made with.
-        num_chunks: Chunks generated after the conditioning one; cache faults hide in later chunks.
-    """
-    scene = made_up_scene(spec, num_chunks, seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    grid = (model.config.latent_height, model.config.latent_width)
-    pair = _Pair(model, decoder, spec, runner)
-    found = []
+    num_chunks: int,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Generate a made-up walk and write the inputs and results of every pass to `folder`."""
+    config = model.config
+    scene, generator = made_up_scene(spec, num_chunks), torch.Generator().manual_seed(1)
+    state = RolloutState.zeros(config)
+    caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
     start = 0
     for index in range(num_chunks + 1):
-        frames = model.config.first_chunk_size if index == 0 else model.config.chunk_size
-        conditions = scene.conditions(model.config, start, frames)
-        latents = torch.randn(1, model.config.in_channels, frames, *grid, generator=generator)
-        gaps = []
-        for step, following in pairwise([*spec.timesteps, 0.0]):
-            velocity, gap = pair.step(latents, step, conditions)
+        frames = config.first_chunk_size if index == 0 else config.chunk_size
+        grid = (frames, config.latent_height, config.latent_width)
+        latents = torch.randn(1, config.in_channels, *grid, generator=generator)
+        conditions = scene.conditions(config, start, frames)
+        chunk = _RecordedChunk(folder, index, len(spec.timesteps))
+        for number, (step, following) in enumerate(pairwise([*spec.timesteps, 0.0])):
+            velocity, _ = _torch_step(model, latents, step, conditions, state)
+            chunk.write_pass(number, _inputs(latents, step, conditions), velocity)
             here, there = torch.full((1, frames), step / 1000), torch.full((1, frames), following / 1000)
             latents = euler_step(latents, velocity, here, there)
-            gaps.append(gap)
-        gaps.append(pair.step(latents, 0.0, conditions)[1])
-        found.append(ChunkErrors(index, max(gaps), pair.commit(latents, conditions), pair.decode(latents)))
+            progress(chunk.num_passes * index + number + 1)
+        velocity, state = _torch_step(model, latents, 0.0, conditions, state)
+        chunk.write_pass(len(spec.timesteps), _inputs(latents, 0.0, conditions), velocity)
+        chunk.write_state(state)
+        shown = latents[:, :, :1].contiguous()
+        pictures, *made = decoder(shown, *caches)
+        caches = tuple(made)
+        chunk.write_pictures(shown, pictures)
+        progress(chunk.num_passes * (index + 1))
         start += frames
+
+
+def replay_walk(runner: GraphRunner, spec: EngineSpec, folder: Path, progress: Progress) -> VerifyReport:
+    """Run the graphs on what `record_walk` left in `folder` and compare."""
+    state, caches = runner.new_state(), runner.new_caches()
+    found: list[ChunkErrors] = []
+    while (chunk := _RecordedChunk(folder, len(found), len(spec.timesteps))).exists:
+        gaps = []
+        for number, (inputs, expected) in enumerate(chunk.passes(), 1):
+            commits = number == chunk.num_passes
+            velocity, state = runner.run_step(inputs, state, commits)
+            gaps.append(_difference(expected, velocity))
+            progress(chunk.num_passes * len(found) + number)
+        arrays = runner.to_arrays(state)
+        state_gap = max(_difference(values, arrays[name]) for name, values in chunk.state())
+        latent, expected = chunk.pictures()
+        pictures, caches = runner.run_decoder(latent, caches)
+        found.append(ChunkErrors(len(found), max(gaps), state_gap, int(_difference(expected, pictures))))
     return VerifyReport(tuple(found))
 
 
@@ -123,38 +173,47 @@ def check_sizes(spec: EngineSpec, config: ModelConfig) -> None:
         )
 
 
-class _Pair:
-    """A rollout in PyTorch and the same one in graphs, each with its own state and caches."""
+class _RecordedChunk:
+    """What one chunk of PyTorch's walk was made from and came to, in files: a file for each pass, the state, the pictures."""
 
-    def __init__(self, model: WorldModel, decoder: nn.Module, spec: EngineSpec, runner: GraphRunner) -> None:
-        self.model, self.decoder, self.runner = model, decoder, runner
-        self.state = RolloutState.zeros(model.config)
-        self.caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
-        self.graph_state, self.graph_caches = runner.new_state(), runner.new_caches()
+    def __init__(self, folder: Path, index: int, num_steps: int) -> None:
+        self.num_passes = num_steps + 1
+        self._files = [folder / f"{index}.pass{number}.npz" for number in range(self.num_passes)]
+        self._state, self._pictures = folder / f"{index}.state.npz", folder / f"{index}.pictures.npz"
 
-    def step(self, latents: Tensor, timestep: float, conditions: ChunkConditions) -> tuple[Tensor, float]:
-        """Return PyTorch's velocity and the largest difference of the graph's."""
-        theirs, _ = self.runner.run_step(_inputs(latents, timestep, conditions), self.graph_state, False)
-        ours = _torch_step(self.model, latents, timestep, conditions, self.state)
-        return ours, _difference(ours.numpy(), theirs)
+    @property
+    def exists(self) -> bool:
+        return self._pictures.is_file()
 
-    def commit(self, latents: Tensor, conditions: ChunkConditions) -> float:
-        """Write the chunk into both states; returns their largest difference."""
-        _, self.graph_state = self.runner.run_step(_inputs(latents, 0.0, conditions), self.graph_state, True)
-        self.state = commit_chunk(self.model, latents, conditions, self.state)
-        arrays = self.runner.to_arrays(self.graph_state)
-        return max(_difference(t.numpy(), arrays[name]) for name, t in self.state.tensors.items())
+    def write_pass(self, number: int, inputs: Mapping[str, Arrays], velocity: Tensor) -> None:
+        self._save(self._files[number], {**inputs, "velocity": velocity.numpy()})
 
-    def decode(self, latents: Tensor) -> int:
-        """Decode the chunk on both sides; returns the largest difference of a byte."""
-        worst = 0
-        for latent in latents.split(1, dim=2):
-            pictures, *made = self.decoder(latent.contiguous(), *self.caches)
-            self.caches = tuple(made)
-            shown, self.graph_caches = self.runner.run_decoder(latent.contiguous().numpy(), self.graph_caches)
-            gap = np.abs(pictures.numpy().astype(np.int16) - shown.astype(np.int16))
-            worst = max(worst, int(gap.max()))
-        return worst
+    def write_state(self, state: RolloutState) -> None:
+        self._save(self._state, {name: tensor.numpy() for name, tensor in state.tensors.items()})
+
+    def write_pictures(self, latent: Tensor, pictures: Tensor) -> None:
+        self._save(self._pictures, {"latent": latent.numpy(), "pictures": pictures.numpy()})
+
+    def _save(self, file: Path, arrays: dict[str, Any]) -> None:
+        np.savez(file, **arrays)
+
+    def passes(self) -> Iterator[tuple[dict[str, Arrays], Arrays]]:
+        """Yield the inputs and the velocity of each pass, the commit last."""
+        for file in self._files:
+            with np.load(file) as arrays:
+                inputs = dict(arrays)
+            yield inputs, inputs.pop("velocity")
+
+    def state(self) -> Iterator[tuple[str, Arrays]]:
+        """Yield the tensors of the state after the commit, one in memory at a time."""
+        with np.load(self._state) as arrays:
+            for name in arrays.files:
+                yield name, arrays[name]
+
+    def pictures(self) -> tuple[Arrays, Arrays]:
+        """Return the latent frame that was decoded, and its pictures."""
+        with np.load(self._pictures) as arrays:
+            return arrays["latent"], arrays["pictures"]
 
 
 def made_up_scene(spec: EngineSpec, num_chunks: int, seed: int = 0) -> Scene:
@@ -194,18 +253,17 @@ def _inputs(latents: Tensor, timestep: float, conditions: ChunkConditions) -> di
 
 def _torch_step(
     model: WorldModel, latents: Tensor, timestep: float, conditions: ChunkConditions, state: RolloutState
-) -> Tensor:
-    timesteps = torch.full((1, latents.shape[2]), timestep)
+) -> tuple[Tensor, RolloutState]:
     return model.step(
         latents,
-        timesteps,
+        torch.full((1, latents.shape[2]), timestep),
         conditions.c2w_windows,
         conditions.intrinsics,
         conditions.start_frame,
         conditions.text,
         conditions.text_mask,
         state,
-    )[0]
+    )
 
 
 def _difference(ours: Arrays, theirs: Arrays) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +16,12 @@ pytest.importorskip("onnxscript")
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.bundle import Bundle, open_bundle
 from engine.errors import BuildFailed, SpecMismatch
-from export.calibrate import Walks, calibrate, low_layers
+from export.calibrate import Calibration, Walks, calibrate, low_layers, nominal_calibration
 from export.emulate import RoundedLinear, calibrated, emulate
 from export.engine import build_graphs, build_plans
 from export.layers import STEP_RULES, Low
 from export.onnx import export_bundle
+from export.progress import unseen
 from export.quantize import LayerRecord, rewrite_products
 from export.rollouts import roll
 from export.tidy import layer_of
@@ -35,10 +35,7 @@ from tests.models import random_model
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, frame_height=32, frame_width=48)
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "checkpoints" / "pocket.safetensors"
-
-
-def silent(_what: str, _total: int | None) -> Callable[[int], None]:
-    return lambda _done: None
+NOTHING = Calibration({}, "")
 
 
 @pytest.fixture(scope="module")
@@ -125,24 +122,29 @@ def test_taps_see_what_hooks_see(bundle: Bundle, model: WorldModel, tmp_path: Pa
         done: list[int] = []
         walks = Walks([scene], 2, bundle.spec.timesteps)
         found = calibrate(
-            bundle, "nvfp4", hadamard, walks, lambda b: OnnxRuntimeBackend(b, 1, 1), tmp_path, done.append
+            bundle,
+            "nvfp4",
+            hadamard,
+            walks,
+            lambda b: OnnxRuntimeBackend(b, 1, 1),
+            tmp_path / "out",
+            done.append,
         )
-        assert found.keys() == expected.keys()
+        assert found.origin == "measured, chunks in each world: 2, worlds: made up"
+        assert found.largest.keys() == expected.keys()
         # The same chunks in another order of summation.
-        assert all(math.isclose(found[name], expected[name], rel_tol=1e-3) for name in found)
+        assert all(math.isclose(found.largest[name], expected[name], rel_tol=1e-3) for name in expected)
         assert done == [1, 2, 3]
 
 
 def test_half_stored_graphs_are_half_as_large_and_follow(
     bundle: Bundle, model: WorldModel, decoder: StreamingDecoder, tmp_path: Path
 ) -> None:
-    half = open_bundle(build_graphs(bundle, tmp_path / "half", True, silent))
-    whole = open_bundle(build_graphs(bundle, tmp_path / "whole", False, silent))
+    half = open_bundle(build_graphs(bundle, tmp_path / "half", True, unseen))
+    whole = open_bundle(build_graphs(bundle, tmp_path / "whole", False, unseen))
     assert (half.path / "decoder.onnx").stat().st_size < 0.6 * (whole.path / "decoder.onnx").stat().st_size
     assert half.spec.precision["step"] == "float32, weights stored in float16"
-    runner = OnnxRuntimeBackend(half, 1, 1)
-    report = verify_bundle(model, decoder, half.spec, runner, 2)
-    runner.close()
+    report = verify_bundle(lambda: (model, decoder), lambda: OnnxRuntimeBackend(half, 1, 1), half.spec, 2)
     # Weights keep 11 bits of mantissa.
     assert 0 < report.velocity < 0.03
 
@@ -184,7 +186,7 @@ def test_the_shipped_model_goes_by_its_name() -> None:
 def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:
     plans = replace(bundle, spec=bundle.spec.model_copy(update={"target": "sm120"}))
     with pytest.raises(ValueError, match="built for sm120 already"):
-        build_plans(plans, tmp_path / "out", "sm120", "nvfp4", {}, False, silent)
+        build_plans(plans, tmp_path / "out", "sm120", "nvfp4", NOTHING, False, unseen)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,10 +230,10 @@ def pocket(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.mark.slow
 def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install -e '.[rtx]'")
-    layers = dict.fromkeys(low_layers(pocket, "nvfp4"), 5.0)
+    scales: dict[Low, Calibration] = {low: nominal_calibration(pocket, low) for low in ("nvfp4", "bf16")}
     built = {
-        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", low, layers, False, silent))
-        for low in ("nvfp4", "bf16")
+        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", low, scales[low], False, unseen))
+        for low in scales
     }
     weights = {
         low: sum(group.weight_bytes for group in made.spec.layer_groups if group.pattern.startswith("blocks"))
@@ -242,10 +244,12 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     saved = weights["bf16"] - weights["nvfp4"]
     assert saved > 6e6
     assert math.isclose(plans["bf16"] - plans["nvfp4"], saved, rel_tol=0.15)
+    assert built["nvfp4"].spec.activation_scales.startswith("nominal")
+    assert built["bf16"].spec.activation_scales == ""
     low = [group for group in built["nvfp4"].spec.layer_groups if group.precision == "nvfp4"]
     assert sum(group.weight_bytes for group in low) == pytest.approx(4_718_592 * 4.5 / 8, rel=0.01)
     with pytest.raises(BuildFailed, match="fp4_e2m1"):
-        build_plans(pocket, tmp_path / "sm89", "sm89", "nvfp4", layers, False, silent)
+        build_plans(pocket, tmp_path / "sm89", "sm89", "nvfp4", scales["nvfp4"], False, unseen)
     assert not (tmp_path / "sm89").exists()
     plan = tmp_path / "nvfp4" / "step_1.engine"
     damaged = bytearray(plan.read_bytes())
@@ -264,12 +268,11 @@ def test_a_gpu_follows_onnx_runtime(pocket: Bundle, tmp_path: Path) -> None:
     gpus = find_gpus()
     assert gpus, "this test needs an NVIDIA GPU"
     target = gpus[0].capability
-    plans = open_bundle(build_plans(pocket, tmp_path / "plans", target, "bf16", {}, False, silent))
+    plans = open_bundle(build_plans(pocket, tmp_path / "plans", target, "bf16", NOTHING, False, unseen))
     model, decoder = open_source(str(CHECKPOINT), random_weights=False)
     errors = []
-    for runner in (open_tensorrt(plans), OnnxRuntimeBackend(pocket, 1, 1)):
-        errors.append(verify_bundle(model, decoder, pocket.spec, runner, 4))
-        runner.close()
+    for open_runner in (lambda: open_tensorrt(plans), lambda: OnnxRuntimeBackend(pocket, 1, 1)):
+        errors.append(verify_bundle(lambda: (model, decoder), open_runner, pocket.spec, 4))
     assert errors[1].velocity < 1e-3
     # Products in bf16 hold 8 bits; emulated on a CPU the latents differ by 1 %.
     assert errors[0].velocity < 0.2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tests.models import random_model
 
 pytest.importorskip("onnxscript")
 from export.onnx import export_bundle
-from export.verify import verify_bundle
+from export.verify import VerifyReport, verify_bundle
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
 
@@ -67,18 +66,19 @@ def bundle(model: WorldModel, decoder: SmallDecoder, tmp_path_factory: pytest.Te
     return open_bundle(folder)
 
 
-@pytest.fixture
-def runner(bundle: Bundle) -> Iterator[object]:
-    onnxruntime = pytest.importorskip("engine.backends.onnxruntime")
-    backend = onnxruntime.OnnxRuntimeBackend(bundle, 1, 1)
-    yield backend
-    backend.close()
+def verified(
+    bundle: Bundle, model: WorldModel, decoder: nn.Module, num_chunks: int, mapped: bool = False
+) -> VerifyReport:
+    def open_runner() -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(bundle, 1, 1, mapped)
+
+    return verify_bundle(lambda: (model, decoder), open_runner, bundle.spec, num_chunks)
 
 
 def test_graphs_follow_pytorch_over_four_chunks(
-    bundle: Bundle, model: WorldModel, decoder: SmallDecoder, runner: object
+    bundle: Bundle, model: WorldModel, decoder: SmallDecoder
 ) -> None:
-    report = verify_bundle(model, decoder, bundle.spec, runner, num_chunks=4)  # type: ignore[arg-type]
+    report = verified(bundle, model, decoder, 4)
     assert len(report.chunks) == 5
     # Float32 sums in another order, over two blocks.
     assert report.velocity < 1e-4
@@ -88,10 +88,10 @@ def test_graphs_follow_pytorch_over_four_chunks(
     assert report.to_dict()["chunks"][4]["chunk_index"] == 4
 
 
-def test_a_wrong_model_does_not_verify(bundle: Bundle, decoder: SmallDecoder, runner: object) -> None:
+def test_a_wrong_model_does_not_verify(bundle: Bundle, decoder: SmallDecoder) -> None:
     torch.manual_seed(5)
     other = WorldModel(CONFIG, fresh=True).eval()
-    report = verify_bundle(other, decoder, bundle.spec, runner, num_chunks=1)  # type: ignore[arg-type]
+    report = verified(bundle, other, decoder, 1)
     assert report.velocity > 0.01
 
 
@@ -124,23 +124,18 @@ def test_a_failed_export_leaves_nothing_behind(
 
 
 def test_weights_that_half_precision_holds_are_stored_in_it(
-    model: WorldModel, decoder: SmallDecoder, tmp_path: Path
+    bundle: Bundle, model: WorldModel, decoder: SmallDecoder, tmp_path: Path
 ) -> None:
     rounded = copy.deepcopy(model)
     with torch.no_grad():
         for tensor in rounded.state_dict().values():
             tensor.copy_(tensor.half())
-    whole = export_bundle(model, decoder, tmp_path / "whole", timesteps=[1000.0])
     small = export_bundle(rounded, decoder, tmp_path / "small", timesteps=[1000.0])
-    graphs = [folder / "step_1.onnx" for folder in (whole, small)]
+    graphs = [folder / "step_1.onnx" for folder in (bundle.path, small)]
     assert graphs[1].stat().st_size < 0.8 * graphs[0].stat().st_size
     opened = open_bundle(small)
-    runner = OnnxRuntimeBackend(opened, 1, 1)
-    try:
-        # Nothing is lost: the graph computes with the very numbers that were exported.
-        assert verify_bundle(rounded, decoder, opened.spec, runner, 2).velocity < 1e-4
-    finally:
-        runner.close()
+    # Nothing is lost: the graph computes with the very numbers that were exported.
+    assert verified(opened, rounded, decoder, 2).velocity < 1e-4
 
 
 def test_graphs_share_the_file_of_their_large_weights(
@@ -155,17 +150,12 @@ def test_graphs_share_the_file_of_their_large_weights(
     # Each tensor begins at a multiple of 64 KiB.
     assert (opened.path / "weights.bin").stat().st_size < sum(size + (1 << 16) for size in sizes)
     for mapped in (False, True):
-        runner = OnnxRuntimeBackend(opened, 1, 1, mapped=mapped)
-        report = verify_bundle(two_sizes, decoder, opened.spec, runner, 2)
-        runner.close()
+        report = verified(opened, two_sizes, decoder, 2, mapped)
         assert report.velocity < 1e-4
         assert report.frames <= 1
 
 
-def test_graphs_do_not_name_the_machine_that_made_them(
-    model: WorldModel, decoder: SmallDecoder, tmp_path: Path
-) -> None:
-    folder = export_bundle(model, decoder, tmp_path / "bundle", timesteps=[1000.0])
-    for graph in folder.glob("*.onnx"):
+def test_graphs_do_not_name_the_machine_that_made_them(bundle: Bundle) -> None:
+    for graph in bundle.path.glob("*.onnx"):
         assert str(Path(torch.__file__).parent).encode() not in graph.read_bytes()
         assert str(Path(__file__).parent.parent).encode() not in graph.read_bytes()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +12,13 @@ import typer
 
 from client.commands.choices import Json
 from client.commands.extras import extra_needed
-from client.report import print_json, print_rows, print_table, progress, say
+from client.report import print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle, EngineSpec
-    from export.calibrate import Walks
-    from export.engine import Stage
+    from export.calibrate import Calibration, Walks
     from export.layers import Low
+    from export.progress import Stage
 
 
 class Precision(StrEnum):
@@ -35,16 +33,21 @@ class Precision(StrEnum):
 
 CPU = "cpu"
 CALIBRATION_CHUNKS = 20
-NOMINAL_LARGEST = 8.0
-"""Magnitude that reaches a layer of random weights; it changes no size and no speed."""
+EXPORTED = "-fp32"
+"""Ends the name of a bundle that `export onnx` makes where no other was asked for."""
 Hadamard = Annotated[
     bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
 ]
 
 
 def engine(
-    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle of `export onnx`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    bundle: Annotated[
+        str, typer.Argument(help="Name or folder of a bundle of `export onnx`.")
+    ] = f"pocket{EXPORTED}",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to make; default: such as pocket-nvfp4, here."),
+    ] = None,
     target: Annotated[str, typer.Option(help="sm120 for an RTX 5090 (sm75 to sm121), or cpu.")] = "sm120",
     precision: Annotated[
         Precision | None, typer.Option(help="nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
@@ -60,6 +63,7 @@ def engine(
     chosen = precision or (Precision.FP32 if target == CPU else Precision.NVFP4)
     low = None if target == CPU else low_precision(chosen, hadamard)
     opened = find_bundle(bundle)
+    output = output or Path(f"{opened.path.name.removesuffix(EXPORTED)}-{chosen.value}")
     with extra_needed("building an engine", "export"):
         from export.engine import build_graphs, build_plans, check_source
         from export.folders import check_destination
@@ -69,7 +73,7 @@ def engine(
     check_destination(output)
     if output.resolve() == opened.path.resolve():
         raise ValueError(f"{output} is the bundle to build from; name another folder")
-    with _stages() as stage:
+    with stages() as stage:
         if low is None:
             half = {Precision.FP16: True, Precision.FP32: False}.get(chosen)
             if half is None or hadamard:
@@ -77,9 +81,8 @@ def engine(
             folder = build_graphs(opened, output, half, stage)
         else:
             check_target(load_library(), target)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            largest = _calibrate(opened, low, hadamard, output.parent, stage)
-            folder = build_plans(opened, output, target, low, largest, hadamard, stage)
+            calibration = _calibrate(opened, low, hadamard, output, stage)
+            folder = build_plans(opened, output, target, low, calibration, hadamard, stage)
     print_json({"path": str(folder), **_sizes(folder)}) if as_json else show(str(folder))
 
 
@@ -97,18 +100,18 @@ def low_precision(precision: Precision, hadamard: bool) -> Low:
     return names[precision]
 
 
-def _calibrate(bundle: Bundle, low: Low, hadamard: bool, workspace: Path, stage: Stage) -> dict[str, float]:
+def _calibrate(bundle: Bundle, low: Low, hadamard: bool, output: Path, stage: Stage) -> Calibration:
     """Measure activations on the worlds that fit the bundle, or on a made-up walk where there is none."""
     from engine.backends.onnxruntime import OnnxRuntimeBackend
     from engine.session import default_denoise_threads, num_cores
-    from export.calibrate import calibrate, low_layers
+    from export.calibrate import Calibration, calibrate, nominal_calibration
     from export.sources import RANDOM_WEIGHTS
 
     if bundle.spec.notes == RANDOM_WEIGHTS:
         say("weights from a seed: there is nothing to measure, activations get a nominal scale")
-        return dict.fromkeys(low_layers(bundle, low), NOMINAL_LARGEST)
+        return nominal_calibration(bundle, low)
     if low == "bf16":
-        return {}
+        return Calibration({}, "")
     walks = _walks(bundle.spec)
     advance = stage("calibrating", len(walks.scenes) * (walks.num_chunks + 1))
     large = is_large(bundle)
@@ -117,7 +120,7 @@ def _calibrate(bundle: Bundle, low: Low, hadamard: bool, workspace: Path, stage:
     def open_runner(made: Bundle) -> OnnxRuntimeBackend:
         return OnnxRuntimeBackend(made, threads, 1, mapped=large)
 
-    return calibrate(bundle, low, hadamard, walks, open_runner, workspace, advance)
+    return calibrate(bundle, low, hadamard, walks, open_runner, output, advance)
 
 
 def is_large(bundle: Bundle) -> bool:
@@ -138,19 +141,6 @@ def _walks(spec: EngineSpec) -> Walks:
         return Walks(scenes, CALIBRATION_CHUNKS, spec.timesteps)
     say("no world here was made for these weights; calibrating on a made-up walk")
     return Walks([made_up_scene(spec, 1)], 1, spec.timesteps)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int | None], Callable[[int], None]]]:
-    """Show one progress bar after the other; a line each where there is no terminal."""
-    with ExitStack() as bars:
-
-        def stage(what: str, total: int | None) -> Callable[[int], None]:
-            bars.close()
-            say(what)
-            return bars.enter_context(progress(what, total))
-
-        yield stage
 
 
 def _sizes(folder: Path) -> dict[str, Any]:

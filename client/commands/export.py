@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from client.commands.choices import Json
-from client.commands.engine_bundle import Hadamard, Precision, engine, is_large, low_precision, show
+from client.commands.engine_bundle import EXPORTED, Hadamard, Precision, engine, is_large, low_precision, show
 from client.commands.extras import extra_needed
-from client.report import print_json, print_table, say
+from client.report import print_json, print_table, stages
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from engine.bundle import Bundle
+    from model.transformer import WorldModel
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
 
@@ -54,32 +59,45 @@ EXIT_DIFFERENT = 1
 
 @app.command()
 def onnx(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to make; default: such as pocket-fp32, here."),
+    ] = None,
     model: Model = "pocket",
     random_weights: RandomWeights = False,
     timesteps: Annotated[
         str | None, typer.Option(help="Step schedule, such as 1000,727; default: the model's.")
     ] = None,
+    frame_size: Annotated[
+        str | None, typer.Option(help="Pixels to generate, such as 640x352; default: the model's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Export a model and its decoder to a bundle for ONNX Runtime."""
     steps = None if timesteps is None else _schedule(timesteps)
+    pixels = None if frame_size is None else _pixels(frame_size)
     with extra_needed("exporting", "export"):
         from export.folders import check_destination
         from export.onnx import export_bundle
         from export.sources import RANDOM_WEIGHTS, open_source
     from engine.bundle import open_bundle
 
+    output = output or Path(f"{Path(model).stem}{EXPORTED}")
     check_destination(output)
     name, shipped_steps = _shipped(model, random_weights)
     steps = steps or shipped_steps
-    world_model, decoder = open_source(name, random_weights)
+    world_model, decoder = open_source(name, random_weights, pixels)
     # Without gradients nothing needs to be copied before it is exported.
     for module in (world_model, decoder):
         module.requires_grad_(False)
     schedule: dict[str, Any] = {} if steps is None else {"timesteps": steps}
     notes = RANDOM_WEIGHTS if random_weights else ""
-    folder = export_bundle(world_model, decoder, output, notes=notes, progress=say, **schedule)
+    with stages() as stage:
+
+        def report(what: str) -> None:
+            stage(what, None)
+
+        folder = export_bundle(world_model, decoder, output, notes=notes, progress=report, **schedule)
     bundle = open_bundle(folder)
     result = {"path": str(folder), "name": bundle.spec.name, "sha256": bundle.sha256}
     print_json(result) if as_json else print_table(result)
@@ -102,6 +120,13 @@ def _schedule(text: str) -> list[float]:
         raise ValueError(f"--timesteps takes numbers with commas between them, got {text!r}") from error
 
 
+def _pixels(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise ValueError(f"--frame-size takes a width and a height such as 640x352, got {text!r}")
+    return int(found[1]), int(found[2])
+
+
 @app.command()
 def verify(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
@@ -119,12 +144,20 @@ def verify(
     pictures: Annotated[
         Path | None, typer.Option(help="Write frames, fp32 above the emulated precision, to this .png.")
     ] = None,
+    timesteps: Annotated[
+        str | None, typer.Option(help="Step schedule to follow, such as 1000; default: the bundle's.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Hold a bundle's graphs against PyTorch, chunk by chunk; exit status 1 if they differ too much."""
     from engine.assets import find_bundle
 
     opened = find_bundle(bundle)
+    if timesteps is not None:
+        with extra_needed("verifying a bundle", "export"):
+            from model.sampler import check_timesteps
+        steps = tuple(check_timesteps(_schedule(timesteps)))
+        opened = replace(opened, spec=opened.spec.model_copy(update={"timesteps": steps}))
     if against is Against.FP32:
         from client.commands.quality import verify_quality
 
@@ -148,18 +181,26 @@ def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int
         from export.sources import open_source
         from export.verify import check_sizes, verify_bundle
     from engine.backends.onnxruntime import OnnxRuntimeBackend
+    from engine.session import num_cores
 
     if bundle.spec.is_plan:
         raise ValueError(
             f"this bundle was built for {bundle.spec.target}; verify the bundle it was built from, or use --against fp32"
         )
-    world_model, decoder = open_source(_shipped(model, random_weights)[0], random_weights)
-    check_sizes(bundle.spec, world_model.config)
-    runner = OnnxRuntimeBackend(bundle, 1, 1, mapped=is_large(bundle))
-    try:
-        report = verify_bundle(world_model, decoder, bundle.spec, runner, chunks)
-    finally:
-        runner.close()
+    large = is_large(bundle)
+    threads = num_cores() if large else 1
+
+    def open_model() -> tuple[WorldModel, nn.Module]:
+        pixels = bundle.spec.frame_width, bundle.spec.frame_height
+        world_model, decoder = open_source(_shipped(model, random_weights)[0], random_weights, pixels)
+        check_sizes(bundle.spec, world_model.config)
+        return world_model, decoder
+
+    def open_runner() -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(bundle, threads, threads, mapped=large)
+
+    with stages() as stage:
+        report = verify_bundle(open_model, open_runner, bundle.spec, chunks, stage)
     passed = report.velocity <= MAX_VELOCITY_ERROR and report.frames <= MAX_FRAME_ERROR
     if as_json:
         print_json({"passed": passed, **report.to_dict()})
