@@ -135,11 +135,12 @@ def _walks(spec: EngineSpec) -> Walks:
     from export.verify import made_up_scene
     from training.scenes import fitting_worlds, held_out_scenes
 
-    if fitting_worlds(spec.weights_sha256):
+    pixels = (spec.frame_height, spec.frame_width)
+    if any(world.first_frame.shape[:2] == pixels for world in fitting_worlds(spec.weights_sha256)):
         frames = 1 + CALIBRATION_CHUNKS * spec.frames_per_chunk
         scenes = held_out_scenes(spec.weights_sha256, frames, spec.fps)
         return Walks(scenes, CALIBRATION_CHUNKS, spec.timesteps)
-    say("no world here was made for these weights; calibrating on a made-up walk")
+    say("no world here was made for this model; calibrating on a made-up walk")
     return Walks([made_up_scene(spec, 1)], 1, spec.timesteps)
 
 
