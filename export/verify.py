@@ -7,7 +7,7 @@ It opens neither itself: whoever calls it says how.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from export.progress import Progress, Stage, unseen
 from export.rollouts import Scene
 from model.config import ModelConfig
 from model.rollout import RolloutState
-from model.sampler import ChunkConditions, euler_step
+from model.sampler import ChunkConditions, check_timesteps, euler_step
 from model.transformer import WorldModel
 
 Arrays = NDArray[Any]
@@ -162,6 +162,11 @@ def replay_walk(runner: GraphRunner, spec: EngineSpec, folder: Path, progress: P
         pictures, caches = runner.run_decoder(latent, caches)
         found.append(ChunkErrors(len(found), max(gaps), state_gap, int(_difference(expected, pictures))))
     return VerifyReport(tuple(found))
+
+
+def rescheduled(spec: EngineSpec, timesteps: Sequence[float]) -> EngineSpec:
+    """Return a description with another step schedule, for shorter checks."""
+    return spec.model_copy(update={"timesteps": tuple(check_timesteps(timesteps))})
 
 
 def check_sizes(spec: EngineSpec, config: ModelConfig) -> None:

@@ -155,9 +155,8 @@ def verify(
     opened = find_bundle(bundle)
     if timesteps is not None:
         with extra_needed("verifying a bundle", "export"):
-            from model.sampler import check_timesteps
-        steps = tuple(check_timesteps(_schedule(timesteps)))
-        opened = replace(opened, spec=opened.spec.model_copy(update={"timesteps": steps}))
+            from export.verify import rescheduled
+        opened = replace(opened, spec=rescheduled(opened.spec, _schedule(timesteps)))
     if against is Against.FP32:
         from client.commands.quality import verify_quality
 
