@@ -131,7 +131,8 @@ def test_a_state_torn_in_the_writing_leaves_the_one_before(
 def test_the_pocket_s_recipe_is_refused_under_a_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = {"TORCHELASTIC_RUN_ID": "a", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    settings = {"TORCHELASTIC_RUN_ID": "a", "RANK": "0", "LOCAL_RANK": "0"}
+    settings |= {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     settings |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
