@@ -90,6 +90,14 @@ def test_processes_share_an_epoch_and_another_number_of_them_goes_on_with_the_re
         assert sorted([*seen, *rest]) == list(range(24))
 
 
+@pytest.mark.parametrize("ranks", [2, 4, 5])
+def test_what_comes_does_not_depend_on_how_many_processes_there_are(ranks: int):
+    # Seven clips fill no epoch of theirs evenly.
+    alone = names(ClipStream([Listed(7)], 3), 40)
+    shares = [names(ClipStream([Listed(7)], 3, rank, ranks), 40 // ranks) for rank in range(ranks)]
+    assert [name for together in zip(*shares, strict=True) for name in together] == alone
+
+
 def test_a_broken_clip_is_named_skipped_and_counted_and_nobody_waits():
     stream = ClipStream([Listed(10, broken={2, 3}, rejected={7})], seed=1)
     given_out = names(stream, 10)

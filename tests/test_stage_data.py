@@ -149,8 +149,8 @@ def test_torchrun_trains_on_a_set_as_one_process_does_and_goes_on_after_a_kill(
         assert done.returncode == status, done.stderr
     one, killed, two = (weights(tmp_path / name) for name in ("one", "killed", "two"))
     assert all(torch.equal(tensor, killed[name]) for name, tensor in one.items())
-    # Four steps of AdamW at 1e-5; where a gradient is all rounding its sign is chance.
-    assert max(float((two[name] - tensor).abs().max()) for name, tensor in one.items()) < 2e-5
+    # Of weights that move by 4e-5; measured after two steps: 7e-9.
+    assert max(float((two[name] - tensor).abs().max()) for name, tensor in one.items()) < 1e-6
 
 
 def test_distillation_learns_from_a_set_too(network: Path, numbers: Path, tmp_path: Path) -> None:

@@ -74,27 +74,26 @@ class ClipStream:
         self.seed, self.rank, self.num_ranks, self.num_workers = seed, rank, num_ranks, num_workers
         self.epoch = 0
         self.consumed = 0
-        """Clips of this epoch that all processes together have been given."""
+        """Clips of this epoch that all processes together have been given, and of the next that filled it up."""
         self.left_out = {item.name: item for source in sources for item in source.left_out}
         """What was not given so far, each once."""
 
     def __iter__(self) -> Iterator[Clip]:
         """Yield clips without end, from the saved position on."""
         while True:
+            epochs, self.consumed = divmod(self.consumed, len(self.data))
+            self.epoch += epochs
             for drawn in self._rest_of_epoch():
                 # Moved before the clip is given: who saves while he holds it has had it.
                 self.consumed += self.num_ranks
                 self.left_out |= {item.name: item for item in drawn.left_out}
                 yield drawn.clip
-            self.epoch, self.consumed = self.epoch + 1, 0
 
     def _rest_of_epoch(self) -> DataLoader[_Drawn]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = list(RandomSampler(self.data, generator=generator))
-        left = order[self.consumed :]
-        # An uneven epoch is filled up with clips from its beginning, so that every process gets as many; the sampler
-        # alone would fill up with what is left, which is something else after a resume.
-        rest = Subset(self.data, left + order[: -len(left) % self.num_ranks])
+        left = self._order(self.epoch)[self.consumed :]
+        # An uneven epoch is filled up with the first clips of the next, which go on from there: every process gets as many,
+        # and what comes does not depend on how many there are.
+        rest = Subset(self.data, left + self._order(self.epoch + 1)[: -len(left) % self.num_ranks])
         share = DistributedSampler(rest, self.num_ranks, self.rank, shuffle=False)
         # Without a generator a loader draws from torch's own numbers, which then tell how often a training was resumed.
         return DataLoader(
@@ -105,6 +104,10 @@ class ClipStream:
             collate_fn=_as_it_is,
             generator=torch.Generator(),
         )
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return list(RandomSampler(self.data, generator=generator))
 
     def seek(self, number: int) -> None:
         """Go on with the clip of this number, counted over all epochs and processes."""
