@@ -223,7 +223,7 @@ def test_what_cannot_be_built_is_refused_before_it_is_calibrated(
 
 @pytest.fixture(scope="module")
 def pocket_model() -> tuple[WorldModel, nn.Module]:
-    """A pocket whose every weight matters: TensorRT stores weights that are all zero but once."""
+    """A pocket whose every weight matters: many shipped ones are zero, and plans of those differ by less than the weights do."""
     torch.manual_seed(0)
     return random_model(pocket_sizes()), new_decoder(pocket_sizes())
 
