@@ -117,6 +117,7 @@ def test_starting_again_ends_a_recording_whole_and_goes_on_in_the_next(
     assert first is not None
     player.key(pygame.KSCAN_BACKSPACE)
     second = walk.recorder.path
+    assert second is not None
     assert second == first.with_name(f"{first.stem}-2.flaneur")
     assert f"{first.name} is whole; the walk from its beginning is recorded to {second.name}" in texts(player)
     player.frames_go_by(12)

@@ -260,7 +260,9 @@ def test_a_walk_that_is_left_lets_go_of_its_past_and_its_frames_at_once(player: 
     player.frames_go_by(16)
     walk = player.walk.walk
     assert walk.past.branches
-    kept = [moment.snapshot for moment in (*walk.past.moments, walk.past.branches[0].tip)]
+    kept: list[Snapshot | WalkFrame] = [
+        moment.snapshot for moment in (*walk.past.moments, walk.past.branches[0].tip)
+    ]
     kept += walk.recent.until(walk.frame.index - 8)
     held = [weakref.ref(each) for each in kept]
     player.key(pygame.KSCAN_R, down=True)
