@@ -205,7 +205,7 @@ def test_captions_are_read_once_and_stand_in_for_the_table(tmp_path: Path) -> No
         (["--data", "SET"], "name its folder with --text-encoder"),
         (
             ["--data", "SET", "--text-encoder", "GEMMA"],
-            "holds at least 59 GiB in each of 1 process, and there are 8",
+            "holds at least 59 GiB of memory in each of 1 process, and there are 8",
         ),
         (["--data", "SET", "--config", "SET"], "holds no model's numbers"),
         (["--data", "NOTHING"], "holds no clips"),
@@ -218,7 +218,7 @@ def test_what_the_paper_s_preset_cannot_do_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(stage_request, "room_here", lambda *sizes: Room(1, 1, 8 << 30))
+    monkeypatch.setattr(stage_request, "room_alone", lambda: Room(1, 8 << 30))
     write_archive(tmp_path / "SET", "hall", [clip(0)])
     named = [str(tmp_path / option) if option.isupper() else option for option in options]
     if "NOTHING" in options:

@@ -27,7 +27,7 @@ from training.pocket import PocketRun
 from training.presets import prepare
 from training.progress import RecipeProgress
 from training.recipe import PocketRecipe
-from training.room import Room, check_room, expected_gib, room_here
+from training.room import Room, check_room, expected_gib, room_alone, room_here
 from training.run_folder import holding
 from training.stage_plan import stage_plan
 from training.stage_presets import stage_config
@@ -120,6 +120,11 @@ def read_model_file(path: Path) -> ModelConfig:
         ) from None
 
 
+def is_clip_by_clip(preset: PresetName) -> bool:
+    """Whether one process takes the clips of a step one after another: the paper's do not fit beside one another."""
+    return preset == "paper"
+
+
 def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, str]:
     """Say what a stage would do, with what data, and whether it would fit into this machine.
 
@@ -134,11 +139,13 @@ def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, st
     for folder, source in zip(request.data, sources, strict=True):
         plan[f"data in {folder}"] = _describe(source)
     room = _room(launch)
-    each = "an unknown room" if room.bytes_each is None else f"{room.bytes_each / GIB:.0f} GiB"
+    each = "an unknown room" if room.computing is None else f"{room.computing / GIB:.0f} GiB"
+    sharing = 1 if launch is None else launch.context_parallel
+    at_once = stage.batch_size if launch is None and not is_clip_by_clip(request.preset) else 1
+    expected = expected_gib(stage, model, room, sharing, at_once)
     plan["network"] = f"{model.name}, {num_parameters(model)[1] / 1e6:.1f} M parameters"
     plan["memory"] = (
-        f"about {expected_gib(stage, model, room):.1f} GiB in each of {room.processes} (an estimate); "
-        f"for one there is {each} here"
+        f"about {expected:.1f} GiB in each of {room.processes} (an estimate); for one there is {each} here"
     )
     return plan
 
@@ -199,7 +206,7 @@ def _check(request: StageRequest, stage: StageConfig, model: ModelConfig, launch
 
 
 def _room(launch: Launch | None) -> Room:
-    return room_here() if launch is None else room_here(launch.size, launch.local_size)
+    return room_alone() if launch is None else room_here(launch.size, launch.local_size)
 
 
 def _run_of(request: StageRequest, model: ModelConfig) -> PocketRun:
@@ -215,8 +222,7 @@ def _processes(request: StageRequest, stage: StageConfig, launch: Launch | None)
     """Hold the run folder, with whatever processes there are."""
     if launch is None:
         with holding(request.runs):
-            # At the paper's sizes a batch does not fit beside the others of its step.
-            yield Cluster(stage.batch_size if request.preset == "paper" else None)
+            yield Cluster(stage.batch_size if is_clip_by_clip(request.preset) else None)
         return
     with (
         holding(request.runs) if launch.rank == 0 else nullcontext(),

@@ -202,11 +202,10 @@ def state_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> 
     return (trained * STATE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1] / num_processes
 
 
-def least_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> float:
-    """Bytes that a process must hold in any case: its part of the state or, before that, whole networks, masters and averages."""
+def whole_bytes(stage: StageConfig, config: ModelConfig) -> float:
+    """Bytes that every process holds before anything is shared out: whole networks, masters and averages."""
     trained, frozen = _networks(stage)
-    whole = (trained * WHOLE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1]
-    return max(whole, state_bytes(stage, config, num_processes))
+    return (trained * WHOLE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1]
 
 
 def memory_bytes(
