@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from training.parallel.checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
 from training.parallel.timeline import SharedTimeline
 from training.stages.generator import ScenicModel
+
+PATIENCE = timedelta(days=1)
+"""For the others: the first process alone draws, encodes and reads what is missing. When one dies torchrun ends all."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def joined(local_rank: int, context_parallel: int, num_batches: int) -> Iterator
     has_gpus = torch.cuda.is_available()
     if has_gpus:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if has_gpus else "gloo")
+    dist.init_process_group("nccl" if has_gpus else "gloo", timeout=PATIENCE)
     try:
         config = ClusterConfig(context_parallel, num_batches, ShardingConfig(bfloat16=has_gpus))
         yield ProcessCluster(config, "cuda" if has_gpus else "cpu")
