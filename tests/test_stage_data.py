@@ -229,6 +229,27 @@ def test_what_the_paper_s_preset_cannot_do_is_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_model_of_other_sizes_than_those_asked_for_is_refused(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(replace(MODEL, num_layers=4).to_dict()))
+    assert cli.run(command(archives(tmp_path / "set"), network, other, tmp_path / "runs")) == 2
+    told = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "has num_layers 2 and tiny has 4; name its own numbers with --config" in told
+
+
+def test_a_stage_that_is_done_says_that_nothing_is_trained(
+    network: Path, numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = tmp_path / "stages" / "chunk-causal.model.safetensors"
+    outcome.parent.mkdir()
+    outcome.write_bytes(b"as it was")
+    assert cli.run(command(archives(tmp_path / "set"), network, numbers, tmp_path)) == 0
+    assert "chunk-causal is done already" in capsys.readouterr().err
+    assert outcome.read_bytes() == b"as it was"
+
+
 def test_a_dry_run_shows_the_data_and_the_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = archives(tmp_path / "set")
     assert cli.run(["train", "minute-camera", "--preset", "paper", "--data", str(data), "--dry-run"]) == 0

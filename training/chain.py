@@ -22,6 +22,8 @@ from training.loop import run_stage
 from training.model_file import (
     CRITIC,
     GENERATOR,
+    SIZES,
+    check_sizes,
     load_models,
     model_path,
     save_autoencoder_file,
@@ -47,6 +49,10 @@ from training.stages.ode_regression import OdeRegressionStage, store_trajectorie
 
 AUTOENCODERS = ("base-autoencoder", "autoencoder")
 """Stages that train an autoencoder; the first one's latents are the base model's alone."""
+
+
+STAGES_FOLDER = "stages"
+"""Of a run folder; gets states, logs and outcomes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Chain:
             data: The run's own walks where None.
         """
         self.run, self.config, self.cluster = run, config, cluster
-        self.directory = directory or run.directory / "stages"
+        self.directory = directory or run.directory / STAGES_FOLDER
         self.data = data or WalkData(run, self._needed, config.kept_share)
 
     def outcome(self, name: str) -> Path:
@@ -140,7 +146,11 @@ class Chain:
         """Read what a stage starts from."""
         assert config.starts_from is not None
         path = start_from or self._needed(config.stage, config.starts_from)
-        return starting_models(path, self.run.config, self.data.num_scenes)
+        models = starting_models(path, self.run.config, self.data.num_scenes)
+        # This one stage goes over to other latents.
+        kept = SIZES if config.stage == "autoencoder-swap" else (*SIZES, "in_channels")
+        check_sizes(path, models[GENERATOR].world.config, self.run.config, kept)
+        return models
 
     def _stage(self, config: StageConfig, before: Mapping[str, ScenicModel], clips: ClipBatches) -> Stage:
         """Build a stage of the generator on the models that it starts from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -76,11 +76,39 @@ def starting_models(path: Path, config: ModelConfig, num_scenes: int) -> dict[st
     if is_network(path):
         return {GENERATOR: _with_texts(load_checkpoint(path, config, torch.float32), num_scenes, path)}
     models = load_models(path)
+    if GENERATOR not in models:
+        raise ValueError(f"{path} holds no generator; name another stage's .model.safetensors file")
     if (rows := len(models[GENERATOR].scenes)) != num_scenes:
         raise ValueError(
             f"{path} knows {rows} texts and the data has {num_scenes}; start from a stage that was trained on this data"
         )
     return models
+
+
+SIZES = (
+    "hidden_size",
+    "num_heads",
+    "num_layers",
+    "text_dim",
+    "temporal_stride",
+    "latent_height",
+    "latent_width",
+)
+"""Of a model, which no stage changes."""
+
+
+def check_sizes(path: Path, found: ModelConfig, wanted: ModelConfig, names: Sequence[str]) -> None:
+    """Hold the model of a file against the one that is asked for.
+
+    Raises:
+        ValueError: They differ in one of the named sizes.
+    """
+    for name in names:
+        if (has := getattr(found, name)) != (should := getattr(wanted, name)):
+            raise ValueError(
+                f"the model in {path} has {name} {has} and {wanted.name} has {should}; name its own numbers with --config, or "
+                "another file with --from"
+            )
 
 
 def _with_texts(world: WorldModel, num_scenes: int, path: Path) -> ScenicModel:

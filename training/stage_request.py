@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from model.config import ModelConfig
-from training.chain import AUTOENCODERS, Chain
+from training.chain import AUTOENCODERS, STAGES_FOLDER, Chain
 from training.chain_data import ChainData, SetData, caption_table
 from training.chain_presets import CHAINS, FILTERS, MODELS
 from training.cluster import Cluster
@@ -21,6 +21,7 @@ from training.configs import StageConfig
 from training.data.clip import Clip, ClipSource, LeftOut, readable
 from training.data.sets import open_set
 from training.data.texts import EncodedTexts, Texts
+from training.model_file import model_path
 from training.parallel.cluster import joined
 from training.parallel.needs import GIB, num_parameters
 from training.pocket import PocketRun
@@ -71,6 +72,11 @@ class StageRequest:
     """Folder of the language model that reads captions; they are learned as a table where None."""
     num_steps: int | None = None
     """At which the stage ends; the preset's own where None."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the outcome is there already, so that nothing will be trained."""
+        return model_path(self.runs / STAGES_FOLDER, self.name).exists()
 
     def model(self) -> ModelConfig:
         """The numbers of the model.
@@ -259,4 +265,6 @@ def _texts_of(request: StageRequest, model: ModelConfig, sources: Sequence[ClipS
             f"the text encoder in {request.text_encoder} gives {encoder.width} numbers a token and {model.name} reads "
             f"{model.text_dim}; name gemma-2-2b-it's folder"
         )
-    return EncodedTexts(request.runs / "texts", partial(encoder.encode, length=model.text_length))
+    # Another model's tokens, or another number of them, are other texts.
+    kept = f"{request.text_encoder.resolve().name}-{model.text_length}"
+    return EncodedTexts(request.runs / "texts" / kept, partial(encoder.encode, length=model.text_length))

@@ -114,6 +114,8 @@ def _command(name: str) -> Callable[..., None]:
         if dry_run:
             result = plan_of(request, launch)
         else:
+            if request.is_done and (launch is None or launch.rank == 0):
+                say(f"{name} is done already; delete its outcome, or name another --runs, to train it anew")
             try:
                 outcome, left_out = train_one(request, launch)
             except KeyboardInterrupt:
