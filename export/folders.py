@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.bundle import SPEC_FILE, EngineSpec
@@ -48,19 +48,29 @@ def partial_folder(destination: Path) -> Iterator[Path]:
     What a killed process left for the same destination is removed first, or comes back if it was the bundle there.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    for aside in destination.parent.glob(f".{glob.escape(destination.name)}.*{ASIDE}"):
-        if not destination.exists():
-            os.replace(aside, destination)
-    for stale in destination.parent.glob(f".{glob.escape(destination.name)}.*{PARTIAL}"):
-        with _owning(stale) as owned:
-            if owned:
-                shutil.rmtree(stale, ignore_errors=True)
+    _clear_up(destination)
     name = tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=PARTIAL)
-    with _owning(Path(name)), _ending_on_sigterm():
+    with _owning(Path(name)), ending_on_sigterm():
         try:
             yield Path(name)
         finally:
             shutil.rmtree(name, ignore_errors=True)
+
+
+def _clear_up(destination: Path) -> None:
+    """Take care of what killed processes left beside a destination."""
+    # Eight characters between are those of mkdtemp; with more of them it is another bundle's.
+    begin = f".{glob.escape(destination.name)}.{8 * '?'}"
+    for aside in destination.parent.glob(f"{begin}{ASIDE}"):
+        # One whose successor is there was killed just before it would have been removed.
+        os.replace(aside, aside.with_name(aside.name + PARTIAL) if destination.exists() else destination)
+    for stale in (
+        *destination.parent.glob(f"{begin}{PARTIAL}"),
+        *destination.parent.glob(f"{begin}{ASIDE}{PARTIAL}"),
+    ):
+        with _owning(stale) as owned:
+            if owned:
+                shutil.rmtree(stale, ignore_errors=True)
 
 
 @contextmanager
@@ -86,7 +96,7 @@ def _owning(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
+def ending_on_sigterm() -> Iterator[None]:
     """End the block upon SIGTERM as upon Ctrl-C; only the main thread hears signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -132,5 +142,7 @@ def replace_folder(folder: Path, destination: Path) -> None:
     if replaces:
         # Under this name the next run removes it, should this one be killed over it.
         doomed = old.with_name(old.name + PARTIAL)
-        os.replace(old, doomed)
+        with suppress(FileNotFoundError):
+            # Another process that begins just now may have been first.
+            os.replace(old, doomed)
         shutil.rmtree(doomed, ignore_errors=True)

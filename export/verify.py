@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.bundle import EngineSpec
+from export.folders import ending_on_sigterm
 from export.progress import Progress, Stage, unseen
 from export.rollouts import Scene
 from model.config import ModelConfig
@@ -95,8 +96,11 @@ def verify_bundle(
         open_model: Gives the model and the streaming decoder the bundle was made with, float32, in evaluation mode.
         open_runner: Gives what runs the graphs; it is closed in the end.
         num_chunks: Chunks generated after the conditioning one; cache faults hide in later chunks.
+
+    Raises:
+        ValueError: There is no room for PyTorch's results.
     """
-    with tempfile.TemporaryDirectory(prefix="flaneur-verify.") as folder:
+    with tempfile.TemporaryDirectory(prefix="flaneur-verify.") as folder, ending_on_sigterm():
         passes = (num_chunks + 1) * (len(spec.timesteps) + 1)
         # Nothing here holds the model while the graphs run.
         record_walk(*open_model(), spec, num_chunks, Path(folder), stage("PyTorch", passes))
@@ -200,7 +204,12 @@ class _RecordedChunk:
         self._save(self._pictures, {"latent": latent.numpy(), "pictures": pictures.numpy()})
 
     def _save(self, file: Path, arrays: dict[str, Any]) -> None:
-        np.savez(file, **arrays)
+        try:
+            np.savez(file, **arrays)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write {file}: {error.strerror or error}; free some space, or name a larger folder in TMPDIR"
+            ) from error
 
     def passes(self) -> Iterator[tuple[dict[str, Arrays], Arrays]]:
         """Yield the inputs and the velocity of each pass, the commit last."""

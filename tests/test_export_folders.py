@@ -39,11 +39,11 @@ def test_a_process_that_is_asked_to_end_leaves_nothing(number: signal.Signals, t
 def test_what_a_killed_process_left_goes_with_the_next_run(tmp_path: Path) -> None:
     (left,) = filled_until(signal.SIGKILL, tmp_path / "bundle")
     assert (left / "half").exists()
-    (tmp_path / ".other.x.partial").mkdir()
+    (tmp_path / ".other.abcdefgh.partial").mkdir()
     with making_bundle(tmp_path / "bundle") as folder:
         assert not left.exists()
         (folder / SPEC_FILE).write_text("{}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.x.partial", "bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.abcdefgh.partial", "bundle"]
 
 
 def test_folders_in_use_are_left_to_their_owner(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_folders_in_use_are_left_to_their_owner(tmp_path: Path) -> None:
 
 
 def test_a_bundle_set_aside_without_a_successor_comes_back(tmp_path: Path) -> None:
-    aside = tmp_path / ".bundle.x.old"
+    aside = tmp_path / ".bundle.abcdefgh.old"
     aside.mkdir()
     (aside / SPEC_FILE).write_text("the only one")
     with pytest.raises(RuntimeError, match="failed"), making_bundle(tmp_path / "bundle"):
@@ -64,6 +64,17 @@ def test_a_bundle_set_aside_without_a_successor_comes_back(tmp_path: Path) -> No
         (folder / SPEC_FILE).write_text("its successor")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert (tmp_path / "bundle" / SPEC_FILE).read_text() == "its successor"
+
+
+def test_only_a_bundle_s_own_remains_are_touched(tmp_path: Path) -> None:
+    foreign, own = tmp_path / ".bundle.v2.abcdefgh.old", tmp_path / ".bundle.abcdefgh.old"
+    for folder in (foreign, own, tmp_path / "bundle"):
+        folder.mkdir()
+        (folder / SPEC_FILE).write_text(folder.name)
+    with partial_folder(tmp_path / "bundle"):
+        assert not own.exists()
+    assert (tmp_path / "bundle" / SPEC_FILE).read_text() == "bundle"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [foreign.name, "bundle"]
 
 
 def test_sigterm_means_what_it_meant_before(tmp_path: Path) -> None:
