@@ -19,9 +19,11 @@ import torch
 
 from client.cli import run as run_cli
 from training.charts import line_chart, linear_axis, logarithmic_axis
-from training.checkpoint import read_values, save_state
-from training.making import DISTILLING, TEACHING, paper_chain
+from training.checkpoint import read_values, save_state, without_tensors
+from training.cluster import index_path
+from training.making import DISTILLING, TEACHING, chain_within
 from training.pace import Pace
+from training.parallel.checkpoint import StateIndex
 from training.plan import as_json, as_rich_table, expected_s, make_plan
 from training.pocket import PocketRun
 from training.presets import prepare
@@ -145,6 +147,17 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
     assert ">150</text>" in text
 
 
+def test_report_knows_how_far_several_processes_have_come(runs: Path) -> None:
+    (runs / "self-forcing.state.safetensors").unlink()
+    index = index_path(runs / "self-forcing.state.safetensors")
+    for finished, told in ((False, "under way"), (True, "finished")):
+        tree = without_tensors({"finished": finished, "optimizer": [torch.zeros(2)]}, "", {})
+        index.write_text(StateIndex(number=1, tree=tree, shared=(), scalars=()).model_dump_json())
+        row = re.search(r"<tr><td>self-forcing</td><td>([^<]*)</td>", write_report(runs).read_text("utf-8"))
+        assert row is not None
+        assert row[1] == told
+
+
 def test_report_of_a_folder_without_a_training_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,7 +201,7 @@ def test_chart_leaves_out_what_cannot_be_drawn_and_thins_long_lines() -> None:
 
 
 def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path) -> None:
-    run, chain = prepare("pocket", tmp_path, minutes=30.0), paper_chain("pocket", 0.0)
+    run, chain = prepare("pocket", tmp_path, minutes=30.0), chain_within("pocket", 0.0)
     plan = make_plan(run, chain)
     names = [step.name for step in plan]
     assert names[0] == "drawing walks"
@@ -224,7 +237,7 @@ def test_dry_run_prints_the_plan_and_makes_nothing(
 
 def test_a_stage_without_time_is_said_to_be_skipped(tmp_path: Path) -> None:
     run = PocketRun(replace(PocketRecipe(), pose_minutes=0.0), tmp_path)
-    plan = {step.name: step.on_disk for step in make_plan(run, paper_chain("pocket", 0.0))}
+    plan = {step.name: step.on_disk for step in make_plan(run, chain_within("pocket", 0.0))}
     assert plan["generator-pose"] == plan["hybrid-attention"] == "skipped: the recipe gives it no time"
     assert plan["memory"] == "not begun"
 
@@ -232,7 +245,7 @@ def test_a_stage_without_time_is_said_to_be_skipped(tmp_path: Path) -> None:
 def test_minutes_of_the_papers_stages_are_shared_out_in_their_proportions(tmp_path: Path) -> None:
     asked = ["train", "pocket", "--dry-run", "--runs", str(tmp_path), "--chain-minutes", "100", "--json"]
     run = prepare("pocket", tmp_path, chain_minutes=100.0)
-    plan = make_plan(run, paper_chain("pocket", 100.0))
+    plan = make_plan(run, chain_within("pocket", 100.0))
     steps = {step.name: step for step in plan}
     paper = [steps[name] for name in (*TEACHING, *DISTILLING)]
     assert sum(step.left_s or 0.0 for step in paper) == pytest.approx(6000.0)

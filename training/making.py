@@ -63,7 +63,7 @@ def _take_over(model: ScenicModel, outcome: Path) -> None:
     model.load_state_dict(load_models(outcome)[GENERATOR].state_dict())
 
 
-def paper_chain(preset: str, minutes: float) -> ChainConfig:
+def chain_within(preset: str, minutes: float) -> ChainConfig:
     """The paper's stages of a preset.
 
     Args:

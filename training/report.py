@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from engine.atomic import replacing
 from training.charts import line_chart
 from training.checkpoint import read_values
+from training.cluster import index_path, is_shared_newer
 from training.html_parts import flattened, markdown_parts, picture_uris, table
 from training.pace import Pace
+from training.parallel.checkpoint import read_shared_values
 from training.progress import as_duration
 from training.run_folder import RECORD_FILE, RunRecord, read_record
 from training.stage_log import read_log
@@ -115,7 +117,8 @@ def _pace(path: Path) -> Pace | None:
 def _finished(runs: Path, name: str) -> bool | None:
     path = runs / f"{name}.state.safetensors"
     try:
-        return bool(read_values(path)["finished"])
+        tree = read_shared_values(index_path(path)) if is_shared_newer(path) else read_values(path)
+        return bool(tree["finished"])
     except (OSError, ValueError):
         return None
 
@@ -128,7 +131,8 @@ def _in_short(stages: Sequence[StageResult], record: RunRecord | None) -> Iterab
     trained_s = sum(last["trained_s"] for last in lasts)
     if lasts:
         steps = sum(last["step"] for last in lasts)
-        facts.append(("training", f"{steps:,} steps in {as_duration(trained_s)}, {len(lasts)} stages"))
+        number = "1 stage" if len(lasts) == 1 else f"{len(lasts)} stages"
+        facts.append(("training", f"{steps:,} steps in {as_duration(trained_s)}, {number}"))
     for key, form, what in (
         ("frames_per_s", "{:.0f} video frames trained per second", "speed"),
         ("peak_share", "{:.1%} of the most that this machine's matrix products were seen to reach", "use"),

@@ -121,7 +121,7 @@ def _schedule(text: str) -> list[float]:
 
 
 def _pixels(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
     if found is None:
         raise ValueError(f"--frame-size takes a width and a height such as 640x352, got {text!r}")
     return int(found[1]), int(found[2])

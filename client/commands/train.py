@@ -69,13 +69,13 @@ def pocket(
     if train_stages.launched() is not None:
         raise ValueError("the pocket's recipe is for one process; start it without torchrun")
     with extra_needed("training", "train"):
-        from training.making import paper_chain, train_pocket
+        from training.making import chain_within, train_pocket
         from training.plan import as_json, as_rich_table, expected_s, make_plan
         from training.presets import prepare
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
     run = prepare(preset.value, runs, minutes, steps, start_from, chain_minutes)
-    chain = paper_chain(preset.value, run.recipe.chain_minutes)
+    chain = chain_within(preset.value, run.recipe.chain_minutes)
     plan = make_plan(run, chain)
     if dry_run:
         if json_output:

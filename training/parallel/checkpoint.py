@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +60,15 @@ def read_index(path: Path) -> StateIndex:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise ValueError(f"{path} is damaged ({reason}); delete it to start the stage again") from error
+
+
+def read_shared_values(path: Path) -> dict[Any, Any]:
+    """Read a state's JSON values alone; tensors are None.
+
+    Raises:
+        ValueError: The file is damaged or of another version.
+    """
+    return tree_of(read_index(path).tree, defaultdict(lambda: None))
 
 
 def save_shards(path: Path, tree: dict[Any, Any]) -> None:
