@@ -80,9 +80,9 @@ def after_two_steps(end: End) -> None:
 
     train = StageRun.train
 
-    def saving(self: StageRun, *args: Any) -> None:
+    def saving(self: StageRun, *args: Any, **named: Any) -> None:
         self.config = replace(self.config, save_every_s=-1.0)
-        train(self, *args)
+        train(self, *args, **named)
 
     StageRun.train = saving
     in_phase("chunk-causal", 3)(end)
