@@ -17,6 +17,8 @@ FILL = """
 import os, signal, sys
 from pathlib import Path
 from export.folders import making_bundle
+# As from a terminal: what a shell begins in the background would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with making_bundle(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("written")
     os.kill(os.getpid(), int(sys.argv[2]))
