@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.diffusers_format import config_from_diffusers, weights_from_diffusers
@@ -88,7 +88,7 @@ def _check_fit(what: str, wanted: Mapping[str, Tensor], ours: Mapping[str, Tenso
         raise ValueError(f"weights do not fit {what}: {shown}; use the config they came with")
 
 
-def weights_sha256(model: WorldModel) -> str:
+def weights_sha256(model: nn.Module) -> str:
     """Hash names and values of all weights, whatever file they came from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

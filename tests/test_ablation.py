@@ -48,6 +48,8 @@ def test_a_variant_is_trained_measured_and_kept(tmp_path):
     (path,) = tmp_path.glob("*.result.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"gain_db": 99.0}))
     assert run_variant(variant, 0, CONFIG, walks(), walks(), tmp_path, MODEL).gain_db == 99.0
+    longer = replace(CONFIG, num_steps=CONFIG.num_steps + 1)
+    assert run_variant(variant, 0, longer, walks(), walks(), tmp_path, MODEL).gain_db != 99.0
 
 
 def test_fewer_branches_learn_fewer_parameters(tmp_path):

@@ -221,11 +221,18 @@ def test_what_the_paper_s_preset_cannot_do_is_one_sentence(
     monkeypatch.setattr(stage_request, "room_alone", lambda: Room(1, 8 << 30))
     write_archive(tmp_path / "SET", "hall", [clip(0)])
     named = [str(tmp_path / option) if option.isupper() else option for option in options]
-    if "NOTHING" in options:
-        named += ["--dry-run"]
     call = ["train", "minute-camera", "--preset", "paper", *named, "--runs", str(tmp_path / "runs")]
     assert cli.run(call) == 2
     assert sentence in re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_without_clips_leaves_no_run_folder_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["train", "base", "--preset", "pocket", "--data", str(tmp_path / "nothing")]
+    assert cli.run([*call, "--runs", str(tmp_path / "runs")]) == 2
+    assert "holds no clips" in re.sub(r"\s+", " ", capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
 
 

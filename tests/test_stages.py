@@ -302,7 +302,8 @@ def ode_config(length: int = 4) -> StageConfig:
 def test_stored_trajectories_start_in_noise_end_clean_and_are_made_once(tmp_path):
     teacher = model_of(CONFIG)
     stored = store_trajectories(tmp_path, teacher, clips(), ode_config())
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"{n:05d}.safetensors" for n in range(8)]
+    files = sorted(stored.folder.iterdir())
+    assert [path.name for path in files] == [f"{n:05d}.safetensors" for n in range(8)]
     states = stored[0].states.float()
     assert states.shape[:2] == (3, 1)
     first = stored[0].clips.latents[:, :, 0]
@@ -310,10 +311,22 @@ def test_stored_trajectories_start_in_noise_end_clean_and_are_made_once(tmp_path
         # Stored in half precision.
         torch.testing.assert_close(state[:, :, 0], first, atol=2e-3, rtol=2e-3)
     assert float(states[0][:, :, 1:].std()) == pytest.approx(1.0, abs=0.15)
-    stamps = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
-    again = store_trajectories(tmp_path, model_of(CONFIG, 3), clips(), ode_config())
+    stamps = [path.stat().st_mtime_ns for path in files]
+    again = store_trajectories(tmp_path, teacher, clips(), ode_config())
     assert torch.equal(again[1].states, stored[1].states)
-    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())] == stamps
+    assert [path.stat().st_mtime_ns for path in files] == stamps
+
+
+def test_trajectories_of_another_teacher_or_of_other_figures_are_not_taken_for_ones_own(tmp_path):
+    config = ode_config()
+    stored = store_trajectories(tmp_path, model_of(CONFIG), clips(), config)
+    of_another = store_trajectories(tmp_path, model_of(CONFIG, 3), clips(), config)
+    assert not torch.equal(of_another[1].states[-1], stored[1].states[-1])
+    assert config.distillation is not None
+    finer = replace(config, distillation=replace(config.distillation, teacher_steps_between=3))
+    assert not torch.equal(
+        store_trajectories(tmp_path, model_of(CONFIG), clips(), finer)[1].states[-1], stored[1].states[-1]
+    )
 
 
 def test_a_teacher_that_knows_the_end_is_followed_there_exactly(monkeypatch: pytest.MonkeyPatch):

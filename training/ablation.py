@@ -6,6 +6,7 @@ by the velocity loss, by how well the camera alone tells the picture, and by rol
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -191,14 +192,16 @@ def run_variant(
     run_dir: Path,
     model_config: ModelConfig | None = None,
 ) -> AblationResult:
-    """Train and measure one variant from one seed; a result that lies in the run folder already is only read."""
-    name = re.sub("[^a-zA-Z0-9]+", "-", f"{variant.name} {seed}")
+    """Train and measure one variant from one seed; a result of the same figures that lies in the run folder is only read."""
+    numbers = replace(model_config or ablation_model(), **dict(variant.changes))
+    figures = hashlib.sha256(f"{config} {numbers}".encode()).hexdigest()[:8]
+    name = re.sub("[^a-zA-Z0-9]+", "-", f"{variant.name} {seed} {figures}")
     path = run_dir / f"{name}.result.json"
     if path.exists():
         return AblationResult(**json.loads(path.read_text()))
     torch.manual_seed(seed)
     num_scenes = 1 + max(walk.scene for walk in (*walks, *held_out))
-    model = ScenicModel(replace(model_config or ablation_model(), **dict(variant.changes)), num_scenes)
+    model = ScenicModel(numbers, num_scenes)
     silence_cameras(model)
     silent = [part for branch, part in CAMERA_BRANCHES.items() if branch not in variant.branches]
     stage = FlowMatchingStage(

@@ -194,9 +194,9 @@ def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path
 
 
 def _check(request: StageRequest, stage: StageConfig, model: ModelConfig, launch: Launch | None) -> None:
-    """Refuse what cannot be trained here."""
+    """Refuse what cannot be trained here, before anything is written."""
+    request.sources()
     if request.name in AUTOENCODERS:
-        request.sources()
         return
     if request.preset == "paper" and not request.data:
         raise ValueError(

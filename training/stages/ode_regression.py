@@ -6,6 +6,7 @@ at one of them and is told the end.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.checkpoint import weights_sha256
 from training.checkpoint import load_state, save_state
 from training.clips import ClipBatches
 from training.configs import DistillationConfig, StageConfig
@@ -93,6 +95,12 @@ class StoredTrajectories:
         return Trajectory(WindowBatch(**tree["clips"]), tree["states"])
 
 
+def trajectories_tag(teacher: ScenicModel, config: StageConfig) -> str:
+    """Name what decides a trajectory, the teacher's weights and the stage's figures, in sixteen hex digits."""
+    figures = (config.seed, config.num_latent_frames, config.cut, config.distillation)
+    return hashlib.sha256(f"{weights_sha256(teacher)} {figures}".encode()).hexdigest()[:16]
+
+
 def store_trajectories(
     folder: Path,
     teacher: ScenicModel,
@@ -100,12 +108,16 @@ def store_trajectories(
     config: StageConfig,
     cluster: Cluster | None = None,
 ) -> StoredTrajectories:
-    """Follow the teacher for as many clips as the config wants; those that lie in the folder already are not made again.
+    """Follow the teacher for as many clips as the config wants; those that it left in the folder before are not made again.
 
     Processes make one after another in turn, each with the whole teacher.
+
+    Args:
+        folder: Gets a folder for each teacher and each set of figures.
     """
     assert config.distillation is not None
     size, rank = (1, 0) if cluster is None else (cluster.size, cluster.rank)
+    folder = folder / trajectories_tag(teacher, config)
     stored = StoredTrajectories(folder, config.distillation.num_trajectories)
     device = teacher.scenes.device
     for number in range(rank, len(stored), size):
