@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from client.cli import run as run_cli
+from training.chain import FOLLOWING, STAGES_FOLDER, TRAJECTORIES_FOLDER
 from training.charts import line_chart, linear_axis, logarithmic_axis
 from training.checkpoint import read_values, save_state, without_tensors
 from training.cluster import index_path
 from training.making import DISTILLING, TEACHING, chain_within
 from training.pace import Pace
 from training.parallel.checkpoint import StateIndex
-from training.plan import as_json, as_rich_table, expected_s, make_plan
+from training.plan import Step, as_json, as_rich_table, expected_s, make_plan
 from training.pocket import PocketRun
 from training.presets import prepare
 from training.recipe import PocketRecipe
@@ -252,7 +253,23 @@ def test_minutes_of_the_papers_stages_are_shared_out_in_their_proportions(tmp_pa
     assert steps["base"].left_s == pytest.approx(3.0 * (steps["base-autoencoder"].left_s or 0.0))
     names = [step.name for step in plan]
     assert names.index("best-clips") < names.index("memory") < names.index("chunk-causal")
+    assert names.index(FOLLOWING) + 1 == names.index("ode-regression")
     assert run_cli(asked) == 0
+
+
+def test_the_plan_counts_the_teachers_trajectories_and_their_time(tmp_path: Path) -> None:
+    def following() -> Step:
+        run = prepare("pocket", tmp_path, chain_minutes=100.0)
+        return {step.name: step for step in make_plan(run, chain_within("pocket", 100.0))}[FOLLOWING]
+
+    before = following()
+    assert before.on_disk == "0 of 96"
+    folder = tmp_path / STAGES_FOLDER / TRAJECTORIES_FOLDER / "some-teacher"
+    folder.mkdir(parents=True)
+    for number in range(24):
+        (folder / f"{number:05d}.safetensors").touch()
+    assert before.left_s and following().left_s == pytest.approx(0.75 * before.left_s)
+    assert following().on_disk == "24 of 96"
 
 
 def test_minutes_of_a_recipe_that_counts_steps_are_refused(

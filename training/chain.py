@@ -51,8 +51,10 @@ AUTOENCODERS = ("base-autoencoder", "autoencoder")
 """Stages that train an autoencoder; the first one's latents are the base model's alone."""
 
 
-STAGES_FOLDER = "stages"
-"""Of a run folder; gets states, logs and outcomes."""
+STAGES_FOLDER, TRAJECTORIES_FOLDER = "stages", "trajectories"
+"""Of a run folder, which gets states, logs and outcomes; and within it."""
+FOLLOWING = "following the teacher"
+"""Phase before `ode-regression`."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,9 @@ class Chain:
         teacher = load_models(self._needed(config.stage, TEACHER))[GENERATOR]
         if config.stage == "ode-regression":
             self.cluster.keep_whole(teacher)
-            folder = self.directory / "trajectories"
-            stored = store_trajectories(folder, teacher, clips, config, self.cluster)
+            folder = self.directory / TRAJECTORIES_FOLDER
+            with self.run.progress.sharing(FOLLOWING) as tell:
+                stored = store_trajectories(folder, teacher, clips, config, self.cluster, tell)
             return OdeRegressionStage(config, student, stored)
         critic = before.get(CRITIC) or load_models(self.outcome(TEACHER))[GENERATOR]
         return DistributionMatchingStage(config, student, teacher, critic, clips)

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from export.sources import AUTOENCODER_FILE
-from training.chain import ChainConfig
+from training.chain import FOLLOWING, STAGES_FOLDER, TRAJECTORIES_FOLDER, ChainConfig
 from training.checkpoint import read_values
 from training.configs import StageConfig
 from training.data.glimpses import EVERY, glimpse_paths
@@ -34,11 +34,14 @@ from training.recipe import UNLIMITED_STEPS, PocketStage
 
 DRAWN_PER_S, ENCODED_PER_S = 50.0, 140.0
 """Frames of 160x96 on one Zen 3 core."""
+FOLLOWED_PER_S = 50.0
+"""Latent frames of the pocket that pass through its teacher on one Zen 3 core."""
 PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
 """Exporting the pocket; generating, drawing and encoding a held-out walk. On two Zen 3 cores."""
 
 
 SKIPPED = "skipped: the recipe gives it no time"
+REGRESSION = "ode-regression"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
     teaching, distilling = (
         [_paper_stage(run, config.stages[name]) for name in names] for names in (TEACHING, DISTILLING)
     )
+    before = DISTILLING.index(REGRESSION)
+    distilling.insert(before, _following(run, config.stages[REGRESSION], distilling[before]))
     begin = [_drawing(run), *own[:2], _encoding(run), _glimpsing(run)]
     return [*begin, *teaching, own[2], *distilling, *own[3:], *_ending(run)]
 
@@ -135,7 +140,29 @@ def _paper_stage(run: PocketRun, stage: StageConfig) -> Step:
     step = Step(stage.stage, stage.purpose, numbers, "", None)
     if not run.recipe.chain_minutes:
         return replace(step, on_disk=SKIPPED, left_s=0.0)
-    return _standing(step, stage.loop, run.directory / "stages")
+    return _standing(step, stage.loop, run.directory / STAGES_FOLDER)
+
+
+def _following(run: PocketRun, stage: StageConfig, regression: Step) -> Step:
+    """The teacher's trajectories, which are stored before the student learns from them."""
+    assert stage.distillation is not None
+    wanted, timesteps = stage.distillation.num_trajectories, stage.distillation.timesteps
+    steps = len(timesteps) * stage.distillation.teacher_steps_between
+    step = Step(
+        FOLLOWING,
+        "store the teacher's way from noise to clips",
+        {"trajectories": wanted, "euler_steps": steps},
+        SKIPPED,
+        0.0,
+    )
+    if regression.on_disk == SKIPPED:
+        return step
+    stored = (run.directory / STAGES_FOLDER / TRAJECTORIES_FOLDER).glob("*/*.safetensors")
+    done = min(wanted, len(list(stored)))
+    # With guidance the teacher is asked twice, with and without the caption.
+    passes = steps * stage.num_latent_frames * (2 if stage.distillation.guidance else 1)
+    left_s = (wanted - done) * passes / (FOLLOWED_PER_S * torch.get_num_threads())
+    return replace(step, on_disk=f"{done} of {wanted}", left_s=0.0 if regression.left_s == 0.0 else left_s)
 
 
 def _standing(step: Step, loop: LoopConfig, directory: Path) -> Step:

@@ -109,7 +109,7 @@ def _pocket_distilled(name: str, minutes: float, length: int, lr: float, **field
 
 def _pocket_ode() -> StageConfig:
     distillation = DistillationConfig(
-        timesteps=POCKET_TIMESTEPS, teacher_steps_between=8, guidance=1.0, num_trajectories=512
+        timesteps=POCKET_TIMESTEPS, teacher_steps_between=4, guidance=1.0, num_trajectories=96
     )
     return _stage(
         "ode-regression",
@@ -124,7 +124,7 @@ def _pocket_ode() -> StageConfig:
 
 
 def pocket_stages() -> dict[str, StageConfig]:
-    """Every stage at pocket size, by name: four and a half hours on two cores."""
+    """Every stage at pocket size, by name: four and a half hours on two cores, and the trajectories of the teacher."""
     stages = (
         _pocket_autoencoder("base-autoencoder", 10.0),
         _pocket("base", 30.0, 5),

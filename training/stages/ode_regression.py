@@ -7,7 +7,7 @@ at one of them and is told the end.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +107,7 @@ def store_trajectories(
     clips: ClipBatches,
     config: StageConfig,
     cluster: Cluster | None = None,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> StoredTrajectories:
     """Follow the teacher for as many clips as the config wants; those that it left in the folder before are not made again.
 
@@ -114,6 +115,7 @@ def store_trajectories(
 
     Args:
         folder: Gets a folder for each teacher and each set of figures.
+        tell: Told which share of them is there.
     """
     assert config.distillation is not None
     size, rank = (1, 0) if cluster is None else (cluster.size, cluster.rank)
@@ -121,6 +123,7 @@ def store_trajectories(
     stored = StoredTrajectories(folder, config.distillation.num_trajectories)
     device = teacher.scenes.device
     for number in range(rank, len(stored), size):
+        tell(number / len(stored))
         if stored.path(number).exists():
             continue
         clips.seek(number)
