@@ -268,7 +268,8 @@ def test_the_plan_counts_the_teachers_trajectories_and_their_time(tmp_path: Path
     folder.mkdir(parents=True)
     for number in range(24):
         (folder / f"{number:05d}.safetensors").touch()
-    assert before.left_s and following().left_s == pytest.approx(0.75 * before.left_s)
+    assert before.left_s
+    assert following().left_s == pytest.approx(0.75 * before.left_s)
     assert following().on_disk == "24 of 96"
 
 
