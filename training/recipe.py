@@ -51,7 +51,7 @@ class PocketRecipe:
     """Walks per place that the autoencoder sees."""
     num_walks: int = 13
     """Walks per place that the generator sees whole."""
-    num_glimpsed_walks: int = 60
+    num_glimpsed_walks: int = 84
     """Further walks per place, of which it sees single moments."""
     walk_frames: int = 961
     """One minute each."""
@@ -63,7 +63,7 @@ class PocketRecipe:
     chain_minutes: float = 0.0
     """All of the paper's stages together. None by default: the truth of every walk can be drawn here, and the weights that are
     shipped were made without them."""
-    memory_minutes: float = 48.0
+    memory_minutes: float = 80.0
     """Generator, token by token: places learned by heart."""
     pose_minutes: float = 0.0
     """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another. None by default, nor for
