@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from model.transformer import Block, WorldModel
+    from model.block import Block
+    from model.transformer import WorldModel
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""

@@ -17,7 +17,7 @@ from model.precision import full_precision, wide
 from model.transformer import MAX_TIMESTEP, WorldModel
 
 if TYPE_CHECKING:
-    from model.transformer import Block
+    from model.block import Block
 
 
 def token_intrinsics(config: ModelConfig, intrinsics: Tensor, row: Tensor, column: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from model.config import ModelConfig
 from training.stages.generator import ScenicModel
 
 if TYPE_CHECKING:
-    from model.transformer import Block
+    from model.block import Block
 
 CAMERA_PARTS = ("_cam", "plucker_")
 """Parts of parameter names that belong to the two camera branches."""

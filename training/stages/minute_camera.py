@@ -17,7 +17,7 @@ from training.stages.flow_matching import FlowMatchingStage
 from training.stages.generator import ScenicModel
 
 if TYPE_CHECKING:
-    from model.transformer import Block
+    from model.block import Block
 
 
 @torch.no_grad()
