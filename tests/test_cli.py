@@ -97,6 +97,19 @@ def test_a_headless_walk_draws_what_its_poses_see(flaneur: Flaneur, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["walk.mp4", "walk.npz", "worlds"]
 
 
+@pytest.mark.parametrize(
+    ("key_map", "moves"),
+    [("current", {"j": "left", "l": "right"}), ("v1", {"a": "left", "d": "right"})],
+)
+def test_the_help_of_actions_says_what_keys_do(flaneur: Flaneur, key_map: str, moves: dict[str, str]):
+    said = " ".join(flaneur("play", "--help")[1].replace("\u2502", " ").split())
+    assert "/".join(moves) + " step aside" in said
+    for key, side in moves.items():
+        c2w = integrate_actions(parse_actions(f"{key}-16"), 16.0, key_map)
+        assert (c2w[-1, 0, 3] > 0) == (side == "right")
+        np.testing.assert_array_equal(c2w[:, :3, :3], np.broadcast_to(np.eye(3), (17, 3, 3)))
+
+
 def test_poses_walked_again_give_the_same_frames(flaneur: Flaneur, toy: list[str]):
     first = result_of(flaneur(*toy, "--actions", "wd-12", "--frames", "a.npz"))
     second = result_of(flaneur(*toy, "--poses", "a.npz", "--frames", "b.npz"))

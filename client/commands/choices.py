@@ -24,7 +24,15 @@ class BackendChoice(StrEnum):
 World = Annotated[str | None, typer.Argument(help="Name of a world, or path of a .world file.")]
 Engine = Annotated[str | None, typer.Option(help="Name or folder of an engine bundle.")]
 Backend = Annotated[BackendChoice, typer.Option(help="What makes the picture; holodeck draws the truth.")]
-KeyMap = Annotated[str, typer.Option(help="Key map of action strings: current or v1.")]
+KEYS_OF_ACTIONS = "w/s walk, a/d turn, j/l step aside, i/k look up and down, none lets go"
+"""What an action string's keys do in the key map `current`."""
+KeyMap = Annotated[
+    str,
+    typer.Option(
+        help="What the keys of action strings do: current, or v1, where a/d step aside and j/l turn, "
+        "twice as fast and without inertia."
+    ),
+]
 Fullscreen = Annotated[bool, typer.Option("--fullscreen", help="Cover the whole screen.")]
 Headless = Annotated[bool, typer.Option("--headless", help="Open no window.")]
 Video = Annotated[Path | None, typer.Option(help="Write the walk to this .mp4 file.")]

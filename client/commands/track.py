@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.choices import Json, KeyMap
+from client.commands.choices import KEYS_OF_ACTIONS, Json, KeyMap
 from client.report import print_json, print_table
 
 app = typer.Typer(help="Convert camera tracks.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def convert(
         str,
         typer.Argument(
             help="A .npy, .npz, .txt, .tum, .json (nerfstudio) or .flaneur file, a COLMAP model's folder, "
-            "or an action string like w-48,aw-24."
+            f"or an action string like w-48,aw-24 ({KEYS_OF_ACTIONS})."
         ),
     ],
     destination: Annotated[str, typer.Argument(help="File to write: .npy, .npz or .txt (an action string).")],
