@@ -73,7 +73,7 @@ class Clip:
         return len(self.frames) / self.fps
 
     def description(self) -> dict[str, Any]:
-        """Return what the video says of itself."""
+        """Return what the video says of itself; its poses are those of its first and its last frame."""
         header, bundle_sha256 = self.header, self.header.identity.partition(":")[0]
         return {
             **header.model_dump(
@@ -85,6 +85,8 @@ class Clip:
             "bundle_sha256": bundle_sha256,
             "first_frame": self.frames[0].index,
             "last_frame": self.frames[-1].index,
+            "start_c2w": self.frames[0].c2w.tolist(),
+            "c2w": self.frames[-1].c2w.tolist(),
             "poses": self.recording_path.name,
             "poses_sha256": hashlib.sha256(
                 b"".join(frame.c2w.tobytes() for frame in self.frames)

@@ -11,6 +11,7 @@ import numpy as np
 from client.photo import SUFFIX as PHOTO_SUFFIX
 from client.photo import read_photo_description
 from client.pose_words import place_words, view_words
+from engine.actions import KEY_MAPS
 from engine.recording import read_recording
 from engine.recording_format import SUFFIX as RECORDING_SUFFIX
 from engine.saved_walk import SUFFIX as SAVED_SUFFIX
@@ -31,7 +32,8 @@ def describe_kept(file: Path) -> dict[str, Any]:
         found = recording.header.model_dump(exclude={"kind"})
         found |= {"num_chunks": len(recording.chunks), "complete": recording.complete}
     elif suffix == SAVED_SUFFIX:
-        found = read_saved_info(file).model_dump()
+        info, c2w = read_saved_info(file)
+        found = info.model_dump() | {"c2w": c2w.tolist()}
     elif suffix in (PHOTO_SUFFIX, VIDEO_SUFFIX):
         found = read_photo_description(file) if suffix == PHOTO_SUFFIX else read_video_description(file)
     else:
@@ -45,7 +47,7 @@ def describe_kept(file: Path) -> dict[str, Any]:
 
 
 def in_words(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a file says with poses and cameras as a person reads them; what is none stays as it is."""
+    """Return what a file says with poses, cameras and keys as a person reads them; what is none stays as it is."""
     said: dict[str, Any] = {}
     for name, value in found.items():
         if name in ("c2w", "start_c2w") and (c2w := _numbers(value, 16)) is not None:
@@ -55,6 +57,8 @@ def in_words(found: Mapping[str, Any]) -> dict[str, Any]:
         elif name in ("intrinsics", "start_intrinsics") and (lens := _numbers(value, 4)) is not None:
             fx, fy, cx, cy = lens
             said[name] = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} px"
+        elif name == "key_map" and isinstance(value, str):
+            said[name] = f"{value}, of {'action strings' if value in KEY_MAPS else 'the window'}"
         elif name == "frame_size" and (size := _numbers(value, 2)) is not None:
             said[name] = f"{size[0]:g} x {size[1]:g} px"
         else:

@@ -125,14 +125,19 @@ def write_saved_walk(path: str | Path, saved: SavedWalk) -> None:
     write_tensors(Path(path), encode_tensors(arrays, KIND, info.model_dump_json()), KIND)
 
 
-def read_saved_info(path: str | Path) -> SavedInfo:
-    """Read what a saved walk says of itself, whatever it belongs to."""
+def read_saved_info(path: str | Path) -> tuple[SavedInfo, NDArray[np.float64]]:
+    """Read what a saved walk says of itself and the pose it was saved at, c2w [4, 4], whatever it belongs to."""
     file = Path(path)
     try:
         with TensorFile(file, KIND) as source:
-            return _parse(source.description(), file)
+            info = _parse(source.description(), file)
+            span = source.spans().get("c2w")
+            if span is None or (span.dtype, span.shape) != ("F64", (4, 4)):
+                raise source.not_laid_out()
+            pose = source.array(span)
     except OSError as error:
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
+    return info, check_poses(pose[None], f"the saved walk {file}")[0]
 
 
 def home_of(session: Session) -> Home:

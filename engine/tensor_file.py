@@ -125,6 +125,11 @@ class TensorFile:
         }
         return arrays, hashlib.sha256(raw).hexdigest()
 
+    def array(self, span: Span) -> NDArray[Any]:
+        """Read one tensor that `spans` found, once its shape was judged."""
+        self._stream.seek(self._data_start + span.start)
+        return np.frombuffer(self._stream.read(span.num_bytes), DTYPES[span.dtype]).reshape(span.shape)
+
 
 def encode_tensors(arrays: Mapping[str, NDArray[Any]], kind: TensorFileKind, description: str) -> bytes:
     """Return a file's content; equal arrays and descriptions give equal bytes."""

@@ -169,6 +169,15 @@ def test_what_was_kept_is_read_back_by_one_command(
         assert told["world"] == player.walk.walk.session.world.name
         assert told["seed"] == 0
         assert told["app_version"]
+        assert any(
+            np.reshape(told[name], (4, 4))[3, 3] == 1.0 for name in ("c2w", "start_c2w") if name in told
+        )
+        assert run(["describe", str(file)]) == 0
+        said = capsys.readouterr().out
+        assert "place  " in said
+        assert "view  " in said
+        if file.suffix != ".png":
+            assert "1, of the window" in said
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,11 @@ def test_a_photo_is_described_by_place_and_angles_and_in_json_by_its_matrix(
     assert '"c2w": [[1.0, 0.0' in capsys.readouterr().out
 
 
+def test_it_is_told_whose_key_map_a_file_means() -> None:
+    assert in_words({"key_map": "current"}) == {"key_map": "current, of action strings"}
+    assert in_words({"key_map": "1"}) == {"key_map": "1, of the window"}
+
+
 @pytest.mark.parametrize(
     "value", [None, "here", [1, 2], [[{}]], [float("nan")] * 16, 10**400, [[10**400]] * 16]
 )

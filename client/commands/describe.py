@@ -23,8 +23,9 @@ def describe(
 ) -> None:
     """Say where, with what and from which seed a file was made: world, pose, engine, version.
 
-    Poses are told as a place in metres and yaw (right), pitch (up) and roll (leaning right) in degrees; --json keeps
-    the camera-to-world matrix.
+    Poses are a place in metres and yaw (right), pitch (up) and roll (leaning
+    right) in degrees; --json keeps the camera-to-world matrix. A start
+    place and view are those where a clip begins, or a recording's world.
     """
     from client.kept import describe_kept, in_words
 

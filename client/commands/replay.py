@@ -56,9 +56,10 @@ def replay(
 ) -> int:
     """Walk a recording or a camera track again.
 
-    --verify, --from-latents, --video, --frames and --json open no window. --verify generates the recorded walk
-    again and compares its latents: exit status 0 if they are identical, 1 if not. --seed makes another walk along
-    the same cameras; of a recording only without a window.
+    --verify, --from-latents, --video, --frames and --json open no window.
+    --verify generates the recorded walk again and compares its latents: exit
+    status 0 if they are identical, 1 if not. --seed makes another walk along the
+    same cameras; of a recording only without a window.
     """
     started_s = time.perf_counter()
     if verify and from_latents:
