@@ -14,6 +14,7 @@ from typing import Literal
 from engine import assets
 from engine.errors import EngineError
 from engine.gpu import find_gpus, needed_bytes, why_not
+from engine.installing import install_line
 from engine.session import num_cores
 from engine.world import list_worlds
 
@@ -200,7 +201,7 @@ def check_extra(extra: str, modules: Mapping[str, str]) -> Check:
     found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
     lacking = ", ".join(name for name, version in versions.items() if version is None)
     if lacking:
-        remedy = f"for `{extra}` work, run `pip install -e '.[{extra}]'` in a clone"
+        remedy = f"for `{extra}` work, in a clone run `{install_line(extra)}`"
         return Check(f"extra {extra}", "missing", f"no {lacking}", remedy)
     return Check(f"extra {extra}", "ok", found)
 

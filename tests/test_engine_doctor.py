@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import os
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from engine import assets, doctor
 from engine.bundle import Bundle
+from engine.installing import TORCH, install_line
 from engine.world import World, write_world
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_every_row_is_a_status_with_a_remedy_where_it_is_needed() -> None:
@@ -61,6 +66,25 @@ def test_an_extra_names_what_it_lacks() -> None:
     check = doctor.check_extra("odd", {"numpy": "numpy", "no_such_module": "no-such-package"})
     assert check.detail == "no no-such-package"
     assert ".[odd]" in check.remedy
+
+
+def test_torch_is_installed_before_the_extra_that_wants_it_and_by_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    pip = ".venv/bin/python -m pip install"
+    assert install_line("train") == f"{pip} 'torch==2.13.*' && {pip} -e '.[train]'"
+    assert install_line("rtx") == f"{pip} -e '.[rtx]'"
+    monkeypatch.setattr(sys, "executable", "/opt/python here/python")
+    assert install_line("rtx") == "'/opt/python here/python' -m pip install -e '.[rtx]'"
+
+
+def test_the_torch_that_is_named_is_the_one_of_the_extras() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert {line for lines in extras.values() for line in lines if line.startswith("torch")} == {TORCH}
 
 
 def test_memory_and_flags_are_read_from_the_kernels_files(tmp_path: Path) -> None:

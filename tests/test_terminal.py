@@ -72,6 +72,28 @@ def test_it_is_told_whose_key_map_a_file_means() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        ("train pocket --dry-run", "train"),
+        ("train needs", "train"),
+        ("train minute-camera --dry-run", "train"),
+        ("eval", "eval"),
+        ("data show SET", "data"),
+        ("export onnx", "export"),
+    ],
+)
+def test_what_needs_torch_says_how_to_get_it_and_its_extra(arguments: str, extra: str) -> None:
+    without = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None"
+    program = f"{without}; from client.cli import main; main()"
+    command = [sys.executable, "-c", program, *arguments.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+    assert "-m pip install 'torch==2.13.*' && " in done.stderr
+    assert done.stderr.endswith(f"-m pip install -e '.[{extra}]'\n")
+
+
+@pytest.mark.parametrize(
     "value", [None, "here", [1, 2], [[{}]], [float("nan")] * 16, 10**400, [[10**400]] * 16]
 )
 def test_what_is_no_pose_is_told_as_it_is(value: object) -> None:

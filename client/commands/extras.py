@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engine.installing import install_line
+
 OPTIONAL_LIBRARIES = (
     "torch",
     "onnx",
@@ -30,5 +32,5 @@ def extra_needed(what: str, extra: str) -> Iterator[None]:
         if library not in OPTIONAL_LIBRARIES:
             raise
         raise ValueError(
-            f"{what} needs {library}, which is not installed; run pip install -e '.[{extra}]' in a clone"
+            f"{what} needs {library}, which is not installed; in a clone run {install_line(extra)}"
         ) from error

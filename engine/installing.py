@@ -1,0 +1,23 @@
+"""How to install one of Flaneur's extras, as a line for a shell in the folder of a clone."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+
+TORCH = "torch==2.13.*"
+"""Goes before an extra that asks for it, as in the Makefile, so that pip takes a CPU build where one lies at hand."""
+
+
+def install_line(extra: str) -> str:
+    """Return the commands that install an extra into the environment that runs this program."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    pip = f"{shlex.quote(str(python))} -m pip install"
+    line = f"{pip} -e '.[{extra}]'"
+    # The GPU backend is the one that needs no torch.
+    lacks_torch = extra != "rtx" and importlib.util.find_spec("torch") is None
+    return f"{pip} '{TORCH}' && {line}" if lacks_torch else line
