@@ -25,7 +25,7 @@ from training.cluster import index_path
 from training.making import DISTILLING, TEACHING, chain_within
 from training.pace import Pace
 from training.parallel.checkpoint import StateIndex
-from training.plan import Step, as_json, as_rich_table, expected_s, make_plan
+from training.plan import Step, as_json, as_text, expected_s, make_plan
 from training.pocket import PocketRun
 from training.presets import prepare
 from training.recipe import PocketRecipe
@@ -218,7 +218,20 @@ def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path
     assert later["memory"].on_disk == "7 steps in 60 s"
     assert later["memory"].left_s == pytest.approx(60.0 * run.recipe.memory_minutes - 60.0)
     assert (later["autoencoder"].on_disk, later["autoencoder"].left_s) == ("finished, 9 steps in 8 min", 0.0)
-    assert as_rich_table(plan).row_count == len(plan)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_plan_fits_the_terminal_and_names_every_step(tmp_path: Path, width: int) -> None:
+    save_state(tmp_path / "memory.state.safetensors", {"step": 1702, "trained_s": 4600.0, "finished": True})
+    plan = make_plan(prepare("pocket", tmp_path, chain_minutes=100.0), chain_within("pocket", 100.0))
+    fresh = make_plan(prepare("pocket", tmp_path), chain_within("pocket", 0.0))
+    for steps in (plan, fresh):
+        text = as_text(steps, width)
+        assert max(map(len, text.splitlines())) <= width
+        assert all(step.name in text for step in steps)
+        assert all(step.purpose in " ".join(text.split()) for step in steps if "skipped" not in step.on_disk)
+    assert as_text(fresh, width).count("skipped (the recipe gives it no time)") == 1
+    assert "finished, 1702 steps" in as_text(fresh, width)
 
 
 def test_dry_run_prints_the_plan_and_makes_nothing(

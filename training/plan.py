@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from export.sources import AUTOENCODER_FILE
 from training.chain import FOLLOWING, STAGES_FOLDER, TRAJECTORIES_FOLDER, ChainConfig
@@ -40,7 +40,9 @@ PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
 """Exporting the pocket; generating, drawing and encoding a held-out walk. On two Zen 3 cores."""
 
 
-SKIPPED = "skipped: the recipe gives it no time"
+SKIPPED_MARK = "skipped: "
+"""Stands before the reason."""
+SKIPPED = f"{SKIPPED_MARK}the recipe gives it no time"
 REGRESSION = "ode-regression"
 
 
@@ -122,7 +124,7 @@ def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:
     if optimizer.min_side < run.config.hidden_size:
         numbers["muon_lr"] = optimizer.muon_lr
     if run.start_from is not None and name.startswith("autoencoder"):
-        return Step(name, stage.purpose, numbers, f"skipped: taken from {run.start_from}", 0.0)
+        return Step(name, stage.purpose, numbers, f"{SKIPPED_MARK}taken from {run.start_from}", 0.0)
     return _standing(Step(name, stage.purpose, numbers, "", None), loop, run.directory)
 
 
@@ -205,17 +207,24 @@ def as_json(run: PocketRun, plan: list[Step]) -> dict[str, Any]:
     }
 
 
-def as_rich_table(plan: list[Step]) -> Table:
-    """The plan for people."""
+def as_text(plan: list[Step], width: int) -> str:
+    """The plan for people, in lines of so many characters; what is skipped comes last, by its reason."""
     left_s = sum(step.left_s or 0.0 for step in plan)
     at_least = "at least" if any(step.left_s is None for step in plan) else "about"
-    table = Table(title=f"The pocket world: {at_least} {as_duration(left_s)} left", title_justify="left")
-    table.add_column("step", no_wrap=True)
-    for column in ("what it does", "numbers", "on disk"):
-        table.add_column(column, overflow="fold")
-    table.add_column("left", justify="right")
+    skipped: dict[str, list[str]] = {}
+    rows = [("step", "on disk", "left", "")]
     for step in plan:
-        numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in step.numbers.items())
+        if step.on_disk.startswith(SKIPPED_MARK):
+            skipped.setdefault(step.on_disk.removeprefix(SKIPPED_MARK), []).append(step.name)
+            continue
         left = "unknown" if step.left_s is None else as_duration(step.left_s)
-        table.add_row(step.name, step.purpose, numbers, step.on_disk, left)
-    return table
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in step.numbers.items())
+        rows.append((step.name, step.on_disk, left, f"{step.purpose}: {numbers}"))
+    names, disks, lefts = (max(len(row[column]) for row in rows) for column in range(3))
+    lines = [f"The pocket world: {at_least} {as_duration(left_s)} left", ""]
+    for name, on_disk, left, told in rows:
+        lines.append(f"{name:<{names}}  {on_disk:<{disks}}  {left:>{lefts}}")
+        lines += wrap(told, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    for why, its in skipped.items():
+        lines += ["", *wrap(f"skipped ({why}): {', '.join(its)}", width, break_on_hyphens=False)]
+    return "\n".join(lines)

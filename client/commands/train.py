@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from client.commands import train_cluster, train_stages
 from client.commands.extras import extra_needed
@@ -70,7 +70,7 @@ def pocket(
         raise ValueError("the pocket's recipe is for one process; start it without torchrun")
     with extra_needed("training", "train"):
         from training.making import chain_within, train_pocket
-        from training.plan import as_json, as_rich_table, expected_s, make_plan
+        from training.plan import as_json, as_text, expected_s, make_plan
         from training.presets import prepare
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
@@ -81,7 +81,7 @@ def pocket(
         if json_output:
             print_json(as_json(run, plan))
         else:
-            Console().print(as_rich_table(plan))
+            print(as_text(plan, shutil.get_terminal_size().columns))
         return
     try:
         page = train_pocket(run, chain, output, expected_s(plan), say)

@@ -49,8 +49,8 @@ def needs(
     columns = ("stage", "GPUs", "per clip", "batches", "GiB", "fits", "tokens/s", "s/step", "days", "paper")
     print_rows(columns, [_row(stage) for stage in found])
     print(
-        f"Estimates for {gpus} {gpu.value.upper()} at {utilisation:.0%} of their peak; GiB of one GPU; the paper's days are "
-        "those of 64 H100 and the share of their peak that they come to."
+        f"Estimates for {gpus} {gpu.value.upper()} at {utilisation:.0%} of their peak; GiB of one GPU;\n"
+        "the paper's days are those of 64 H100 and the share of their peak they come to."
     )
 
 
