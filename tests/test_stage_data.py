@@ -34,6 +34,7 @@ from training.stages.flow_matching import FlowMatchingStage
 from training.stages.generator import ScenicModel
 from training.stream_clips import FittingClips, StreamClips
 
+ROOT = Path(__file__).resolve().parent.parent
 MODEL = replace(tiny(), num_layers=2, softmax_every_n=2, chunk_size=3, scene_units=0, write_limit=0.0)
 LATENTS = 121
 """Of a clip, as the paper's last stages take them."""
@@ -262,8 +263,26 @@ def test_a_dry_run_shows_the_data_and_the_memory(tmp_path: Path, capsys: pytest.
     assert cli.run(["train", "minute-camera", "--preset", "paper", "--data", str(data), "--dry-run"]) == 0
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "7 clips, 0 left out at the opening; the first: clip0, latents 121x4x2x3, 241 frames" in text
+    assert (
+        "it would be left out: clip0 has latents of 4x2x3 for 2 frames, but sana_wm takes 128x22x40" in text
+    )
     assert re.search(r"sana_wm, 2\d{3}\.\d M parameters", text)
     assert re.search(r"about \d+\.\d GiB in each of 1 process ", text)
+
+
+def test_the_manual_s_dry_runs_work_as_written_before_there_is_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    manual = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    calls = re.findall(r"^flaneur (train .*--data SET.*--dry-run)$", manual, re.MULTILINE)
+    assert calls
+    for call in calls:
+        assert cli.run(call.split()) == 0
+        text = re.sub(r"\s+", " ", capsys.readouterr().out)
+        assert "data in SET none yet: SET holds no clips; `flaneur data make`" in text
+        assert "GiB in each of 1 process" in text
+    assert not list(tmp_path.iterdir())
 
 
 def test_clips_of_another_size_are_left_out_and_the_reason_is_told(tmp_path: Path) -> None:

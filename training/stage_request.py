@@ -18,7 +18,7 @@ from training.chain_data import ChainData, SetData, caption_table
 from training.chain_presets import CHAINS, FILTERS, MODELS
 from training.cluster import Cluster
 from training.configs import StageConfig
-from training.data.clip import Clip, ClipSource, LeftOut, readable
+from training.data.clip import Clip, ClipRejected, ClipSource, LeftOut, readable
 from training.data.sets import open_set
 from training.data.texts import EncodedTexts, Texts
 from training.model_file import model_path
@@ -32,6 +32,7 @@ from training.room import Room, check_room, expected_gib, room_alone, room_here
 from training.run_folder import holding
 from training.stage_plan import stage_plan
 from training.stage_presets import stage_config
+from training.stream_clips import check_fits
 
 PresetName = Literal["pocket", "miniature", "paper"]
 
@@ -105,11 +106,27 @@ class StageRequest:
         Raises:
             ValueError: A folder holds none, or what it holds is no use for the stage.
         """
+        self.check_data()
+        return [self.source(folder) for folder in self.data]
+
+    def source(self, folder: Path) -> ClipSource:
+        """Open a set of clips.
+
+        Raises:
+            ValueError: The folder holds none.
+        """
+        return open_set(folder, FILTERS[self.filters]())
+
+    def check_data(self) -> None:
+        """Refuse sets of clips where they are no use for the stage.
+
+        Raises:
+            ValueError: The stage learns from something else.
+        """
         if self.data and self.name in AUTOENCODERS:
             raise ValueError(
                 f"{self.name} learns from walks through places, not from sets of latents; leave --data out"
             )
-        return [open_set(folder, FILTERS[self.filters]()) for folder in self.data]
 
 
 def read_model_file(path: Path) -> ModelConfig:
@@ -135,15 +152,15 @@ def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, st
     """Say what a stage would do, with what data, and whether it would fit into this machine.
 
     Raises:
-        ValueError: The preset has no such stage, or the data cannot be opened.
+        ValueError: The preset has no such stage, or the stage takes no data.
     """
     stage, model = request.stage(), request.model()
     plan = stage_plan(stage, model.temporal_stride)
+    request.check_data()
     if request.name in AUTOENCODERS:
         return plan
-    sources = request.sources()
-    for folder, source in zip(request.data, sources, strict=True):
-        plan[f"data in {folder}"] = _describe(source)
+    for folder in request.data:
+        plan[f"data in {folder}"] = _describe(request, folder, stage.num_latent_frames)
     room = _room(launch)
     each = "an unknown room" if room.computing is None else f"{room.computing / GIB:.0f} GiB"
     sharing = 1 if launch is None else launch.context_parallel
@@ -156,14 +173,24 @@ def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, st
     return plan
 
 
-def _describe(source: ClipSource) -> str:
+def _describe(request: StageRequest, folder: Path, num_latent_frames: int) -> str:
+    """Say what a folder holds and whether the stage could use it; a plan may be looked at before there is data."""
+    try:
+        source = request.source(folder)
+    except ValueError as error:
+        return f"none yet: {error}"
     left_out: list[LeftOut] = []
     first: Clip | None = next(readable(source, left_out), None)
     told = f"{len(source)} clips, {len(source.left_out)} left out at the opening"
     if first is None or first.latents is None:
         return f"{told}; none of them can be read"
     size = "x".join(map(str, first.latents.shape))
-    return f"{told}; the first: {first.name}, latents {size}, {first.num_frames} frames at {first.fps:g} a second"
+    told += f"; the first: {first.name}, latents {size}, {first.num_frames} frames at {first.fps:g} a second"
+    try:
+        check_fits(first, request.model(), num_latent_frames)
+    except ClipRejected as error:
+        return f"{told}; it would be left out: {error}"
+    return told
 
 
 def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path, Sequence[LeftOut]]:

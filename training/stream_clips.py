@@ -39,20 +39,28 @@ class FittingClips:
             ValueError: It is damaged.
         """
         clip = self.source[index]
-        if clip.latents is None:
-            raise ClipRejected(f"{clip.name} has no latents; encode its set first")
-        config = self.config
-        wanted = (config.in_channels, config.latent_height, config.latent_width)
-        if (clip.latents.shape[1:], clip.temporal_stride) != (wanted, config.temporal_stride):
-            raise ClipRejected(
-                f"{clip.name} has latents of {_size(clip.latents.shape[1:], clip.temporal_stride)}, but {config.name} takes "
-                f"{_size(wanted, config.temporal_stride)}"
-            )
-        if len(clip.latents) < self.num_latent_frames:
-            raise ClipRejected(
-                f"{clip.name} has {len(clip.latents)} latents, and the stage takes {self.num_latent_frames} of a clip"
-            )
+        check_fits(clip, self.config, self.num_latent_frames)
         return clip
+
+
+def check_fits(clip: Clip, config: ModelConfig, num_latent_frames: int) -> None:
+    """Hold a clip against what a model is trained on.
+
+    Raises:
+        ClipRejected: Its latents are of another size than the model's, or too few.
+    """
+    if clip.latents is None:
+        raise ClipRejected(f"{clip.name} has no latents; encode its set first")
+    wanted = (config.in_channels, config.latent_height, config.latent_width)
+    if (clip.latents.shape[1:], clip.temporal_stride) != (wanted, config.temporal_stride):
+        raise ClipRejected(
+            f"{clip.name} has latents of {_size(clip.latents.shape[1:], clip.temporal_stride)}, but {config.name} takes "
+            f"{_size(wanted, config.temporal_stride)}"
+        )
+    if len(clip.latents) < num_latent_frames:
+        raise ClipRejected(
+            f"{clip.name} has {len(clip.latents)} latents, and the stage takes {num_latent_frames} of a clip"
+        )
 
 
 def _size(shape: tuple[int, ...], stride: int) -> str:
