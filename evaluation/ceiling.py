@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.bundle import EngineSpec
 from evaluation.rollouts import Frames
 from model.autoencoder import Autoencoder, StreamingDecoder
+from model.autoencoder_file import AUTOENCODER_FILE, load_autoencoder_weights
 
 LATENTS_PER_CALL = 16
+
+
+def open_autoencoder(folder: Path, spec: EngineSpec) -> Autoencoder:
+    """Load the autoencoder of a folder, of whatever size it is, for a bundle.
+
+    Raises:
+        ValueError: There is none, it is damaged, or it makes other latents than the bundle takes.
+    """
+    path = folder / AUTOENCODER_FILE
+    found = load_autoencoder_weights(path)
+    makes = found.config.latent_channels, found.config.temporal_stride, found.config.spatial_stride
+    takes = spec.latent_channels, spec.temporal_stride, spec.spatial_stride
+    if makes != takes:
+        made, taken = (
+            "{} channels for {} frames and {} pixels a side".format(*sizes) for sizes in (makes, takes)
+        )
+        raise ValueError(f"the autoencoder {path} makes latents of {made}, and {spec.name} takes {taken}")
+    return found
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.autoencoder_file import AUTOENCODER_FILE
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder
 from model.config import ModelConfig, pocket, sana_wm
 from model.ltx_autoencoder import LtxAutoencoder, LtxStreamingDecoder
@@ -18,8 +19,6 @@ from model.ltx_config import LtxAutoencoderConfig
 from model.transformer import WorldModel
 
 PRESETS = {"pocket": pocket, "sana-wm": sana_wm}
-AUTOENCODER_FILE = "autoencoder.safetensors"
-"""Weights of the autoencoder, in the folder of the checkpoint."""
 LTX_STRIDE = 32
 """Pixels per latent cell of the released model, whose autoencoder is LTX-2."""
 LTX_FOLDERS = ("ltx2_causal_vae", "vae")

@@ -109,7 +109,7 @@ def _step_graph(path: Path, num_frames: int) -> None:
     _save(path, nodes, inputs, outputs, constants)
 
 
-def _decoder_graph(path: Path) -> None:
+def _decoder_graph(path: Path, spatial: int) -> None:
     """Three latent channels become blocks of colour that brighten; the cache adds an afterglow."""
     from onnx import TensorProto
     from onnx.helper import make_node as node
@@ -130,7 +130,7 @@ def _decoder_graph(path: Path) -> None:
     state = [1, C, 1, H, W]
     inputs = [_value("latent", TensorProto.FLOAT, [*state]), _value("tail", TensorProto.FLOAT, [*state])]
     outputs = [
-        _value("frames", TensorProto.UINT8, [R, H * SPATIAL, W * SPATIAL, 3]),
+        _value("frames", TensorProto.UINT8, [R, H * spatial, W * spatial, 3]),
         _value("tail_out", TensorProto.FLOAT, [*state]),
     ]
     constants = {
@@ -139,8 +139,8 @@ def _decoder_graph(path: Path) -> None:
         "three": np.array([3], np.int64),
         "one": np.array([1], np.int64),
         "cells": np.array([H, 1, W, 1, 3], np.int64),
-        "blocks": np.array([H, SPATIAL, W, SPATIAL, 3], np.int64),
-        "picture": np.array([1, H * SPATIAL, W * SPATIAL, 3], np.int64),
+        "blocks": np.array([H, spatial, W, spatial, 3], np.int64),
+        "picture": np.array([1, H * spatial, W * spatial, 3], np.int64),
         "ramp": np.linspace(20, 40, R, dtype=np.float32).reshape(R, 1, 1, 1),
         "middle": np.float32(128),
         "black": np.float32(0),
@@ -149,7 +149,7 @@ def _decoder_graph(path: Path) -> None:
     _save(path, nodes, inputs, outputs, constants)
 
 
-def toy_spec(folder: Path, chunk_size: int, first_chunk_size: int) -> dict[str, Any]:
+def toy_spec(folder: Path, chunk_size: int, first_chunk_size: int, spatial: int = SPATIAL) -> dict[str, Any]:
     return {
         "format_version": 1,
         "name": "toy",
@@ -158,11 +158,11 @@ def toy_spec(folder: Path, chunk_size: int, first_chunk_size: int) -> dict[str, 
         "latent_channels": C,
         "latent_height": H,
         "latent_width": W,
-        "frame_height": H * SPATIAL,
-        "frame_width": W * SPATIAL,
+        "frame_height": H * spatial,
+        "frame_width": W * spatial,
         "fps": 16,
         "temporal_stride": R,
-        "spatial_stride": SPATIAL,
+        "spatial_stride": spatial,
         "chunk_size": chunk_size,
         "first_chunk_size": first_chunk_size,
         "timesteps": [1000, 960, 889, 727],
@@ -181,16 +181,16 @@ def toy_spec(folder: Path, chunk_size: int, first_chunk_size: int) -> dict[str, 
 
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
-    """Build a toy bundle with the given chunk sizes; one folder for each pair."""
-    made: dict[tuple[int, int], Bundle] = {}
+    """Build a toy bundle with the given chunk sizes and pixels per latent; one folder for each."""
+    made: dict[tuple[int, int, int], Bundle] = {}
 
-    def make(chunk_size: int = 1, first_chunk_size: int = 1) -> Bundle:
-        key = chunk_size, first_chunk_size
+    def make(chunk_size: int = 1, first_chunk_size: int = 1, spatial: int = SPATIAL) -> Bundle:
+        key = chunk_size, first_chunk_size, spatial
         if key not in made:
             folder = tmp_path_factory.mktemp("bundle")
-            for size in set(key):
+            for size in {chunk_size, first_chunk_size}:
                 _step_graph(folder / f"step_{size}.onnx", size)
-            _decoder_graph(folder / "decoder.onnx")
+            _decoder_graph(folder / "decoder.onnx", spatial)
             (folder / "bundle.json").write_text(json.dumps(toy_spec(folder, *key)))
             made[key] = open_bundle(folder)
         return made[key]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from client.cli import run
 from engine import assets
+from engine.world import write_world
 from evaluation import evaluating
 from evaluation.ceiling import first_latent, reconstruct
 from evaluation.evaluating import EvaluationPlan, evaluate
@@ -30,6 +34,7 @@ from evaluation.unseen import unseen_place
 from holodeck import get_place
 from holodeck.variants import mirrored, recoloured
 from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.autoencoder_file import sizes_of
 
 AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
 shipped = pytest.mark.skipif(
@@ -107,6 +112,77 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(arguments, sentence, ca
     assert sentence in said.err
     assert len([line for line in said.err.splitlines() if line.startswith("flaneur:")]) == 1
     assert "Traceback" not in said.err
+
+
+SMALL = AutoencoderConfig(4, 4, 8, 16, (1, 1), (1, 1))
+
+
+@pytest.fixture
+def small(make_bundle, toy_world, tmp_path) -> Path:
+    """Folders of a toy bundle and a random autoencoder for it, as a training leaves them: bundles, worlds, checkpoints."""
+    torch.manual_seed(0)
+    autoencoder, folder = Autoencoder(SMALL).eval(), tmp_path / "small"
+    for name in ("worlds", "checkpoints"):
+        (folder / name).mkdir(parents=True)
+    made = make_bundle(spatial=SMALL.spatial_stride)
+    shutil.copytree(made.path, folder / "bundles" / "small")
+    save_file(autoencoder.state_dict(), folder / "checkpoints" / "autoencoder.safetensors")
+    town = as_place(toy_world)
+    frame = place_of(town).render(town.c2w, town.intrinsics, made.spec.frame_width, made.spec.frame_height)
+    world = replace(town, first_frame=frame, first_latent=first_latent(autoencoder, frame))
+    write_world(folder / "worlds" / "town.world", world)
+    return folder
+
+
+def evaluated(small: Path, output: Path, *options: str) -> list[str]:
+    bundle = str(small / "bundles" / "small")
+    return ["eval", bundle, "--seconds", "0.25", "--metrics", "psnr", "-o", str(output), *options]
+
+
+def test_an_autoencoder_of_any_size_gives_its_ceiling(small, tmp_path, capsys):
+    assert run([*evaluated(small, tmp_path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "ceiling" not in said.err
+    assert CEILING in last_json(said.out)["rollouts"][0]["horizons"][0]["scores"]
+    assert run(evaluated(small, tmp_path, "--unseen")) == 0
+    assert "town-mirrored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no weights", "cannot use the autoencoder"),
+        (None, "cannot use the autoencoder"),
+        (
+            AutoencoderConfig(8, 4, 8, 16, (1, 1), (1, 1)),
+            "makes latents of 8 channels for 4 frames and 16 pixels",
+        ),
+    ],
+)
+def test_an_autoencoder_that_is_no_use_costs_the_ceiling_and_no_more(
+    small, tmp_path, capsys, content, reason
+):
+    folder = small / "checkpoints"
+    (folder / "autoencoder.safetensors").unlink()
+    if isinstance(content, AutoencoderConfig):
+        save_file(Autoencoder(content).state_dict(), folder / "autoencoder.safetensors")
+    elif content is not None:
+        (folder / "autoencoder.safetensors").write_bytes(content)
+    asked = evaluated(small, tmp_path)
+    assert run([*asked, "--json"]) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if "ceiling" in line]
+    assert line.startswith("the autoencoder's ceiling is not measured, for ")
+    assert reason in line
+    assert CEILING not in last_json(said.out)["rollouts"][0]["horizons"][0]["scores"]
+    for options in (["--autoencoder", str(folder)], ["--unseen"]):
+        assert run([*asked, *options]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_the_sizes_of_an_autoencoder_are_told_by_its_weights():
+    for sizes in (AUTOENCODER, AutoencoderConfig(96), AutoencoderConfig(8, 1, 4, 12, (2, 0), (0, 3))):
+        assert sizes_of(Autoencoder(sizes).state_dict()) == sizes
 
 
 @shipped
@@ -270,8 +346,6 @@ def test_unseen_places_have_other_colours_and_no_name_that_is_known():
 
 def as_place(world):
     """The toy world, begun where a holodeck place begins."""
-    from dataclasses import replace
-
     place = get_place("town")
     return replace(world, info=world.info.model_copy(update={"place": "town"}), c2w=place.spawn)
 

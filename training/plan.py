@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from export.sources import AUTOENCODER_FILE
+from model.autoencoder_file import AUTOENCODER_FILE
 from training.chain import FOLLOWING, STAGES_FOLDER, TRAJECTORIES_FOLDER, ChainConfig
 from training.checkpoint import read_values
 from training.configs import StageConfig

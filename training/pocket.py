@@ -16,8 +16,8 @@ from torch import Tensor
 
 import holodeck
 from engine.atomic import replacing
-from export.sources import AUTOENCODER_FILE
 from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.autoencoder_file import AUTOENCODER_FILE
 from model.config import ModelConfig, pocket
 from model.token_path import hush_branches
 from training.data.glimpses import Glimpses, gather_glimpses

@@ -88,12 +88,15 @@ class Subject:
     chosen: list[World]
     """Those that were asked for."""
     autoencoder: Autoencoder | None
+    why_none: str = ""
+    """Why there is no autoencoder."""
 
     def encoder(self) -> Autoencoder:
         """Return the autoencoder where there is no doing without."""
         if self.autoencoder is None:
             raise ValueError(
-                "a world that begins with a picture needs the encoder; name its folder with --autoencoder"
+                f"a world that begins with a picture needs the encoder, but {self.why_none}; "
+                "name its folder with --autoencoder"
             )
         return self.autoencoder
 
@@ -102,7 +105,7 @@ def _open_subject(
     bundle: str, worlds: Path | None, names: list[str] | None, autoencoder: Path | None
 ) -> Subject:
     with extra_needed("evaluating", "eval"):
-        from training.pocket import load_autoencoder
+        from evaluation.ceiling import open_autoencoder
         from training.scenes import fitting_worlds
     opened = assets.find_bundle(bundle)
     folder = worlds or _beside(opened, "worlds") or assets.worlds_dir()
@@ -112,8 +115,15 @@ def _open_subject(
         raise ValueError(
             f"no world in {folder} was made for the weights of {opened.spec.name}; name their folder with --worlds"
         )
-    kept = autoencoder or _beside(opened, "checkpoints")
-    return Subject(opened, fitting, chosen, None if kept is None else load_autoencoder(kept))
+    if autoencoder is not None:
+        return Subject(opened, fitting, chosen, open_autoencoder(autoencoder, opened.spec))
+    beside = _beside(opened, "checkpoints")
+    if beside is None:
+        return Subject(opened, fitting, chosen, None, "no autoencoder lies beside the bundle")
+    try:
+        return Subject(opened, fitting, chosen, open_autoencoder(beside, opened.spec))
+    except ValueError as error:
+        return Subject(opened, fitting, chosen, None, str(error))
 
 
 def _evaluate_places(
@@ -150,7 +160,7 @@ def _evaluate_places(
     keeper = subject.autoencoder
     if keeper is None:
         say(
-            "no autoencoder lies beside the bundle, so its ceiling is not measured; name one with --autoencoder"
+            f"the autoencoder's ceiling is not measured, for {subject.why_none}; name its folder with --autoencoder"
         )
     keep = None if keeper is None else partial(reconstruct, keeper)
     spec = subject.bundle.spec
