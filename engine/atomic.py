@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MARK = ".part-"
+"""Between what a temporary file will be called and eight letters of chance."""
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -22,7 +25,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise ValueError(f"the folder {target.parent} does not exist; make it first")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.stem}{MARK}", suffix=target.suffix, dir=target.parent
+        )
     except OSError as error:
         raise ValueError(f"cannot write in {target.parent}: {error.strerror}") from error
     os.close(handle)
@@ -42,3 +47,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 f"cannot write {target}: {reason}; free some space or name another place"
             ) from error
         raise
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Find the temporary files that killed writers left in a folder or below it."""
+    return [file for file in folder.rglob(f".*{MARK}????????*") if file.is_file()]

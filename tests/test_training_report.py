@@ -304,18 +304,31 @@ def test_minutes_of_a_recipe_that_counts_steps_are_refused(
     assert "say --steps instead" in capsys.readouterr().err
 
 
+def test_a_run_folder_loses_what_a_killed_writer_left_and_nothing_of_its_owner_s(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    writer = (
+        "import os, sys; from pathlib import Path; from engine.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])) as file: file.write_bytes(b'half'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", writer, str(data / "town-00001.npy")], check=False)
+    assert len(list(data.iterdir())) == 1
+    kept = [tmp_path / ".gitignore", data / ".env", data / ".some-settings.json", data / "a.part-12345678"]
+    for file in kept:
+        file.touch()
+    with holding(tmp_path):
+        assert all(file.exists() for file in kept)
+        assert {*data.iterdir()} == {*kept[1:]}
+
+
 def test_a_run_folder_is_held_by_one_process_and_freed_when_it_is_killed(tmp_path: Path) -> None:
     source = (
         "import sys, time; from pathlib import Path; from training.run_folder import holding\n"
         "with holding(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
-    (tmp_path / "data").mkdir()
-    half = tmp_path / "data" / ".town-00001-abc.npy"
-    half.write_bytes(b"half")
     with subprocess.Popen([sys.executable, "-c", source, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        assert not half.exists()
         with pytest.raises(ValueError, match="another training uses"), holding(tmp_path):
             pass
         other.kill()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.atomic import replacing
+from engine.atomic import left_over, replacing
 
 RECORD_FILE = "record.json"
 LOCK_FILE = ".lock"
@@ -82,14 +82,8 @@ def holding(folder: Path) -> Iterator[None]:
             f"another training uses {folder}; wait for it, or name another with --runs"
         ) from None
     try:
-        sweep(folder)
+        for file in left_over(folder):
+            file.unlink()
         yield
     finally:
         lock.release()
-
-
-def sweep(folder: Path) -> None:
-    """Remove files that were being written when a process was killed: in a run folder, those whose names begin with a dot."""
-    for file in folder.rglob(".*"):
-        if file.is_file() and file.name != LOCK_FILE:
-            file.unlink()
