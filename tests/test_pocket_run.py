@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training.checkpoint import load_state, read_values
-from training.making import DISTILLING, TEACHING
+from training.making import DISTILLING, TEACHING, chain_within, train_pocket
+from training.miniature import miniature_recipe, miniature_run
+from training.pocket import PocketRun
+from training.publish import WORLD_FILE
 from training.report import write_report
 from training.run_folder import LOCK_FILE, read_record
 
@@ -22,6 +27,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("autoencoder", "autoencoder-whole", "memory", "generator-pose", "self-forcing")
 PAPER = (*TEACHING, *DISTILLING)
+WEIGHTS = (".safetensors", ".world", ".onnx")
 
 
 def flaneur(*arguments: str, kill: tuple[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -86,11 +92,28 @@ def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_
     assert not (runs / "assets" / "bundles").exists()
     printed(flaneur(*training(runs)))
     for file in sorted((whole / "assets").rglob("*.*")):
-        if file.suffix in (".safetensors", ".world", ".onnx"):
+        if file.suffix in WEIGHTS:
             same = runs / "assets" / file.relative_to(whole / "assets")
             assert same.read_bytes() == file.read_bytes(), file.name
     left = [path.name for path in runs.rglob(".*") if path.name != LOCK_FILE]
     assert left == []
+
+
+def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_called_again(
+    whole: Path, tmp_path: Path
+) -> None:
+    assets, runs = tmp_path / "assets", tmp_path / "runs"
+    shutil.copytree(whole / "assets", assets)
+    made = []
+    for _ in range(2):
+        small = miniature_run(runs, replace(miniature_recipe(), chain_minutes=0.0))
+        run = PocketRun(small.recipe, runs, small.config, assets, small.autoencoder_config)
+        train_pocket(run, chain_within("miniature", 0.0), assets, {}, lambda line: None)
+        files = sorted(file for file in assets.rglob("*.*") if file.suffix in WEIGHTS)
+        made.append({file.name: file.read_bytes() for file in files})
+    assert made[0] == made[1]
+    before = (whole / "assets" / "checkpoints" / WORLD_FILE).read_bytes()
+    assert made[0][WORLD_FILE] != before
 
 
 def test_ctrl_c_says_in_one_sentence_how_to_go_on(tmp_path: Path) -> None:

@@ -9,17 +9,25 @@ from pathlib import Path
 
 from evaluation.table import as_markdown
 from model.autoencoder import Autoencoder
+from model.checkpoint import weights_sha256
 from training.chain import Chain, ChainConfig
 from training.chain_presets import CHAINS
-from training.model_file import GENERATOR, load_models, save_autoencoder_file, save_models
+from training.model_file import (
+    GENERATOR,
+    load_autoencoder_file,
+    load_models,
+    save_autoencoder_file,
+    save_models,
+)
 from training.pace import machine_name
 from training.pocket import MEASURING, PUBLISHING, PocketRun
 from training.progress import RecipeProgress
-from training.publish import mend_publishing, publish
+from training.publish import in_half, mend_publishing, publish
 from training.report import write_report
 from training.run_folder import RunFolder, RunRecord, holding
 from training.scenes import evaluate_worlds
 from training.stages.generator import ScenicModel
+from training.start import checked_start
 
 TEACHING = (
     "base-autoencoder", "base", "autoencoder-swap", "framewise-gdn", "hybrid-attention", "minute-camera", "best-clips",
@@ -33,12 +41,20 @@ class PaperStages:
     """The paper's stages around the pocket's own: the teacher before places are learned by heart, its student after."""
 
     def __init__(self, run: PocketRun, config: ChainConfig, autoencoder: Autoencoder) -> None:
-        """Put the pocket's own autoencoder where the chain looks for the one that stays."""
+        """Put the pocket's own autoencoder where the chain looks for the one that stays.
+
+        Raises:
+            ValueError: Another one is there, from stages that were run by themselves.
+        """
         self.chain = Chain(run, config)
         path = self.chain.outcome("autoencoder")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_autoencoder_file(path, autoencoder)
+        elif weights_sha256(load_autoencoder_file(path)) != weights_sha256(autoencoder):
+            raise ValueError(
+                f"{path} is another autoencoder than this run's; name another folder with --runs"
+            )
 
     def teach(self, model: ScenicModel) -> None:
         """Run the stages up to the teacher and leave its weights in a model."""
@@ -99,7 +115,7 @@ def train_pocket(
         The report page.
 
     Raises:
-        ValueError: Another process trains in the run's folder.
+        ValueError: Another process trains in the run's folder, or it holds a training that began with other weights.
     """
     recipe = run.recipe
     with holding(run.directory):
@@ -110,12 +126,14 @@ def train_pocket(
             model=run.config.to_dict(),
             stages=(*own[:2], *TEACHING, own[2], *DISTILLING, *own[3:]),
             machine=machine_name(),
+            started_from=checked_start(run),
         )
         run.folder, run.progress = RunFolder(run.directory, record), RecipeProgress(expected_s)
         run.folder.write()
         autoencoder = run.autoencoder()
         paper = PaperStages(run, config, autoencoder) if recipe.chain_minutes else None
         model = run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder, paper)
+        run.folder.publishing(weights_sha256(in_half(model.world)))
         with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
             bundle = publish(
                 model, autoencoder, run.places, recipe.intrinsics, recipe.timesteps, destination, say

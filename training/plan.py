@@ -30,7 +30,9 @@ from training.pocket import (
     load_autoencoder,
 )
 from training.progress import as_duration
+from training.publish import CHECKPOINTS
 from training.recipe import UNLIMITED_STEPS, PocketStage
+from training.start import checked_start
 
 DRAWN_PER_S, ENCODED_PER_S = 50.0, 140.0
 """Frames of 160x96 on one Zen 3 core."""
@@ -59,7 +61,14 @@ class Step:
 
 
 def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
-    """List the steps of a run in their order."""
+    """List the steps of a run in their order.
+
+    Raises:
+        ValueError: The folder holds a training that began with other weights.
+    """
+    # Where a publishing was killed there may be no weights until the run mends it.
+    if run.start_from is None or (run.start_from / CHECKPOINTS).is_dir():
+        checked_start(run)
     own = [_stage(run, name, stage) for name, stage in run.stages.items()]
     teaching, distilling = (
         [_paper_stage(run, config.stages[name]) for name in names] for names in (TEACHING, DISTILLING)

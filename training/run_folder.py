@@ -17,6 +17,17 @@ RECORD_FILE = "record.json"
 LOCK_FILE = ".lock"
 
 
+class Start(BaseModel):
+    """Weights that a run began with, by their hashes: the folder may hold others later, the run's own among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str
+    """Where they were."""
+    autoencoder: str
+    generator: str
+
+
 class RunRecord(BaseModel):
     """What a run was asked for, where it runs, and how long its phases took so far."""
 
@@ -28,6 +39,10 @@ class RunRecord(BaseModel):
     stages: tuple[str, ...] = ()
     """In their order."""
     machine: str
+    started_from: Start | None = None
+    """None where it began with nothing."""
+    made: tuple[str, ...] = ()
+    """Hashes of the generators that it has published."""
     seconds: dict[str, float] = {}
     """Of each phase, over all calls that ended it or were stopped; a killed call's are lost."""
 
@@ -36,10 +51,17 @@ class RunFolder:
     """The folder and its record."""
 
     def __init__(self, path: Path, record: RunRecord) -> None:
-        """Begin, or go on with, the record of a folder; an earlier one's seconds stay."""
+        """Begin, or go on with, the record of a folder; what an earlier one noted on the way stays."""
         self.path = path
         earlier = read_record(path)
-        self.record = record.model_copy(update={"seconds": {} if earlier is None else earlier.seconds})
+        noted = {} if earlier is None else {"seconds": earlier.seconds, "made": earlier.made}
+        self.record = record.model_copy(update=noted)
+
+    def publishing(self, generator: str) -> None:
+        """Note the hash of a generator before it is published, since whoever is killed meanwhile may have published it."""
+        made = tuple(dict.fromkeys((*self.record.made, generator)))
+        self.record = self.record.model_copy(update={"made": made})
+        self.write()
 
     @contextmanager
     def timing(self, phase: str) -> Iterator[None]:

@@ -1,0 +1,60 @@
+"""What a run of the pocket begins with, and that it goes on with the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import load_checkpoint, weights_sha256
+from training.pocket import PocketRun, load_autoencoder
+from training.publish import CHECKPOINTS, WORLD_FILE
+from training.run_folder import Start, read_record
+
+GENERATOR_STAGES = ("memory", "generator-pose", "self-forcing")
+"""Of the recipe, those that take over what the run began with."""
+
+
+def checked_start(run: PocketRun) -> Start | None:
+    """Say what a run begins with, or began with; None is nothing.
+
+    A folder that has trained a generator belongs to the weights which that began with. Where it has published over them, what
+    lies there now is its own and as good.
+
+    Raises:
+        ValueError: The folder's generator began with something else, or the weights cannot be read.
+    """
+    asked = None if run.start_from is None else read_start(run, run.start_from)
+    earlier = read_record(run.directory)
+    is_begun = any((run.directory / f"{name}.state.safetensors").exists() for name in GENERATOR_STAGES)
+    # Records of earlier versions did not say.
+    if not is_begun or earlier is None or "started_from" not in earlier.model_fields_set:
+        return asked
+    was = earlier.started_from
+    if asked is None:
+        if was is not None:
+            raise ValueError(
+                f"{run.directory} holds a training that began with the weights in {was.folder}; say --start-from {was.folder} to "
+                "go on with it, or name another folder with --runs"
+            )
+        return None
+    known = () if was is None else (was.generator, *earlier.made)
+    if was is None or asked.autoencoder != was.autoencoder or asked.generator not in known:
+        raise ValueError(
+            f"{run.directory} holds a training that did not begin with the weights in {run.start_from}; name another folder "
+            "with --runs"
+        )
+    return was
+
+
+def read_start(run: PocketRun, published: Path) -> Start:
+    """Hash the weights in a folder that `publish` filled.
+
+    Raises:
+        ValueError: They are missing or damaged.
+    """
+    autoencoder = load_autoencoder(published / CHECKPOINTS, run.autoencoder_config)
+    world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
+    return Start(
+        folder=str(published), autoencoder=weights_sha256(autoencoder), generator=weights_sha256(world)
+    )
