@@ -105,6 +105,22 @@ def test_a_folder_that_has_trained_no_generator_takes_any_start(tmp_path: Path) 
     assert checked_start(run_from(tmp_path / "runs", tmp_path / "first")) is not None
 
 
+def test_the_papers_stages_take_nothing_but_the_autoencoder_of_what_a_run_begins_with(tmp_path: Path) -> None:
+    class Others:
+        met = ""
+
+        def teach(self, model: ScenicModel) -> None:
+            self.met = weights_sha256(model.world)
+
+        def distil(self, model: ScenicModel) -> None: ...
+
+    generator, others = publish_weights(tmp_path / "first", 1), Others()
+    run = run_from(tmp_path / "runs", tmp_path / "first", num_steps=0)
+    autoencoder = run.autoencoder()
+    run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder, others)
+    assert others.met not in ("", generator)
+
+
 def test_stages_that_were_run_with_another_autoencoder_are_not_gone_on_with(tmp_path: Path) -> None:
     run, chain = miniature_run(tmp_path), chain_within("miniature", 1.0)
     first, other = Autoencoder(run.autoencoder_config), Autoencoder(run.autoencoder_config)

@@ -61,7 +61,12 @@ class PocketRun:
         start_from: Path | None = None,
         autoencoder_config: AutoencoderConfig | None = None,
     ) -> None:
-        """Prepare a run; with `start_from`, a folder that `publish` filled, it begins with those weights."""
+        """Prepare a run.
+
+        Args:
+            start_from: Folder that `publish` filled, whose weights the run begins with. Other stages in front of its own begin
+                anew and leave nothing of that generator: then it is the autoencoder alone.
+        """
         self.recipe, self.directory, self.start_from = recipe, directory, start_from
         self.config = config or pocket()
         self.autoencoder_config = autoencoder_config or AutoencoderConfig(
@@ -178,10 +183,10 @@ class PocketRun:
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(recipe.seed)
         model = ScenicModel(self.config, num_scenes)
-        if self.start_from is not None:
-            load_start(model, self.start_from, self.places)
         if others is not None:
             others.teach(model)
+        elif self.start_from is not None:
+            load_start(model, self.start_from, self.places)
         self._memorise(model, walks, glimpses, metric)
         if others is not None:
             others.distil(model)

@@ -27,7 +27,8 @@ def prepare(
         minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
         num_steps: At which every stage ends; the recipe's own where None.
         chain_minutes: Of the paper's stages together, before anything is put into proportion; the recipe's own where None.
-        start_from: Folder that `publish` filled; the autoencoder is taken from there, the memory of places goes on.
+        start_from: Folder that `publish` filled; the autoencoder is taken from there, the memory of places goes on unless the
+            paper's stages come before it.
 
     Raises:
         ValueError: The recipe does not go with what was asked for.

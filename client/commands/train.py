@@ -59,7 +59,12 @@ def pocket(
             min=0.0, help="Training time of the paper's stages together; default: the recipe's, 0 for pocket."
         ),
     ] = None,
-    start_from: Annotated[Path | None, typer.Option(help="Go on from these weights, such as assets.")] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from these weights, such as assets; with --chain-minutes, from their autoencoder alone."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")
