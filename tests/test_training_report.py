@@ -270,6 +270,23 @@ def test_minutes_of_the_papers_stages_are_shared_out_in_their_proportions(tmp_pa
     assert run_cli(asked) == 0
 
 
+def test_steps_end_the_papers_stages_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for preset in ("pocket", "miniature"):
+        asked = ["--preset", preset, "--chain-minutes", "100", "--steps", "4", "--runs", str(tmp_path)]
+        assert run_cli(["train", "pocket", "--dry-run", "--json", *asked]) == 0
+        plan = {step["name"]: step["numbers"] for step in json.loads(capsys.readouterr().out)["steps"]}
+        assert {plan[name]["steps"] for name in (*TEACHING, *DISTILLING, "memory")} == {4}
+
+
+def test_minutes_are_those_of_the_stages_that_will_run(tmp_path: Path) -> None:
+    for start_from in (None, tmp_path / "assets"):
+        run = prepare("pocket", tmp_path, 30.0, start_from=start_from)
+        plan = make_plan(run, chain_within("pocket", 0.0))
+        trained_s = sum(step.left_s or 0.0 for step in plan if step.name in run.stages)
+        assert trained_s == pytest.approx(1800.0)
+    assert run.recipe.memory_minutes == pytest.approx(30.0)
+
+
 def test_the_plan_counts_the_teachers_trajectories_and_their_time(tmp_path: Path) -> None:
     def following() -> Step:
         run = prepare("pocket", tmp_path, chain_minutes=100.0)

@@ -12,6 +12,7 @@ from model.autoencoder import Autoencoder
 from model.checkpoint import weights_sha256
 from training.chain import Chain, ChainConfig
 from training.chain_presets import CHAINS
+from training.loop import LoopConfig
 from training.model_file import (
     GENERATOR,
     load_autoencoder_file,
@@ -79,21 +80,22 @@ def _take_over(model: ScenicModel, outcome: Path) -> None:
     model.load_state_dict(load_models(outcome)[GENERATOR].state_dict())
 
 
-def chain_within(preset: str, minutes: float) -> ChainConfig:
+def chain_within(preset: str, minutes: float, num_steps: int | None = None) -> ChainConfig:
     """The paper's stages of a preset.
 
     Args:
         minutes: Shared out among them in the preset's proportions; stages that count steps stay as they are.
+        num_steps: At which each of them ends; the preset's own where None.
     """
     config = CHAINS[preset]()
     total = sum(config.stages[name].loop.max_minutes for name in (*TEACHING, *DISTILLING))
-    if not math.isfinite(total):
-        return config
-    factor = minutes / total
-    stages = {
-        name: replace(stage, loop=replace(stage.loop, max_minutes=stage.loop.max_minutes * factor))
-        for name, stage in config.stages.items()
-    }
+    factor = minutes / total if math.isfinite(total) else 1.0
+
+    def within(loop: LoopConfig) -> LoopConfig:
+        steps = loop.num_steps if num_steps is None else num_steps
+        return replace(loop, num_steps=steps, max_minutes=loop.max_minutes * factor)
+
+    stages = {name: replace(stage, loop=within(stage.loop)) for name, stage in config.stages.items()}
     return replace(config, stages=stages)
 
 

@@ -24,7 +24,7 @@ def prepare(
     """Prepare a run.
 
     Args:
-        minutes: Training time in total, in the recipe's proportions; the recipe's own where None.
+        minutes: Training time in total, of the stages that will run, in the recipe's proportions; the recipe's own where None.
         num_steps: At which every stage ends; the recipe's own where None.
         chain_minutes: Of the paper's stages together, before anything is put into proportion; the recipe's own where None.
         start_from: Folder that `publish` filled; the autoencoder is taken from there, the memory of places goes on unless the
@@ -34,14 +34,18 @@ def prepare(
         ValueError: The recipe does not go with what was asked for.
     """
     recipe = RECIPES[preset]()
+    if start_from is not None:
+        if preset != "pocket":
+            raise ValueError(
+                f"the {preset} has its own sizes and cannot start from {start_from}; leave that out"
+            )
+        recipe = replace(recipe, autoencoder_minutes=0.0, autoencoder_whole_minutes=0.0)
     if chain_minutes is not None:
         recipe = replace(recipe, chain_minutes=chain_minutes)
     if minutes is not None:
         recipe = recipe.scaled(minutes)
     if num_steps is not None:
         recipe = replace(recipe, num_steps=num_steps)
-    if preset == "pocket":
-        return PocketRun(recipe, runs, start_from=start_from)
-    if start_from is not None:
-        raise ValueError(f"the {preset} has its own sizes and cannot start from {start_from}; leave that out")
-    return miniature_run(runs, recipe)
+    return (
+        PocketRun(recipe, runs, start_from=start_from) if preset == "pocket" else miniature_run(runs, recipe)
+    )

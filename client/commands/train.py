@@ -80,7 +80,7 @@ def pocket(
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
     run = prepare(preset.value, runs, minutes, steps, start_from, chain_minutes)
-    chain = chain_within(preset.value, run.recipe.chain_minutes)
+    chain = chain_within(preset.value, run.recipe.chain_minutes, steps)
     plan = make_plan(run, chain)
     if dry_run:
         if json_output:
