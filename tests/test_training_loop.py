@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +213,26 @@ def test_every_precision_computes_the_same_up_to_its_rounding_and_leaves_float32
     assert torch.equal(stage.model(x), exact)
 
 
-def scenic_stage() -> SelfForcingStage:
+def scenic_stage(trained: Callable[[str], bool] = lambda name: True) -> SelfForcingStage:
     config = tiny()
     torch.manual_seed(0)
     latents = torch.randn(30, config.in_channels, config.latent_height, config.latent_width).half()
     poses = torch.eye(4).expand(30, config.temporal_stride, 4, 4).clone()
     walks = [LatentWalk(scene, latents, poses, torch.tensor([20.0, 20.0, 12.0, 8.0])) for scene in (0, 1)]
-    return SelfForcingStage("s", ScenicModel(config, 2), walks, (1000,), 6, 3, 2, optimizer=OptimizerConfig())
+    return SelfForcingStage("s", ScenicModel(config, 2), walks, (1000,), 6, 3, 2, trained=trained)
+
+
+def test_weights_that_a_stage_leaves_alone_keep_every_bit_in_bfloat16(tmp_path: Path) -> None:
+    stage = scenic_stage(lambda name: "final_layer" in name)
+    before = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
+    run_stage(stage, LoopConfig(2, precision="bfloat16"), tmp_path, seed=1)
+    after = stage.model.state_dict()
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert changed <= set(stage.optimizer.names)
+    for name, master in zip(stage.optimizer.names, stage.optimizer.masters, strict=True):
+        assert torch.equal(after[name].flatten(), master.flatten())
 
 
 def test_rollouts_under_way_go_on_bit_for_bit(tmp_path: Path) -> None:

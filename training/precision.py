@@ -5,14 +5,15 @@ Masters and averages are float32 in all of them (`MasterOptimizer`); the choice 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.throughput import product_s
 
@@ -57,20 +58,40 @@ PRECISIONS: dict[PrecisionName, Precision] = {
 def computing_in(name: PrecisionName, model: nn.Module) -> Iterator[None]:
     """Hold a model's weights in a precision, and compute in it, while the block runs; float32 weights come out of it.
 
-    The weights inside are rounded copies: an optimiser's masters have to be published into them, on the way in and out.
+    The weights inside are rounded copies. An optimiser's masters have to be published into those that learn, on the way in and
+    out; the others are after the block what they were before it.
     """
     precision = PRECISIONS[name]
     parts = compiled_parts(model) if precision.compiled else []
     for part in parts:
         part.compile()
+    before = dict(_tensors(model))
     model.to(precision.weights)
     try:
         with torch.autocast("cpu", torch.bfloat16) if precision.autocast else nullcontext():
             yield
     finally:
         model.float()
+        _unround(model, before, precision.weights)
         for part in parts:
             part._compiled_call_impl = None
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Everything of a model that has a precision; converting the model leaves what is given here as it is."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_floating_point():
+            yield name, tensor.data
+
+
+@torch.no_grad()
+def _unround(model: nn.Module, before: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Give back what rounding took from every number that is still the rounded one."""
+    if dtype is torch.float32:
+        return
+    for name, tensor in _tensors(model):
+        was = before[name].float()
+        tensor.copy_(torch.where(tensor == was.to(dtype).float(), was, tensor))
 
 
 def compiled_parts(model: nn.Module) -> list[nn.Module]:
