@@ -125,6 +125,15 @@ def test_log_forgets_what_was_trained_after_the_last_save_and_half_a_line(tmp_pa
     assert lines[-1]["steps_per_s"] == 2.0
 
 
+def test_a_figure_that_some_steps_tell_is_logged_as_their_mean(tmp_path: Path) -> None:
+    log = StageLog(tmp_path / "s.log.jsonl", 5)
+    for step in range(1, 11):
+        log.add(step, float(step), {"loss": 1.0 * step} | ({"student_loss": 4.0} if step == 6 else {}))
+    first, second = read_log(tmp_path / "s.log.jsonl")
+    assert (first["loss"], second["loss"], second["student_loss"]) == (3.0, 8.0, 4.0)
+    assert "student_loss" not in first
+
+
 def test_log_of_a_stage_tells_frames_per_second_and_the_share_of_the_peak(tmp_path: Path) -> None:
     run_stage(LineStage(), LoopConfig(4, log_every=2), tmp_path, seed=1)
     pace = Pace.model_validate_json((tmp_path / "line.pace.json").read_text())

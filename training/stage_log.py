@@ -1,4 +1,4 @@
-"""The log of a stage: means of its figures, one JSON line every few steps."""
+"""The log of a stage: means of its figures, one JSON line every few steps; a figure's mean is that of the steps which told it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class StageLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.every, self.rates = path, every, rates
         self.begun_s = trained_s
-        self.sums: dict[str, float] = {}
+        self.told: dict[str, list[float]] = {}
+        """Since the last line."""
         self.count = 0
         self.latest = ""
         if path.exists():
@@ -42,7 +43,7 @@ class StageLog:
     def add(self, step: int, trained_s: float, figures: dict[str, float]) -> None:
         """Count one step's figures."""
         for key, value in figures.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+            self.told.setdefault(key, []).append(value)
         self.count += 1
         if self.count >= self.every:
             self.flush(step, trained_s)
@@ -51,13 +52,13 @@ class StageLog:
         """Write the means of the steps since the last line, if there were any."""
         if not self.count:
             return
-        means = {key: value / self.count for key, value in self.sums.items()}
+        means = {key: sum(values) / len(values) for key, values in self.told.items()}
         means |= self.rates(self.count / max(trained_s - self.begun_s, 1e-6))
         means = {key: round(value, 6) for key, value in means.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "trained_s": round(trained_s, 1), **means}) + "\n")
         self.latest = " ".join(f"{key} {value:.4g}" for key, value in means.items())
-        self.sums, self.count, self.begun_s = {}, 0, trained_s
+        self.told, self.count, self.begun_s = {}, 0, trained_s
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
