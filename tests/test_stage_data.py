@@ -181,6 +181,22 @@ def test_clips_are_posed_from_their_first_frame_and_seen_through_the_model_s_own
     np.testing.assert_allclose(batch.intrinsics[0, 4].numpy(), [20.0, 20.0, 12.0, 8.0])
 
 
+def test_data_is_named_by_its_clips_and_by_what_their_captions_become(tmp_path: Path) -> None:
+    captions = CaptionTable(["A hall with 1 doors.", "A hall with 2 doors."])
+    folder = archives(tmp_path / "set")
+
+    def identity(texts: CaptionTable | EncodedTexts = captions) -> str:
+        return SetData([open_set(folder)], MODEL, texts).identity
+
+    own = identity()
+    assert identity() == own
+    assert (
+        identity(EncodedTexts(tmp_path / "reader-300", lambda caption: (torch.ones(1), torch.ones(1)))) != own
+    )
+    write_archive(folder, "hall", [*map(clip, range(1, NUM_CLIPS)), clip(0)])
+    assert identity() != own
+
+
 def test_captions_are_read_once_and_stand_in_for_the_table(tmp_path: Path) -> None:
     asked: list[str] = []
 

@@ -29,7 +29,12 @@ from training.stages.framewise_gdn import framewise_gdn_stage, to_framewise_gdn
 from training.stages.generator import ScenicModel
 from training.stages.hybrid_attention import hybrid_attention_stage, to_hybrid
 from training.stages.minute_camera import add_cameras, minute_camera_stage
-from training.stages.ode_regression import OdeRegressionStage, follow_teacher, store_trajectories
+from training.stages.ode_regression import (
+    OdeRegressionStage,
+    follow_teacher,
+    store_trajectories,
+    trajectories_tag,
+)
 
 CONFIG = replace(tiny(), in_channels=8, num_layers=2, softmax_every_n=2)
 BASE = base_config(CONFIG, in_channels=6)
@@ -317,16 +322,22 @@ def test_stored_trajectories_start_in_noise_end_clean_and_are_made_once(tmp_path
     assert [path.stat().st_mtime_ns for path in files] == stamps
 
 
-def test_trajectories_of_another_teacher_or_of_other_figures_are_not_taken_for_ones_own(tmp_path):
-    config = ode_config()
-    stored = store_trajectories(tmp_path, model_of(CONFIG), clips(), config)
-    of_another = store_trajectories(tmp_path, model_of(CONFIG, 3), clips(), config)
-    assert not torch.equal(of_another[1].states[-1], stored[1].states[-1])
+def test_trajectories_go_by_what_decides_them_and_by_nothing_else():
+    config, teacher = ode_config(), model_of(CONFIG)
     assert config.distillation is not None
-    finer = replace(config, distillation=replace(config.distillation, teacher_steps_between=3))
-    assert not torch.equal(
-        store_trajectories(tmp_path, model_of(CONFIG), clips(), finer)[1].states[-1], stored[1].states[-1]
-    )
+    own = trajectories_tag(teacher, config, "walks")
+
+    def told(**fields: object) -> str:
+        changed = replace(config.distillation, **fields)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return trajectories_tag(teacher, replace(config, distillation=changed), "walks")
+
+    assert trajectories_tag(model_of(CONFIG, 3), config, "walks") != own
+    assert trajectories_tag(model_of(replace(CONFIG, chunk_size=2)), config, "walks") != own
+    assert trajectories_tag(teacher, config, "other walks") != own
+    assert trajectories_tag(teacher, replace(config, seed=1), "walks") != own
+    assert told(teacher_steps_between=3) != own
+    assert told(guidance=0.75) != own
+    assert told(num_trajectories=96, critic=OptimizerConfig(adam_lr=0.5), generator_every=2) == own
 
 
 def test_a_teacher_that_knows_the_end_is_followed_there_exactly(monkeypatch: pytest.MonkeyPatch):

@@ -18,11 +18,13 @@ import pytest
 import torch
 
 from client.cli import run as run_cli
-from training.chain import FOLLOWING, STAGES_FOLDER, TRAJECTORIES_FOLDER
+from model.autoencoder import Autoencoder
+from training.chain import FOLLOWING, Chain
 from training.charts import line_chart, linear_axis, logarithmic_axis
 from training.checkpoint import read_values, save_state, without_tensors
 from training.cluster import index_path
 from training.making import DISTILLING, TEACHING, chain_within
+from training.model_file import GENERATOR, save_autoencoder_file, save_models
 from training.pace import Pace
 from training.parallel.checkpoint import StateIndex
 from training.plan import Step, as_json, as_text, expected_s, make_plan
@@ -31,6 +33,8 @@ from training.presets import prepare
 from training.recipe import PocketRecipe
 from training.report import write_report
 from training.run_folder import RunFolder, RunRecord, holding, read_record
+from training.stage_names import TEACHER
+from training.stages.generator import ScenicModel
 
 
 class Page(HTMLParser):
@@ -294,10 +298,17 @@ def test_the_plan_counts_the_teachers_trajectories_and_their_time(tmp_path: Path
 
     before = following()
     assert before.on_disk == "0 of 96"
-    folder = tmp_path / STAGES_FOLDER / TRAJECTORIES_FOLDER / "some-teacher"
-    folder.mkdir(parents=True)
-    for number in range(24):
-        (folder / f"{number:05d}.safetensors").touch()
+    run = prepare("pocket", tmp_path)
+    chain = Chain(run, chain_within("pocket", 100.0))
+    torch.manual_seed(0)
+    teacher = ScenicModel(run.config, len(run.places))
+    save_models(chain.outcome(TEACHER), TEACHER, {GENERATOR: teacher})
+    save_autoencoder_file(chain.outcome("autoencoder"), Autoencoder(run.autoencoder_config))
+    own = chain.trajectories(teacher)
+    for folder, count in ((own, 24), (own.with_name("another-teacher-s"), 40)):
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"{number:05d}.safetensors").touch()
     assert before.left_s
     assert following().left_s == pytest.approx(0.75 * before.left_s)
     assert following().on_disk == "24 of 96"

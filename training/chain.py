@@ -45,7 +45,7 @@ from training.stages.framewise_gdn import framewise_gdn_stage
 from training.stages.generator import ScenicModel
 from training.stages.hybrid_attention import hybrid_attention_stage
 from training.stages.minute_camera import minute_camera_stage
-from training.stages.ode_regression import OdeRegressionStage, store_trajectories
+from training.stages.ode_regression import OdeRegressionStage, store_trajectories, trajectories_tag
 
 AUTOENCODERS = ("base-autoencoder", "autoencoder")
 """Stages that train an autoencoder; the first one's latents are the base model's alone."""
@@ -180,12 +180,17 @@ class Chain:
         teacher = load_models(self._needed(config.stage, TEACHER))[GENERATOR]
         if config.stage == "ode-regression":
             self.cluster.keep_whole(teacher)
-            folder = self.directory / TRAJECTORIES_FOLDER
+            folder = self.trajectories(teacher)
             with self.run.progress.sharing(FOLLOWING) as tell:
                 stored = store_trajectories(folder, teacher, clips, config, self.cluster, tell)
             return OdeRegressionStage(config, student, stored)
         critic = before.get(CRITIC) or load_models(self.outcome(TEACHER))[GENERATOR]
         return DistributionMatchingStage(config, student, teacher, critic, clips)
+
+    def trajectories(self, teacher: ScenicModel) -> Path:
+        """Where the trajectories of a teacher lie or will lie."""
+        tag = trajectories_tag(teacher, self.config.stages["ode-regression"], self.data.identity)
+        return self.directory / TRAJECTORIES_FOLDER / tag
 
     def _needed(self, name: str, earlier: str) -> Path:
         path = self.outcome(earlier)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from model.autoencoder import Autoencoder
 from model.config import ModelConfig
 from training.clips import ClipBatches, WalkClips
 from training.cluster import ALONE, Cluster
 from training.configs import StageConfig
-from training.data.clip import ClipSource, LeftOut, readable
-from training.data.latents import LatentWalk, encode_walks
+from training.data.clip import Clip, ClipSource, LeftOut, readable
+from training.data.latents import LatentWalk, encode_walks, weights_tag
 from training.data.render import load_walk
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, Texts
@@ -35,6 +37,11 @@ class ChainData(Protocol):
     @property
     def base_channels(self) -> int | None:
         """Latent channels that the base model speaks; None where it has an autoencoder of its own."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Names the clips that stages are given, and what their texts are to a model."""
         ...
 
     def films(self) -> Sequence[Walk]:
@@ -65,6 +72,11 @@ class WalkData:
         self.run, self.autoencoder, self.kept_share = run, autoencoder, kept_share
         self.num_scenes = len(run.places)
 
+    @property
+    def identity(self) -> str:
+        stems = [job.stem for job in self.run.jobs(range(self.run.recipe.num_walks))]
+        return _digest(*stems, weights_tag(self._encoder("naming walks", "autoencoder")))
+
     def films(self) -> Sequence[Walk]:
         jobs = self.run.render(self.run.recipe.num_autoencoder_walks)
         return [load_walk(job, self.run.data)[0] for job in jobs]
@@ -81,9 +93,11 @@ class WalkData:
 
     def _walks(self, user: str, autoencoder: str) -> list[LatentWalk]:
         jobs = self.run.render(self.run.recipe.num_walks)
-        encoder = load_autoencoder_file(self.autoencoder(user, autoencoder))
-        encoded = encode_walks(jobs, self.run.places, encoder, self.run.data)
+        encoded = encode_walks(jobs, self.run.places, self._encoder(user, autoencoder), self.run.data)
         return list(self.run.progress.over(f"encoding for {autoencoder}", encoded, len(jobs)))
+
+    def _encoder(self, user: str, autoencoder: str) -> Autoencoder:
+        return load_autoencoder_file(self.autoencoder(user, autoencoder))
 
 
 class SetData:
@@ -108,6 +122,16 @@ class SetData:
         self.num_scenes, self.base_channels = texts.num_scenes, config.in_channels
         self.streams: list[ClipStream] = []
 
+    @property
+    def identity(self) -> str:
+        # The first clip shows what labels do not: other latents under the same names, other captions.
+        first: Clip | None = next((clip for source in self.sources for clip in readable(source, [])), None)
+        shown: list[str | bytes] = []
+        if first is not None and first.latents is not None:
+            shown = [first.caption, first.latents.tobytes(), first.c2w.tobytes(), first.intrinsics.tobytes()]
+        labels = (source.label(index) for source in self.sources for index in range(len(source)))
+        return _digest(*labels, *shown, self.texts.identity)
+
     def films(self) -> Sequence[Walk]:
         raise ValueError("autoencoders learn from walks through places; leave --data out for their stages")
 
@@ -123,6 +147,15 @@ class SetData:
     def left_out(self) -> list[LeftOut]:
         """What this process was not given so far."""
         return [item for stream in self.streams for item in stream.left_out.values()]
+
+
+def _digest(*parts: str | bytes) -> str:
+    """Hash parts, each with its length in front."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode() if isinstance(part, str) else part
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
 
 
 def caption_table(sources: Sequence[ClipSource]) -> CaptionTable:

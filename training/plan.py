@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from model.autoencoder_file import AUTOENCODER_FILE
-from training.chain import FOLLOWING, STAGES_FOLDER, TRAJECTORIES_FOLDER, ChainConfig
+from training.chain import FOLLOWING, STAGES_FOLDER, Chain, ChainConfig
 from training.checkpoint import read_values
 from training.configs import StageConfig
 from training.data.glimpses import EVERY, glimpse_paths
@@ -19,6 +19,7 @@ from training.data.latents import latents_path, weights_tag
 from training.data.render import is_drawn
 from training.loop import LoopConfig
 from training.making import DISTILLING, TEACHING
+from training.model_file import GENERATOR, load_models
 from training.pocket import (
     DRAWING,
     ENCODING,
@@ -32,6 +33,7 @@ from training.pocket import (
 from training.progress import as_duration
 from training.publish import CHECKPOINTS
 from training.recipe import UNLIMITED_STEPS, PocketStage
+from training.stage_names import TEACHER
 from training.start import checked_start
 
 DRAWN_PER_S, ENCODED_PER_S = 50.0, 140.0
@@ -74,7 +76,7 @@ def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
         [_paper_stage(run, config.stages[name]) for name in names] for names in (TEACHING, DISTILLING)
     )
     before = DISTILLING.index(REGRESSION)
-    distilling.insert(before, _following(run, config.stages[REGRESSION], distilling[before]))
+    distilling.insert(before, _following(run, config, distilling[before]))
     begin = [_drawing(run), *own[:2], _encoding(run), _glimpsing(run)]
     return [*begin, *teaching, own[2], *distilling, *own[3:], *_ending(run)]
 
@@ -154,8 +156,9 @@ def _paper_stage(run: PocketRun, stage: StageConfig) -> Step:
     return _standing(step, stage.loop, run.directory / STAGES_FOLDER)
 
 
-def _following(run: PocketRun, stage: StageConfig, regression: Step) -> Step:
+def _following(run: PocketRun, config: ChainConfig, regression: Step) -> Step:
     """The teacher's trajectories, which are stored before the student learns from them."""
+    stage = config.stages[REGRESSION]
     assert stage.distillation is not None
     wanted, timesteps = stage.distillation.num_trajectories, stage.distillation.timesteps
     steps = len(timesteps) * stage.distillation.teacher_steps_between
@@ -168,8 +171,11 @@ def _following(run: PocketRun, stage: StageConfig, regression: Step) -> Step:
     )
     if regression.on_disk == SKIPPED:
         return step
-    stored = (run.directory / STAGES_FOLDER / TRAJECTORIES_FOLDER).glob("*/*.safetensors")
-    done = min(wanted, len(list(stored)))
+    chain, done = Chain(run, config), 0
+    # Those of an earlier teacher, or of other latents, are no use.
+    if all(chain.outcome(name).exists() for name in (TEACHER, "autoencoder")):
+        folder = chain.trajectories(load_models(chain.outcome(TEACHER))[GENERATOR])
+        done = min(wanted, len(list(folder.glob("*.safetensors"))))
     # With guidance the teacher is asked twice, with and without the caption.
     passes = steps * stage.num_latent_frames * (2 if stage.distillation.guidance else 1)
     left_s = (wanted - done) * passes / (FOLLOWED_PER_S * torch.get_num_threads())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,11 @@ class Texts(Protocol):
     @property
     def num_scenes(self) -> int:
         """Rows of the table that the model has for them."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Names what captions become."""
         ...
 
     def row(self, caption: str) -> int:
@@ -55,6 +61,10 @@ class CaptionTable:
     def num_scenes(self) -> int:
         return len(self.rows)
 
+    @property
+    def identity(self) -> str:
+        return json.dumps(list(self.rows))
+
     def row(self, caption: str) -> int:
         return self.rows[caption]
 
@@ -71,6 +81,10 @@ class EncodedTexts:
     def __init__(self, folder: Path, encode: Encode) -> None:
         """Prepare; the folder belongs to one way of reading."""
         self.folder, self.encode = folder, encode
+
+    @property
+    def identity(self) -> str:
+        return self.folder.name
 
     def row(self, caption: str) -> int:
         return 0

@@ -7,6 +7,7 @@ at one of them and is told the end.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -95,10 +96,19 @@ class StoredTrajectories:
         return Trajectory(WindowBatch(**tree["clips"]), tree["states"])
 
 
-def trajectories_tag(teacher: ScenicModel, config: StageConfig) -> str:
-    """Name what decides a trajectory, the teacher's weights and the stage's figures, in sixteen hex digits."""
-    figures = (config.seed, config.num_latent_frames, config.cut, config.distillation)
-    return hashlib.sha256(f"{weights_sha256(teacher)} {figures}".encode()).hexdigest()[:16]
+def trajectories_tag(teacher: ScenicModel, config: StageConfig, data: str) -> str:
+    """Name what decides a trajectory, in sixteen hex digits; how many are wanted and how the student learns do not.
+
+    Args:
+        data: Names the clips, `ChainData.identity`.
+    """
+    distillation = config.distillation
+    assert distillation is not None
+    steps = (distillation.timesteps, distillation.teacher_steps_between, distillation.guidance)
+    figures = (config.seed, config.num_latent_frames, config.cut, *steps)
+    network = json.dumps(teacher.world.config.to_dict(), sort_keys=True)
+    named = f"{weights_sha256(teacher)} {network} {figures} {data}"
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def store_trajectories(
@@ -114,12 +124,11 @@ def store_trajectories(
     Processes make one after another in turn, each with the whole teacher.
 
     Args:
-        folder: Gets a folder for each teacher and each set of figures.
+        folder: Belongs to what `trajectories_tag` names.
         tell: Told which share of them is there.
     """
     assert config.distillation is not None
     size, rank = (1, 0) if cluster is None else (cluster.size, cluster.rank)
-    folder = folder / trajectories_tag(teacher, config)
     stored = StoredTrajectories(folder, config.distillation.num_trajectories)
     device = teacher.scenes.device
     for number in range(rank, len(stored), size):
