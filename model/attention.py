@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.chunks import Reaches
 from model.config import ModelConfig
 from model.cross_attention import padded_width, rms_norm, softmax_attention
 from model.gdn import delta_rule, frame_attention
@@ -42,7 +43,9 @@ class SequenceContext:
     ray_read: HeadMap
     """Camera outputs back into their own ray frames: P, and the opposite rotations."""
     mask: Tensor | None
-    """Additive softmax mask over [sink, window, current] tokens, broadcastable to [B, 1, T * S, keys]."""
+    """Additive softmax mask over [sink, window, current] tokens, broadcastable to [B, 1, T * S, keys]; None shows everything."""
+    reaches: Reaches | None
+    """In place of a mask, how far the frames at hand see in a whole clip."""
     camera_conv_history: bool
     """Whether the camera key convolution looks across chunks (whole clips) or not (streaming)."""
     is_first: Tensor | None
@@ -253,7 +256,7 @@ class SelfAttention(nn.Module):
         if casts(q):
             dtype = torch.get_autocast_dtype(q.device.type)
         all_k, all_v = (context.timeline.join(tensor.to(dtype), 2) for tensor in (all_k, all_v))
-        out = softmax_attention(q.to(dtype), all_k, all_v, context.mask, 1 / math.sqrt(width))
+        out = _look(q.to(dtype), all_k, all_v, context, tokens, 1 / math.sqrt(width))
         return out.transpose(1, 2).unflatten(1, (-1, tokens)), new
 
     def _remember(
@@ -278,6 +281,17 @@ class SelfAttention(nn.Module):
                 head = torch.where(first, head, old) if head.shape == old.shape else old
             new["sink_" + name] = head
         return new
+
+
+def _look(q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, tokens: int, scale: float) -> Tensor:
+    """Attend over [B, h, frames * tokens, D] as far as the context lets each frame see."""
+    if context.reaches is None:
+        return softmax_attention(q, k, v, context.mask, scale)
+    parts = []
+    for start, stop, reach in context.reaches:
+        own, seen = slice(start * tokens, stop * tokens), slice(reach * tokens)
+        parts.append(softmax_attention(q[:, :, own], k[:, :, seen], v[:, :, seen], None, scale))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:

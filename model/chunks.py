@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import torch
 from torch import Tensor
 
@@ -31,17 +34,36 @@ def _ordinal(config: ModelConfig, frames: Tensor) -> Tensor:
     )
 
 
+Reaches = list[tuple[int, int, int]]
+"""Runs of a clip's frames, half-open, each with how many frames of the clip it sees, counted from the first."""
+
+
+def clip_reaches(chunks: Chunks, held: Sequence[int]) -> Reaches:
+    """Say how far frames of a whole clip see: their own chunk and the ones before.
+
+    No mask is built, which for a minute would be a number for each of 106 480 x 106 480 pairs of tokens.
+
+    Args:
+        held: The frames at hand, by their numbers in the clip, rising.
+    """
+    seen = [stop for start, stop in chunks for _ in range(start, stop)]
+    runs: Reaches = []
+    for reach, run in groupby(seen[frame] for frame in held):
+        start = runs[-1][1] if runs else 0
+        runs.append((start, start + len(list(run)), reach))
+    return runs
+
+
 def attention_mask(
-    config: ModelConfig, chunks: Chunks, committed: Tensor | None, windowed: bool, device: torch.device
+    config: ModelConfig, chunks: Chunks, committed: Tensor | None, device: torch.device
 ) -> Tensor | None:
-    """Build the additive mask of softmax blocks over [sink, window, current] tokens.
+    """Build the additive mask of softmax blocks in windows and streaming, where the sink and the recent chunks are visible.
 
     Args:
         committed: Latent frames that the state has seen, [B] float32; None where there is no state.
-        windowed: Whether only the sink and the recent chunks are visible, as in streaming.
 
     Returns:
-        [B or 1, 1, T * S or 1, keys * S] float32; None where everything is visible.
+        [B or 1, 1, T * S or 1, keys * S] float32 over [sink, window, current] tokens; None where everything is visible.
     """
     if committed is None and len(chunks) == 1:
         return None
@@ -60,10 +82,9 @@ def attention_mask(
         keys = torch.cat([recent, own], dim=1)
     queries = own[:, :1] if len(chunks) == 1 else own
     visible = (keys[:, None] >= 0) & (keys[:, None] <= queries[..., None])
-    if windowed:
-        reach = config.num_cached_chunks - 1 if config.sink else config.num_cached_chunks
-        near = keys[:, None] >= queries[..., None] - reach
-        visible = visible & (near | (keys[:, None] == 0) if config.sink else near)
+    reach = config.num_cached_chunks - 1 if config.sink else config.num_cached_chunks
+    near = keys[:, None] >= queries[..., None] - reach
+    visible = visible & (near | (keys[:, None] == 0) if config.sink else near)
     mask = torch.where(visible, 0.0, float("-inf"))
     tokens = config.tokens_per_frame
     mask = mask.unsqueeze(-1).expand(*mask.shape, tokens).flatten(-2)

@@ -5,6 +5,8 @@ A pass holds whole clips unless something else opens its timelines; who holds th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from model.gdn import Chunks, FrameUpdates
@@ -16,6 +18,11 @@ class Timeline:
     def __init__(self, chunks: Chunks) -> None:
         self.chunks = chunks
         """Ranges of the frames at hand that see one another in both directions."""
+
+    @property
+    def held(self) -> Sequence[int]:
+        """Numbers of the frames at hand in the clip."""
+        return range(self.chunks[-1][1])
 
     def cut(self, x: Tensor, dim: int, per_frame: int = 1) -> Tensor:
         """Take the frames at hand out of a whole clip's, `per_frame` entries of `dim` each."""

@@ -21,7 +21,7 @@ from model.camera import (
     ucpe_poses,
     window_frames,
 )
-from model.chunks import attention_mask, chunk_ranges
+from model.chunks import Reaches, attention_mask, chunk_ranges, clip_reaches
 from model.config import ModelConfig
 from model.cross_attention import rms_norm
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder
@@ -221,11 +221,12 @@ class WorldModel(nn.Module):
             poses = scale_translations(poses, config.translation_scale)
             cameras = timeline.cut(intrinsics, 1, stride).to(poses.dtype)
             committed = None if state is None else state.tensors[NUM_FRAMES]
-            mask = attention_mask(config, chunks, committed, windowed=streaming, device=frame_index.device)
+            mask = attention_mask(config, chunks, committed, frame_index.device) if streaming else None
             if mask is not None and not is_whole:
                 mask = timeline.cut(mask, 2, config.tokens_per_frame)
+            reaches = None if streaming else clip_reaches(chunks, timeline.held)
             context = _context(
-                config, poses, cameras, frame_index, timeline, mask, committed, streaming, keep_state
+                config, poses, cameras, frame_index, timeline, mask, reaches, committed, keep_state
             )
             maps = plucker_maps(config, poses, cameras)
         plucker = self.plucker_embedder(maps.to(dtype))
@@ -262,8 +263,8 @@ def _context(
     frame_index: Tensor,
     timeline: Timeline,
     mask: Tensor | None,
+    reaches: Reaches | None,
     committed: Tensor | None,
-    streaming: bool,
     keep_state: bool,
 ) -> SequenceContext:
     """Build what all blocks share; the config is that of the latents' grid, translations are scaled already."""
@@ -287,7 +288,8 @@ def _context(
         ray_key=maps[2],
         ray_read=maps[3],
         mask=mask,
-        camera_conv_history=not streaming,
+        reaches=reaches,
+        camera_conv_history=reaches is not None,
         is_first=None if committed is None else committed == 0,
         keep_state=keep_state,
     )

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from model import attention, naive
 from model.camera import window_frames
-from model.chunks import chunk_ranges
+from model.chunks import chunk_ranges, clip_reaches
 from model.config import ModelConfig, sana_wm, tiny
 from model.rollout import RolloutState, state_shapes
 from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
@@ -232,6 +232,29 @@ def test_streaming_equals_the_whole_clip_where_the_window_is_wide(chunk_size: in
     names = ("latents", "timesteps", "text", "text_mask")
     whole = model(*(inputs[n] for n in names), c2w, inputs["intrinsics"][:, :video])
     torch.testing.assert_close(streamed, whole, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_whole_clips_are_seen_chunk_by_chunk_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        assert mask is None
+        seen.append((q.shape[2], k.shape[2]))
+        return v[:, :, : q.shape[2]]
+
+    monkeypatch.setattr(attention, "softmax_attention", look)
+    config = replace(RELEASED, softmax_every_n=1, num_layers=1)
+    inputs = clip(config, 10)
+    args = [inputs[n] for n in ("latents", "timesteps", "text", "text_mask")]
+    stride = config.temporal_stride
+    cameras = [inputs[n][:, : 1 + 9 * stride] for n in ("c2w_windows", "intrinsics")]
+    model = WorldModel(config)
+    model(*args, *cameras)
+    tokens = config.tokens_per_frame
+    # Both paths of the block, chunks of 4, 3 and 3 frames.
+    assert seen == 2 * [(4 * tokens, 4 * tokens), (3 * tokens, 7 * tokens), (3 * tokens, 10 * tokens)]
+    # A process that holds frames 6 to 10 of a clip of 10, the last one repeated.
+    assert clip_reaches([(0, 4), (4, 7), (7, 10)], [6, 7, 8, 9, 9]) == [(0, 1, 7), (1, 5, 10)]
 
 
 def test_one_chunk_is_the_bidirectional_pass() -> None:

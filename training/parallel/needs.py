@@ -108,7 +108,7 @@ def forward_operations(config: ModelConfig, num_frames: int, streaming: bool = F
 
     A token costs 48 C^2 in a block's matrices (24 of C x C), 14 C D in the scans of a delta-net block (three erasures, two
     updates, two readings) and 4 C text_length in cross-attention; a softmax block 8 N^2 C for its two paths. Chunks that see
-    only those before them would cost half of that, which is not counted.
+    only those before them cost half of that, which is not counted.
 
     Args:
         streaming: Whether softmax blocks see a window only, which costs next to nothing.

@@ -36,11 +36,16 @@ class SharedTimeline(Timeline):
             self.all_chunks.append((self.num_frames, num_padded))
         super().__init__(clip_ranges(self.all_chunks, self.start, self.start + self.num_held))
 
+    @property
+    def held(self) -> Sequence[int]:
+        frames = range(self.start, self.start + self.num_held)
+        return [min(frame, self.num_frames - 1) for frame in frames]
+
     def cut(self, x: Tensor, dim: int, per_frame: int = 1) -> Tensor:
         """Take this process's frames; all processes must be given the same whole."""
         frames = x.unflatten(dim, (self.num_frames, per_frame))
-        index = torch.arange(self.start, self.start + self.num_held, device=x.device)
-        return frames.index_select(dim, index.clamp_max(self.num_frames - 1)).flatten(dim, dim + 1)
+        index = torch.tensor(self.held, device=x.device)
+        return frames.index_select(dim, index).flatten(dim, dim + 1)
 
     def join(self, x: Tensor, dim: int) -> Tensor:
         per_frame = x.shape[dim] // self.num_held
