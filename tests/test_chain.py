@@ -11,10 +11,11 @@ import torch
 
 from client import cli
 from model.config import tiny
-from training.chain import AUTOENCODERS, Chain, run_chain
+from training.chain import AUTOENCODERS, Chain
 from training.chain_presets import miniature_chain
 from training.miniature import miniature_recipe, miniature_run
 from training.model_file import CRITIC, GENERATOR, load_autoencoder_file, load_models, save_models
+from training.pocket import PocketRun
 from training.stage_names import ORDER, STARTS_FROM
 from training.stage_request import StageRequest, plan_of, train_one
 from training.stages.generator import ScenicModel
@@ -96,10 +97,16 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return {f"{role}.{n}": t for role, model in models.items() for n, t in model.state_dict().items()}
 
 
+def run_chain(run: PocketRun) -> dict[str, Path]:
+    """Run every stage in its order, or go on; returns the outcome of each."""
+    chain = Chain(run, miniature_chain())
+    return {name: chain.train(name) for name in ORDER}
+
+
 @pytest.mark.slow
 def test_every_stage_runs_one_after_another_and_a_second_call_goes_on(tmp_path):
     run = miniature_run(tmp_path, replace(miniature_recipe(), walk_frames=33))
-    outcomes = run_chain(run, miniature_chain())
+    outcomes = run_chain(run)
     assert list(outcomes) == list(ORDER)
     for name, path in outcomes.items():
         if name in AUTOENCODERS:
@@ -117,7 +124,7 @@ def test_every_stage_runs_one_after_another_and_a_second_call_goes_on(tmp_path):
         run.config.in_channels,
     )
     stamps = {path: path.stat().st_mtime_ns for path in outcomes.values()}
-    assert run_chain(miniature_run(tmp_path, run.recipe), miniature_chain()) == outcomes
+    assert run_chain(miniature_run(tmp_path, run.recipe)) == outcomes
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     # What was made after a lost stage is kept; the lost one is made again from its state, and equal.
     before = weights_of(outcomes["hybrid-attention"])

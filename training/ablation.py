@@ -27,12 +27,12 @@ from model.config import ModelConfig, pocket
 from model.rollout import RolloutState
 from training.clips import WalkClips
 from training.configs import NoiseConfig, StageConfig
+from training.data.clip import FPS
 from training.data.latents import LatentWalk, WindowBatch, encode_walks
 from training.data.render import RenderJob, render_walks
 from training.loop import LoopConfig, run_stage
 from training.noise import ChunkMixture
 from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.pocket import FPS
 from training.recipe import INTRINSICS
 from training.stage_log import read_log
 from training.stages.conversion import silence_cameras

@@ -6,7 +6,7 @@ stopped goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from training.model_file import (
 from training.pace import Stage
 from training.parallel.shards import whole
 from training.pocket import PocketRun
-from training.stage_names import ORDER, TEACHER
+from training.stage_names import TEACHER
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.autoencoder_swap import autoencoder_swap_stage
 from training.stages.base import base_config, base_stage
@@ -216,11 +216,3 @@ def finished_models(stage: Stage) -> dict[str, ScenicModel]:
         finished[role] = ScenicModel(model.world.config, len(model.scenes))
         finished[role].load_state_dict(weights | optimizer.averaged_state())
     return finished
-
-
-def run_chain(
-    run: PocketRun, config: ChainConfig, directory: Path | None = None, names: Sequence[str] = ORDER
-) -> dict[str, Path]:
-    """Run every stage in its order, or go on; returns the outcome of each."""
-    chain = Chain(run, config, directory)
-    return {name: chain.train(name) for name in names}

@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.gdn import Chunks
 
@@ -106,3 +107,9 @@ def frame_sigmas(
     lengths = [stop - start for start, stop in chunks]
     levels = [np.repeat(chunk_levels(len(chunks), mixture, rng), lengths) for _ in range(batch_size)]
     return shifted(np.stack(levels), shift)
+
+
+def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Mix latents [B, C, T, H, W] with noise at sigma [B, T]."""
+    level = sigma[:, None, :, None, None]
+    return (1.0 - level) * clean + level * noise

@@ -14,6 +14,7 @@ from model.autoencoder_file import AUTOENCODER_FILE
 from training.chain import FOLLOWING, STAGES_FOLDER, Chain, ChainConfig
 from training.checkpoint import read_values
 from training.configs import StageConfig
+from training.data.clip import FPS
 from training.data.glimpses import EVERY, glimpse_paths
 from training.data.latents import latents_path, weights_tag
 from training.data.render import is_drawn
@@ -23,7 +24,6 @@ from training.model_file import GENERATOR, load_models
 from training.pocket import (
     DRAWING,
     ENCODING,
-    FPS,
     GLIMPSING,
     MEASURING,
     PUBLISHING,

@@ -20,6 +20,7 @@ from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.autoencoder_file import AUTOENCODER_FILE
 from model.config import ModelConfig, pocket
 from model.token_path import hush_branches
+from training.data.clip import FPS
 from training.data.glimpses import Glimpses, gather_glimpses
 from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, is_drawn, render_walks
@@ -36,7 +37,6 @@ from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
 from training.stages.memory import MemoryStage, is_on_token_path
 from training.stages.self_forcing import SelfForcingStage
 
-FPS = 16
 FIRST_GLIMPSED_SEED = 10_000
 DRAWING, ENCODING, GLIMPSING = "drawing walks", "encoding walks", "drawing glimpses"
 PUBLISHING, MEASURING = "publishing", "measuring"

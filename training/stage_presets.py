@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+from model.sampler import STREAMING_TIMESTEPS
 from training.configs import DistillationConfig, NoiseConfig, StageConfig
 from training.loop import LoopConfig
 from training.noise import ONE_LEVEL, ChunkMixture
@@ -54,7 +55,7 @@ def _stage(name: str, **fields: Any) -> StageConfig:
 
 
 FILMS = "films of walks through the holodeck's places"
-POCKET_TIMESTEPS = (1000, 960, 889, 727)
+POCKET_TIMESTEPS = tuple(map(int, STREAMING_TIMESTEPS))
 """Of the pocket's students: the public streaming schedule."""
 
 

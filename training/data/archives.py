@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from engine.actions import MAX_FRAMES
 from engine.array_files import read_npz, read_npz_rows
-from training.data.clip import Clip, LeftOut
+from training.data.clip import FPS, Clip, LeftOut
 from training.data.sidecars import caption_of, read_sidecar, score_of
 
 MAX_ENTRIES = 1_000_000
 MAX_DESCRIPTION_BYTES = 1 << 20
 MAX_SIDE_PX = 1 << 16
-FPS = 16.0
-"""Of all public clips."""
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, KeyError)
 
 
@@ -164,7 +162,7 @@ class ClipArchives:
             c2w=c2w,
             intrinsics=intrinsics,
             frame_size=(width, height),
-            fps=score_of(info.get("fps")) or FPS,
+            fps=score_of(info.get("fps")) or float(FPS),
             latents=latents,
         )
 

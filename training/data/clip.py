@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from engine.tracks import check_intrinsics, check_poses
 
+FPS = 16
+"""Video frames a second of all public clips, and of walks through places."""
+
 
 class ClipRejected(ValueError):
     """A clip that can be read but is not fit to train on; any other ValueError of a source means damage."""

@@ -19,7 +19,7 @@ from model.autoencoder import Autoencoder
 from model.config import pocket
 from training.data.archive_writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.archives import ArchiveOptions, ClipArchives
-from training.data.clip import Clip, ClipSource, LeftOut, readable
+from training.data.clip import FPS, Clip, ClipSource, LeftOut, readable
 from training.data.encoding import EncodedClips
 from training.data.families import FAMILIES
 from training.data.films import FilmFolder, FilmOptions
@@ -28,7 +28,6 @@ from training.data.judging import camera_words
 from training.data.latent_cache import CachedClips, LatentCache
 from training.data.latents import weights_tag
 from training.data.render import RenderJob, render_walks
-from training.pocket import FPS
 from training.recipe import INTRINSICS
 
 RENDERED_FOLDER = "rendered"

@@ -21,10 +21,10 @@ from model.rollout import RolloutState
 from training.clips import ClipBatches
 from training.configs import DistillationConfig, StageConfig
 from training.data.latents import WindowBatch
-from training.noise import NUM_LEVELS, shifted
+from training.noise import NUM_LEVELS, add_noise, shifted
 from training.optimizer import MasterOptimizer
 from training.stages.conversion import rebuilt
-from training.stages.flow_matching import add_noise, clip_frames, predict_velocity, text_of
+from training.stages.flow_matching import clip_frames, predict_velocity, text_of
 from training.stages.generator import ScenicModel, is_hidden_matrix
 from training.stages.ode_regression import guided_velocity
 

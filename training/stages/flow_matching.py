@@ -20,7 +20,7 @@ from model.gdn import Chunks
 from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.data.latents import WindowBatch
-from training.noise import frame_sigmas
+from training.noise import add_noise, frame_sigmas
 from training.optimizer import MasterOptimizer
 from training.stages.generator import ScenicModel, is_hidden_matrix
 
@@ -146,12 +146,6 @@ def predict_velocity(
         streaming=False,
     )
     return velocity
-
-
-def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Mix latents [B, C, T, H, W] with noise at sigma [B, T]."""
-    level = sigma[:, None, :, None, None]
-    return (1.0 - level) * clean + level * noise
 
 
 def velocity_loss(

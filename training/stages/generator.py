@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.sampler import STREAMING_TIMESTEPS
 from model.scene_memory import random_memory
-from model.transformer import WorldModel
+from model.transformer import MAX_TIMESTEP, WorldModel
 from training.data.latents import LatentWalk, WindowBatch, draw_windows
 from training.metric import measure
+from training.noise import add_noise
 from training.optimizer import MasterOptimizer, OptimizerConfig
 
 
@@ -71,7 +73,7 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
 class NoiseMixture:
     """How noise levels are drawn, one per chunk."""
 
-    sigmas: tuple[float, ...] = (1.0, 0.96, 0.889, 0.727)
+    sigmas: tuple[float, ...] = tuple(step / MAX_TIMESTEP for step in STREAMING_TIMESTEPS)
     """Levels the few-step sampler visits; the trained chunks stand at one of them."""
     pose_only: float = 0.4
     """Share of samples in which every chunk is at full noise: pose and scene alone must suffice."""
@@ -129,8 +131,7 @@ class GeneratorStage:
 
     def _loss(self, batch: WindowBatch, sigma: Tensor, trained: Tensor) -> dict[str, Tensor]:
         noise = torch.randn_like(batch.latents)
-        level = sigma[:, None, :, None, None]
-        noisy = (1.0 - level) * batch.latents + level * noise
+        noisy = add_noise(batch.latents, noise, sigma)
         text, mask = self.model.text(batch.scene)
         velocity, _ = self.model.world.window(
             noisy,

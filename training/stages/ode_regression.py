@@ -146,7 +146,7 @@ def store_trajectories(
     return stored
 
 
-def joined(trajectories: Sequence[Trajectory], device: torch.device) -> Trajectory:
+def batched(trajectories: Sequence[Trajectory], device: torch.device) -> Trajectory:
     """Put the trajectories of some clips side by side, on a device."""
     clips = side_by_side([trajectory.clips for trajectory in trajectories])
     states = torch.cat([trajectory.states for trajectory in trajectories], dim=1)
@@ -178,7 +178,7 @@ class OdeRegressionStage:
         """One step."""
         numbers = rng.integers(len(self.trajectories), size=self.config.batch_size).tolist()
         drawn = [self.trajectories[number] for number in numbers]
-        trajectory = joined(drawn, self.model.scenes.device)
+        trajectory = batched(drawn, self.model.scenes.device)
         loss = self.loss(trajectory, self.draw_snapshots(trajectory, rng))
         loss.backward()
         return {"loss": float(loss.detach())}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.rollout import RolloutState
-from training.data.latents import LatentWalk
+from training.data.latents import MAX_INDEX_SHIFT, LatentWalk
 from training.metric import measure
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.stages.generator import ScenicModel, is_hidden_matrix
@@ -126,7 +126,7 @@ class SelfForcingStage:
     def _start(self, rng: np.random.Generator) -> Rollout:
         walk = self.walks[int(rng.integers(len(self.walks)))]
         position = 1 if rng.random() < 0.3 else int(rng.integers(1, len(walk.latents) - 8))
-        shift = int(rng.integers(2000)) if position > 1 and rng.random() < 0.5 else 0
+        shift = int(rng.integers(MAX_INDEX_SHIFT)) if position > 1 and rng.random() < 0.5 else 0
         longest = min(self.max_chunks, len(walk.latents) - position)
         length = int(rng.integers(8, longest + 1)) if longest > 8 else longest
         return Rollout(walk, position, shift, length, bool(rng.random() < self.guided_share))
