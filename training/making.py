@@ -122,15 +122,7 @@ def train_pocket(
     recipe = run.recipe
     with holding(run.directory):
         mend_publishing(destination)
-        own = tuple(run.stages)
-        record = RunRecord(
-            recipe=asdict(recipe),
-            model=run.config.to_dict(),
-            stages=(*own[:2], *TEACHING, own[2], *DISTILLING, *own[3:]),
-            machine=machine_name(),
-            started_from=checked_start(run),
-        )
-        run.folder, run.progress = RunFolder(run.directory, record), RecipeProgress(expected_s)
+        run.folder, run.progress = RunFolder(run.directory, _record(run)), RecipeProgress(expected_s)
         run.folder.write()
         autoencoder = run.autoencoder()
         paper = PaperStages(run, config, autoencoder) if recipe.chain_minutes else None
@@ -152,3 +144,14 @@ def train_pocket(
             )
         say(as_markdown(scores))
         return write_report(run.directory)
+
+
+def _record(run: PocketRun) -> RunRecord:
+    own = tuple(run.stages)
+    return RunRecord(
+        recipe=asdict(run.recipe),
+        model=run.config.to_dict(),
+        stages=(*own[:2], *TEACHING, own[2], *DISTILLING, *own[3:]),
+        machine=machine_name(),
+        started_from=checked_start(run),
+    )

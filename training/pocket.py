@@ -26,6 +26,7 @@ from training.data.latents import LatentWalk, encode_walks
 from training.data.render import RenderJob, is_drawn, render_walks
 from training.loop import run_stage
 from training.metric import pixel_metric
+from training.optimizer import MasterOptimizer
 from training.pace import Stage
 from training.progress import RecipeProgress
 from training.publish import CHECKPOINTS, load_start
@@ -179,10 +180,9 @@ class PocketRun:
         Args:
             others: Come before places are learned by heart, and right after.
         """
-        recipe, num_scenes, batches = self.recipe, len(self.places), self.recipe.batches
         metric = pixel_metric(autoencoder, walks)
-        torch.manual_seed(recipe.seed)
-        model = ScenicModel(self.config, num_scenes)
+        torch.manual_seed(self.recipe.seed)
+        model = ScenicModel(self.config, len(self.places))
         if others is not None:
             others.teach(model)
         elif self.start_from is not None:
@@ -190,35 +190,9 @@ class PocketRun:
         self._memorise(model, walks, glimpses, metric)
         if others is not None:
             others.distil(model)
-        mixture = NoiseMixture(pose_only=0.85)
-        told = self.stages["generator-pose"]
-        pose = GeneratorStage(
-            "generator-pose",
-            model,
-            walks,
-            mixture,
-            told.batch_size,
-            batches.pose_window,
-            told.optimizer,
-            metric,
-            is_off_token_path,
-        )
-        self.train(pose, recipe.seed + 1)
-        told = self.stages["self-forcing"]
-        forcing = SelfForcingStage(
-            "self-forcing",
-            model,
-            walks,
-            recipe.timesteps,
-            batches.rollouts,
-            told.batch_size,
-            optimizer=told.optimizer,
-            metric=metric,
-            trained=is_off_token_path,
-        )
-        forcing.optimizer.start_from(pose.optimizer)
-        self.train(forcing, recipe.seed + 2)
-        model.load_state_dict(forcing.optimizer.averaged_state(), strict=False)
+        pose = self._learn_to_hear(model, walks, metric)
+        forcing = self._walk_on_own_frames(model, walks, metric, pose)
+        model.load_state_dict(forcing.averaged_state(), strict=False)
         return model.float().eval()
 
     def _memorise(
@@ -233,6 +207,45 @@ class PocketRun:
         memory = MemoryStage(model, walks, glimpses, told.batch_size, told.optimizer, metric)
         self.train(memory, self.recipe.seed)
         model.load_state_dict(memory.optimizer.averaged_state(), strict=False)
+
+    def _learn_to_hear(
+        self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor
+    ) -> MasterOptimizer:
+        """Train whole pictures, mostly from pose and scene alone."""
+        told = self.stages["generator-pose"]
+        pose = GeneratorStage(
+            "generator-pose",
+            model,
+            walks,
+            NoiseMixture(pose_only=0.85),
+            told.batch_size,
+            self.recipe.batches.pose_window,
+            told.optimizer,
+            metric,
+            is_off_token_path,
+        )
+        self.train(pose, self.recipe.seed + 1)
+        return pose.optimizer
+
+    def _walk_on_own_frames(
+        self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor, before: MasterOptimizer
+    ) -> MasterOptimizer:
+        """Train rollouts, from the averaged weights of the stage before."""
+        told = self.stages["self-forcing"]
+        forcing = SelfForcingStage(
+            "self-forcing",
+            model,
+            walks,
+            self.recipe.timesteps,
+            self.recipe.batches.rollouts,
+            told.batch_size,
+            optimizer=told.optimizer,
+            metric=metric,
+            trained=is_off_token_path,
+        )
+        forcing.optimizer.start_from(before)
+        self.train(forcing, self.recipe.seed + 2)
+        return forcing.optimizer
 
 
 def is_off_token_path(name: str) -> bool:
