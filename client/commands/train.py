@@ -23,6 +23,39 @@ class Preset(Enum):
     miniature = "miniature"
 
 
+Runs = Annotated[
+    Path | None, typer.Option(help="Folder of walks, latents and training states; default: runs/PRESET.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Gets bundles/ and worlds/; default: assets, or RUNS/assets."),
+]
+Recipe = Annotated[
+    Preset,
+    typer.Option(help="The pocket world, or a miniature of it that shows in minutes that all works."),
+]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="Training time in total; default: the recipe's.")
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
+]
+ChainMinutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="Training time of the paper's stages together; default: the recipe's, 0 for pocket."
+    ),
+]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="Go on from these weights, such as assets; with --chain-minutes, from their autoencoder alone."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")]
+
+
 def register(root: typer.Typer) -> None:
     train_stages.register(app)
     train_cluster.register(app)
@@ -36,39 +69,15 @@ def train() -> None:
 
 @app.command()
 def pocket(
-    runs: Annotated[
-        Path | None, typer.Option(help="Folder of walks, latents and training states; default: runs/PRESET.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Gets bundles/ and worlds/; default: assets, or RUNS/assets."),
-    ] = None,
-    preset: Annotated[
-        Preset,
-        typer.Option(help="The pocket world, or a miniature of it that shows in minutes that all works."),
-    ] = Preset.pocket,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Training time in total; default: the recipe's.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
-    ] = None,
-    chain_minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, help="Training time of the paper's stages together; default: the recipe's, 0 for pocket."
-        ),
-    ] = None,
-    start_from: Annotated[
-        Path | None,
-        typer.Option(
-            help="Go on from these weights, such as assets; with --chain-minutes, from their autoencoder alone."
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")
-    ] = False,
+    runs: Runs = None,
+    output: Output = None,
+    preset: Recipe = Preset.pocket,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    chain_minutes: ChainMinutes = None,
+    start_from: StartFrom = None,
+    dry_run: DryRun = False,
+    json_output: JsonOutput = False,
 ) -> None:
     """Make the pocket world from nothing, or go on where an earlier call stopped or was killed."""
     if train_stages.launched() is not None:

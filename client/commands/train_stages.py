@@ -35,6 +35,45 @@ class Filters(Enum):
     sekai_game = "sekai-game"
 
 
+Preset = Annotated[
+    StagePreset, typer.Option(help="Pocket size, the paper's figures, or two steps on thumbnails.")
+]
+Runs = Annotated[
+    Path | None,
+    typer.Option(help="Run folder; walks in data/, outcomes in stages/. Default: runs/PRESET."),
+]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Start from this .model.safetensors, or a released checkpoint; default: the stage before.",
+    ),
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder of clips from `flaneur data` or in SANA-WM's format; more with more --data. "
+        "Default: the run's own walks."
+    ),
+]
+Wanted = Annotated[
+    Filters, typer.Option(help="Which clips of archives are wanted: all, or the public recipe's choice.")
+]
+TextEncoder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of gemma-2-2b-it, to read captions; default: a table that is learned."),
+]
+Config = Annotated[Path | None, typer.Option(help="JSON of a model's numbers; default: the preset's model.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the stage; default: the preset's.")]
+ContextParallel = Annotated[
+    int, typer.Option(min=1, help="Under torchrun: processes that share the frames of one clip.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan, with the data that is found, and exit.")
+]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print plan or outcome as JSON.")]
+
+
 def register(train: typer.Typer) -> None:
     """Add a command for each stage, and the ablation's."""
     from training.stage_names import PURPOSES
@@ -47,49 +86,17 @@ def register(train: typer.Typer) -> None:
 
 def _command(name: str) -> Callable[..., None]:
     def stage(
-        preset: Annotated[
-            StagePreset,
-            typer.Option(help="Pocket size, the paper's figures, or two steps on thumbnails."),
-        ] = StagePreset.pocket,
-        runs: Annotated[
-            Path | None,
-            typer.Option(help="Run folder; walks in data/, outcomes in stages/. Default: runs/PRESET."),
-        ] = None,
-        start_from: Annotated[
-            Path | None,
-            typer.Option(
-                "--from",
-                help="Start from this .model.safetensors, or a released checkpoint; default: the stage before.",
-            ),
-        ] = None,
-        data: Annotated[
-            list[Path] | None,
-            typer.Option(
-                help="Folder of clips from `flaneur data` or in SANA-WM's format; more with more --data. "
-                "Default: the run's own walks."
-            ),
-        ] = None,
-        filters: Annotated[
-            Filters,
-            typer.Option(help="Which clips of archives are wanted: all, or the public recipe's choice."),
-        ] = Filters.none,
-        text_encoder: Annotated[
-            Path | None,
-            typer.Option(help="Folder of gemma-2-2b-it, to read captions; default: a table that is learned."),
-        ] = None,
-        config: Annotated[
-            Path | None, typer.Option(help="JSON of a model's numbers; default: the preset's model.")
-        ] = None,
-        steps: Annotated[
-            int | None, typer.Option(min=1, help="Steps of the stage; default: the preset's.")
-        ] = None,
-        context_parallel: Annotated[
-            int, typer.Option(min=1, help="Under torchrun: processes that share the frames of one clip.")
-        ] = 1,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Print the plan, with the data that is found, and exit.")
-        ] = False,
-        json_output: Annotated[bool, typer.Option("--json", help="Print plan or outcome as JSON.")] = False,
+        preset: Preset = StagePreset.pocket,
+        runs: Runs = None,
+        start_from: StartFrom = None,
+        data: Data = None,
+        filters: Wanted = Filters.none,
+        text_encoder: TextEncoder = None,
+        config: Config = None,
+        steps: Steps = None,
+        context_parallel: ContextParallel = 1,
+        dry_run: DryRun = False,
+        json_output: JsonOutput = False,
     ) -> None:
         with extra_needed("training", "train"):
             from training.stage_request import Launch, StageRequest, plan_of, train_one
