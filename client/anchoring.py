@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from client.folders import OWN_WORLDS, make_folder
+from client.folders import OWN_WORLDS, make_folder, told
 from client.keeping import Keeping
 from client.shell import Shell
 from client.walk import Walk
@@ -41,7 +41,9 @@ class Anchoring:
         self._shell.chores.begin(
             "the new world",
             lambda: _write(path, world),
-            lambda _: self._shell.toasts.add(f"A new world begins here: {path}", self._shell.clock()),
+            lambda _: self._shell.toasts.add(
+                f"A new world begins here: {told(path, Path.home())}", self._shell.clock()
+            ),
             lambda error: self._keeping.warn(error, self._shell.clock()),
         )
 

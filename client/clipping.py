@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from client.clip import Clip, write_clip
+from client.folders import told
 from client.keeping import Keeping
 from client.photo import unused_path
 from client.shell import Shell
@@ -46,7 +48,8 @@ class Clipping:
 
     def _kept(self, clip: Clip) -> None:
         self._writing = False
-        self._shell.toasts.add(f"Kept {clip.path}, and its recording beside it", self._shell.clock())
+        file = told(clip.path, Path.home())
+        self._shell.toasts.add(f"Kept {file}, and its recording beside it", self._shell.clock())
 
     def _failed(self, error: Exception) -> None:
         self._writing = False

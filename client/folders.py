@@ -11,6 +11,8 @@ from engine import assets
 from engine.world import SUFFIX
 
 APP_NAME = "Flaneur"
+MAX_FOLDER_CHARS = 48
+"""Of a folder in a message, which then takes two lines at most; what is in its middle goes first."""
 SAVES = "saves"
 """Folder of quick saves, in the pictures folder."""
 OWN_WORLDS = "worlds"
@@ -59,6 +61,23 @@ def make_folder(folder: Path) -> None:
         raise ValueError(
             f"cannot make the folder {folder}: {error.strerror}; move what is in its way, or make its parent writable"
         ) from error
+
+
+def told(file: Path, home: Path) -> str:
+    """Name a file for a message: first its own name, which must be read whatever is cut off, then its folder.
+
+    Args:
+        home: Of the user; shown as `~`.
+    """
+    if file.parent == Path():
+        return file.name
+    folder = file.parent
+    if folder.is_relative_to(home):
+        folder = Path("~", folder.relative_to(home))
+    said = str(folder)
+    if len(said) > MAX_FOLDER_CHARS:
+        said = f"{said[: MAX_FOLDER_CHARS // 4]}...{said[-(MAX_FOLDER_CHARS * 3 // 4) :]}"
+    return f"{file.name} in {said}"
 
 
 def _xdg_pictures(file: Path, home: Path) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from client.folders import make_folder
+from client.folders import make_folder, told
 from client.past import WalkFrame
 from client.photo import SUFFIX as PHOTO_SUFFIX
 from client.photo import describe, save_photo, unused_path
@@ -62,7 +62,9 @@ class Keeping:
             self.warn(error, now_s)
         else:
             stop = self._shell.key_of("record")
-            self._shell.toasts.add(f"Recording from the first step to {path}. {stop} stops.", now_s)
+            self._shell.toasts.add(
+                f"Recording from the first step to {told(path, Path.home())}. {stop} stops.", now_s
+            )
 
     def stop_recording(self, now_s: float) -> None:
         """End the recording, if there is one."""
@@ -72,7 +74,7 @@ class Keeping:
             self.warn(error, now_s)
             return
         if path is not None:
-            self._shell.toasts.add(f"Recorded to {path}", now_s)
+            self._shell.toasts.add(f"Recorded to {told(path, Path.home())}", now_s)
 
     def part_recording(self, what: str, now_s: float) -> Callable[[], None] | None:
         """End the recording before the walk begins anew; return what begins the next one then, for `what` there is.
@@ -133,7 +135,7 @@ class Keeping:
         shell.chores.begin(
             "the photo",
             write,
-            lambda path: shell.toasts.add(f"Saved {path}", shell.clock()),
+            lambda path: shell.toasts.add(f"Saved {told(path, Path.home())}", shell.clock()),
             lambda error: self.warn(error, shell.clock()),
         )
 

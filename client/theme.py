@@ -79,6 +79,18 @@ class Theme:
             text = text[:-1]
         return text.rstrip() + "..."
 
+    def clipped_within(self, word: str, width_px: int, size: int = 16, bold: bool = False) -> str:
+        """Shorten a word to a width by what stands in its middle: of a path the end says most."""
+        font = self.font(size, bold)
+        if font.size(word)[0] <= width_px:
+            return word
+        for num_kept in range(len(word) - 1, 0, -1):
+            head = num_kept // 4
+            shorter = f"{word[:head]}...{word[head - num_kept :]}"
+            if font.size(shorter)[0] <= width_px:
+                return shorter
+        return "..."
+
     def wrap(self, text: str, width_px: int, size: int = 16, bold: bool = False) -> list[str]:
         """Break a sentence into lines no wider than a width; a longer word is shortened."""
         lines: list[str] = []
@@ -90,7 +102,7 @@ class Theme:
                 continue
             if line:
                 lines.append(line)
-            line = self.clipped(word, width_px, size, bold)
+            line = self.clipped_within(word, width_px, size, bold)
         return [*lines, line] if line else lines
 
     def panel(

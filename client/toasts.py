@@ -13,8 +13,8 @@ TOAST_S = 4.0
 FADE_S = 0.4
 STRIP = 9.0
 """Height that cards leave below them, grid units: room for a message of two lines."""
-WISHED, LEAST = 80.0, 40.0
-"""Widths of a message, grid units: of a long one, and of one that is still easy to read."""
+WISHED, LEAST = 80.0, 44.0
+"""Widths of a message, grid units: of a long one, and of one that still shows the name of a kept file whole."""
 
 
 class Toasts:

@@ -9,15 +9,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.folders import told
 from client.options import PlayOptions
 from client.start_screen import StartScreen
+from client.theme import Theme
 from client.toasts import LEAST, message_area
+from engine.assets import assets_dir
 from tests.player import Player
 
 WINDOW = pygame.Rect(0, 0, 1024, 640)
 UNIT_PX = 8.0
-SENTENCE = "Kept /home/someone/Pictures/Flaneur/town-clip-20261124-221500.mp4, and its recording beside it"
+NAME = "colonnade-clip-20261124-221500.mp4"
+FOLDER = Path("/home/someone/A quite deep/place-where-pictures-are-kept/of-many-a-year/Pictures/Flaneur")
+SENTENCE = f"Kept {told(FOLDER / NAME, Path('/home/someone'))}, and its recording beside it"
 SIZES = ((640, 384), (1024, 640), (1280, 768))
+
+
+def test_a_file_is_named_before_its_folder_and_home_is_a_tilde() -> None:
+    assert told(Path("/home/me/Pictures/Flaneur/a.mp4"), Path("/home/me")) == "a.mp4 in ~/Pictures/Flaneur"
+    assert told(Path("/home/me/a.mp4"), Path("/home/me")) == "a.mp4 in ~"
+    assert told(Path("/tmp/a.mp4"), Path("/home/me")) == "a.mp4 in /tmp"
+    assert told(FOLDER / NAME, Path("/home/me")).endswith("/of-many-a-year/Pictures/Flaneur")
+    assert told(Path("a.mp4"), Path("/home/me")) == "a.mp4"
+
+
+@pytest.mark.parametrize("scale", [0.75, 1.0, 1.5, 3.0])
+def test_a_message_shows_a_files_name_whole_and_the_end_of_its_path(scale: float) -> None:
+    pygame.font.init()
+    look = Theme(scale, assets_dir() / "fonts")
+    least_px = look.px(LEAST) - look.px(2) - 3 * look.px(1.5)
+    assert any(NAME in line for line in look.wrap(SENTENCE, least_px, 15))
+    complaint = look.wrap(f"Cannot write {'/long' * 40}/{NAME}: no space left", least_px, 15)
+    assert any(line.endswith("20261124-221500.mp4:") and "..." in line for line in complaint)
+    assert all(look.font(15).size(line)[0] <= least_px for line in complaint)
+
 
 places = st.builds(
     pygame.Rect,
