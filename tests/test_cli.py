@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,9 +15,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import typer
+from typer.main import get_command
 
 import holodeck
-from client.cli import run
+from client.cli import COMMANDS, run
 from client.folders import OWN_WORLDS, pictures_dir
 from engine import assets
 from engine.actions import integrate_actions, parse_actions
@@ -335,6 +338,33 @@ def test_a_track_is_converted_and_counted(flaneur: Flaneur):
     assert (result["num_frames"], result["fps"]) == (7, 16.0)
     result_of(flaneur("track", "convert", "walk.npz", "walk.txt", "--json"))
     assert Path("walk.txt").read_text() == "w-4,a-2\n"
+
+
+def every_command() -> list[list[str]]:
+    """Return the words of every command and of every group of commands."""
+    app = typer.Typer()
+    for module in COMMANDS.values():
+        importlib.import_module(module).register(app)
+    found: list[list[str]] = [[]]
+    for words in found:
+        command: Any = get_command(app)
+        for word in words:
+            command = command.commands[word]
+        found += [[*words, name] for name in getattr(command, "commands", ())]
+        for option in command.params:
+            assert getattr(option, "help", None), f"{' '.join(words)}: {option.name} has no help"
+    return found
+
+
+def test_every_help_can_be_read_at_80_columns(flaneur: Flaneur, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = every_command()
+    assert ["train", "pocket"] in commands
+    for words in commands:
+        status, out, err = flaneur(*words, "--help")
+        assert status == 0, err
+        assert max(map(len, out.splitlines())) <= 80
+        assert "\u2026" not in out, f"{' '.join(words)}: a word is cut off"
 
 
 def test_help_is_shown_without_arguments_and_names_every_command(flaneur: Flaneur):

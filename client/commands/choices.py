@@ -21,8 +21,16 @@ class BackendChoice(StrEnum):
     HOLODECK = "holodeck"
 
 
-World = Annotated[str | None, typer.Argument(help="Name of a world, or path of a .world file.")]
-Engine = Annotated[str | None, typer.Option(help="Name or folder of an engine bundle.")]
+World = Annotated[
+    str | None,
+    typer.Argument(
+        help="Name of a world, or path of a .world file; default without a window: the first of the shipped."
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Name or folder of an engine bundle; default: the shipped one the world was made for."),
+]
 Backend = Annotated[BackendChoice, typer.Option(help="What makes the picture; holodeck draws the truth.")]
 KEYS_OF_ACTIONS = "w/s walk, a/d turn, j/l step aside, i/k look up and down, none lets go"
 """What an action string's keys do in the key map `current`."""

@@ -70,8 +70,8 @@ def make(
 def encode(
     folder: Annotated[Path, typer.Argument(help="Folder of videos or pictures with poses beside them.")],
     output: Output,
-    width: Annotated[int, typer.Option(min=16, max=4096)] = 160,
-    height: Annotated[int, typer.Option(min=16, max=4096)] = 96,
+    width: Annotated[int, typer.Option(min=16, max=4096, help="Of the clips, pixels.")] = 160,
+    height: Annotated[int, typer.Option(min=16, max=4096, help="Of the clips, pixels.")] = 96,
     fps: Annotated[float, typer.Option(min=1.0, max=240.0, help="Frame rate of the clips.")] = 16.0,
     frames: Annotated[int, typer.Option(min=17, max=9601, help="Longest clip.")] = 961,
     overlap: Annotated[int, typer.Option(min=0, help="Frames a clip shares with the one before.")] = 0,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
-from client.commands.choices import Engine, Json
+from client.commands.choices import Json
 from client.report import print_json
 
 EXIT_CANNOT_PLAY = 2
@@ -16,7 +17,12 @@ def register(root: typer.Typer) -> None:
     root.command(name="doctor")(doctor)
 
 
-def doctor(engine: Engine = None, as_json: Json = False) -> int:
+def doctor(
+    engine: Annotated[
+        str | None, typer.Option(help="Ask about this engine bundle too, by its name or folder.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Say what this machine can run and what is missing; nothing is downloaded."""
     from engine.doctor import can_open_window, can_play, run_checks, verdict
 

@@ -49,7 +49,9 @@ def evaluate_bundle(
     seconds: Annotated[float, typer.Option(min=0.25, max=3600, help="Length of a rollout.")] = 60.0,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Of psnr,ssim,gmsd,flip,lpips,revisit,drift,camera, with commas; default: all."),
+        typer.Option(
+            help="Of psnr, ssim, gmsd, flip, lpips, revisit, drift, camera, with commas; default: all."
+        ),
     ] = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Mirror and repaint the places, so that none was learned.")
