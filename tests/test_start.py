@@ -32,8 +32,11 @@ def publish_weights(folder: Path, generator_seed: int, autoencoder_seed: int = 0
     return weights_sha256(in_half(model.world))
 
 
-def run_from(runs: Path, start_from: Path | None, num_steps: int = 6) -> PocketRun:
-    small = miniature_run(runs, replace(miniature_recipe(), num_steps=num_steps))
+def run_from(
+    runs: Path, start_from: Path | None, num_steps: int = 6, chain_minutes: float = 0.0
+) -> PocketRun:
+    recipe = replace(miniature_recipe(), num_steps=num_steps, chain_minutes=chain_minutes)
+    small = miniature_run(runs, recipe)
     return PocketRun(small.recipe, runs, small.config, start_from, small.autoencoder_config)
 
 
@@ -121,10 +124,34 @@ def test_the_papers_stages_take_nothing_but_the_autoencoder_of_what_a_run_begins
     assert others.met not in ("", generator)
 
 
-def test_stages_that_were_run_with_another_autoencoder_are_not_gone_on_with(tmp_path: Path) -> None:
-    run, chain = miniature_run(tmp_path), chain_within("miniature", 1.0)
-    first, other = Autoencoder(run.autoencoder_config), Autoencoder(run.autoencoder_config)
-    for _ in range(2):
-        PaperStages(run, chain, first)
-    with pytest.raises(ValueError, match="another autoencoder than this run's; name another folder"):
-        PaperStages(run, chain, other)
+def test_a_run_of_the_papers_stages_goes_on_whatever_generator_lies_where_it_began(tmp_path: Path) -> None:
+    publish_weights(tmp_path / "assets", 1)
+    runs = tmp_path / "runs"
+    began = checked_start(run_from(runs, tmp_path / "assets", chain_minutes=1.0))
+    save_state(runs / "memory.state.safetensors", {"step": 7})
+    RunFolder(runs, RunRecord(recipe={}, model={}, machine="here", started_from=began)).write()
+    (tmp_path / "assets").rename(tmp_path / "before")
+    publish_weights(tmp_path / "assets", 2)
+    assert checked_start(run_from(runs, tmp_path / "assets", chain_minutes=1.0)) == began
+    with pytest.raises(ValueError, match="did not begin with"):
+        checked_start(run_from(runs, tmp_path / "assets"))
+
+
+def test_stages_that_were_run_with_another_autoencoder_are_refused_before_one_is_trained(
+    tmp_path: Path,
+) -> None:
+    publish_weights(tmp_path / "first", 1)
+    publish_weights(tmp_path / "other", 1, autoencoder_seed=3)
+    runs, chain = tmp_path / "runs", chain_within("miniature", 1.0)
+    run = run_from(runs, tmp_path / "first", chain_minutes=1.0)
+    PaperStages(run, chain, run.autoencoder())
+    assert checked_start(run) is not None
+    for start in (tmp_path / "other", None):
+        with pytest.raises(ValueError, match="another autoencoder than this run's; name another folder"):
+            checked_start(run_from(runs, start, chain_minutes=1.0))
+
+
+def test_a_start_that_is_not_there_is_refused_in_the_plan(tmp_path: Path) -> None:
+    run = run_from(tmp_path / "runs", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="cannot use the autoencoder"):
+        make_plan(run, chain_within("miniature", 1.0))

@@ -181,7 +181,8 @@ class Chain:
         if config.stage == "ode-regression":
             self.cluster.keep_whole(teacher)
             folder = self.trajectories(teacher)
-            with self.run.progress.sharing(FOLLOWING) as tell:
+            timing = self.run.timing(FOLLOWING) if self.cluster.is_first else nullcontext()
+            with timing, self.run.progress.sharing(FOLLOWING) as tell:
                 stored = store_trajectories(folder, teacher, clips, config, self.cluster, tell)
             return OdeRegressionStage(config, student, stored)
         critic = before.get(CRITIC) or load_models(self.outcome(TEACHER))[GENERATOR]

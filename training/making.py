@@ -15,7 +15,6 @@ from training.chain_presets import CHAINS
 from training.loop import LoopConfig
 from training.model_file import (
     GENERATOR,
-    load_autoencoder_file,
     load_models,
     save_autoencoder_file,
     save_models,
@@ -44,18 +43,13 @@ class PaperStages:
     def __init__(self, run: PocketRun, config: ChainConfig, autoencoder: Autoencoder) -> None:
         """Put the pocket's own autoencoder where the chain looks for the one that stays.
 
-        Raises:
-            ValueError: Another one is there, from stages that were run by themselves.
+        `checked_start` refused another one there.
         """
         self.chain = Chain(run, config)
         path = self.chain.outcome("autoencoder")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_autoencoder_file(path, autoencoder)
-        elif weights_sha256(load_autoencoder_file(path)) != weights_sha256(autoencoder):
-            raise ValueError(
-                f"{path} is another autoencoder than this run's; name another folder with --runs"
-            )
 
     def teach(self, model: ScenicModel) -> None:
         """Run the stages up to the teacher and leave its weights in a model."""

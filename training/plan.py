@@ -31,7 +31,7 @@ from training.pocket import (
     load_autoencoder,
 )
 from training.progress import as_duration
-from training.publish import CHECKPOINTS
+from training.publish import CHECKPOINTS, STAGED_PREFIX
 from training.recipe import UNLIMITED_STEPS, PocketStage
 from training.stage_names import TEACHER
 from training.start import checked_start
@@ -69,7 +69,8 @@ def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
         ValueError: The folder holds a training that began with other weights.
     """
     # Where a publishing was killed there may be no weights until the run mends it.
-    if run.start_from is None or (run.start_from / CHECKPOINTS).is_dir():
+    start = run.start_from
+    if start is None or (start / CHECKPOINTS).is_dir() or not any(start.glob(f"{STAGED_PREFIX}*")):
         checked_start(run)
     own = [_stage(run, name, stage) for name, stage in run.stages.items()]
     teaching, distilling = (

@@ -26,6 +26,7 @@ class Start(BaseModel):
     """Where they were."""
     autoencoder: str
     generator: str
+    """Empty where none was taken from there, since the paper's stages taught one."""
 
 
 class RunRecord(BaseModel):

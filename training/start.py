@@ -6,7 +6,10 @@ from pathlib import Path
 
 import torch
 
+from model.autoencoder_file import AUTOENCODER_FILE
 from model.checkpoint import load_checkpoint, weights_sha256
+from training.chain import STAGES_FOLDER
+from training.model_file import load_autoencoder_file, model_path
 from training.pocket import PocketRun, load_autoencoder
 from training.publish import CHECKPOINTS, WORLD_FILE
 from training.run_folder import Start, read_record
@@ -25,6 +28,7 @@ def checked_start(run: PocketRun) -> Start | None:
         ValueError: The folder's generator began with something else, or the weights cannot be read.
     """
     asked = None if run.start_from is None else read_start(run, run.start_from)
+    _check_paper_autoencoder(run)
     earlier = read_record(run.directory)
     is_begun = any((run.directory / f"{name}.state.safetensors").exists() for name in GENERATOR_STAGES)
     # Records of earlier versions did not say.
@@ -48,13 +52,31 @@ def checked_start(run: PocketRun) -> Start | None:
 
 
 def read_start(run: PocketRun, published: Path) -> Start:
-    """Hash the weights in a folder that `publish` filled.
+    """Hash the weights in a folder that `publish` filled: where the paper's stages teach a generator, of the autoencoder alone.
 
     Raises:
         ValueError: They are missing or damaged.
     """
     autoencoder = load_autoencoder(published / CHECKPOINTS, run.autoencoder_config)
-    world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
-    return Start(
-        folder=str(published), autoencoder=weights_sha256(autoencoder), generator=weights_sha256(world)
-    )
+    generator = ""
+    if not run.recipe.chain_minutes:
+        world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
+        generator = weights_sha256(world)
+    return Start(folder=str(published), autoencoder=weights_sha256(autoencoder), generator=generator)
+
+
+def _check_paper_autoencoder(run: PocketRun) -> None:
+    """Refuse paper stages that were run by themselves with another autoencoder, before one is trained for nothing.
+
+    Raises:
+        ValueError: So it is.
+    """
+    taken = model_path(run.directory / STAGES_FOLDER, "autoencoder")
+    if not run.recipe.chain_minutes or not taken.exists():
+        return
+    own = run.autoencoder_folder / AUTOENCODER_FILE
+    if own.exists():
+        mine = weights_sha256(load_autoencoder(run.autoencoder_folder, run.autoencoder_config))
+        if mine == weights_sha256(load_autoencoder_file(taken)):
+            return
+    raise ValueError(f"{taken} is another autoencoder than this run's; name another folder with --runs")

@@ -43,7 +43,9 @@ Steps = Annotated[
 ChainMinutes = Annotated[
     float | None,
     typer.Option(
-        min=0.0, help="Training time of the paper's stages together; default: the recipe's, 0 for pocket."
+        min=0.0,
+        help="Training time of the paper's stages together; with --minutes, their share of it; "
+        "default: the recipe's, 0 for pocket.",
     ),
 ]
 StartFrom = Annotated[
