@@ -193,6 +193,8 @@ def test_data_is_named_by_its_clips_and_by_what_their_captions_become(tmp_path: 
     assert (
         identity(EncodedTexts(tmp_path / "reader-300", lambda caption: (torch.ones(1), torch.ones(1)))) != own
     )
+    folder = folder.rename(tmp_path / "moved")
+    assert identity() == own
     write_archive(folder, "hall", [*map(clip, range(1, NUM_CLIPS)), clip(0)])
     assert identity() != own
 

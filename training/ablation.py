@@ -192,9 +192,11 @@ def run_variant(
     run_dir: Path,
     model_config: ModelConfig | None = None,
 ) -> AblationResult:
-    """Train and measure one variant from one seed; a result of the same figures that lies in the run folder is only read."""
+    """Train and measure one variant from one seed; one of the same figures and walks is only read from the run folder."""
     numbers = replace(model_config or ablation_model(), **dict(variant.changes))
-    figures = hashlib.sha256(f"{config} {numbers}".encode()).hexdigest()[:8]
+    # The first walk's latents tell which autoencoder encoded them all.
+    latents = walks[0].latents.float().numpy().tobytes()
+    figures = hashlib.sha256(f"{config} {numbers}".encode() + latents).hexdigest()[:8]
     name = re.sub("[^a-zA-Z0-9]+", "-", f"{variant.name} {seed} {figures}")
     path = run_dir / f"{name}.result.json"
     if path.exists():

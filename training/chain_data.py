@@ -129,7 +129,10 @@ class SetData:
         shown: list[str | bytes] = []
         if first is not None and first.latents is not None:
             shown = [first.caption, first.latents.tobytes(), first.c2w.tobytes(), first.intrinsics.tobytes()]
-        labels = (source.label(index) for source in self.sources for index in range(len(source)))
+        # Where the sets lie is no part of what they are: they may be moved, or named by another path.
+        labels = (
+            source.label(index).rpartition("/")[2] for source in self.sources for index in range(len(source))
+        )
         return _digest(*labels, *shown, self.texts.identity)
 
     def films(self) -> Sequence[Walk]:
