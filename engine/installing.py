@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 TORCH = "torch==2.13.*"
@@ -14,10 +15,20 @@ TORCH = "torch==2.13.*"
 def install_line(extra: str) -> str:
     """Return the commands that install an extra into the environment that runs this program."""
     python = Path(sys.executable)
-    if python.is_relative_to(Path.cwd()):
+    # Whoever stands elsewhere goes to the clone first, where a path from here leads nowhere.
+    if _is_clone(Path.cwd()) and python.is_relative_to(Path.cwd()):
         python = python.relative_to(Path.cwd())
     pip = f"{shlex.quote(str(python))} -m pip install"
     line = f"{pip} -e '.[{extra}]'"
     # The GPU backend is the one that needs no torch.
     lacks_torch = extra != "rtx" and importlib.util.find_spec("torch") is None
     return f"{pip} '{TORCH}' && {line}" if lacks_torch else line
+
+
+def _is_clone(folder: Path) -> bool:
+    """Whether a folder is the root of a clone of Flaneur."""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return project["name"] == "flaneur"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

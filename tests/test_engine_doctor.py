@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -74,9 +75,14 @@ def test_torch_is_installed_before_the_extra_that_wants_it_and_by_this_python(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
     monkeypatch.setitem(sys.modules, "torch", None)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     pip = ".venv/bin/python -m pip install"
     assert install_line("train") == f"{pip} 'torch==2.13.*' && {pip} -e '.[train]'"
     assert install_line("rtx") == f"{pip} -e '.[rtx]'"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n', encoding="utf-8")
+    assert install_line("rtx") == f"{tmp_path}/{pip} -e '.[rtx]'"
+    (tmp_path / "pyproject.toml").unlink()
+    assert install_line("rtx") == f"{tmp_path}/{pip} -e '.[rtx]'"
     monkeypatch.setattr(sys, "executable", "/opt/python here/python")
     assert install_line("rtx") == "'/opt/python here/python' -m pip install -e '.[rtx]'"
 
