@@ -26,9 +26,9 @@ def load_autoencoder_weights(path: Path) -> Autoencoder:
         weights = load_file(path)
         model = Autoencoder(sizes_of(weights))
         model.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(":")
-        raise ValueError(f"cannot use the autoencoder {path} ({reason})") from None
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
+        raise ValueError(f"the autoencoder {path} cannot be used ({reason})") from None
     return model.eval()
 
 
@@ -36,7 +36,9 @@ def sizes_of(weights: Mapping[str, Tensor]) -> AutoencoderConfig:
     """Return the sizes of an autoencoder with such weights.
 
     Raises:
-        KeyError: It is none.
+        KeyError: A tensor is missing.
+        TypeError: A tensor is a single number.
+        ValueError: The first convolution is no matrix.
     """
     width, stem = weights["encoder.conv_in.weight"].shape[:2]
     return AutoencoderConfig(

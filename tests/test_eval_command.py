@@ -33,8 +33,9 @@ from evaluation.table import EvaluationReport, as_markdown
 from evaluation.unseen import unseen_place
 from holodeck import get_place
 from holodeck.variants import mirrored, recoloured
+from model import autoencoder_file
 from model.autoencoder import Autoencoder, AutoencoderConfig
-from model.autoencoder_file import sizes_of
+from model.autoencoder_file import load_autoencoder_weights, sizes_of
 
 AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
 shipped = pytest.mark.skipif(
@@ -102,7 +103,7 @@ def test_eval_measures_unseen_places(tmp_path, capsys):
         (["--metrics", "psnr,vmaf"], "there is no metric vmaf; choose from psnr"),
         (["no-such-bundle"], "there is no bundle called"),
         (["--worlds", "/nonexistent"], "was made for the weights of pocket"),
-        (["--autoencoder", "/nonexistent"], "cannot use the autoencoder"),
+        (["--autoencoder", "/nonexistent"], "autoencoder.safetensors cannot be used ("),
         (["--seconds", "0"], "seconds"),
     ],
 )
@@ -151,8 +152,8 @@ def test_an_autoencoder_of_any_size_gives_its_ceiling(small, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no weights", "cannot use the autoencoder"),
-        (None, "cannot use the autoencoder"),
+        (b"no weights", "autoencoder.safetensors cannot be used ("),
+        (None, "autoencoder.safetensors cannot be used ("),
         (
             AutoencoderConfig(8, 4, 8, 16, (1, 1), (1, 1)),
             "makes latents of 8 channels for 4 frames and 16 pixels",
@@ -172,7 +173,7 @@ def test_an_autoencoder_that_is_no_use_costs_the_ceiling_and_no_more(
     assert run([*asked, "--json"]) == 0
     said = capsys.readouterr()
     (line,) = [line for line in said.err.splitlines() if "ceiling" in line]
-    assert line.startswith("the autoencoder's ceiling is not measured, for ")
+    assert line.startswith("the autoencoder's ceiling is not measured, for the autoencoder ")
     assert reason in line
     assert CEILING not in last_json(said.out)["rollouts"][0]["horizons"][0]["scores"]
     for options in (["--autoencoder", str(folder)], ["--unseen"]):
@@ -183,6 +184,23 @@ def test_an_autoencoder_that_is_no_use_costs_the_ceiling_and_no_more(
 def test_the_sizes_of_an_autoencoder_are_told_by_its_weights():
     for sizes in (AUTOENCODER, AutoencoderConfig(96), AutoencoderConfig(8, 1, 4, 12, (2, 0), (0, 3))):
         assert sizes_of(Autoencoder(sizes).state_dict()) == sizes
+
+
+@pytest.mark.parametrize(("name", "shape"), [("latents_mean", ()), ("encoder.conv_in.weight", (8,))])
+def test_tensors_of_odd_shapes_are_no_autoencoder(tmp_path, name, shape):
+    path = tmp_path / "autoencoder.safetensors"
+    save_file(Autoencoder(SMALL).state_dict() | {name: torch.zeros(shape)}, path)
+    with pytest.raises(ValueError, match=r"the autoencoder .*autoencoder\.safetensors cannot be used \(."):
+        load_autoencoder_weights(path)
+
+
+def test_an_autoencoder_is_refused_for_a_reason_without_words(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError
+
+    monkeypatch.setattr(autoencoder_file, "load_file", fail)
+    with pytest.raises(ValueError, match=r"cannot be used \(OSError\(\)\)"):
+        load_autoencoder_weights(tmp_path)
 
 
 @shipped
