@@ -13,6 +13,7 @@ from engine.world import SUFFIX
 APP_NAME = "Flaneur"
 MAX_FOLDER_CHARS = 48
 """Of a folder in a message, which then takes two lines at most; what is in its middle goes first."""
+DOTS = "..."
 SAVES = "saves"
 """Folder of quick saves, in the pictures folder."""
 OWN_WORLDS = "worlds"
@@ -76,8 +77,14 @@ def told(file: Path, home: Path) -> str:
         folder = Path("~", folder.relative_to(home))
     said = str(folder)
     if len(said) > MAX_FOLDER_CHARS:
-        said = f"{said[: MAX_FOLDER_CHARS // 4]}...{said[-(MAX_FOLDER_CHARS * 3 // 4) :]}"
+        said = without_middle(said, MAX_FOLDER_CHARS - len(DOTS))
     return f"{file.name} in {said}"
+
+
+def without_middle(text: str, num_kept: int) -> str:
+    """Keep some characters of a longer text, one or more, and dots for its middle: of a path the end says most."""
+    head = num_kept // 4
+    return f"{text[:head]}{DOTS}{text[head - num_kept :]}"
 
 
 def _xdg_pictures(file: Path, home: Path) -> Path | None:

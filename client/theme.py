@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pygame
 
+from client.folders import DOTS, without_middle
+
 INK = (19, 20, 26)
 """Behind everything."""
 INK_RAISED = (38, 40, 50)
@@ -80,16 +82,15 @@ class Theme:
         return text.rstrip() + "..."
 
     def clipped_within(self, word: str, width_px: int, size: int = 16, bold: bool = False) -> str:
-        """Shorten a word to a width by what stands in its middle: of a path the end says most."""
+        """Shorten a word to a width by what stands in its middle."""
         font = self.font(size, bold)
         if font.size(word)[0] <= width_px:
             return word
         for num_kept in range(len(word) - 1, 0, -1):
-            head = num_kept // 4
-            shorter = f"{word[:head]}...{word[head - num_kept :]}"
+            shorter = without_middle(word, num_kept)
             if font.size(shorter)[0] <= width_px:
                 return shorter
-        return "..."
+        return DOTS
 
     def wrap(self, text: str, width_px: int, size: int = 16, bold: bool = False) -> list[str]:
         """Break a sentence into lines no wider than a width; a longer word is shortened."""

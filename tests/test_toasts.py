@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.folders import told
+from client.folders import MAX_FOLDER_CHARS, told
 from client.options import PlayOptions
 from client.start_screen import StartScreen
 from client.theme import Theme
@@ -30,6 +30,7 @@ def test_a_file_is_named_before_its_folder_and_home_is_a_tilde() -> None:
     assert told(Path("/home/me/a.mp4"), Path("/home/me")) == "a.mp4 in ~"
     assert told(Path("/tmp/a.mp4"), Path("/home/me")) == "a.mp4 in /tmp"
     assert told(FOLDER / NAME, Path("/home/me")).endswith("/of-many-a-year/Pictures/Flaneur")
+    assert len(told(FOLDER / NAME, Path("/home/me"))) == len(NAME) + len(" in ") + MAX_FOLDER_CHARS
     assert told(Path("a.mp4"), Path("/home/me")) == "a.mp4"
 
 
