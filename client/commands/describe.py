@@ -25,7 +25,8 @@ def describe(
 
     Poses are a place in metres and yaw (right), pitch (up) and roll (leaning
     right) in degrees; --json keeps the camera-to-world matrix. A start
-    place and view are those where a clip begins, or a recording's world.
+    place and view are where a clip begins, or where the world of a
+    recording does.
     """
     from client.kept import describe_kept, in_words
 
