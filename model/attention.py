@@ -19,7 +19,7 @@ from model.cross_attention import padded_width, rms_norm, softmax_attention
 from model.gdn import delta_rule, frame_attention
 from model.headmap import HeadMap
 from model.precision import casts, full_precision, wide
-from model.short_convolution import short_convolution
+from model.short_convolution import last_frames, short_convolution
 from model.timeline import Timeline
 
 State = Mapping[str, Tensor]
@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
         if context.keep_state:
             new = {"numerator": after[0], "normaliser": after[1], "camera_numerator": camera_after}
             reach = self.config.conv_kernel - 1
-            new["key_history"] = _last_frames(raw_key, history, reach)
+            new["key_history"] = last_frames(raw_key, history, reach)
         return main.transpose(2, 3).flatten(-2), camera, new
 
     def _camera_delta_net(
@@ -292,14 +292,3 @@ def _look(q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, tokens: int
         own, seen = slice(start * tokens, stop * tokens), slice(reach * tokens)
         parts.append(softmax_attention(q[:, :, own], k[:, :, seen], v[:, :, seen], None, scale))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-
-def _last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
-    """Take the last `count` frames of history and x along axis 1, zeros before the start, at least float32."""
-    frames = wide(x[:, -count:])
-    missing = count - frames.shape[1]
-    if missing > 0:
-        shape = (x.shape[0], missing, *x.shape[2:])
-        before = frames.new_zeros(shape) if history is None else history[:, -missing:]
-        frames = torch.cat([before, frames], dim=1)
-    return frames

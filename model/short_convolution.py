@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.gdn import Chunks
+from model.precision import wide
 
 
 def short_convolution(
@@ -52,3 +53,14 @@ def _add_lagged(
         pad = (0, 0, 0, 0, lag, 0) if forward else (0, 0, 0, 0, 0, lag)
         total = total + functional.pad(moved * tap, pad)
     return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
+
+
+def last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
+    """Take the last `count` frames of history and x along axis 1, zeros before the start, at least float32."""
+    frames = wide(x[:, -count:])
+    missing = count - frames.shape[1]
+    if missing > 0:
+        shape = (x.shape[0], missing, *x.shape[2:])
+        before = frames.new_zeros(shape) if history is None else history[:, -missing:]
+        frames = torch.cat([before, frames], dim=1)
+    return frames
