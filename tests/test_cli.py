@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -340,26 +340,30 @@ def test_a_track_is_converted_and_counted(flaneur: Flaneur):
     assert Path("walk.txt").read_text() == "w-4,a-2\n"
 
 
-def every_command() -> list[list[str]]:
-    """Return the words of every command and of every group of commands."""
+def every_command() -> dict[tuple[str, ...], Any]:
+    """Return every command and every group of commands by its words."""
     app = typer.Typer()
     for module in COMMANDS.values():
         importlib.import_module(module).register(app)
-    found: list[list[str]] = [[]]
-    for words in found:
-        command: Any = get_command(app)
-        for word in words:
-            command = command.commands[word]
-        found += [[*words, name] for name in getattr(command, "commands", ())]
+    return dict(commands_below(get_command(app), ()))
+
+
+def commands_below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield words, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands_below(child, (*words, name))
+
+
+def test_every_option_has_a_help():
+    for words, command in every_command().items():
         for option in command.params:
             assert getattr(option, "help", None), f"{' '.join(words)}: {option.name} has no help"
-    return found
 
 
 def test_every_help_can_be_read_at_80_columns(flaneur: Flaneur, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
     commands = every_command()
-    assert ["train", "pocket"] in commands
+    assert ("train", "pocket") in commands
     for words in commands:
         status, out, err = flaneur(*words, "--help")
         assert status == 0, err

@@ -335,8 +335,11 @@ def test_trajectories_go_by_what_decides_them_and_by_nothing_else():
     assert trajectories_tag(model_of(replace(CONFIG, chunk_size=2)), config, "walks") != own
     assert trajectories_tag(teacher, config, "other walks") != own
     assert trajectories_tag(teacher, replace(config, seed=1), "walks") != own
+    assert trajectories_tag(teacher, replace(config, num_latent_frames=5), "walks") != own
+    assert trajectories_tag(teacher, replace(config, cut="front"), "walks") != own
     assert told(teacher_steps_between=3) != own
     assert told(guidance=0.75) != own
+    assert told(timesteps=(1000, 800)) != own
     assert told(num_trajectories=96, critic=OptimizerConfig(adam_lr=0.5), generator_every=2) == own
 
 
