@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -116,7 +117,11 @@ def test_a_stage_of_the_paper_that_is_stopped_goes_on_with_the_next_clip(
         return backward(self, rng)
 
     monkeypatch.setattr(StreamClips, "_window", watched)
-    assert cli.run(command(data, network, numbers, tmp_path / "whole")) == 0
+    with monkeypatch.context() as patched:
+        opening = Mock(side_effect=open_set)
+        patched.setattr(stage_request, "open_set", opening)
+        assert cli.run(command(data, network, numbers, tmp_path / "whole")) == 0
+    opening.assert_called_once()
     assert len(names) == 1 + 4 * 4
     assert "left out: " in (told := capsys.readouterr()).err
     assert re.search(r"clips left out +1", told.out)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -100,8 +100,9 @@ class StageRequest:
             return stage
         return replace(stage, loop=replace(stage.loop, num_steps=self.num_steps))
 
+    @cached_property
     def sources(self) -> list[ClipSource]:
-        """Open the sets of clips.
+        """The sets of clips, opened once: whoever asks first checks them, and whoever trains goes on with the same.
 
         Raises:
             ValueError: A folder holds none, or what it holds is no use for the stage.
@@ -222,7 +223,8 @@ def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path
 
 def _check(request: StageRequest, stage: StageConfig, model: ModelConfig, launch: Launch | None) -> None:
     """Refuse what cannot be trained here, before anything is written."""
-    request.sources()
+    # Opening them is what finds that they are no use.
+    _ = request.sources
     if request.name in AUTOENCODERS:
         return
     if request.preset == "paper" and not request.data:
@@ -267,11 +269,10 @@ def _processes(request: StageRequest, stage: StageConfig, launch: Launch | None)
 def _data_of(request: StageRequest, model: ModelConfig, cluster: Cluster) -> ChainData | None:
     if not request.data:
         return None
-    sources = request.sources()
     with cluster.in_turn():
-        texts = _texts_of(request, model, sources)
+        texts = _texts_of(request, model, request.sources)
     # A GPU waits for no clip to be unpacked.
-    return SetData(sources, model, texts, cluster, num_workers=2 if torch.cuda.is_available() else 0)
+    return SetData(request.sources, model, texts, cluster, num_workers=2 if torch.cuda.is_available() else 0)
 
 
 def _texts_of(request: StageRequest, model: ModelConfig, sources: Sequence[ClipSource]) -> Texts:
