@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import ModelConfig, sana_wm
+from model.gdn import Chunks
 from model.transformer import WorldModel
 from training.parallel.needs import (
     GPUS,
@@ -19,6 +20,7 @@ from training.parallel.needs import (
     forward_operations,
     num_parameters,
     stage_needs,
+    step_operations,
 )
 from training.stage_presets import paper_stages
 
@@ -27,7 +29,7 @@ ONE_BLOCK = replace(sana_wm(), num_layers=1)
 H100S = Layout(64, GPUS["h100"])
 
 
-def counted(config: ModelConfig, frames: int = FRAMES) -> tuple[float, float]:
+def counted(config: ModelConfig, frames: int = FRAMES, chunks: Chunks | None = None) -> tuple[float, float]:
     """Run a network of the released width where there are only shapes: its operations and the bytes that are kept."""
     kept: dict[int, int] = {}
 
@@ -50,7 +52,7 @@ def counted(config: ModelConfig, frames: int = FRAMES) -> tuple[float, float]:
                 torch.empty(1, frames * stride, 4, 4),
                 torch.empty(1, frames * stride, 4),
                 torch.empty(1, frames, dtype=torch.int64),
-                [(0, frames)],
+                chunks or [(0, frames)],
                 None,
                 streaming=False,
             )
@@ -73,6 +75,25 @@ def test_operations_and_kept_bytes_are_those_of_a_delta_net_block() -> None:
 def test_operations_are_those_of_a_softmax_block() -> None:
     softmax = replace(ONE_BLOCK, softmax_every_n=1)
     assert counted(softmax)[0] == pytest.approx(forward_operations(softmax, FRAMES), rel=0.06)
+    frames = 4 * FRAMES
+    by_frame = [(frame, frame + 1) for frame in range(frames)]
+    seen = (frames + 1) / (2 * frames)
+    assert counted(softmax, frames, by_frame)[0] == pytest.approx(
+        forward_operations(softmax, frames, seen), rel=0.06
+    )
+
+
+def test_chunks_that_see_only_what_is_before_them_cost_half_the_attention_and_the_last_process_more() -> None:
+    stages, config = paper_stages(), sana_wm()
+    causal = replace(stages["minute-camera"], stage="chunk-causal")
+    whole, linear = (forward_operations(config, causal.num_latent_frames, seen) for seen in (1.0, 0.0))
+    assert step_operations(causal, config, True)[0] == pytest.approx(4 * (linear + (whole - linear) / 2))
+    assert step_operations(causal, config, True, 2)[0] == pytest.approx(
+        4 * (linear + (whole - linear) * 3 / 4)
+    )
+    both, last = stage_needs(stages["minute-camera"], config, H100S), stage_needs(causal, config, H100S)
+    assert last.step_s / both.step_s == pytest.approx((linear + (whole - linear) * 3 / 4) / whole)
+    assert last.petaflop_per_step / both.petaflop_per_step == pytest.approx((1 + linear / whole) / 2)
 
 
 def test_the_paper_s_minute_fits_its_gpus_only_with_activations_computed_again() -> None:

@@ -43,6 +43,8 @@ KEPT_BYTES = 265
 """Over C, of a token in a block: what the backward pass needs, in bfloat16 and, in scans and norms, float32 (measured)."""
 USABLE = 0.9
 """Share of a GPU's memory that can be filled; the rest goes to the driver, to buffers of a moment and to gaps between blocks."""
+CHUNK_CAUSAL = ("chunk-causal", "ode-regression")
+"""Stages that train on whole clips whose chunks see only their own and those before them."""
 PAPER_DAYS = {
     "autoencoder-swap": 3.5,
     "framewise-gdn": 2.75,
@@ -103,38 +105,50 @@ def num_parameters(config: ModelConfig) -> tuple[int, int]:
     return max(counts), sum(p.numel() for p in model.parameters())
 
 
-def forward_operations(config: ModelConfig, num_frames: int, streaming: bool = False) -> float:
+def forward_operations(config: ModelConfig, num_frames: int, seen: float = 1.0) -> float:
     """Multiplications and additions of one clip's forward pass.
 
     A token costs 48 C^2 in a block's matrices (24 of C x C), 14 C D in the scans of a delta-net block (three erasures, two
-    updates, two readings) and 4 C text_length in cross-attention; a softmax block 8 N^2 C for its two paths. Chunks that see
-    only those before them cost half of that, which is not counted.
+    updates, two readings) and 4 C text_length in cross-attention; a softmax block 8 N^2 C for its two paths.
 
     Args:
-        streaming: Whether softmax blocks see a window only, which costs next to nothing.
+        seen: Share of all pairs of tokens that softmax blocks look at; next to nothing where they see a window only.
     """
     width, head = config.hidden_size, config.head_dim
     tokens = num_frames * config.tokens_per_frame
     num_softmax = sum(config.is_softmax(layer) for layer in range(config.num_layers))
     token = 48 * width**2 + 4 * width * config.text_length
     linear = tokens * (config.num_layers * token + (config.num_layers - num_softmax) * 14 * width * head)
-    attention = 0.0 if streaming else num_softmax * 8.0 * tokens**2 * width
-    return linear + attention
+    return linear + num_softmax * 8.0 * tokens**2 * width * seen
 
 
-def step_operations(stage: StageConfig, config: ModelConfig, recompute: bool) -> tuple[float, float]:
+def seen_share(stage: StageConfig, num_sharing: int = 1) -> float:
+    """Share of all pairs of tokens that softmax blocks look at in whole clips.
+
+    Args:
+        num_sharing: Processes with equal runs of a clip's frames; of the pairs of the last, which sees most, where several.
+    """
+    return 1 - 1 / (2 * num_sharing) if stage.stage in CHUNK_CAUSAL else 1.0
+
+
+def step_operations(
+    stage: StageConfig, config: ModelConfig, recompute: bool, num_sharing: int = 1
+) -> tuple[float, float]:
     """Operations of one clip in a step: those that the GPUs of a clip share, and those that each of them does.
 
     A backward pass costs two forward passes, and one more where activations are computed again. In self-forcing the student
     makes its clip whole on every GPU: half its steps and one commit for each chunk; every few steps it learns from the
     teacher, who is asked with and without text, and from the critic.
+
+    Args:
+        num_sharing: Where several, what is shared is counted as if each did as much as the last of them.
     """
-    whole = forward_operations(config, stage.num_latent_frames)
+    whole = forward_operations(config, stage.num_latent_frames, seen_share(stage, num_sharing))
     learning = (4 if recompute else 3) * whole
     distillation = stage.distillation
     if distillation is None or stage.stage == "ode-regression":
         return learning, 0.0
-    streamed = forward_operations(config, stage.num_latent_frames, streaming=True)
+    streamed = forward_operations(config, stage.num_latent_frames, seen=0.0)
     rollout = ((len(distillation.timesteps) + 1) / 2 + 1) * streamed
     turns = 1.0 / distillation.generator_every
     return learning + turns * 3 * whole, (1 + turns) * rollout + turns * 3 * streamed
@@ -165,8 +179,8 @@ def stage_needs(stage: StageConfig, config: ModelConfig, layout: Layout) -> Need
     batches = math.ceil(stage.batch_size / groups)
     used = groups * sharing
     shared, repeated = step_operations(stage, config, layout.recompute)
-    per_gpu = batches * (shared / sharing + repeated)
-    step_s = per_gpu / (layout.utilisation * layout.gpu.peak)
+    slowest = step_operations(stage, config, layout.recompute, sharing)[0] / sharing + repeated
+    step_s = batches * slowest / (layout.utilisation * layout.gpu.peak)
     state, gathered, activations = memory_bytes(stage, config, used, batches, layout.recompute)
     total = (state + gathered + activations) / GIB
     tokens = stage.batch_size * stage.num_latent_frames * config.tokens_per_frame
@@ -181,7 +195,7 @@ def stage_needs(stage: StageConfig, config: ModelConfig, layout: Layout) -> Need
         activations_gib=activations / GIB,
         memory_gib=total,
         fits=total < USABLE * layout.gpu.memory_gib,
-        petaflop_per_step=per_gpu * used / 1e15,
+        petaflop_per_step=batches * groups * (shared + sharing * repeated) / 1e15,
         tokens_per_s=tokens / used / step_s,
         step_s=step_s,
         days=step_s * stage.loop.num_steps / DAY_S,
