@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from client.cli import run as run_cli
 from model.autoencoder import Autoencoder
+from model.autoencoder_file import AUTOENCODER_FILE
 from training.chain import FOLLOWING, Chain
 from training.charts import line_chart, linear_axis, logarithmic_axis
 from training.checkpoint import read_values, save_state, without_tensors
@@ -283,7 +285,7 @@ def test_steps_end_the_papers_stages_too(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_minutes_are_those_of_the_stages_that_will_run(tmp_path: Path) -> None:
-    for start_from in (None, tmp_path / "assets"):
+    for start_from in (None, Path(__file__).resolve().parent.parent / "assets"):
         run = prepare("pocket", tmp_path, 30.0, start_from=start_from)
         plan = make_plan(run, chain_within("pocket", 0.0))
         trained_s = sum(step.left_s or 0.0 for step in plan if step.name in run.stages)
@@ -303,7 +305,12 @@ def test_the_plan_counts_the_teachers_trajectories_and_their_time(tmp_path: Path
     torch.manual_seed(0)
     teacher = ScenicModel(run.config, len(run.places))
     save_models(chain.outcome(TEACHER), TEACHER, {GENERATOR: teacher})
-    save_autoencoder_file(chain.outcome("autoencoder"), Autoencoder(run.autoencoder_config))
+    autoencoder = Autoencoder(run.autoencoder_config)
+    save_autoencoder_file(chain.outcome("autoencoder"), autoencoder)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()},
+        tmp_path / AUTOENCODER_FILE,
+    )
     own = chain.trajectories(teacher)
     for folder, count in ((own, 24), (own.with_name("another-teacher-s"), 40)):
         folder.mkdir(parents=True)
