@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pygame
 
-from client.catalog import world_cards
-from client.folders import pictures_dir, settings_file, world_folders
-from client.opening import Opened, check_options
-from client.options import PlayOptions
 from client.pads import STICK_STEP
-from client.picture import stay_on_one_thread
-from client.problem_screen import ProblemScreen
 from client.report import say_error
-from client.settings import load_settings, save_settings
-from client.shell import Screen, Shell
-from client.start_screen import LoadingScreen, StartScreen
-from client.toasts import message_area
-from client.walk_screen import WalkScreen
-from client.window import Window
+from client.screens.opening import Opened, check_options
+from client.screens.problem_screen import ProblemScreen
+from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.catalog import world_cards
+from client.setup.folders import pictures_dir, settings_file, world_folders
+from client.setup.options import PlayOptions
+from client.setup.settings import load_settings, save_settings
+from client.ui.picture import stay_on_one_thread
+from client.ui.shell import Screen, Shell
+from client.ui.toasts import message_area
+from client.ui.window import Window
 
 DISPLAY_FPS = 60
 _CLIENT_MS_WEIGHT = 0.1

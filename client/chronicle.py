@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from client.clip import RecentFrames
 from client.drift import DriftMeter
-from client.figures import Line, Section
 from client.past import Moment, Past, WalkFrame
 from client.planners import PlannedChunk
 from client.resting import Rest
+from client.ui.figures import Line, Section
 from engine.session import Session
 from engine.types import FrameChunk
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.folders import make_folder
 from client.past import WalkFrame
-from client.picture import Style, enlarge
+from client.setup.folders import make_folder
+from client.ui.picture import Style, enlarge
 from engine.recording import SUFFIX as RECORDING_SUFFIX
 from engine.recording import RecordedChunk, RecordingWriter
 from engine.recording_format import RecordingHeader

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from client.controls import STANDING, Intent
-from client.figures import NUM_BARS, ChunkBar, Line, Section, counted
 from client.governor import Governor, GovernorConfig
 from client.meter import InputMeter, Response
 from client.pacing import PacingConfig, PacingCounts
@@ -25,6 +24,7 @@ from client.trace import (
     TickLine,
     TraceWriter,
 )
+from client.ui.figures import NUM_BARS, ChunkBar, Line, Section, counted
 from engine.errors import EngineError
 from engine.session import Session
 from engine.types import FrameChunk

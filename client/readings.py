@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from client.figures import Figures
 from client.footprint import memory_bytes
+from client.ui.figures import Figures
 from client.walk import Walk
 
 

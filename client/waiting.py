@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client.shell import Shell
+from client.ui.shell import Shell
 from client.walk import Walk
 
 LONG_S = 2.0

@@ -22,12 +22,12 @@ import cv2
 import pygame
 
 from client.app import App
-from client.options import PlayOptions
-from client.settings import Settings
-from client.shell import Shell
-from client.start_screen import LoadingScreen, StartScreen
-from client.walk_screen import WalkScreen
-from client.window import Window
+from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
+from client.setup.settings import Settings
+from client.ui.shell import Shell
+from client.ui.window import Window
 from engine.assets import worlds_dir
 
 SIZE = (1024, 640)

@@ -32,13 +32,13 @@ from client.app import App
 from client.bindings import ACTIONS
 from client.controls import MOVING
 from client.footprint import Footprint, footprint, give_back
-from client.options import PlayOptions
-from client.problem_screen import ProblemScreen
-from client.settings import Settings
-from client.shell import Shell
-from client.start_screen import LoadingScreen
-from client.walk_screen import WalkScreen
-from client.window import Window
+from client.screens.problem_screen import ProblemScreen
+from client.screens.start_screen import LoadingScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
+from client.setup.settings import Settings
+from client.ui.shell import Shell
+from client.ui.window import Window
 from engine.assets import worlds_dir
 
 EVENTS_A_MINUTE = 10_000

@@ -27,11 +27,11 @@ import pygame
 
 from client.app import App
 from client.footprint import Footprint, footprint
-from client.options import PlayOptions
-from client.settings import Settings
-from client.shell import Shell
-from client.walk_screen import WalkScreen
-from client.window import Window
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
+from client.setup.settings import Settings
+from client.ui.shell import Shell
+from client.ui.window import Window
 from engine.assets import worlds_dir
 from engine.errors import EngineError
 from engine.recording import SUFFIX, read_recording

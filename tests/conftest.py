@@ -22,7 +22,7 @@ from engine.bundle import Bundle, hash_file, open_bundle
 from engine.world import World, WorldInfo
 
 if TYPE_CHECKING:
-    from client.options import PlayOptions
+    from client.setup.options import PlayOptions
     from tests.player import Player, VirtualPad
 
 C, H, W, R, SPATIAL, TEXT_DIM = 4, 2, 3, 4, 8, 6
@@ -252,8 +252,8 @@ def play(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
 @pytest.fixture
 def player(play: Callable[..., Player], worlds: Path) -> Player:
     """A player whose walk is under way."""
-    from client.options import PlayOptions
-    from client.walk_screen import WalkScreen
+    from client.screens.walk_screen import WalkScreen
+    from client.setup.options import PlayOptions
 
     first = sorted(worlds.glob("*.world"))[0]
     player = play(PlayOptions(world=str(first), backend="holodeck"), [worlds])

@@ -14,11 +14,11 @@ import pytest
 
 import holodeck
 from client.app import App
-from client.options import PlayOptions
-from client.settings import Settings
-from client.shell import Shell
-from client.walk_screen import WalkScreen
-from client.window import Window
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
+from client.setup.settings import Settings
+from client.ui.shell import Shell
+from client.ui.window import Window
 from engine.world import World, WorldInfo, write_world
 
 PATIENCE_S = 60.0

@@ -11,10 +11,10 @@ import pytest
 
 import holodeck
 from client.controls import Intent
-from client.options import PlayOptions
 from client.planners import rig_planner
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
 from client.walk import Walk
-from client.walk_screen import WalkScreen
 from engine import assets
 from engine.actions import integrate_actions, parse_actions
 from engine.anchor import world_from_walk

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.bindings import ACTIONS, DEFAULT_BINDINGS, DEFAULT_KEYS, RESERVED, Bindings, key_name, letter_of
-from client.keys_card import KeysCard
+from client.screens.keys_card import KeysCard
 
 NAMES = [action.name for action in ACTIONS]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pygame
 import pytest
 
-from client import clipping, photo
 from client.app import run
 from client.chores import Chores
 from client.clip import Clip
-from client.options import PlayOptions
-from client.start_screen import StartScreen
-from client.walk_screen import WalkScreen
+from client.screens import clipping, photo
+from client.screens.start_screen import StartScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
 from engine import assets
 from tests.player import Player
 
@@ -193,6 +193,6 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
         return changed
 
     monkeypatch.setattr(WalkScreen, "update", play_and_leave)
-    monkeypatch.setattr("client.shell.Chores.update", lambda _: False)
+    monkeypatch.setattr("client.ui.shell.Chores.update", lambda _: False)
     assert run(PlayOptions(world=str(world), backend="holodeck"), environ, tmp_path) == 0
     assert "cannot make the folder" in capsys.readouterr().err

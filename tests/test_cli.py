@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import holodeck
 from client.cli import COMMANDS, run
-from client.folders import OWN_WORLDS, pictures_dir
+from client.setup.folders import OWN_WORLDS, pictures_dir
 from engine import assets
 from engine.actions import integrate_actions, parse_actions
 from engine.bundle import Bundle

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.photo import encode_photo, read_photo_description, save_photo, unused_path
-from client.picture import Style, enlarge, fit_rect
+from client.screens.photo import encode_photo, read_photo_description, save_photo, unused_path
+from client.ui.picture import Style, enlarge, fit_rect
 
 STYLES: tuple[Style, ...] = ("crisp", "smooth", "pixels")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from client.folders import pictures_dir, settings_file
-from client.settings import Settings, load_settings, save_settings
+from client.setup.folders import pictures_dir, settings_file
+from client.setup.settings import Settings, load_settings, save_settings
 
 
 def test_settings_come_back_as_they_were_saved(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import holodeck
 from client.app import App, run
 from client.bindings import ACTIONS
 from client.controls import MOVING
-from client.keys_card import KeysCard
-from client.options import PlayOptions
-from client.photo import read_photo_description
-from client.settings import Settings
-from client.start_screen import LoadingScreen, StartScreen
-from client.walk_screen import WalkScreen
-from client.window import MIN_WIDTH_PX, Window
+from client.screens.keys_card import KeysCard
+from client.screens.photo import read_photo_description
+from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
+from client.setup.settings import Settings
+from client.ui.window import MIN_WIDTH_PX, Window
 from engine.errors import SpecMismatch
 from engine.recording import read_recording
 from engine.recording_format import INTENT_COLUMNS

@@ -13,12 +13,12 @@ import pytest
 from client.cli import run
 from client.clip import Clip, RecentFrames, write_clip
 from client.controls import Intent
-from client.kept import describe_kept
-from client.options import PlayOptions
 from client.past import WalkFrame
 from client.planners import rig_planner
+from client.screens.kept import describe_kept
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
 from client.walk import Walk
-from client.walk_screen import WalkScreen
 from engine.bundle import Bundle
 from engine.recording import read_recording
 from engine.replay import verify_replay

@@ -7,23 +7,23 @@ import numpy as np
 import pygame
 import pytest
 
-from client import hud, theme
 from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
 from client.controls import Intent
-from client.figures import ChunkBar, Figures, Section, figure_lines
-from client.held_panel import draw_held
-from client.help import HelpCard, lay_out
-from client.keys_card import KeysCard
-from client.loading import LoadingStages, draw_loading
-from client.map_panel import draw_map
-from client.menu import CardMenu, Choice
 from client.pose_words import place_words, pose_angles_deg, view_words
-from client.settings import Settings
-from client.settings_card import OFFERED, adjust, pause_card, settings_card
-from client.theme import Theme, scale_for
-from client.toasts import TOAST_S, Toasts
+from client.screens.help import HelpCard, lay_out
+from client.screens.keys_card import KeysCard
+from client.screens.loading import LoadingStages, draw_loading
+from client.screens.menu import CardMenu, Choice
+from client.screens.settings_card import OFFERED, adjust, pause_card, settings_card
+from client.screens.world_menu import WorldCard, WorldMenu
+from client.setup.settings import Settings
+from client.ui import hud, theme
+from client.ui.figures import ChunkBar, Figures, Section, figure_lines
+from client.ui.held_panel import draw_held
+from client.ui.map_panel import draw_map
+from client.ui.theme import Theme, scale_for
+from client.ui.toasts import TOAST_S, Toasts
 from client.walk_map import WalkMap
-from client.world_menu import WorldCard, WorldMenu
 from engine.assets import assets_dir
 
 SIZES = [

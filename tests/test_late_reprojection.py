@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import holodeck
 from client.controls import STANDING, Intent
-from client.live_picture import LivePicture
 from client.planners import rig_planner
+from client.ui.live_picture import LivePicture
 from client.walk import Walk
 from engine.assets import worlds_dir
 from engine.backends.holodeck import HolodeckSession

@@ -10,10 +10,10 @@ import pygame
 import pytest
 
 from client.controls import Intent
-from client.keys_card import KeysCard
-from client.options import PlayOptions
-from client.start_screen import StartScreen
-from client.walk_screen import WalkScreen
+from client.screens.keys_card import KeysCard
+from client.screens.start_screen import StartScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
 from tests.player import Player, VirtualPad
 
 STICK_X, STICK_Y = pygame.CONTROLLER_AXIS_LEFTX, pygame.CONTROLLER_AXIS_LEFTY

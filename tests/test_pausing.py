@@ -8,7 +8,7 @@ import pytest
 
 from client.bindings import ACTIONS
 from client.controls import MOVING
-from client.pausing import IN_PAUSE
+from client.screens.pausing import IN_PAUSE
 from tests.player import Player
 
 ANSWERED_ANYWHERE = {"full_screen", "pause"}

@@ -16,8 +16,8 @@ import pygame
 import pytest
 
 from client.cli import run
-from client.options import PlayOptions
-from client.walk_screen import WalkScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
 from engine import assets
 from engine.recording import read_recording
 from engine.replay import verify_replay

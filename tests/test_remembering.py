@@ -10,12 +10,12 @@ import numpy as np
 import pygame
 import pytest
 
-from client.options import PlayOptions
 from client.past import Moment, WalkFrame
-from client.photo import read_photo_description
 from client.reel import Reel
 from client.saves import save_file
-from client.walk_screen import WalkScreen
+from client.screens.photo import read_photo_description
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
 from engine.recording import read_recording
 from engine.types import Snapshot
 from tests.player import Player

@@ -9,12 +9,12 @@ import pygame
 import pytest
 
 import holodeck
-from client import window as window_module
 from client.app import App, run
-from client.options import PlayOptions
-from client.problem_screen import ProblemScreen
-from client.start_screen import LoadingScreen, StartScreen
-from client.walk_screen import WalkScreen
+from client.screens.problem_screen import ProblemScreen
+from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.walk_screen import WalkScreen
+from client.setup.options import PlayOptions
+from client.ui import window as window_module
 from engine.backends.holodeck import HolodeckSession
 from engine.bundle import Bundle
 from engine.errors import BackendUnavailable, EngineError

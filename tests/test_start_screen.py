@@ -7,14 +7,14 @@ from pathlib import Path
 import pygame
 import pytest
 
-from client import engines
-from client.engines import EngineChoice, EngineSurvey, engine_choices
-from client.menu import Choice
-from client.options import PlayOptions
-from client.start_screen import ENGINES, StartScreen, engine_card
-from client.theme import Theme, scale_for
-from client.walk_screen import WalkScreen
-from client.world_menu import WorldCard, WorldMenu
+from client.screens.menu import Choice
+from client.screens.start_screen import ENGINES, StartScreen, engine_card
+from client.screens.walk_screen import WalkScreen
+from client.screens.world_menu import WorldCard, WorldMenu
+from client.setup import engines
+from client.setup.engines import EngineChoice, EngineSurvey, engine_choices
+from client.setup.options import PlayOptions
+from client.ui.theme import Theme, scale_for
 from engine.assets import assets_dir
 from tests.player import Player
 

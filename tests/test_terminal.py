@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from client.cli import run
-from client.kept import in_words
-from client.photo import save_photo
+from client.screens.kept import in_words
+from client.screens.photo import save_photo
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.folders import MAX_FOLDER_CHARS, told
-from client.options import PlayOptions
-from client.start_screen import StartScreen
-from client.theme import Theme
-from client.toasts import LEAST, message_area
+from client.screens.start_screen import StartScreen
+from client.setup.folders import MAX_FOLDER_CHARS, told
+from client.setup.options import PlayOptions
+from client.ui.theme import Theme
+from client.ui.toasts import LEAST, message_area
 from engine.assets import assets_dir
 from tests.player import Player
 

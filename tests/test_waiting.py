@@ -5,9 +5,9 @@ import time
 import pygame
 import pytest
 
-from client.figures import number_of
 from client.instruments import _spoken
 from client.meter import Response
+from client.ui.figures import number_of
 from client.waiting import AGAIN_S, LONG_S, Waiting
 from engine.backends.holodeck import HolodeckSession
 from engine.types import CameraTrack, LatentChunk

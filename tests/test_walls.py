@@ -72,31 +72,8 @@ MAY_IMPORT = {
     "training": ("training", "model", "holodeck", "export", "engine", "evaluation"),
 }
 COMMANDS = ("client.commands",)
-WINDOW = (
-    "client.app",
-    "client.bindings",
-    "client.deck",
-    "client.film_strip",
-    "client.flash",
-    "client.held_panel",
-    "client.help",
-    "client.hud",
-    "client.loading",
-    "client.map_panel",
-    "client.menu",
-    "client.overlays",
-    "client.pads",
-    "client.problem_screen",
-    "client.remembering",
-    "client.shell",
-    "client.start_screen",
-    "client.theme",
-    "client.toasts",
-    "client.walk_screen",
-    "client.window",
-    "client.world_menu",
-)
-"""Modules of the window, the only ones that know pygame."""
+WINDOW = ("client.app", "client.bindings", "client.input", "client.pads", "client.screens", "client.ui")
+"""The only rooms that know pygame."""
 
 
 LIBRARY_HOMES = {
@@ -192,7 +169,7 @@ def test_a_broken_wall_is_found(module: str, source: str):
         ("client.commands.export", "def run():\n    from export import onnx"),
         ("client.rig", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("export.onnx", "from engine import bundle\nfrom model.config import ModelConfig\nimport torch"),
-        ("client.menu", "import pygame"),
+        ("client.screens.menu", "import pygame"),
         ("model.config", "import modelling_tools"),
     ],
 )

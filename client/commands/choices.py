@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from client.folders import pictures_dir, world_folders
+from client.setup.folders import pictures_dir, world_folders
 
 
 class BackendChoice(StrEnum):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from client.commands.choices import known_folders
-from client.options import check_engine
 from client.report import print_json, print_table, progress, say_error
+from client.setup.options import check_engine
 from engine import assets
 from engine.fitting import at_fps
 from engine.headless import num_chunks_for, open_frames, place_track, run_headless

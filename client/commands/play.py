@@ -77,7 +77,7 @@ def play(
         if used := [name for name, value in needing.items() if value is not None]:
             raise ValueError(f"{used[0]} is for a walk without a window; add --headless")
         from client.commands.window import open_window
-        from client.options import PlayOptions
+        from client.setup.options import PlayOptions
 
         return open_window(
             PlayOptions(world, engine, backend.value, seed, record, record_latents, fullscreen, trace)

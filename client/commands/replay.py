@@ -71,7 +71,7 @@ def replay(
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
     if in_window:
         from client.commands.window import open_window
-        from client.options import PlayOptions
+        from client.setup.options import PlayOptions
 
         return open_window(
             PlayOptions(world, engine, backend.value, seed or 0, fullscreen=fullscreen, replay=file)

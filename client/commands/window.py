@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from client.options import PlayOptions
+from client.setup.options import PlayOptions
 
 
 def open_window(options: PlayOptions) -> int:

@@ -1,0 +1,182 @@
+"""Opening a world on a thread of its own, so that the window stays alive and says what is going on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from client.footprint import give_back
+from client.new_file import check_new_file
+from client.planners import Planner, TrackPlanner, rig_planner, track_planner
+from client.screens.loading import LoadingStages
+from client.setup.options import PlayOptions, check_engine
+from client.trace import SUFFIX as TRACE_SUFFIX
+from engine import assets
+from engine.recording import Recording, read_recording
+from engine.recording_format import SUFFIX as RECORDING_SUFFIX
+from engine.replay import check_replayable
+from engine.session import Session, check_seed, open_session
+from engine.tracks import Track, load_track
+from engine.world import World, find_world
+
+Say = Callable[[str], None]
+_NO_WORLD = "a camera track does not say which world it is for; name one with --world"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A world that is ready to be walked through."""
+
+    session: Session
+    planner: Planner
+    seed: int
+
+
+def open_walk(
+    options: PlayOptions, folders: Sequence[Path], say: Say, seen: Callable[[World], None]
+) -> Opened:
+    """Open what the options ask for.
+
+    Args:
+        options: Its world or its replay must be given.
+        folders: Where worlds are looked for by name.
+        say: Told what is begun, in a few words.
+        seen: Given the world as soon as it is read.
+    """
+    replayed: Recording | Track | None = None
+    if options.replay is not None:
+        say("Reading the walk")
+        replayed, options = _read_replay(options, options.replay)
+    say("Reading the world")
+    if options.world is None:
+        raise ValueError(_NO_WORLD)
+    world = find_world(options.world, folders)
+    seen(world)
+    bundle = None
+    if options.backend != "holodeck":
+        say("Checking the engine's files")
+        bundle = assets.find_bundle(options.engine) if options.engine else assets.bundle_for(world.info.model)
+    say("Starting the engine")
+    session = open_session(world, bundle, options.backend, keep_latents=True)
+    try:
+        say("Taking the first step")
+        return Opened(session, _planner(session, replayed), _seed(options, replayed))
+    except BaseException:
+        session.close()
+        raise
+
+
+def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
+    """Refuse what cannot be opened or written while there is still a command line to say so on.
+
+    Raises:
+        ValueError: A path or name is wrong, in one sentence.
+        EngineError: A file is damaged or foreign, in one sentence.
+    """
+    if options.replay is not None:
+        _, options = _read_replay(options, options.replay)
+        if options.world is None:
+            raise ValueError(_NO_WORLD)
+    if options.world is not None:
+        find_world(options.world, folders)
+    check_engine(options.engine, options.backend)
+    check_seed(options.seed)
+    if options.record is not None:
+        check_new_file(options.record, RECORDING_SUFFIX, "recording")
+    if options.trace is not None:
+        check_new_file(options.trace, TRACE_SUFFIX, "trace")
+
+
+def _read_replay(options: PlayOptions, file: Path) -> tuple[Recording | Track, PlayOptions]:
+    """Read a walk; a recording also says which world and backend it was made with."""
+    if file.suffix != RECORDING_SUFFIX:
+        return load_track(file), options
+    recording = read_recording(file)
+    backend = options.backend
+    if backend == "auto" and recording.header.backend == "holodeck":
+        backend = "holodeck"
+    return recording, replace(options, world=options.world or recording.header.world, backend=backend)
+
+
+def _planner(session: Session, replayed: Recording | Track | None) -> Planner:
+    if replayed is None:
+        return rig_planner(session)
+    if isinstance(replayed, Track):
+        return track_planner(session, replayed)
+    check_replayable(replayed, session)
+    return TrackPlanner([chunk.track for chunk in replayed.chunks])
+
+
+def _seed(options: PlayOptions, replayed: Recording | Track | None) -> int:
+    return replayed.header.seed if isinstance(replayed, Recording) else options.seed
+
+
+class Opening:
+    """A world being opened; owned by the client thread."""
+
+    def __init__(
+        self, run: Callable[[Say, Callable[[World], None]], Opened], clock: Callable[[], float]
+    ) -> None:
+        """Start the thread; `run` is `open_walk` with its options."""
+        self.stages = LoadingStages()
+        self.world: World | None = None
+        """Known as soon as it is read."""
+        self._clock = clock
+        self._news: queue.SimpleQueue[tuple[float, str | World | Opened | Exception]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._run, args=(run,), name="flaneur-opening", daemon=True)
+        self._thread.start()
+
+    def poll(self) -> Opened | None:
+        """Return what was opened, None while it is not.
+
+        Raises:
+            Exception: Whatever ended the opening.
+        """
+        while True:
+            try:
+                now_s, news = self._news.get_nowait()
+            except queue.Empty:
+                return None
+            if isinstance(news, str):
+                self.stages.begin(news, now_s)
+            elif isinstance(news, World):
+                self.world = news
+            else:
+                self.stages.end(now_s)
+                if isinstance(news, Exception):
+                    raise news
+                return news
+
+    def abandon(self) -> None:
+        """Give up: what is opened nevertheless is closed by the thread that opened it."""
+        with self._lock:
+            self._abandoned = True
+        while True:
+            try:
+                _, news = self._news.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(news, Opened):
+                news.session.close()
+
+    def _run(self, run: Callable[[Say, Callable[[World], None]], Opened]) -> None:
+        try:
+            opened = run(self._tell, self._tell)
+        except Exception as error:
+            self._tell(error)
+            return
+        # The walk before this one is gone by now, and what it freed would stay with this process.
+        give_back()
+        with self._lock:
+            if not self._abandoned:
+                self._tell(opened)
+                return
+        opened.session.close()
+
+    def _tell(self, news: str | World | Opened | Exception) -> None:
+        self._news.put((self._clock(), news))

@@ -1,0 +1,1 @@
+"""What a walk is opened with: options, settings, folders, worlds and engines."""

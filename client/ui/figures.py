@@ -1,0 +1,153 @@
+"""The figures of a walk in plain words: what is shown, what makes it, and where the player is.
+
+Everything is measured elsewhere; knows no window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.pose_words import place_words, pose_angles_deg, sided
+from client.setup.engines import TITLES
+
+NUM_BARS = 40
+"""Chunks in the timeline."""
+
+
+class Section(StrEnum):
+    """A group of lines in the panel."""
+
+    PICTURE = "Picture"
+    ENGINE = "Engine"
+    PLACE = "Place"
+
+
+Line = tuple[Section, str, str]
+"""Where it stands, what it is, and how much."""
+
+
+@dataclass(frozen=True)
+class ChunkBar:
+    """One chunk's times in the timeline, milliseconds."""
+
+    denoise_ms: float
+    commit_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything the HUD shows, measured elsewhere."""
+
+    world: str
+    engine: str
+    backend: str
+    seed: int
+    fps: float
+    """The world's own rate, frames a second."""
+    fps_shown: float
+    """Different frames shown a second, measured."""
+    realtime_factor: float
+    """Seconds of video an engine kept busy would make in a second."""
+    chunk_ms_p50: float
+    chunk_ms_p95: float
+    deadline_ms: float
+    """Length of a chunk on the screen."""
+    bars: Sequence[ChunkBar]
+    """Newest last."""
+    turned_deg: float | None
+    """How far the picture is turned ahead of the frame it shows; None where instant look is off."""
+    buffered_frames: float
+    """Frames that are made and wait to be shown."""
+    in_flight: int
+    """Chunks asked for and not yet made."""
+    rate: float
+    """Playback against the world's own rate."""
+    holds: int
+    """Times the picture stood still for want of a frame."""
+    hold_s: float
+    chunk_index: int
+    c2w: NDArray[np.float64]
+    """Pose of the frame on the screen, [4, 4], world frame."""
+    flying: bool
+    speed_m_s: float | None
+    """How fast a held key walks; None where nobody walks freely."""
+    memory_bytes: int
+    """What this program holds in memory."""
+    client_ms: float
+    """Processor time of the client thread for each picture it showed."""
+    more: Sequence[Line] = ()
+    """Lines of whoever else measures something."""
+
+
+def figure_lines(figures: Figures) -> list[Line]:
+    """Return the lines of the panel, by section."""
+    lines = [*_picture_lines(figures), *_engine_lines(figures), *_place_lines(figures), *figures.more]
+    order = list(Section)
+    return sorted(lines, key=lambda line: order.index(line[0]))
+
+
+def _picture_lines(figures: Figures) -> list[Line]:
+    rate = "" if abs(figures.rate - 1.0) < 0.005 else f", at {100 * figures.rate:.0f} % speed"
+    stood = counted(figures.holds, figures.hold_s)
+    turned = figures.turned_deg
+    turn = "waits for the model" if turned is None else f"is seen at once, {turned:.1f} deg ahead"
+    return [
+        (Section.PICTURE, "shown", f"{figures.fps_shown:.1f} of {figures.fps:g} a second{rate}"),
+        (
+            Section.PICTURE,
+            "ready",
+            f"{figures.buffered_frames:.0f} to show, {number_of(figures.in_flight, 'chunk')} coming",
+        ),
+        (Section.PICTURE, "stood still", stood),
+        (Section.PICTURE, "a turn", turn),
+        (Section.PICTURE, "window", f"needs {figures.client_ms:.1f} ms a picture"),
+    ]
+
+
+def _engine_lines(figures: Figures) -> list[Line]:
+    backend = TITLES.get(figures.backend, figures.backend)
+    name = backend if figures.engine == figures.backend else f"{figures.engine} on {backend}"
+    could = figures.realtime_factor * figures.fps
+    usual, slow = figures.chunk_ms_p50, figures.chunk_ms_p95
+    return [
+        (Section.ENGINE, "model", name),
+        (Section.ENGINE, "could make", f"{number_of(round(could), 'picture')} a second"),
+        (Section.ENGINE, "a chunk", f"takes {usual:.0f} ms, a slow one {slow:.0f}"),
+        (Section.ENGINE, "memory", f"{figures.memory_bytes / 2**20:.0f} MB"),
+    ]
+
+
+def _place_lines(figures: Figures) -> list[Line]:
+    heading, pitch, roll = (round(angle) for angle in pose_angles_deg(figures.c2w))
+    looks = [
+        sided(heading, "deg right", "deg left", 0),
+        sided(pitch, "up", "down", 0) if pitch else "",
+        f"leaning {sided(roll, 'right', 'left', 0)}" if roll else "",
+    ]
+    lines = [
+        (Section.PLACE, "world", figures.world),
+        (Section.PLACE, "seed", f"{figures.seed}, chunk {figures.chunk_index}"),
+        (Section.PLACE, "you stand", place_words(figures.c2w)),
+        (Section.PLACE, "you look", ", ".join(word for word in looks if word)),
+    ]
+    if figures.speed_m_s is not None:
+        pace = "flying" if figures.flying else "walking"
+        lines.append((Section.PLACE, "you go", f"{figures.speed_m_s:.1f} m/s, {pace}"))
+    return lines
+
+
+def number_of(count: int, what: str) -> str:
+    """Say how many, such as "1 chunk" and "2 chunks"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def counted(count: int, total_s: float) -> str:
+    """Say how often something was, and how long in all."""
+    times = {0: "never", 1: "once"}.get(count, f"{count} times")
+    return f"{times}, {total_s:.1f} s in all" if count else times
