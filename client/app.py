@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pygame
 
-from client.pads import STICK_STEP
+from client.input.gamepads import STICK_STEP
 from client.report import say_error
 from client.screens.opening import Opened, check_options
 from client.screens.problem_screen import ProblemScreen

@@ -29,11 +29,11 @@ import numpy as np
 import pygame
 
 from client.app import DISPLAY_FPS, App
+from client.playback.trace import ChunkLine, CountsLine, InputLine, Line, read_trace
 from client.screens.walk_screen import WalkScreen
 from client.setup.folders import world_folders
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
-from client.trace import ChunkLine, CountsLine, InputLine, Line, read_trace
 from client.ui.shell import Shell
 from client.ui.window import Window
 from engine.session import num_cores

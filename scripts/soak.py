@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pygame
 
 from client.app import App
-from client.bindings import ACTIONS
-from client.controls import MOVING
-from client.footprint import Footprint, footprint, give_back
+from client.input.bindings import ACTIONS
+from client.input.controls import MOVING
+from client.playback.footprint import Footprint, footprint, give_back
 from client.screens.problem_screen import ProblemScreen
 from client.screens.start_screen import LoadingScreen
 from client.screens.walk_screen import WalkScreen

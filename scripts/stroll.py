@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pygame
 
 from client.app import App
-from client.footprint import Footprint, footprint
+from client.playback.footprint import Footprint, footprint
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings

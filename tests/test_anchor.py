@@ -10,11 +10,11 @@ import pygame
 import pytest
 
 import holodeck
-from client.controls import Intent
-from client.planners import rig_planner
+from client.camera.planner import rig_planner
+from client.input.controls import Intent
+from client.playback.walk import Walk
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from client.walk import Walk
 from engine import assets
 from engine.actions import integrate_actions, parse_actions
 from engine.anchor import world_from_walk

@@ -10,8 +10,8 @@ import pygame
 import pytest
 
 from client.app import run
-from client.chores import Chores
-from client.clip import Clip
+from client.playback.chores import Chores
+from client.playback.clip import Clip
 from client.screens import clipping, photo
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.controls import STANDING, Intent
-from client.planners import TrackPlanner, rig_planner, track_planner
-from client.readings import read_figures
-from client.recorder import WalkRecorder
-from client.walk import Walk
+from client.camera.planner import TrackPlanner, rig_planner, track_planner
+from client.input.controls import STANDING, Intent
+from client.playback.readings import read_figures
+from client.playback.recorder import WalkRecorder
+from client.playback.walk import Walk
 from engine.errors import RolloutDiverged
 from engine.recording import read_recording
 from engine.session import Session, Snapshot

@@ -11,8 +11,8 @@ import pytest
 
 import holodeck
 from client.app import App, run
-from client.bindings import ACTIONS
-from client.controls import MOVING
+from client.input.bindings import ACTIONS
+from client.input.controls import MOVING
 from client.screens.keys_card import KeysCard
 from client.screens.photo import read_photo_description
 from client.screens.start_screen import LoadingScreen, StartScreen

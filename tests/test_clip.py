@@ -10,15 +10,15 @@ import numpy as np
 import pygame
 import pytest
 
+from client.camera.planner import rig_planner
 from client.cli import run
-from client.clip import Clip, RecentFrames, write_clip
-from client.controls import Intent
-from client.past import WalkFrame
-from client.planners import rig_planner
+from client.input.controls import Intent
+from client.playback.clip import Clip, RecentFrames, write_clip
+from client.playback.past import WalkFrame
+from client.playback.walk import Walk
 from client.screens.kept import describe_kept
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from client.walk import Walk
 from engine.bundle import Bundle
 from engine.recording import read_recording
 from engine.replay import verify_replay

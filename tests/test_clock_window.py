@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from client.cli import run
-from client.pacing_replay import replay_pacing
-from client.readings import read_figures
+from client.playback.pacing_replay import replay_pacing
+from client.playback.readings import read_figures
+from client.playback.trace import InputLine, StartLine, TickLine, read_trace
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from client.trace import InputLine, StartLine, TickLine, read_trace
 from engine.backends.holodeck import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import PATIENCE_S, Player

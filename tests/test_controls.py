@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.bindings import ACTIONS, DEFAULT_BINDINGS
-from client.controls import (
+from client.input.bindings import ACTIONS, DEFAULT_BINDINGS
+from client.input.controls import (
     AXIS_ACTIONS,
     MOVING,
     Axis,

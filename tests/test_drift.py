@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from client.controls import STANDING, Intent
-from client.drift import FLOORS, RECENT_CHUNKS, REFERENCE_CHUNKS, DriftMeter, statistics
-from client.planners import rig_planner
-from client.readings import read_figures
-from client.resting import REST_AFTER_S, Rest, stands
-from client.walk import Walk
+from client.camera.planner import rig_planner
+from client.input.controls import STANDING, Intent
+from client.playback.drift import FLOORS, RECENT_CHUNKS, REFERENCE_CHUNKS, DriftMeter, statistics
+from client.playback.readings import read_figures
+from client.playback.resting import REST_AFTER_S, Rest, stands
+from client.playback.walk import Walk
 from engine.integrator import rotation_y
 from engine.world import World
 from tests.test_client_walk import InstantSession, play_until

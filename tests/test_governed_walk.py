@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from client.controls import STANDING, Intent
-from client.pacing_replay import replay_pacing
-from client.planners import TrackPlanner, rig_planner
-from client.readings import read_figures
-from client.trace import ChunkLine, StepsLine, TraceWriter, read_trace
-from client.walk import Walk
+from client.camera.planner import TrackPlanner, rig_planner
+from client.input.controls import STANDING, Intent
+from client.playback.pacing_replay import replay_pacing
+from client.playback.readings import read_figures
+from client.playback.trace import ChunkLine, StepsLine, TraceWriter, read_trace
+from client.playback.walk import Walk
 from engine.bundle import Bundle
 from engine.recording import read_recording
 from engine.replay import verify_replay

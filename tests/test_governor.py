@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.governor import Governor, GovernorConfig
+from client.playback.governor import Governor, GovernorConfig
 
 CONFIG = GovernorConfig(most_steps=4, deadline_s=0.25)
 COMMIT_S = 0.02

@@ -7,9 +7,10 @@ import numpy as np
 import pygame
 import pytest
 
-from client.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
-from client.controls import Intent
-from client.pose_words import place_words, pose_angles_deg, view_words
+from client.camera.pose_words import place_words, pose_angles_deg, view_words
+from client.input.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
+from client.input.controls import Intent
+from client.playback.walk_map import WalkMap
 from client.screens.help import HelpCard, lay_out
 from client.screens.keys_card import KeysCard
 from client.screens.loading import LoadingStages, draw_loading
@@ -23,7 +24,6 @@ from client.ui.held_panel import draw_held
 from client.ui.map_panel import draw_map
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import TOAST_S, Toasts
-from client.walk_map import WalkMap
 from engine.assets import assets_dir
 
 SIZES = [

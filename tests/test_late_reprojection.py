@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 import holodeck
-from client.controls import STANDING, Intent
-from client.planners import rig_planner
+from client.camera.planner import rig_planner
+from client.input.controls import STANDING, Intent
+from client.playback.walk import Walk
 from client.ui.live_picture import LivePicture
-from client.walk import Walk
 from engine.assets import worlds_dir
 from engine.backends.holodeck import HolodeckSession
 from engine.types import CameraTrack, LatentChunk

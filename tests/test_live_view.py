@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.controls import STANDING, Intent
-from client.live_view import LiveView
-from client.mailbox import IntentMailbox
-from client.reproject import MAX_TURN_RAD
-from client.rig import WALKING, CameraRig, PlannedTurn
+from client.camera.late_reprojection import MAX_TURN_RAD
+from client.camera.live_view import LiveView
+from client.camera.rig import WALKING, CameraRig, PlannedTurn
+from client.input.controls import STANDING, Intent
+from client.input.mailbox import IntentMailbox
 from engine.integrator import rotation_x, rotation_y, rotation_z
 from engine.types import Intrinsics
 

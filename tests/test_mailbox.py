@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.controls import STANDING, Intent
-from client.mailbox import IntentMailbox
+from client.input.controls import STANDING, Intent
+from client.input.mailbox import IntentMailbox
 
 AHEAD, BACK = Intent(forward=1.0), Intent(forward=-1.0)
 

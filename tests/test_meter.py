@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from client.meter import MAX_WAITING, InputMeter
+from client.playback.meter import MAX_WAITING, InputMeter
 from engine.types import ChunkTimes
 
 

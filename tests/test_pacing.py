@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.pacing import DurationEstimate, FramePacer, PacingConfig
+from client.playback.pacing import DurationEstimate, FramePacer, PacingConfig
 
 CONFIG = PacingConfig(fps=16.0, chunk_frames=4)
 TICK_S = 1.0 / 60.0

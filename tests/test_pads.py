@@ -9,7 +9,7 @@ import numpy as np
 import pygame
 import pytest
 
-from client.controls import Intent
+from client.input.controls import Intent
 from client.screens.keys_card import KeysCard
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen

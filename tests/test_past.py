@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from client.past import MAX_BRANCHES, Branch, Moment, Past, WalkFrame
-from client.recorder import num_shared
+from client.playback.past import MAX_BRANCHES, Branch, Moment, Past, WalkFrame
+from client.playback.recorder import num_shared
 from engine.recording import RecordedChunk
 from engine.types import CameraTrack, Snapshot
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pygame
 import pytest
 
-from client.bindings import ACTIONS
-from client.controls import MOVING
+from client.input.bindings import ACTIONS
+from client.input.controls import MOVING
 from client.screens.pausing import IN_PAUSE
 from tests.player import Player
 

@@ -10,9 +10,9 @@ import numpy as np
 import pygame
 import pytest
 
-from client.past import Moment, WalkFrame
-from client.reel import Reel
-from client.saves import save_file
+from client.playback.past import Moment, WalkFrame
+from client.playback.reel import Reel
+from client.playback.saves import save_file
 from client.screens.photo import read_photo_description
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions

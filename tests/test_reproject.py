@@ -10,7 +10,7 @@ import pygame
 import pytest
 from numpy.typing import NDArray
 
-from client.reproject import MAX_TURN_RAD, bounded, homography, warp
+from client.camera.late_reprojection import MAX_TURN_RAD, bounded, homography, warp
 from client.screens.menu import picture_surface
 from client.ui.live_picture import LivePicture
 from engine.integrator import rotation_x, rotation_y, rotation_z

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.controls import STANDING, Intent
-from client.rig import WALKING, CameraRig, RigLimits
+from client.camera.rig import WALKING, CameraRig, RigLimits
+from client.input.controls import STANDING, Intent
 from engine.collision import Slide
 from engine.types import Intrinsics
 

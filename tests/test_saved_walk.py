@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.controls import KEY_MAP_VERSION, STANDING, Intent
-from client.planners import TrackPlanner, rig_planner
-from client.saves import load_walk, save_walk
-from client.walk import Walk
+from client.camera.planner import TrackPlanner, rig_planner
+from client.input.controls import KEY_MAP_VERSION, STANDING, Intent
+from client.playback.saves import load_walk, save_walk
+from client.playback.walk import Walk
 from engine.bundle import Bundle
 from engine.errors import SpecMismatch
 from engine.recording import RecordingStopped, read_recording

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client.footprint import Footprint
+from client.playback.footprint import Footprint
 from scripts.stroll import Report
 
 ROOT = Path(__file__).resolve().parent.parent

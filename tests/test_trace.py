@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from client.cli import run
-from client.controls import STANDING, Intent
-from client.instruments import Instruments
-from client.pacing import FramePacer, PacingConfig
-from client.pacing_replay import replay_pacing
-from client.trace import (
+from client.input.controls import STANDING, Intent
+from client.playback.instruments import Instruments
+from client.playback.pacing import FramePacer, PacingConfig
+from client.playback.pacing_replay import replay_pacing
+from client.playback.trace import (
     ChunkLine,
     CountsLine,
     InputLine,
@@ -114,7 +114,7 @@ def test_another_pacer_gives_other_counts(
     trace_walk(tmp_path / "walk.jsonl", session, 0)
     before = replay_pacing(read_trace(tmp_path / "walk.jsonl"))
     hasty = PacingConfig(16.0, 4, margin_s=0.2)
-    monkeypatch.setattr("client.pacing_replay.PacingConfig", lambda fps, chunk_frames: hasty)
+    monkeypatch.setattr("client.playback.pacing_replay.PacingConfig", lambda fps, chunk_frames: hasty)
     after = replay_pacing(read_trace(tmp_path / "walk.jsonl"))
     assert after[0].counts.hold_s < before[0].counts.hold_s
     assert after[0].traced == before[0].traced

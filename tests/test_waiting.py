@@ -5,10 +5,10 @@ import time
 import pygame
 import pytest
 
-from client.instruments import _spoken
-from client.meter import Response
+from client.playback.instruments import _spoken
+from client.playback.meter import Response
+from client.playback.waiting import AGAIN_S, LONG_S, Waiting
 from client.ui.figures import number_of
-from client.waiting import AGAIN_S, LONG_S, Waiting
 from engine.backends.holodeck import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import Player

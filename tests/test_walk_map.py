@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.walk_map import LEAST_STEP_M, MAX_POINTS, WalkMap
+from client.playback.walk_map import LEAST_STEP_M, MAX_POINTS, WalkMap
 
 METRES = st.floats(-500.0, 500.0)
 

@@ -94,8 +94,8 @@ def _print(report: BenchReport) -> None:
 
 def _pace_again(path: Path, as_json: bool) -> None:
     """Print what the pacer of this version counts over a trace, beside what was counted in the walk."""
-    from client.pacing_replay import replay_pacing
-    from client.trace import read_trace
+    from client.playback.pacing_replay import replay_pacing
+    from client.playback.trace import read_trace
 
     rollouts = replay_pacing(read_trace(path))
     if as_json:

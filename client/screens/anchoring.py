@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from client.playback.walk import Walk
 from client.screens.keeping import Keeping
 from client.setup.folders import OWN_WORLDS, make_folder, told
 from client.ui.shell import Shell
-from client.walk import Walk
 from engine.anchor import world_from_walk
 from engine.world import SUFFIX, World, write_world
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from client.clip import Clip, write_clip
+from client.playback.clip import Clip, write_clip
+from client.playback.walk import Walk
 from client.screens.keeping import Keeping
 from client.screens.photo import unused_path
 from client.setup.folders import told
 from client.ui.shell import Shell
-from client.walk import Walk
 from engine.video import SUFFIX
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pygame
 
-from client.bindings import Bindings, HelpGroup, help_groups
+from client.input.bindings import Bindings, HelpGroup, help_groups
 from client.ui import theme
 from client.ui.theme import Theme
 from client.ui.toasts import STRIP

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from client.past import WalkFrame
-from client.recorder import next_take
+from client.playback.past import WalkFrame
+from client.playback.recorder import next_take
+from client.playback.trace import TraceWriter
+from client.playback.walk import Walk
 from client.screens.photo import SUFFIX as PHOTO_SUFFIX
 from client.screens.photo import describe, save_photo, unused_path
 from client.setup.folders import make_folder, told
-from client.trace import TraceWriter
 from client.ui.picture import enlarge
 from client.ui.shell import Shell
-from client.walk import Walk
 from engine.errors import EngineError
 from engine.recording import SUFFIX, RecordingStopped
 

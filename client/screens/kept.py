@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.pose_words import place_words, view_words
+from client.camera.pose_words import place_words, view_words
 from client.screens.photo import SUFFIX as PHOTO_SUFFIX
 from client.screens.photo import read_photo_description
 from engine.actions import KEY_MAPS

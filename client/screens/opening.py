@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.footprint import give_back
+from client.camera.planner import Planner, TrackPlanner, rig_planner, track_planner
 from client.new_file import check_new_file
-from client.planners import Planner, TrackPlanner, rig_planner, track_planner
+from client.playback.footprint import give_back
+from client.playback.trace import SUFFIX as TRACE_SUFFIX
 from client.screens.loading import LoadingStages
 from client.setup.options import PlayOptions, check_engine
-from client.trace import SUFFIX as TRACE_SUFFIX
 from engine import assets
 from engine.recording import Recording, read_recording
 from engine.recording_format import SUFFIX as RECORDING_SUFFIX

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from client.answering import Answering
-from client.bindings import ACTIONS
-from client.controls import MOVING
+from client.input.answering import Answering
+from client.input.bindings import ACTIONS
+from client.input.controls import MOVING
+from client.playback.walk import Walk
 from client.screens.photo_mode import PhotoMode
 from client.screens.remembering import Remembering
 from client.ui.shell import Shell
-from client.walk import Walk
 
 IN_PAUSE = frozenset({"quick_save", "quick_load", "clip", "photo", "record", "help"})
 """Actions that work behind the card of the pause: they keep or fetch something, and nothing moves."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from client.playback.walk import Walk
 from client.ui.shell import Shell
-from client.walk import Walk
 
 
 class PhotoMode:

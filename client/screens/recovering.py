@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from client.playback.walk import Walk
 from client.screens.keeping import Keeping
 from client.ui.shell import Shell
-from client.walk import Walk
 from engine.errors import EngineError
 
 STEADY_CHUNKS = 8

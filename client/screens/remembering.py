@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pygame
 
-from client.past import Moment, WalkFrame
-from client.reel import Reel
-from client.saves import describe_moment, load_walk, save_file
+from client.playback.past import Moment, WalkFrame
+from client.playback.reel import Reel
+from client.playback.saves import describe_moment, load_walk, save_file
+from client.playback.walk import Walk
 from client.screens.keeping import Keeping
 from client.setup.folders import SAVES, make_folder
 from client.ui.figures import Line, Section
 from client.ui.film_strip import FilmStrip
 from client.ui.shell import Shell
 from client.ui.theme import Theme
-from client.walk import Walk
 from engine.errors import EngineError
 from engine.recording import RecordedChunk
 from engine.saved_walk import home_of, write_saved_walk

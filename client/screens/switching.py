@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from client.playback.walk import Walk
 from client.screens.settings_card import adjust, changed_pace
 from client.ui.shell import Shell
-from client.walk import Walk
 
 
 class Switching:

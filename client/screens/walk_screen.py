@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pygame
 
-from client.answering import Answering
-from client.bindings import action_of_button
-from client.controls import MOVING
-from client.navigation import Step
-from client.pads import step_of_button
+from client.input.answering import Answering
+from client.input.bindings import action_of_button
+from client.input.controls import MOVING
+from client.input.gamepads import step_of_button
+from client.input.navigation import Step
+from client.playback.walk import Walk
 from client.screens.anchoring import Anchoring
 from client.screens.clipping import Clipping
 from client.screens.deck import PRESSED, Deck
@@ -34,7 +35,6 @@ from client.ui.live_picture import LivePicture
 from client.ui.overlays import Overlays
 from client.ui.picture import fit_rect
 from client.ui.shell import Screen, Shell
-from client.walk import Walk
 from engine.errors import RolloutDiverged
 from engine.recording import RecordingStopped
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from client.bindings import DEFAULT_KEYS, RESERVED
+from client.input.bindings import DEFAULT_KEYS, RESERVED
 from client.setup.folders import make_folder
 from engine.atomic import replacing
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from client.pose_words import place_words, pose_angles_deg, sided
+from client.camera.pose_words import place_words, pose_angles_deg, sided
 from client.setup.engines import TITLES
 
 NUM_BARS = 40

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pygame
 
-from client.past import Moment
-from client.reel import Reel
+from client.playback.past import Moment
+from client.playback.reel import Reel
 from client.screens.menu import frame_surface
 from client.ui import theme
 from client.ui.picture import enlarge

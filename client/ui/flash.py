@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pygame
 
-from client.meter import InputMeter
+from client.playback.meter import InputMeter
 from client.ui import theme
 from client.ui.theme import Theme
 

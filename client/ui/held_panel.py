@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pygame
 
-from client.bindings import Bindings
-from client.controls import Intent
+from client.input.bindings import Bindings
+from client.input.controls import Intent
 from client.ui import theme
 from client.ui.theme import Theme
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from client.reproject import homography, warp
+from client.camera.late_reprojection import homography, warp
 from client.ui.picture import Style, enlarge
 
 LARGEST_TURNED = 4

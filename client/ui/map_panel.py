@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pygame
 
+from client.playback.walk_map import WalkMap
 from client.ui import theme
 from client.ui.theme import Theme
-from client.walk_map import WalkMap
 
 MAP = 26.0
 """Side of the map, grid units."""

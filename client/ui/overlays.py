@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pygame
 
-from client.controls import STANDING, Intent
-from client.readings import read_figures
+from client.input.controls import STANDING, Intent
+from client.playback.readings import read_figures
+from client.playback.waiting import Waiting
+from client.playback.walk import Walk
+from client.playback.walk_map import WalkMap
 from client.ui import hud
 from client.ui.figures import Figures, Line
 from client.ui.held_panel import draw_held
 from client.ui.map_panel import draw_map
 from client.ui.shell import Shell
-from client.waiting import Waiting
-from client.walk import Walk
-from client.walk_map import WalkMap
 
 FIGURES_EVERY_S = 0.25
 

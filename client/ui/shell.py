@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pygame
 
-from client.bindings import DEFAULT_BINDINGS, Bindings, letter_of
-from client.chores import Chores
-from client.controls import Intent, KeyboardState, MouseLook, read_intent
-from client.navigation import Step
-from client.pads import STICK_STEP, Pads, step_of_button
+from client.input.bindings import DEFAULT_BINDINGS, Bindings, letter_of
+from client.input.controls import Intent, KeyboardState, MouseLook, read_intent
+from client.input.gamepads import STICK_STEP, Pads, step_of_button
+from client.input.navigation import Step
+from client.playback.chores import Chores
 from client.screens.world_menu import WorldCard
 from client.setup.engines import EngineSurvey
 from client.setup.options import PlayOptions

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client.controls import Intent
+from client.input.controls import Intent
 from engine.collision import Slide
 from engine.integrator import Axes, IntegratorState, MotionConstants, step
 from engine.types import CameraTrack, Intrinsics

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from client.past import Moment
+from client.playback.past import Moment
 
 START_PER_S = 4.0
 """Moments a second just after the first: the chunks of the pocket world as they were walked."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client.controls import Intent
-from client.rig import CameraRig, PlannedTurn, RigState
+from client.camera.rig import CameraRig, PlannedTurn, RigState
+from client.input.controls import Intent
 from engine import fitting
 from engine.collision import place_slide
 from engine.recording_format import INTENT_COLUMNS

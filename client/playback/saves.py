@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.controls import KEY_MAP_VERSION
-from client.past import Moment, WalkFrame
-from client.rig import RigState
-from client.walk import Walk
+from client.camera.rig import RigState
+from client.input.controls import KEY_MAP_VERSION
+from client.playback.past import Moment, WalkFrame
+from client.playback.walk import Walk
 from engine.errors import SpecMismatch
 from engine.integrator import Axes, IntegratorState
 from engine.recording import RecordedChunk

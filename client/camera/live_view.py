@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client.controls import Intent
-from client.reproject import MAX_TURN_RAD, bounded
-from client.rig import WALKING, CameraRig, PlannedTurn
+from client.camera.late_reprojection import MAX_TURN_RAD, bounded
+from client.camera.rig import WALKING, CameraRig, PlannedTurn
+from client.input.controls import Intent
 from engine.integrator import IntegratorState
 
 LEAD_BACK_S = 0.15

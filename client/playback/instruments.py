@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from client.controls import STANDING, Intent
-from client.governor import Governor, GovernorConfig
-from client.meter import InputMeter, Response
-from client.pacing import PacingConfig, PacingCounts
-from client.trace import (
+from client.input.controls import STANDING, Intent
+from client.playback.governor import Governor, GovernorConfig
+from client.playback.meter import InputMeter, Response
+from client.playback.pacing import PacingConfig, PacingCounts
+from client.playback.trace import (
     ChunkLine,
     CountsLine,
     InputLine,

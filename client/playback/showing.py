@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from client.pacing import FramePacer, PacingConfig
-from client.past import WalkFrame
+from client.playback.pacing import FramePacer, PacingConfig
+from client.playback.past import WalkFrame
 from engine.types import ChunkTimes
 
 SPEED_WINDOW_S = 2.0

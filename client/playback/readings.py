@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from client.footprint import memory_bytes
+from client.playback.footprint import memory_bytes
+from client.playback.walk import Walk
 from client.ui.figures import Figures
-from client.walk import Walk
 
 
 def read_figures(walk: Walk, client_ms: float, reprojecting: bool) -> Figures:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client.clip import RecentFrames
-from client.drift import DriftMeter
-from client.past import Moment, Past, WalkFrame
-from client.planners import PlannedChunk
-from client.resting import Rest
+from client.camera.planner import PlannedChunk
+from client.playback.clip import RecentFrames
+from client.playback.drift import DriftMeter
+from client.playback.past import Moment, Past, WalkFrame
+from client.playback.resting import Rest
 from client.ui.figures import Line, Section
 from engine.session import Session
 from engine.types import FrameChunk

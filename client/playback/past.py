@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from client.rig import RigState
+from client.camera.rig import RigState
 from engine.recording import RecordedChunk
 from engine.types import Snapshot
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.past import WalkFrame
+from client.playback.past import WalkFrame
 from client.setup.folders import make_folder
 from client.ui.picture import Style, enlarge
 from engine.recording import SUFFIX as RECORDING_SUFFIX

@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.chronicle import Chronicle, Ending
-from client.controls import KEY_MAP_VERSION, Intent
-from client.instruments import Instruments
-from client.live_view import LiveView
-from client.mailbox import IntentMailbox
-from client.pacing import PacingConfig
-from client.past import Moment, WalkFrame
-from client.planners import (
+from client.camera.live_view import LiveView
+from client.camera.planner import (
     PlannedChunk,
     Planner,
     RigPlanner,
     no_intents,
     world_rig,
 )
-from client.recorder import WalkRecorder, num_shared
-from client.showing import Showing
+from client.input.controls import KEY_MAP_VERSION, Intent
+from client.input.mailbox import IntentMailbox
+from client.playback.chronicle import Chronicle, Ending
+from client.playback.instruments import Instruments
+from client.playback.pacing import PacingConfig
+from client.playback.past import Moment, WalkFrame
+from client.playback.recorder import WalkRecorder, num_shared
+from client.playback.showing import Showing
 from engine.recording import RecordedChunk
 from engine.recording_format import RecordingHeader
 from engine.replay import header_for

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from client.pacing import FramePacer, PacingConfig, PacingCounts
-from client.trace import ChunkLine, CountsLine, Line, MarkLine, StartLine, TickLine
+from client.playback.pacing import FramePacer, PacingConfig, PacingCounts
+from client.playback.trace import ChunkLine, CountsLine, Line, MarkLine, StartLine, TickLine
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-from client.bindings import DEFAULT_BINDINGS, Bindings
+from client.input.bindings import DEFAULT_BINDINGS, Bindings
 
 KEY_MAP_VERSION = 1
 """Stands in every recording; raise it when a key comes to mean another movement."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from client.controls import STANDING, Axis, Intent
+from client.input.controls import STANDING, Axis, Intent
 
 _TOUCHED = (*(axis.value for axis in Axis), "run", "level")
 """Fields of an intent that are pressed and let go."""

@@ -1,0 +1,1 @@
+"""Devices to intent: key bindings, held controls, gamepads and the queue that the engine reads."""

@@ -1,0 +1,1 @@
+"""A walk under way: walk, pacing, history, recorder, saves, latency meter and trace."""
