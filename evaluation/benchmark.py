@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.atomic import replacing
-from engine.bundle import Bundle
-from engine.fitting import at_fps
-from engine.session import open_session
-from engine.tracks import map_intrinsics
-from engine.world import World
+from engine.camera.fitting import at_fps
+from engine.camera.tracks import map_intrinsics
+from engine.files.atomic import replacing
+from engine.files.bundle import Bundle
+from engine.files.world import World
+from engine.session.opening import open_session
 from evaluation.bench_layout import BenchScene
 from evaluation.drift import SETTLED_S, WINDOW_S, sharpness
 from evaluation.image_metrics import Measure

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.bundle import EngineSpec
+from engine.files.bundle import EngineSpec
 from evaluation.rollouts import Frames
 from model.autoencoder import Autoencoder, StreamingDecoder
 from model.autoencoder_file import AUTOENCODER_FILE, load_autoencoder_weights

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.atomic import replacing
-from engine.bundle import Bundle
-from engine.session import Session, open_session
-from engine.world import World
+from engine.files.atomic import replacing
+from engine.files.bundle import Bundle
+from engine.files.world import World
+from engine.session.opening import open_session
+from engine.session.protocol import Session
 from evaluation.camera_following import SPACING_S
 from evaluation.image_metrics import OPENERS, REMEDY, open_measures
 from evaluation.measuring import MODEL, PARTS, RolloutScores, films_of, measure_rollout

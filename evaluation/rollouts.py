@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.session import Session
+from engine.files.world import World
+from engine.session.protocol import Session
 from engine.types import CameraTrack
-from engine.world import World
 from holodeck import Place, get_place
 
 Frames = NDArray[np.uint8]

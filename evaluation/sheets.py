@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from evaluation.rollouts import Frames
 
 SHEET_HORIZONS_S = (0.25, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.world import World, sealed
+from engine.files.world import World, sealed
 from evaluation.ceiling import first_latent
 from evaluation.rollouts import Frames, Poses, place_of
 from holodeck import Place

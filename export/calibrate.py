@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from engine.bundle import OUT, Bundle, EngineSpec, TensorSpec, hash_file, open_bundle
+from engine.files.bundle import OUT, Bundle, EngineSpec, TensorSpec, hash_file, open_bundle
 from export.folders import link_or_copy, partial_folder, write_spec
 from export.layers import Low, precision_of
 from export.nvfp4 import BLOCK, hadamard_matrix

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from engine.bundle import CPU, Bundle, EngineSpec, LayerGroup, hash_file
+from engine.files.bundle import CPU, Bundle, EngineSpec, LayerGroup, hash_file
 from export.calibrate import Calibration
 from export.folders import link_or_copy, making_bundle, partial_folder, write_spec
 from export.layers import DECODER_RULES, STEP_RULES, LayerRule, Low, find_rule

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.bundle import SPEC_FILE, EngineSpec
+from engine.files.bundle import SPEC_FILE, EngineSpec
 
 PARTIAL = ".partial"
 """Ends the names of folders that are being filled or removed."""

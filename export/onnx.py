@@ -15,8 +15,8 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from engine.errors import BuildFailed
+from engine.files.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from export.folders import making_bundle, write_spec
 from export.tidy import fold_graph, tidy_graph
 from export.weights import INLINE_LIMIT_BYTES, SharedWeights

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine.array_files import read_npy
+from engine.files.array_files import read_npy
 
 MIN_FOV_DEG, MAX_FOV_DEG = 25.0, 120.0
 """Horizontal fields of view that the model was trained on."""

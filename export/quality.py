@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.bundle import EngineSpec
+from engine.files.bundle import EngineSpec
 from evaluation.image_metrics import psnr
 from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
 from export.layers import Low, Precision

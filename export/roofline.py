@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.bundle import STEP_INPUTS
+from engine.files.bundle import STEP_INPUTS
 from export.layers import DECODER_RULES, Low, precision_of
 from export.onnx import step_inputs
 from export.sources import PRESETS, new_decoder

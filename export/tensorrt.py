@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from engine.errors import BackendUnavailable, BuildFailed
-from engine.gpu import TENSORRT_LIBRARIES
+from engine.machine.hardware import TENSORRT_LIBRARIES
 
 MAX_WORDS = 400
 """Of TensorRT's own complaint, in characters."""

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.bundle import EngineSpec
+from engine.files.bundle import EngineSpec
 from export.folders import ending_on_sigterm
 from export.progress import Progress, Stage, unseen
 from export.rollouts import Scene

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from engine.bundle import first_problem
-from engine.world import World, WorldInfo
+from engine.files.bundle import first_problem
+from engine.files.world import World, WorldInfo
 from export.photo import (
     DEFAULT_FOV_DEG,
     check_camera,

@@ -26,8 +26,8 @@ import onnx
 import onnxruntime
 import torch
 
-from engine.assets import checkpoints_dir, find_bundle
-from engine.bundle import STEP_INPUTS, Bundle
+from engine.files.bundle import STEP_INPUTS, Bundle
+from engine.machine.assets import checkpoints_dir, find_bundle
 from export.onnx import step_inputs
 from export.sources import open_source
 from model.config import ModelConfig

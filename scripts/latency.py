@@ -36,8 +36,8 @@ from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.shell import Shell
 from client.ui.window import Window
-from engine.session import num_cores
-from engine.world import find_world
+from engine.files.world import find_world
+from engine.machine.hardware import num_cores
 
 PATIENCE_S = 120.0
 SETTLE_S = 3.0

@@ -28,7 +28,7 @@ from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.shell import Shell
 from client.ui.window import Window
-from engine.assets import worlds_dir
+from engine.machine.assets import worlds_dir
 
 SIZE = (1024, 640)
 PATIENCE_S = 120.0

@@ -39,7 +39,7 @@ from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.shell import Shell
 from client.ui.window import Window
-from engine.assets import worlds_dir
+from engine.machine.assets import worlds_dir
 
 EVENTS_A_MINUTE = 10_000
 TURNS_A_SECOND = 60

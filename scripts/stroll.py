@@ -32,9 +32,9 @@ from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.shell import Shell
 from client.ui.window import Window
-from engine.assets import worlds_dir
 from engine.errors import EngineError
-from engine.recording import SUFFIX, read_recording
+from engine.files.recording import SUFFIX, read_recording
+from engine.machine.assets import worlds_dir
 from scripts.soak import TURNS_A_SECOND, measure_at_rest, what_leaked
 
 KEYS = {

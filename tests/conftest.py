@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle, hash_file, open_bundle
-from engine.world import World, WorldInfo
+from engine.files.bundle import Bundle, hash_file, open_bundle
+from engine.files.world import World, WorldInfo
 
 if TYPE_CHECKING:
     from client.setup.options import PlayOptions

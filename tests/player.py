@@ -19,7 +19,7 @@ from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.shell import Shell
 from client.ui.window import Window
-from engine.world import World, WorldInfo, write_world
+from engine.files.world import World, WorldInfo, write_world
 
 PATIENCE_S = 60.0
 WIDTH, HEIGHT = 40, 24

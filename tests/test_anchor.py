@@ -15,18 +15,19 @@ from client.input.controls import Intent
 from client.playback.walk import Walk
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from engine import assets
-from engine.actions import integrate_actions, parse_actions
-from engine.anchor import world_from_walk
-from engine.bundle import Bundle
+from engine.camera.actions import integrate_actions, parse_actions
+from engine.camera.tracks import Track
 from engine.errors import SpecMismatch
-from engine.headless import place_track
-from engine.recording import read_recording
-from engine.replay import verify_replay
-from engine.session import Session, open_session
-from engine.tracks import Track
+from engine.files.anchor import world_from_walk
+from engine.files.bundle import Bundle
+from engine.files.recording import read_recording
+from engine.files.world import World, find_world, read_world, write_world
+from engine.machine import assets
+from engine.session.headless import place_track
+from engine.session.opening import open_session
+from engine.session.protocol import Session
+from engine.session.replay import verify_replay
 from engine.types import CameraTrack, FrameChunk
-from engine.world import World, find_world, read_world, write_world
 from tests.player import Player
 
 NUM_BEFORE, NUM_AFTER = 16, 8

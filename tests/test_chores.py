@@ -16,7 +16,7 @@ from client.screens import clipping, photo
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from engine import assets
+from engine.machine import assets
 from tests.player import Player
 
 WAIT_S = 30.0

@@ -21,13 +21,13 @@ from typer.main import get_command
 import holodeck
 from client.cli import COMMANDS, run
 from client.setup.folders import OWN_WORLDS, pictures_dir
-from engine import assets
-from engine.actions import integrate_actions, parse_actions
-from engine.bundle import Bundle
-from engine.fitting import rebase
-from engine.model_session import ModelSession
-from engine.recording import RecordingStopped, RecordingWriter, read_recording
-from engine.world import World, write_world
+from engine.camera.actions import integrate_actions, parse_actions
+from engine.camera.fitting import rebase
+from engine.files.bundle import Bundle
+from engine.files.recording import RecordingStopped, RecordingWriter, read_recording
+from engine.files.world import World, write_world
+from engine.machine import assets
+from engine.session.model_session import ModelSession
 
 ROOT = Path(__file__).resolve().parent.parent
 WALK_FIELDS = {

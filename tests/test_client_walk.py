@@ -13,12 +13,12 @@ from client.input.controls import STANDING, Intent
 from client.playback.readings import read_figures
 from client.playback.recorder import WalkRecorder
 from client.playback.walk import Walk
+from engine.camera.tracks import Track
 from engine.errors import RolloutDiverged
-from engine.recording import read_recording
-from engine.session import Session, Snapshot
-from engine.tracks import Track
+from engine.files.recording import read_recording
+from engine.files.world import World
+from engine.session.protocol import Session, Snapshot
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
-from engine.world import World
 
 PATIENCE_S = 30.0
 

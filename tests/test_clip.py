@@ -19,12 +19,12 @@ from client.playback.walk import Walk
 from client.screens.kept import describe_kept
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from engine.bundle import Bundle
-from engine.recording import read_recording
-from engine.replay import verify_replay
-from engine.session import open_session
-from engine.video import open_video, read_video_description
-from engine.world import World
+from engine.files.bundle import Bundle
+from engine.files.recording import read_recording
+from engine.files.video import open_video, read_video_description
+from engine.files.world import World
+from engine.session.opening import open_session
+from engine.session.replay import verify_replay
 from tests.player import Player
 
 

@@ -18,7 +18,7 @@ from client.playback.readings import read_figures
 from client.playback.trace import InputLine, StartLine, TickLine, read_trace
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from engine.backends.holodeck import HolodeckSession
+from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import PATIENCE_S, Player
 

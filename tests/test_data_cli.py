@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from client.cli import run
-from engine import assets
-from engine.tracks import Track, save_track
-from engine.video import open_video
+from engine.camera.tracks import Track, save_track
+from engine.files.video import open_video
+from engine.machine import assets
 
 shipped = pytest.mark.skipif(
     not assets.checkpoints_dir().is_dir(), reason="this checkout has no assets/checkpoints"

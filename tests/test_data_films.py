@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.tracks import Track, map_intrinsics, save_track
-from engine.video import open_video
+from engine.camera.tracks import Track, map_intrinsics, save_track
+from engine.files.video import open_video
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from training.data.clip import LeftOut, count_left_out, readable
 from training.data.encoding import EncodedClips

@@ -12,8 +12,8 @@ from client.playback.drift import FLOORS, RECENT_CHUNKS, REFERENCE_CHUNKS, Drift
 from client.playback.readings import read_figures
 from client.playback.resting import REST_AFTER_S, Rest, stands
 from client.playback.walk import Walk
-from engine.integrator import rotation_y
-from engine.world import World
+from engine.camera.integrator import rotation_y
+from engine.files.world import World
 from tests.test_client_walk import InstantSession, play_until
 
 

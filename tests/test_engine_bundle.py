@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.bundle import Bundle, open_bundle
 from engine.errors import SpecMismatch
+from engine.files.bundle import Bundle, open_bundle
 
 
 @pytest.fixture

@@ -13,17 +13,17 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from engine import gpu
 from engine.backends.device import BufferPool, DeviceBackend
 from engine.backends.interface import GraphInput
 from engine.backends.onnxruntime import ELEMENT_TYPES, OnnxRuntimeBackend
-from engine.bundle import Bundle, EngineSpec, TensorSpec
 from engine.errors import BackendUnavailable, SpecMismatch
-from engine.gpu import Gpu, needed_bytes, parse_gpus, why_not
-from engine.model_session import ModelSession
-from engine.session import open_session
+from engine.files.bundle import Bundle, EngineSpec, TensorSpec
+from engine.files.world import World
+from engine.machine import hardware as gpu
+from engine.machine.hardware import Gpu, needed_bytes, parse_gpus, why_not
+from engine.session.model_session import ModelSession
+from engine.session.opening import open_session
 from engine.types import CameraTrack
-from engine.world import World
 
 Array = NDArray[Any]
 

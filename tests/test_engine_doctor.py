@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import assets, doctor
-from engine.bundle import Bundle
-from engine.installing import TORCH, install_line
-from engine.world import World, write_world
+from engine.files.bundle import Bundle
+from engine.files.world import World, write_world
+from engine.machine import assets, doctor
+from engine.machine.installing import TORCH, install_line
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.bench import curve, run_bench
-from engine.bundle import Bundle
-from engine.headless import num_chunks_for, open_frames, place_track, run_headless
-from engine.session import Session, open_session
-from engine.tracks import Track
+from engine.camera.tracks import Track
+from engine.files.bundle import Bundle
+from engine.files.world import World
+from engine.machine.bench import curve, run_bench
+from engine.session.headless import num_chunks_for, open_frames, place_track, run_headless
+from engine.session.opening import open_session
+from engine.session.protocol import Session
 from engine.types import CameraTrack, FrameChunk
-from engine.world import World
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pytest
 
 import holodeck
 from engine.errors import SpecMismatch
-from engine.session import Session, open_session
+from engine.files.world import World
+from engine.session.opening import open_session
+from engine.session.protocol import Session
 from engine.types import CameraTrack
-from engine.world import World
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
+from engine.session.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
 
 TIMESTEPS = (1000.0, 960.0, 889.0, 727.0)
 

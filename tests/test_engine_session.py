@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend, State
 from engine.backends.onnxruntime import OnnxRuntimeBackend
-from engine.bundle import Bundle
+from engine.backends.protocol import Backend, State
 from engine.errors import BackendUnavailable, RolloutDiverged, SpecMismatch
-from engine.model_session import ModelSession
-from engine.session import Session, Snapshot, open_session
+from engine.files.bundle import Bundle
+from engine.files.world import World
+from engine.session.model_session import ModelSession
+from engine.session.opening import open_session
+from engine.session.protocol import Session, Snapshot
 from engine.types import CameraTrack, FrameChunk
-from engine.world import World
 
 
 def make_track(session: Session, step: int) -> CameraTrack:

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from client.cli import run
-from engine import assets
-from engine.bundle import Bundle
-from engine.headless import run_headless
-from engine.recording import Recording, RecordingWriter, read_recording
-from engine.replay import header_for, verify_replay
-from engine.session import Session, open_session
+from engine.files.bundle import Bundle
+from engine.files.recording import Recording, RecordingWriter, read_recording
+from engine.files.world import World, read_world, write_world
+from engine.machine import assets
+from engine.session.headless import run_headless
+from engine.session.opening import open_session
+from engine.session.protocol import Session
+from engine.session.replay import header_for, verify_replay
 from engine.types import CameraTrack
-from engine.world import World, read_world, write_world
 
 STEPS = [None, 4, 2, 1, 1, 3]
 

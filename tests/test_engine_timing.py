@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.timing import TimingLog, percentiles
+from engine.session.timing import TimingLog, percentiles
 from engine.types import ChunkTimes, FrameChunk
 
 

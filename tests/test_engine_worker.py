@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError, RolloutDiverged
-from engine.mailbox import LatestWins
-from engine.session import Session, Snapshot, open_session
+from engine.files.world import World
+from engine.session.mailbox import LatestWins
+from engine.session.opening import open_session
+from engine.session.protocol import Session, Snapshot
+from engine.session.worker import MAX_IN_FLIGHT, Worker
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
-from engine.worker import MAX_IN_FLIGHT, Worker
-from engine.world import World
 
 WAIT_S = 10.0
 """Bound on every wait for another thread; reached only when a test is about to fail."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.assets import assets_dir, find_bundle
-from engine.bundle import Bundle
 from engine.errors import SpecMismatch
-from engine.world import World, WorldInfo, find_world, list_worlds, read_world, write_world
+from engine.files.bundle import Bundle
+from engine.files.world import World, WorldInfo, find_world, list_worlds, read_world, write_world
+from engine.machine.assets import assets_dir, find_bundle
 
 
 @pytest.fixture

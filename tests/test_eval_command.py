@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from client.cli import run
-from engine import assets
-from engine.world import write_world
+from engine.files.world import write_world
+from engine.machine import assets
 from evaluation import evaluating
 from evaluation.ceiling import first_latent, reconstruct
 from evaluation.evaluating import EvaluationPlan, evaluate
@@ -245,8 +245,8 @@ def test_progress_ends_where_it_was_announced_to(toy_bundle, toy_world, tmp_path
 
 
 def test_what_is_measured_is_what_is_played(toy_bundle, toy_world):
-    from engine.headless import run_headless
-    from engine.session import open_session
+    from engine.session.headless import run_headless
+    from engine.session.opening import open_session
     from engine.types import CameraTrack
 
     world = as_place(toy_world)
@@ -373,7 +373,7 @@ def standing(place, num_frames, fps, seed):
 
 
 def test_a_stream_follows_its_track_chunk_by_chunk(toy_bundle, toy_world):
-    from engine.session import open_session
+    from engine.session.opening import open_session
 
     session = open_session(as_place(toy_world), toy_bundle)
     poses = np.tile(session.world.c2w, (9, 1, 1))

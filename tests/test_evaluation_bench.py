@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from client.cli import run
-from engine import assets
+from engine.machine import assets
 from evaluation.bench_layout import first_of_each, read_bench
 from evaluation.benchmark_tracks import simple_track
 from holodeck import get_place

@@ -15,8 +15,8 @@ from torch import nn
 
 pytest.importorskip("onnxscript")
 from engine.backends.onnxruntime import OnnxRuntimeBackend
-from engine.bundle import Bundle, open_bundle
 from engine.errors import BuildFailed, SpecMismatch
+from engine.files.bundle import Bundle, open_bundle
 from export.calibrate import Calibration, Walks, calibrate, low_layers, nominal_calibration
 from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
 from export.engine import build_graphs, build_plans
@@ -275,7 +275,7 @@ def test_a_gpu_follows_onnx_runtime(
     pocket: Bundle, pocket_model: tuple[WorldModel, nn.Module], tmp_path: Path
 ) -> None:
     from engine.backends.tensorrt import open_tensorrt
-    from engine.gpu import find_gpus
+    from engine.machine.hardware import find_gpus
 
     gpus = find_gpus()
     assert gpus, "this test needs an NVIDIA GPU"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bundle import SPEC_FILE
+from engine.files.bundle import SPEC_FILE
 from export.folders import making_bundle, partial_folder
 
 ROOT = Path(__file__).resolve().parent.parent

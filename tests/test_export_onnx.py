@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.backends.onnxruntime import OnnxRuntimeBackend
-from engine.bundle import Bundle, open_bundle
 from engine.errors import BuildFailed
+from engine.files.bundle import Bundle, open_bundle
 from model.checkpoint import weights_sha256
 from model.config import tiny
 from model.transformer import WorldModel

@@ -11,7 +11,7 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from engine.bundle import Bundle
+from engine.files.bundle import Bundle
 from export.layers import STEP_RULES
 from export.quantize import rewrite_products
 from export.tidy import SCOPES, layer_of, tidy_graph

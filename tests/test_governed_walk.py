@@ -15,12 +15,13 @@ from client.playback.pacing_replay import replay_pacing
 from client.playback.readings import read_figures
 from client.playback.trace import ChunkLine, StepsLine, TraceWriter, read_trace
 from client.playback.walk import Walk
-from engine.bundle import Bundle
-from engine.recording import read_recording
-from engine.replay import verify_replay
-from engine.session import Session, open_session
+from engine.files.bundle import Bundle
+from engine.files.recording import read_recording
+from engine.files.world import World
+from engine.session.opening import open_session
+from engine.session.protocol import Session
+from engine.session.replay import verify_replay
 from engine.types import CameraTrack, LatentChunk
-from engine.world import World
 
 PATIENCE_S = 30.0
 

@@ -24,7 +24,7 @@ from client.ui.held_panel import draw_held
 from client.ui.map_panel import draw_map
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import TOAST_S, Toasts
-from engine.assets import assets_dir
+from engine.machine.assets import assets_dir
 
 SIZES = [
     (0, 0),

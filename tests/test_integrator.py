@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.actions import integrate_actions, parse_actions
-from engine.integrator import CURRENT, Axes, IntegratorState, rotation_x, rotation_y, step
+from engine.camera.actions import integrate_actions, parse_actions
+from engine.camera.integrator import CURRENT, Axes, IntegratorState, rotation_x, rotation_y, step
 
 DT_S = 1.0 / 16.0
 

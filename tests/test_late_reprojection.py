@@ -18,10 +18,10 @@ from client.camera.planner import rig_planner
 from client.input.controls import STANDING, Intent
 from client.playback.walk import Walk
 from client.ui.live_picture import LivePicture
-from engine.assets import worlds_dir
-from engine.backends.holodeck import HolodeckSession
+from engine.files.world import read_world
+from engine.machine.assets import worlds_dir
+from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
-from engine.world import read_world
 
 DISPLAY_S = 1.0 / 60.0
 WORK_S = 0.006

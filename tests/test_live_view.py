@@ -17,7 +17,7 @@ from client.camera.live_view import LiveView
 from client.camera.rig import WALKING, CameraRig, PlannedTurn
 from client.input.controls import STANDING, Intent
 from client.input.mailbox import IntentMailbox
-from engine.integrator import rotation_x, rotation_y, rotation_z
+from engine.camera.integrator import rotation_x, rotation_y, rotation_z
 from engine.types import Intrinsics
 
 FPS, CHUNK_FRAMES, TICK_S = 16.0, 4, 1.0 / 60.0

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.actions import integrate_actions, parse_actions
+from engine.camera.actions import integrate_actions, parse_actions
 from model.camera import plucker_maps, relative_poses, window_frames
 from model.checkpoint import from_diffusers
 from model.diffusers_format import config_from_diffusers

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.assets import worlds_dir
-from engine.world import World, list_worlds, write_world
+from engine.files.world import World, list_worlds, write_world
+from engine.machine.assets import worlds_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"client", "engine", "evaluation", "export", "holodeck", "model", "training"}

@@ -7,7 +7,7 @@ import pytest
 
 from client.playback.past import MAX_BRANCHES, Branch, Moment, Past, WalkFrame
 from client.playback.recorder import num_shared
-from engine.recording import RecordedChunk
+from engine.files.recording import RecordedChunk
 from engine.types import CameraTrack, Snapshot
 
 STATE_BYTES = 1000

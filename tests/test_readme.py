@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from client.cli import COMMANDS, run
-from engine import assets
-from engine.world import list_worlds
+from engine.files.world import list_worlds
+from engine.machine import assets
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG_WORK = ("train", "bench")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from client.screens.photo import read_photo_description
-from engine.recording import read_recording
+from engine.files.recording import read_recording
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 240.0

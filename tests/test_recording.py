@@ -12,11 +12,11 @@ import msgpack
 import numpy as np
 import pytest
 
-from engine.actions import integrate_actions, parse_actions
+from engine.camera.actions import integrate_actions, parse_actions
+from engine.camera.tracks import load_track
 from engine.errors import SpecMismatch
-from engine.recording import RecordingStopped, RecordingWriter, read_recording
-from engine.recording_format import MAGIC, MAX_RECORD_BYTES, RecordingHeader, chain, length_field
-from engine.tracks import load_track
+from engine.files.recording import RecordingStopped, RecordingWriter, read_recording
+from engine.files.recording_format import MAGIC, MAX_RECORD_BYTES, RecordingHeader, chain, length_field
 from engine.types import CameraTrack
 
 FRAMES_PER_CHUNK = 2

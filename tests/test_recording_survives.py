@@ -18,10 +18,10 @@ import pytest
 from client.cli import run
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from engine import assets
-from engine.recording import read_recording
-from engine.replay import verify_replay
-from engine.session import open_session
+from engine.files.recording import read_recording
+from engine.machine import assets
+from engine.session.opening import open_session
+from engine.session.replay import verify_replay
 from tests.player import Player
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,14 +9,14 @@ import numpy as np
 import pygame
 import pytest
 
-from engine import model_session
-from engine.backends.holodeck import HolodeckSession
-from engine.bundle import Bundle
 from engine.errors import RolloutDiverged
-from engine.recording import read_recording
-from engine.session import open_session
+from engine.files.bundle import Bundle
+from engine.files.recording import read_recording
+from engine.files.world import World
+from engine.session.holodeck_session import HolodeckSession
+from engine.session.opening import open_session
+from engine.session.protocol import model_session
 from engine.types import CameraTrack, LatentChunk, Snapshot
-from engine.world import World
 from tests.player import Player
 
 FELL = RolloutDiverged("the world fell apart in chunk 7: not all of its latents is finite; reset it")

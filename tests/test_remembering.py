@@ -16,7 +16,7 @@ from client.playback.saves import save_file
 from client.screens.photo import read_photo_description
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
-from engine.recording import read_recording
+from engine.files.recording import read_recording
 from engine.types import Snapshot
 from tests.player import Player
 

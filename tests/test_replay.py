@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.actions import integrate_actions, parse_actions
+from engine.camera.actions import integrate_actions, parse_actions
+from engine.camera.fitting import rebase
 from engine.errors import SpecMismatch
-from engine.fitting import rebase
-from engine.recording import Recording, RecordingWriter, read_recording
-from engine.replay import header_for, verify_replay
-from engine.session import Session, Snapshot
+from engine.files.recording import Recording, RecordingWriter, read_recording
+from engine.files.world import World, WorldInfo
+from engine.session.protocol import Session, Snapshot
+from engine.session.replay import header_for, verify_replay
 from engine.types import CameraTrack, FrameChunk, LatentChunk
-from engine.world import World, WorldInfo
 
 NUM_CHUNKS = 5
 

@@ -15,12 +15,12 @@ from client.screens.start_screen import LoadingScreen, StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.ui import window as window_module
-from engine.backends.holodeck import HolodeckSession
-from engine.bundle import Bundle
 from engine.errors import BackendUnavailable, EngineError
-from engine.recording import read_recording
+from engine.files.bundle import Bundle
+from engine.files.recording import read_recording
+from engine.files.world import World, write_world
+from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
-from engine.world import World, write_world
 from tests.player import Player, make_world
 
 LOST = "the device was lost; plug it in again and try again"

@@ -17,13 +17,14 @@ from client.camera.planner import TrackPlanner, rig_planner
 from client.input.controls import KEY_MAP_VERSION, STANDING, Intent
 from client.playback.saves import load_walk, save_walk
 from client.playback.walk import Walk
-from engine.bundle import Bundle
 from engine.errors import SpecMismatch
-from engine.recording import RecordingStopped, read_recording
-from engine.replay import verify_replay
-from engine.saved_walk import home_of, read_saved_walk
-from engine.session import Session, open_session
-from engine.world import World
+from engine.files.bundle import Bundle
+from engine.files.recording import RecordingStopped, read_recording
+from engine.files.saved_walk import home_of, read_saved_walk
+from engine.files.world import World
+from engine.session.opening import open_session
+from engine.session.protocol import Session
+from engine.session.replay import verify_replay
 
 PATIENCE_S = 30.0
 RUNNING = Intent(forward=1.0, yaw=0.5, run=True)

@@ -15,7 +15,7 @@ from client.setup import engines
 from client.setup.engines import EngineChoice, EngineSurvey, engine_choices
 from client.setup.options import PlayOptions
 from client.ui.theme import Theme, scale_for
-from engine.assets import assets_dir
+from engine.machine.assets import assets_dir
 from tests.player import Player
 
 

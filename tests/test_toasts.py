@@ -14,7 +14,7 @@ from client.setup.folders import MAX_FOLDER_CHARS, told
 from client.setup.options import PlayOptions
 from client.ui.theme import Theme
 from client.ui.toasts import LEAST, message_area
-from engine.assets import assets_dir
+from engine.machine.assets import assets_dir
 from tests.player import Player
 
 WINDOW = pygame.Rect(0, 0, 1024, 640)

@@ -25,10 +25,10 @@ from client.playback.trace import (
     TraceWriter,
     read_trace,
 )
-from engine.backends.holodeck import HolodeckSession
 from engine.errors import SpecMismatch
+from engine.files.world import World
+from engine.session.holodeck_session import HolodeckSession
 from engine.types import ChunkTimes, FrameChunk
-from engine.world import World
 
 TICK_S = 1.0 / 60.0
 CONFIG = PacingConfig(fps=16.0, chunk_frames=4)

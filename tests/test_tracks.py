@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.actions import format_actions, integrate_actions, parse_actions
-from engine.fitting import at_fps, hold, rebase, resample
-from engine.integrator import rotation_x, rotation_y, rotation_z
-from engine.keys_from_poses import infer_actions
-from engine.tracks import (
+from engine.camera.actions import format_actions, integrate_actions, parse_actions
+from engine.camera.fitting import at_fps, hold, rebase, resample
+from engine.camera.integrator import rotation_x, rotation_y, rotation_z
+from engine.camera.keys_from_poses import infer_actions
+from engine.camera.tracks import (
     Track,
     check_intrinsics,
     convert,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine import assets
-from engine.world import World, WorldInfo, write_world
+from engine.files.world import World, WorldInfo, write_world
+from engine.machine import assets
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.checkpoint import weights_sha256
 from model.config import tiny

@@ -343,7 +343,7 @@ def test_a_run_folder_loses_what_a_killed_writer_left_and_nothing_of_its_owner_s
     data = tmp_path / "data"
     data.mkdir()
     writer = (
-        "import os, sys; from pathlib import Path; from engine.atomic import replacing\n"
+        "import os, sys; from pathlib import Path; from engine.files.atomic import replacing\n"
         "with replacing(Path(sys.argv[1])) as file: file.write_bytes(b'half'); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", writer, str(data / "town-00001.npy")], check=False)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from engine.video import open_video
+from engine.files.video import open_video
 
 SIZE = (32, 16)
 

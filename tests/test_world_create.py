@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from client.cli import run as flaneur
-from engine.world import read_world
+from engine.files.world import read_world
 from export.photo import (
     fit_photo,
     fov_deg,

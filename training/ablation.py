@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from evaluation.rollouts import HELD_OUT_SEED
 from model.autoencoder import Autoencoder
 from model.config import ModelConfig, pocket

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from model.autoencoder import Autoencoder
 from training.ablation import VARIANTS, AblationConfig, AblationResult, ablation_walks, run_variant
 from training.run_folder import holding

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 
 FORMAT_VERSION = 1
 

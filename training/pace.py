@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from training.checkpoint import random_state, set_random_state
 from training.optimizer import StageOptimizer
 from training.precision import PRECISIONS, PrecisionName, computing_in, training_dtype

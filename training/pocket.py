@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import holodeck
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.autoencoder_file import AUTOENCODER_FILE
 from model.config import ModelConfig, pocket

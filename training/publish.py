@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import holodeck
-from engine.bundle import Bundle, open_bundle
 from engine.errors import SpecMismatch
-from engine.world import SUFFIX, World, WorldInfo, read_world, write_world
+from engine.files.bundle import Bundle, open_bundle
+from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
 from export.folders import replace_folder
 from export.onnx import export_bundle
 from model.autoencoder import Autoencoder, StreamingDecoder

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from training.charts import line_chart
 from training.checkpoint import read_values
 from training.cluster import index_path, is_shared_newer

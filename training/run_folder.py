@@ -11,7 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.atomic import left_over, replacing
+from engine.files.atomic import left_over, replacing
 
 RECORD_FILE = "record.json"
 LOCK_FILE = ".lock"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from engine.assets import worlds_dir
-from engine.bundle import Bundle
-from engine.world import World, list_worlds, read_world
+from engine.files.bundle import Bundle
+from engine.files.world import World, list_worlds, read_world
+from engine.machine.assets import worlds_dir
 from evaluation.ceiling import reconstruct
 from evaluation.evaluating import EvaluationPlan, evaluate
 from evaluation.rollouts import HELD_OUT_SEED, place_of

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 
 
 class StageLog:

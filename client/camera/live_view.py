@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from client.camera.late_reprojection import MAX_TURN_RAD, bounded
 from client.camera.rig import WALKING, CameraRig, PlannedTurn
 from client.input.controls import Intent
-from engine.integrator import IntegratorState
+from engine.camera.integrator import IntegratorState
 
 LEAD_BACK_S = 0.15
 """Time constant by which a difference to the rig is worked off."""

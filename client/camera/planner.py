@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from client.camera.rig import CameraRig, PlannedTurn, RigState
 from client.input.controls import Intent
-from engine import fitting
-from engine.collision import place_slide
-from engine.recording_format import INTENT_COLUMNS
-from engine.session import Session
-from engine.tracks import Track, output_intrinsics
+from engine.camera import fitting
+from engine.camera.collision import place_slide
+from engine.camera.tracks import Track, output_intrinsics
+from engine.files.recording_format import INTENT_COLUMNS
+from engine.files.world import World
+from engine.session.protocol import Session
 from engine.types import CameraTrack, Intrinsics
-from engine.world import World
 
 
 @dataclass(frozen=True, eq=False)

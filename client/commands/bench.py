@@ -15,8 +15,8 @@ from client.commands.roofline import print_roofline
 from client.report import print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from engine.bench import BenchReport
-    from engine.session import BackendName
+    from engine.machine.bench import BenchReport
+    from engine.session.opening import BackendName
 
 
 def register(root: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def _measure(
     """Walk, and return what it took."""
     started_s = time.perf_counter()
     from client.commands.headless import open_walk
-    from engine.bench import run_bench
+    from engine.machine.bench import run_bench
 
     session = open_walk(world, engine, backend, keep_latents=False)
     try:

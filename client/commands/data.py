@@ -53,7 +53,7 @@ def make(
     with extra_needed("making clips", "data"):
         from training.data import sets
         from training.pocket import load_autoencoder
-    from engine import assets
+    from engine.machine import assets
 
     jobs = sets.plan_holodeck_set(places, families, clips, frames, revisits, seed)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
@@ -86,7 +86,7 @@ def encode(
         from training.data import sets
         from training.data.films import FilmOptions
         from training.pocket import load_autoencoder
-    from engine import assets
+    from engine.machine import assets
 
     options = FilmOptions((width, height), fps, frames, overlap=overlap, metres_per_unit=metres_per_unit)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())

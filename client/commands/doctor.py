@@ -24,7 +24,7 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """Say what this machine can run and what is missing; nothing is downloaded."""
-    from engine.doctor import can_open_window, can_play, run_checks, verdict
+    from engine.machine.doctor import can_open_window, can_play, run_checks, verdict
 
     checks = run_checks(os.environ, () if engine is None else (engine,))
     playable = can_play(checks)

@@ -15,7 +15,7 @@ from client.commands.extras import extra_needed
 from client.report import print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
-    from engine.bundle import Bundle, EngineSpec
+    from engine.files.bundle import Bundle, EngineSpec
     from export.calibrate import Calibration, Walks
     from export.layers import Low
     from export.progress import Stage
@@ -56,7 +56,7 @@ def engine(
     as_json: Json = False,
 ) -> None:
     """Turn a bundle into one for a GPU, which need not be here, or into another for ONNX Runtime."""
-    from engine.assets import find_bundle
+    from engine.machine.assets import find_bundle
 
     if target != CPU and not re.fullmatch(r"sm\d{2,3}", target):
         raise ValueError(f"--target takes cpu or a GPU's compute capability such as sm120, got {target!r}")
@@ -103,7 +103,8 @@ def low_precision(precision: Precision, hadamard: bool) -> Low:
 def _calibrate(bundle: Bundle, low: Low, hadamard: bool, output: Path, stage: Stage) -> Calibration:
     """Measure activations on the worlds that fit the bundle, or on a made-up walk where there is none."""
     from engine.backends.onnxruntime import OnnxRuntimeBackend
-    from engine.session import default_denoise_threads, num_cores
+    from engine.machine.hardware import num_cores
+    from engine.session.opening import default_denoise_threads
     from export.calibrate import Calibration, calibrate, nominal_calibration
     from export.sources import RANDOM_WEIGHTS
 
@@ -145,7 +146,7 @@ def _walks(spec: EngineSpec) -> Walks:
 
 
 def _sizes(folder: Path) -> dict[str, Any]:
-    from engine.bundle import open_bundle
+    from engine.files.bundle import open_bundle
 
     opened = open_bundle(folder, verify=False)
     spec = opened.spec
@@ -171,7 +172,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a bundle says of itself, and check its files."""
-    from engine.assets import find_bundle
+    from engine.machine.assets import find_bundle
 
     opened = find_bundle(bundle)
     spec = opened.spec

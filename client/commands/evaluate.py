@@ -13,11 +13,11 @@ import typer
 from client.commands.choices import Json
 from client.commands.extras import extra_needed
 from client.report import print_json, progress, say
-from engine import assets
-from engine.world import World, find_world
+from engine.files.world import World, find_world
+from engine.machine import assets
 
 if TYPE_CHECKING:
-    from engine.bundle import Bundle
+    from engine.files.bundle import Bundle
     from evaluation.rollouts import TrackMaker
     from model.autoencoder import Autoencoder
 

@@ -18,7 +18,7 @@ from client.report import print_json, print_table, stages
 if TYPE_CHECKING:
     from torch import nn
 
-    from engine.bundle import Bundle
+    from engine.files.bundle import Bundle
     from model.transformer import WorldModel
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
@@ -80,7 +80,7 @@ def onnx(
         from export.folders import check_destination
         from export.onnx import export_bundle
         from export.sources import RANDOM_WEIGHTS, open_source
-    from engine.bundle import open_bundle
+    from engine.files.bundle import open_bundle
 
     output = output or Path(f"{Path(model).stem}{EXPORTED}")
     check_destination(output)
@@ -105,7 +105,7 @@ def onnx(
 
 def _shipped(model: str, random_weights: bool) -> tuple[str, list[float] | None]:
     """Return the checkpoint that a name stands for, and the schedule of its bundle, where both come with Flaneur."""
-    from engine.assets import bundle_names, checkpoints_dir, find_bundle
+    from engine.machine.assets import bundle_names, checkpoints_dir, find_bundle
 
     checkpoint = checkpoints_dir() / f"{model}.safetensors"
     if random_weights or model not in bundle_names() or not checkpoint.is_file():
@@ -150,7 +150,7 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Hold a bundle's graphs against PyTorch, chunk by chunk; exit status 1 if they differ too much."""
-    from engine.assets import find_bundle
+    from engine.machine.assets import find_bundle
 
     opened = find_bundle(bundle)
     if timesteps is not None:
@@ -180,7 +180,7 @@ def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int
         from export.sources import open_source
         from export.verify import check_sizes, verify_bundle
     from engine.backends.onnxruntime import OnnxRuntimeBackend
-    from engine.session import num_cores
+    from engine.machine.hardware import num_cores
 
     if bundle.spec.is_plan:
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine.installing import install_line
+from engine.machine.installing import install_line
 
 OPTIONAL_LIBRARIES = (
     "torch",

@@ -13,16 +13,17 @@ import numpy as np
 from client.commands.choices import known_folders
 from client.report import print_json, print_table, progress, say_error
 from client.setup.options import check_engine
-from engine import assets
-from engine.fitting import at_fps
-from engine.headless import num_chunks_for, open_frames, place_track, run_headless
-from engine.recording import Recording, RecordingStopped, RecordingWriter
-from engine.replay import Comparison, header_for, replay_latents
-from engine.session import BackendName, Session, open_session
-from engine.tracks import Track
+from engine.camera.fitting import at_fps
+from engine.camera.tracks import Track
+from engine.files.recording import Recording, RecordingStopped, RecordingWriter
+from engine.files.video import open_video
+from engine.files.world import find_world, list_worlds
+from engine.machine import assets
+from engine.session.headless import num_chunks_for, open_frames, place_track, run_headless
+from engine.session.opening import BackendName, open_session
+from engine.session.protocol import Session
+from engine.session.replay import Comparison, header_for, replay_latents
 from engine.types import CameraTrack, FrameChunk
-from engine.video import open_video
-from engine.world import find_world, list_worlds
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ def play(
     if actions is None and poses is None and chunks is None:
         raise ValueError("a headless walk needs a track (--actions or --poses), or --chunks to stand still")
     from client.commands.headless import Outputs, fit_track, open_walk, print_walk, standing_still, walk
-    from engine.actions import integrate_actions, parse_actions
-    from engine.actions import key_map as check_key_map
-    from engine.tracks import Track, load_track
+    from engine.camera.actions import integrate_actions, parse_actions
+    from engine.camera.actions import key_map as check_key_map
+    from engine.camera.tracks import Track, load_track
 
     # Everything that can be wrong with the track is said before the engine is opened, which takes a while.
     keys = None if actions is None else parse_actions(actions)

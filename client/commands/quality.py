@@ -9,7 +9,7 @@ from client.commands.extras import extra_needed
 from client.report import print_json, print_rows, progress
 
 if TYPE_CHECKING:
-    from engine.bundle import Bundle
+    from engine.files.bundle import Bundle
     from export.layers import Low
     from export.quality import QualityReport
 

@@ -25,8 +25,8 @@ from client.report import print_json, say
 
 if TYPE_CHECKING:
     from client.commands.headless import Outputs
-    from engine.recording import Recording
-    from engine.replay import VerifyReport
+    from engine.files.recording import Recording
+    from engine.session.replay import VerifyReport
 
 EXIT_DIFFERENT = 1
 """Exit status of a replay that does not verify."""
@@ -64,7 +64,7 @@ def replay(
     started_s = time.perf_counter()
     if verify and from_latents:
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
-    from engine.recording_format import SUFFIX
+    from engine.files.recording_format import SUFFIX
 
     in_window = not (headless or verify or from_latents or as_json or video or frames)
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
@@ -101,7 +101,7 @@ class _Source:
 
 def _replay_track(source: _Source, as_json: bool) -> int:
     from client.commands.headless import fit_track, open_walk, print_walk, walk
-    from engine.tracks import load_track
+    from engine.camera.tracks import load_track
 
     track = load_track(source.file)
     with closing(open_walk(source.world, source.engine, source.backend.value)) as session:
@@ -113,8 +113,8 @@ def _replay_track(source: _Source, as_json: bool) -> int:
 
 def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json: bool) -> int:
     from client.commands.headless import fit_track, open_walk, print_walk, walk
-    from engine.recording import read_recording
-    from engine.replay import Comparison, check_replayable
+    from engine.files.recording import read_recording
+    from engine.session.replay import Comparison, check_replayable
 
     recording = read_recording(source.file, with_latents=verify or from_latents)
     if not recording.complete:
@@ -154,7 +154,7 @@ def _print_verdict(result: dict[str, Any], report: VerifyReport, as_json: bool) 
 
 
 def _world_of(recording: Recording) -> str:
-    from engine.world import list_worlds
+    from engine.files.world import list_worlds
 
     name = recording.header.world
     if name not in [entry.name for entry in list_worlds(known_folders())]:

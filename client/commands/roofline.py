@@ -10,7 +10,7 @@ from client.report import print_json, print_rows
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.bench import BenchReport
+    from engine.machine.bench import BenchReport
     from export.layers import Low
 
 PARTS = {"denoiser": ("denoise_ms", "commit_ms"), "decoder": ("decode_ms",)}

@@ -165,7 +165,7 @@ def ablation(
         from training.ablation import AblationConfig
         from training.ablation_tables import run_ablation
         from training.pocket import load_autoencoder
-    from engine.assets import checkpoints_dir
+    from engine.machine.assets import checkpoints_dir
 
     # Four latents a second.
     config = AblationConfig(num_steps=steps, num_walks=walks, num_chunks=round(4 * seconds))
@@ -176,7 +176,7 @@ def ablation(
     if output is None:
         print(tables)
         return
-    from engine.atomic import replacing
+    from engine.files.atomic import replacing
 
     with replacing(output) as file:
         file.write_text(tables)

@@ -10,8 +10,8 @@ from client.setup.options import PlayOptions
 
 def open_window(options: PlayOptions) -> int:
     """Open the window and stay until the player leaves; returns the exit status."""
-    from engine.doctor import check_display
     from engine.errors import BackendUnavailable
+    from engine.machine.doctor import check_display
 
     # Asked here, since SDL's libraries complain on stderr before they give up. A driver chosen by hand is tried.
     if "SDL_VIDEODRIVER" not in os.environ and check_display(os.environ, sys.platform).status != "ok":

@@ -57,8 +57,8 @@ def create(
     """Make a world from a photo and a prompt; playing it needs neither PyTorch nor the text encoder."""
     if fov is not None and intrinsics is not None:
         raise ValueError("--fov and --intrinsics both describe the camera; leave one of them out")
-    from engine.assets import find_bundle
-    from engine.world import SUFFIX, read_world, write_world
+    from engine.files.world import SUFFIX, read_world, write_world
+    from engine.machine.assets import find_bundle
 
     output = output or Path(f"{photo.stem}{SUFFIX}")
     check_new_file(output, SUFFIX, "world")
@@ -80,7 +80,7 @@ def create(
 @app.command("list")
 def list_command(as_json: Json = False) -> None:
     """List the worlds that can be walked through: those that are shipped, and your own."""
-    from engine.world import list_worlds
+    from engine.files.world import list_worlds
 
     folders = known_folders()
     entries = list_worlds(folders)
@@ -105,7 +105,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show what a world file says of itself."""
-    from engine.world import find_world
+    from engine.files.world import find_world
 
     found = find_world(world, known_folders())
     width, height = found.frame_size

@@ -14,7 +14,7 @@ from client.playback.drift import DriftMeter
 from client.playback.past import Moment, Past, WalkFrame
 from client.playback.resting import Rest
 from client.ui.figures import Line, Section
-from engine.session import Session
+from engine.session.protocol import Session
 from engine.types import FrameChunk
 
 MAX_ENDINGS = 4

@@ -12,10 +12,10 @@ from typing import Any
 from client.playback.past import WalkFrame
 from client.setup.folders import make_folder
 from client.ui.picture import Style, enlarge
-from engine.recording import SUFFIX as RECORDING_SUFFIX
-from engine.recording import RecordedChunk, RecordingWriter
-from engine.recording_format import RecordingHeader
-from engine.video import open_video
+from engine.files.recording import SUFFIX as RECORDING_SUFFIX
+from engine.files.recording import RecordedChunk, RecordingWriter
+from engine.files.recording_format import RecordingHeader
+from engine.files.video import open_video
 
 CLIP_S = 30.0
 CLIP_BYTES = 256 << 20

@@ -26,7 +26,7 @@ from client.playback.trace import (
 )
 from client.ui.figures import NUM_BARS, ChunkBar, Line, Section, counted
 from engine.errors import EngineError
-from engine.session import Session
+from engine.session.protocol import Session
 from engine.types import FrameChunk
 
 NUM_TIMED_CHUNKS = 64

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.camera.rig import RigState
-from engine.recording import RecordedChunk
+from engine.files.recording import RecordedChunk
 from engine.types import Snapshot
 
 MIN_MOMENTS = 4

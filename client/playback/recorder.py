@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.recording import RecordedChunk, RecordingWriter
-from engine.recording_format import RecordingHeader
+from engine.files.recording import RecordedChunk, RecordingWriter
+from engine.files.recording_format import RecordingHeader
 
 
 class WalkRecorder:

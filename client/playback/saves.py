@@ -11,12 +11,12 @@ from client.camera.rig import RigState
 from client.input.controls import KEY_MAP_VERSION
 from client.playback.past import Moment, WalkFrame
 from client.playback.walk import Walk
+from engine.camera.integrator import Axes, IntegratorState
 from engine.errors import SpecMismatch
-from engine.integrator import Axes, IntegratorState
-from engine.recording import RecordedChunk
-from engine.replay import app_version
-from engine.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
-from engine.session import Session
+from engine.files.recording import RecordedChunk
+from engine.files.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
+from engine.session.protocol import Session
+from engine.session.replay import app_version
 
 RIG_NUMBERS = 9 + 3 + 3 + len(Axes._fields) + 2
 """Start rotation, position, yaw pitch and roll, velocities, turn not yet taken."""

@@ -26,13 +26,13 @@ from client.playback.pacing import PacingConfig
 from client.playback.past import Moment, WalkFrame
 from client.playback.recorder import WalkRecorder, num_shared
 from client.playback.showing import Showing
-from engine.recording import RecordedChunk
-from engine.recording_format import RecordingHeader
-from engine.replay import header_for
-from engine.session import Session
+from engine.files.recording import RecordedChunk
+from engine.files.recording_format import RecordingHeader
+from engine.files.world import World
+from engine.session.protocol import Session
+from engine.session.replay import header_for
+from engine.session.worker import Worker
 from engine.types import FrameChunk
-from engine.worker import Worker
-from engine.world import World
 
 PAST_BYTES = 256 << 20
 

@@ -11,7 +11,7 @@ from client.screens.keeping import Keeping
 from client.screens.photo import unused_path
 from client.setup.folders import told
 from client.ui.shell import Shell
-from engine.video import SUFFIX
+from engine.files.video import SUFFIX
 
 
 class Clipping:

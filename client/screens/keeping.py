@@ -16,7 +16,7 @@ from client.setup.folders import make_folder, told
 from client.ui.picture import enlarge
 from client.ui.shell import Shell
 from engine.errors import EngineError
-from engine.recording import SUFFIX, RecordingStopped
+from engine.files.recording import SUFFIX, RecordingStopped
 
 
 class Keeping:

@@ -14,13 +14,14 @@ from client.playback.footprint import give_back
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
 from client.screens.loading import LoadingStages
 from client.setup.options import PlayOptions, check_engine
-from engine import assets
-from engine.recording import Recording, read_recording
-from engine.recording_format import SUFFIX as RECORDING_SUFFIX
-from engine.replay import check_replayable
-from engine.session import Session, check_seed, open_session
-from engine.tracks import Track, load_track
-from engine.world import World, find_world
+from engine.camera.tracks import Track, load_track
+from engine.files.recording import Recording, read_recording
+from engine.files.recording_format import SUFFIX as RECORDING_SUFFIX
+from engine.files.world import World, find_world
+from engine.machine import assets
+from engine.session.opening import open_session
+from engine.session.protocol import Session, check_seed
+from engine.session.replay import check_replayable
 
 Say = Callable[[str], None]
 _NO_WORLD = "a camera track does not say which world it is for; name one with --world"

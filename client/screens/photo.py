@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.setup.folders import make_folder
-from engine.atomic import replacing
-from engine.replay import app_version
-from engine.session import Session
+from engine.files.atomic import replacing
+from engine.session.protocol import Session
+from engine.session.replay import app_version
 
 SUFFIX = ".png"
 MAX_FILE_BYTES = 256 << 20

@@ -20,8 +20,8 @@ from client.ui.film_strip import FilmStrip
 from client.ui.shell import Shell
 from client.ui.theme import Theme
 from engine.errors import EngineError
-from engine.recording import RecordedChunk
-from engine.saved_walk import home_of, write_saved_walk
+from engine.files.recording import RecordedChunk
+from engine.files.saved_walk import home_of, write_saved_walk
 
 
 class Remembering:

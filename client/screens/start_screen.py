@@ -19,7 +19,7 @@ from client.setup.options import PlayOptions
 from client.ui import theme
 from client.ui.picture import crop_to, enlarge
 from client.ui.shell import Screen, Shell, step_of
-from engine.world import World
+from engine.files.world import World
 
 ENGINES = "Engines"
 _MOVES = {Step.UP: (0, -1), Step.DOWN: (0, 1), Step.LEFT: (-1, 0), Step.RIGHT: (1, 0)}

@@ -36,7 +36,7 @@ from client.ui.overlays import Overlays
 from client.ui.picture import fit_rect
 from client.ui.shell import Screen, Shell
 from engine.errors import RolloutDiverged
-from engine.recording import RecordingStopped
+from engine.files.recording import RecordingStopped
 
 
 class WalkScreen(Screen):

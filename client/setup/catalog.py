@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from client.screens.world_menu import WorldCard
-from engine import assets
 from engine.errors import EngineError
-from engine.session import BackendName
-from engine.world import WorldEntry, list_worlds, read_world
+from engine.files.world import WorldEntry, list_worlds, read_world
+from engine.machine import assets
+from engine.session.opening import BackendName
 
 _FOREIGN = "made for a model that is not installed"
 

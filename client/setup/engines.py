@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from engine import doctor
 from engine.errors import EngineError
-from engine.session import BackendName, check_backend, num_cores
+from engine.machine import doctor
+from engine.machine.hardware import num_cores
+from engine.session.opening import BackendName, check_backend
 
 TITLES: Mapping[str, str] = {
     "auto": "The fastest here",

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine import assets
-from engine.world import SUFFIX
+from engine.files.world import SUFFIX
+from engine.machine import assets
 
 APP_NAME = "Flaneur"
 MAX_FOLDER_CHARS = 48

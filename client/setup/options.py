@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.assets import find_bundle
-from engine.session import BackendName, check_backend
+from engine.machine.assets import find_bundle
+from engine.session.opening import BackendName, check_backend
 
 
 @dataclass(frozen=True)

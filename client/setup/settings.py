@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from client.input.bindings import DEFAULT_KEYS, RESERVED
 from client.setup.folders import make_folder
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 
 MAX_FILE_BYTES = 1 << 16
 

@@ -22,7 +22,7 @@ from client.setup.settings import Settings
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import Toasts
 from client.ui.window import Window
-from engine.assets import assets_dir
+from engine.machine.assets import assets_dir
 
 _KEY_STEPS = {
     pygame.K_UP: Step.UP,

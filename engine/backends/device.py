@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend, State
 from engine.backends.interface import (
     LATENT,
     GraphInput,
@@ -22,8 +21,9 @@ from engine.backends.interface import (
     decoder_interface,
     step_interface,
 )
-from engine.bundle import OUT, Bundle, TensorSpec
+from engine.backends.protocol import Backend, State
 from engine.errors import SpecMismatch
+from engine.files.bundle import OUT, Bundle, TensorSpec
 
 Buffer = Any
 """Memory of a device, in the device's own form."""

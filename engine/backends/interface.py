@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec
 from engine.errors import SpecMismatch
+from engine.files.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec
 
 VELOCITY = "velocity"
 LATENT = "latent"

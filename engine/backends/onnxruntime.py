@@ -13,7 +13,6 @@ from typing import Any, cast
 import onnxruntime
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend, State
 from engine.backends.interface import (
     LATENT,
     VELOCITY,
@@ -22,8 +21,9 @@ from engine.backends.interface import (
     decoder_interface,
     step_interface,
 )
-from engine.bundle import Bundle
+from engine.backends.protocol import Backend, State
 from engine.errors import SpecMismatch
+from engine.files.bundle import Bundle
 
 ELEMENT_TYPES = {
     "float": "float32",

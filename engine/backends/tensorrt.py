@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.atomic import replacing
 from engine.backends.device import Buffer, DeviceBackend, Stream
 from engine.backends.interface import GraphInput
-from engine.bundle import Bundle
 from engine.errors import BackendUnavailable, EngineError
-from engine.gpu import TENSORRT_LIBRARIES, find_gpus, needed_bytes, why_not
+from engine.files.atomic import replacing
+from engine.files.bundle import Bundle
+from engine.machine.hardware import TENSORRT_LIBRARIES, find_gpus, needed_bytes, why_not
 
 CACHE_SUFFIX = ".runtime-cache"
 """Kernels that TensorRT for RTX finished on this GPU, beside the plan; made anew whenever it is missing."""

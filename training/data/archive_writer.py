@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.atomic import replacing
-from engine.video import open_video
+from engine.files.atomic import replacing
+from engine.files.video import open_video
 from training.data.clip import Clip
 from training.data.judging import blank_share
 

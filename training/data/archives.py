@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.actions import MAX_FRAMES
-from engine.array_files import read_npz, read_npz_rows
+from engine.camera.actions import MAX_FRAMES
+from engine.files.array_files import read_npz, read_npz_rows
 from training.data.clip import FPS, Clip, LeftOut
 from training.data.sidecars import caption_of, read_sidecar, score_of
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.tracks import check_intrinsics, check_poses
+from engine.camera.tracks import check_intrinsics, check_poses
 
 FPS = 16
 """Video frames a second of all public clips, and of walks through places."""

@@ -15,8 +15,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from engine.actions import MAX_FRAMES
-from engine.tracks import cover
+from engine.camera.actions import MAX_FRAMES
+from engine.camera.tracks import cover
 
 MAX_PIXELS = 1 << 26
 """Of one picture; a video that claims more is damaged or hostile."""

@@ -1,7 +1,7 @@
 """A folder of films with poses beside them as a source of clips.
 
-A film is a video, or a folder of pictures; its poses come from whatever `engine.pose_files` reads. Pictures are taken at an even
-rate, and each has the pose of the very moment it was taken at.
+A film is a video, or a folder of pictures; its poses come from whatever `engine.camera.formats` reads. Pictures are taken at an
+even rate, and each has the pose of the very moment it was taken at.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bundle import hash_file
-from engine.fitting import at_times
-from engine.pose_files import PosedFrames, read_posed
-from engine.tracks import Track, check_intrinsics, map_intrinsics
+from engine.camera.fitting import at_times
+from engine.camera.formats.pose_files import PosedFrames, read_posed
+from engine.camera.tracks import Track, check_intrinsics, map_intrinsics
+from engine.files.bundle import hash_file
 from training.data.clip import Clip, ClipRejected, LeftOut
 from training.data.film_finder import Film, find_films
 from training.data.film_frames import FilmPictures, ListedPictures, VideoPictures

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from holodeck import get_place
 from model.autoencoder import Autoencoder
 from training.data.latents import encode_frames, pack_windows, weights_tag

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.bundle import first_problem
 from engine.errors import SpecMismatch
-from engine.tensor_file import TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.files.bundle import first_problem
+from engine.files.tensor_file import TensorFile, TensorFileKind, encode_tensors, write_tensors
 from training.data.clip import Clip, LeftOut
 
 KIND = TensorFileKind(

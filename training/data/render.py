@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import holodeck
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from evaluation import clearance
 from holodeck import get_place
 from training.data import families, walks

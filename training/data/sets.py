@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from evaluation.revisit import revisit_pairs
 from holodeck import place_names
 from model.autoencoder import Autoencoder

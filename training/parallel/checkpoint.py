@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, empty
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from training.checkpoint import tree_of, without_tensors
 
 

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from engine.actions import MAX_FRAMES
-from engine.pose_files import Lens, PosedFrames, join_lenses, read_text, rotations
-from engine.tracks import check_poses
+from engine.camera.actions import MAX_FRAMES
+from engine.camera.formats.pose_files import Lens, PosedFrames, join_lenses, read_text, rotations
+from engine.camera.tracks import check_poses
 
 MAX_NAME_BYTES = 4096
 COLMAP_MODELS = {

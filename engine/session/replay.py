@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
-from engine.headless import RunReport, report_run
-from engine.recording import RecordedChunk, Recording
-from engine.recording_format import RecordingHeader
-from engine.session import Clock, Session
-from engine.timing import TimingLog
+from engine.files.recording import RecordedChunk, Recording
+from engine.files.recording_format import RecordingHeader
+from engine.session.headless import RunReport, report_run
+from engine.session.protocol import Clock, Session
+from engine.session.timing import TimingLog
 from engine.types import FrameChunk, LatentChunk
 
 

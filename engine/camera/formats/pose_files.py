@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.actions import MAX_FRAMES
-from engine.tracks import Track, check_intrinsics, check_poses, load_track
+from engine.camera.actions import MAX_FRAMES
+from engine.camera.tracks import Track, check_intrinsics, check_poses, load_track
 
 Array = NDArray[np.float64]
 MAX_TEXT_BYTES = 1 << 28
@@ -56,7 +56,7 @@ def read_posed(path: Path) -> PosedFrames:
         ValueError: It is missing, of no known format, or damaged, in one sentence.
     """
     if path.is_dir():
-        from engine.colmap import read_colmap
+        from engine.camera.formats.colmap import read_colmap
 
         return read_colmap(path)
     if path.suffix.lower() == ".json":

@@ -16,7 +16,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 
 SUFFIX = ".mp4"
 DESCRIPTION_KEY = "comment"

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.headless import RunReport, run_headless
-from engine.session import Clock, Session
-from engine.timing import STAGES, Percentiles, percentiles
+from engine.files.world import World
+from engine.session.headless import RunReport, run_headless
+from engine.session.protocol import Clock, Session
+from engine.session.timing import STAGES, Percentiles, percentiles
 from engine.types import CameraTrack
-from engine.world import World
 
 STEP_M = 0.02
 """Walking pace per frame of the measured walk."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import holodeck
-from engine.world import World
+from engine.files.world import World
 
 Slide = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """(position [3], wished displacement [3]) -> position [3], metres in the world's own frame."""

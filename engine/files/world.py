@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from engine.bundle import first_problem
 from engine.errors import SpecMismatch
-from engine.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.files.bundle import first_problem
+from engine.files.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
 
 SUFFIX = ".world"
 MAX_FILE_BYTES = 256 << 20

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend
-from engine.bundle import Bundle, EngineSpec, TensorSpec
+from engine.backends.protocol import Backend
 from engine.errors import RolloutDiverged, SpecMismatch
-from engine.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
-from engine.session import Clock, Session, check_seed, chunk_times
+from engine.files.bundle import Bundle, EngineSpec, TensorSpec
+from engine.files.world import World
+from engine.session.protocol import Clock, Session, check_seed, chunk_times
+from engine.session.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
 from engine.types import CameraTrack, FrameChunk, LatentChunk, Snapshot
-from engine.world import World
 
 
 class ModelSession(Session):

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.actions import MAX_FRAMES
-from engine.tracks import Track
+from engine.camera.actions import MAX_FRAMES
+from engine.camera.tracks import Track
 
 
 def rebase(c2w: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from engine.atomic import replacing
 from engine.errors import SpecMismatch
+from engine.files.atomic import replacing
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_AXES = 8

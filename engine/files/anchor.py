@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.world import World, sealed
+from engine.files.world import World, sealed
 
 MAX_STEM = 48
 LATER = ", later"

@@ -1,6 +1,6 @@
 """Camera tracks: poses and intrinsics over time, and their files.
 
-Fitting one to a run (its length, rate and starting place) is `engine.fitting`.
+Fitting one to a run (its length, rate and starting place) is `engine.camera.fitting`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.actions import MAX_FRAMES, format_actions, integrate_actions, parse_actions
-from engine.array_files import read_npy, read_npz
-from engine.atomic import replacing
+from engine.camera.actions import MAX_FRAMES, format_actions, integrate_actions, parse_actions
+from engine.files.array_files import read_npy, read_npz
+from engine.files.atomic import replacing
 
 RIGID_TOLERANCE = 1e-3
 """Largest entry of R R^T - I accepted; float32 poses chained over a thousand frames drift by about 1e-4."""
@@ -24,7 +24,7 @@ MAX_DISTANCE_M = 1e6
 DEFAULT_FPS = 16.0
 SUFFIXES = {".npy": "npy", ".npz": "npz", ".txt": "actions", ".flaneur": "recording"}
 POSE_SUFFIXES = (".json", ".tum")
-"""Of files that are read by `engine.pose_files` and not written."""
+"""Of files that are read by `engine.camera.formats` and not written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def load_track(source: str | Path, fps: float = DEFAULT_FPS, version: str = "cur
         raise ValueError(
             f"there is no track {str(source)!r}; name a file or an action string such as w-48,aw-24"
         )
-    from engine.pose_files import is_posed, read_posed
+    from engine.camera.formats.pose_files import is_posed, read_posed
 
     if is_posed(path):
         return read_posed(path).track
@@ -178,7 +178,7 @@ def _scalar(arrays: dict[str, NDArray[np.generic]], name: str, path: Path) -> fl
 
 
 def _read_recording_track(path: Path) -> Track:
-    from engine.recording import read_recording
+    from engine.files.recording import read_recording
 
     return read_recording(path).track()
 
@@ -197,7 +197,7 @@ def save_track(track: Track, path: str | Path, version: str = "current") -> None
     if track_format == "recording":
         raise ValueError(f"cannot write {path}: a recording is made by walking; write .npz, .npy or .txt")
     if track_format == "actions":
-        from engine.keys_from_poses import infer_actions
+        from engine.camera.keys_from_poses import infer_actions
 
         text = format_actions(infer_actions(track.c2w, track.fps or DEFAULT_FPS, version))
         with replacing(path) as temporary:

@@ -1,6 +1,6 @@
 """The recording `NAME.flaneur`: everything needed to walk a walk again, appended chunk by chunk.
 
-Its layout is `engine.recording_format`. A replay uses the poses; the intents are kept to study the walk by.
+Its layout is `engine.files.recording_format`. A replay uses the poses; the intents are kept to study the walk by.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from engine.bundle import first_problem
+from engine.camera.tracks import Track, check_intrinsics, check_poses
 from engine.errors import EngineError, SpecMismatch
-from engine.recording_format import (
+from engine.files.bundle import first_problem
+from engine.files.recording_format import (
     DIGEST_BYTES,
     INTENT_COLUMNS,
     LATENT_AXES,
@@ -40,7 +41,6 @@ from engine.recording_format import (
     length_field,
     pack,
 )
-from engine.tracks import Track, check_intrinsics, check_poses
 from engine.types import CameraTrack
 
 _Model = TypeVar("_Model", bound=BaseModel)

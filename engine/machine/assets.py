@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.bundle import SPEC_FILE, Bundle, open_bundle
+from engine.files.bundle import SPEC_FILE, Bundle, open_bundle
 
 
 def assets_dir() -> Path:
     """Return the folder of shipped assets: `assets/` of a checkout, `engine/assets/` of a wheel."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     installed = package / "assets"
     return installed if installed.is_dir() else package.parent / "assets"
 

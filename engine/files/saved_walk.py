@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.bundle import first_problem
+from engine.camera.tracks import check_poses
 from engine.errors import SpecMismatch
-from engine.recording import RecordedChunk
-from engine.recording_format import (
+from engine.files.bundle import first_problem
+from engine.files.recording import RecordedChunk
+from engine.files.recording_format import (
     INTENT_COLUMNS,
     MAX_CHUNK_INTENTS,
     MAX_CHUNKS,
@@ -28,10 +29,9 @@ from engine.recording_format import (
     OptionalSha256,
     Word,
 )
-from engine.sampler import MAX_SEED
-from engine.session import Session
-from engine.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
-from engine.tracks import check_poses
+from engine.files.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.session.protocol import Session
+from engine.session.sampler import MAX_SEED
 from engine.types import CameraTrack, Snapshot
 
 SUFFIX = ".state"

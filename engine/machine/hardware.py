@@ -1,13 +1,14 @@
-"""NVIDIA GPUs by what their driver says, and whether a bundle can run on one; nothing is loaded for it."""
+"""Cores, and NVIDIA GPUs by what their driver says, and whether a bundle can run on one; nothing is loaded for it."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.bundle import Bundle, EngineSpec
+from engine.files.bundle import Bundle, EngineSpec
 
 TENSORRT_LIBRARIES = ("tensorrt_rtx", "tensorrt")
 """By preference."""
@@ -82,3 +83,10 @@ def why_not(spec: EngineSpec, needed: int, gpus: Sequence[Gpu] | None) -> str | 
             "close other programs"
         )
     return None
+
+
+def num_cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

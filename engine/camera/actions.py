@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.integrator import CURRENT, V1, Axes, IntegratorState, MotionConstants, step
+from engine.camera.integrator import CURRENT, V1, Axes, IntegratorState, MotionConstants, step
 
 MAX_FRAMES = 1_000_000
 """Longest track accepted anywhere: 17 hours at 16 fps, 128 MB of poses."""

@@ -7,27 +7,15 @@ need both to be idle.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
 
-from engine import assets
-from engine.bundle import Bundle
-from engine.errors import BackendUnavailable, SpecMismatch
-from engine.gpu import TENSORRT_LIBRARIES, find_gpus
-from engine.sampler import MAX_SEED
+from engine.errors import SpecMismatch
+from engine.files.world import World
+from engine.session.sampler import MAX_SEED
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk, Snapshot
-from engine.world import World
 
-if TYPE_CHECKING:
-    from engine.backends.base import Backend
-
-BackendName = Literal["auto", "onnxruntime", "tensorrt", "holodeck"]
 Clock = Callable[[], float]
-MAX_DENOISE_THREADS = 4
 
 
 class Session(ABC):
@@ -136,89 +124,7 @@ def chunk_times(chunk: LatentChunk, decode_start_s: float, ready_s: float) -> Ch
     )
 
 
-def check_backend(backend: BackendName) -> None:
-    """Refuse a backend that this machine or installation cannot run, whatever the bundle."""
-    if backend != "tensorrt":
-        return
-    if not find_gpus():
-        raise BackendUnavailable(
-            "TensorRT needs an NVIDIA GPU and its driver, and there is none here; use --backend onnxruntime"
-        )
-    if not any(importlib.util.find_spec(name) for name in TENSORRT_LIBRARIES):
-        raise BackendUnavailable(
-            "TensorRT for RTX is not installed; run pip install -e '.[rtx]' in a clone, or use --backend onnxruntime"
-        )
-
-
 def check_seed(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"the seed must lie between 0 and {MAX_SEED}, got {seed}")
     return seed
-
-
-def open_session(
-    world: World,
-    bundle: Bundle | None = None,
-    backend: BackendName = "auto",
-    *,
-    denoise_threads: int | None = None,
-    decode_threads: int = 1,
-    keep_latents: bool = False,
-    clock: Clock = time.perf_counter,
-) -> Session:
-    """Open a session on `world`; without a bundle, on the shipped one that the world was made for.
-
-    "auto" takes the fastest backend that can run the bundle here. A backend is imported when it is asked for.
-    """
-    if backend == "holodeck":
-        from engine.backends.holodeck import HolodeckSession
-
-        return HolodeckSession(world, clock)
-    check_backend(backend)
-    bundle = bundle or assets.bundle_for(world.info.model)
-    if bundle is None:
-        raise BackendUnavailable(
-            f"no bundle here fits the world {world.name}; name one with --engine, or take --backend holodeck"
-        )
-    from engine.model_session import ModelSession, check_fit
-
-    check_fit(world, bundle.spec)
-    runner = _open_backend(bundle, backend, denoise_threads or default_denoise_threads(), decode_threads)
-    return ModelSession(bundle, world, runner, clock, keep_latents)
-
-
-def _open_backend(bundle: Bundle, backend: BackendName, denoise_threads: int, decode_threads: int) -> Backend:
-    """Open what runs the bundle: plans need TensorRT, graphs need ONNX Runtime."""
-    spec = bundle.spec
-    if backend == "onnxruntime" and spec.is_plan:
-        raise BackendUnavailable(
-            f"the bundle {spec.name} was built for {spec.target}; ONNX Runtime takes the one it was built from"
-        )
-    if backend == "tensorrt" and not spec.is_plan:
-        raise BackendUnavailable(
-            f"the bundle {spec.name} is not built for a GPU; build one with `flaneur export engine`, "
-            "or use --backend onnxruntime"
-        )
-    if spec.is_plan:
-        from engine.backends.tensorrt import open_tensorrt
-
-        return open_tensorrt(bundle)
-    try:
-        from engine.backends.onnxruntime import OnnxRuntimeBackend
-    except ImportError as error:
-        raise BackendUnavailable(
-            "onnxruntime is not installed; install it, or take --backend holodeck"
-        ) from error
-    return OnnxRuntimeBackend(bundle, denoise_threads, decode_threads)
-
-
-def default_denoise_threads() -> int:
-    """Leave one core to the decoder and the window; a step is too small to share among many."""
-    return min(MAX_DENOISE_THREADS, max(1, num_cores() - 1))
-
-
-def num_cores() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,12 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from engine import assets
 from engine.errors import EngineError
-from engine.gpu import find_gpus, needed_bytes, why_not
-from engine.installing import install_line
-from engine.session import num_cores
-from engine.world import list_worlds
+from engine.files.world import list_worlds
+from engine.machine import assets
+from engine.machine.hardware import find_gpus, needed_bytes, num_cores, why_not
+from engine.machine.installing import install_line
 
 Status = Literal["ok", "missing", "problem"]
 MIN_PYTHON = (3, 11)

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from engine.atomic import replacing
-from engine.fitting import rebase
-from engine.session import Clock, Session
-from engine.timing import Percentiles, TimingLog
-from engine.tracks import Track, output_intrinsics
+from engine.camera.fitting import rebase
+from engine.camera.tracks import Track, output_intrinsics
+from engine.files.atomic import replacing
+from engine.files.world import World
+from engine.session.protocol import Clock, Session
+from engine.session.timing import Percentiles, TimingLog
 from engine.types import CameraTrack, FrameChunk
-from engine.world import World
 
 MAX_CHUNKS = 1_000_000
 

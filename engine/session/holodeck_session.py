@@ -13,9 +13,9 @@ import numpy as np
 
 import holodeck
 from engine.errors import SpecMismatch
-from engine.session import Session, check_seed, chunk_times
+from engine.files.world import World
+from engine.session.protocol import Session, check_seed, chunk_times
 from engine.types import CameraTrack, FrameChunk, LatentChunk, Snapshot
-from engine.world import World
 
 FPS = 16.0
 FRAMES_PER_CHUNK = 4

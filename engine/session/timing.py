@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.atomic import replacing
+from engine.files.atomic import replacing
 from engine.types import FrameChunk
 
 STAGES = ("denoise_ms", "commit_ms", "decode_ms", "chunk_ms")

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from engine.mailbox import IntentT, Mailbox
-from engine.session import Clock, Session, Snapshot
+from engine.files.world import World
+from engine.session.mailbox import IntentT, Mailbox
+from engine.session.protocol import Clock, Session, Snapshot
 from engine.types import CameraTrack, FrameChunk, LatentChunk
-from engine.world import World
 
 ResultT = TypeVar("ResultT")
 

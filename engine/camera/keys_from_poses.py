@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.actions import KEY_ORDER, KeyMap, integrate_actions, key_map
-from engine.integrator import MotionConstants
+from engine.camera.actions import KEY_ORDER, KeyMap, integrate_actions, key_map
+from engine.camera.integrator import MotionConstants
 
 MATCH_TOLERANCE = 2e-5
 """Metres or radians per frame: above float32's rounding 100 m out, far below any change a key makes."""

@@ -1,0 +1,1 @@
+"""Camera poses over time: integrator, action strings, tracks and their fitting."""

@@ -1,0 +1,1 @@
+"""Camera poses in other programs' files: nerfstudio, COLMAP, TUM and its kin."""

@@ -1,0 +1,1 @@
+"""Files on disk: bundle, world, recording, saved walk, video; untrusted sizes are bounded before allocation."""
