@@ -27,7 +27,7 @@ from evaluation.rollouts import Frames, Poses, Progress, num_chunks, stream
 from evaluation.sheets import contact_sheet
 from evaluation.table import table
 from evaluation.unseen import begin_world
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 
 ReadPicture = Callable[[Path, int, int], tuple[Frames, tuple[int, int]]]
 """(path, width, height) -> the picture fitted to that size by covering and cropping, [H, W, 3], and its own width and height."""

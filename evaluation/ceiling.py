@@ -11,8 +11,7 @@ from torch import Tensor
 
 from engine.files.bundle import EngineSpec
 from evaluation.rollouts import Frames
-from model.autoencoder import Autoencoder, StreamingDecoder
-from model.autoencoder_file import AUTOENCODER_FILE, load_autoencoder_weights
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, StreamingDecoder, load_autoencoder_weights
 
 LATENTS_PER_CALL = 16
 

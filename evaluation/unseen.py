@@ -16,7 +16,7 @@ from evaluation.ceiling import first_latent
 from evaluation.rollouts import Frames, Poses, place_of
 from holodeck import Place
 from holodeck.variants import mirrored, recoloured
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 
 TURN_DEG = 140.0
 """On the colour wheel: far from every original."""

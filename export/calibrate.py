@@ -28,7 +28,7 @@ from export.tidy import layer_of
 from export.verify import GraphRunner
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 TAPS = "activation_largest"
 NOMINAL_LARGEST = 8.0

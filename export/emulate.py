@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from export.layers import Low, Precision, precision_of
 from export.nvfp4 import MAX_E4M3, global_scale, hadamard_matrix, quantise, rotate_blocks, round_e4m3
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 Largest = Mapping[str, float]
 """Largest magnitude that reaches each layer, by its name."""

@@ -24,7 +24,7 @@ from model.checkpoint import weights_sha256
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS, check_timesteps
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 WEIGHTS_FILE = "weights.bin"
 """Of graphs too large to hold their weights."""

@@ -20,7 +20,7 @@ from export.layers import Low, Precision
 from export.posefit import PoseError, PoseFit
 from export.progress import Progress
 from export.rollouts import Frames, Pass, Scene, decode, passes, roll
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 COST_CHUNKS = 6
 """Passes that the cost of single layers is measured on."""

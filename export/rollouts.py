@@ -14,7 +14,7 @@ from model.camera import window_frames
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 Frames = NDArray[np.uint8]
 Render = Callable[[NDArray[np.float64]], Frames]

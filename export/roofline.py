@@ -20,7 +20,7 @@ from export.sources import PRESETS, new_decoder
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 BITS = {"nvfp4": 4.5, "fp8": 8.0, "bf16": 16.0, "fp32": 32.0}
 """Per weight, block scales included."""

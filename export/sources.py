@@ -10,13 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
-from model.autoencoder_file import AUTOENCODER_FILE
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder
 from model.config import ModelConfig, pocket, sana_wm
-from model.ltx_autoencoder import LtxAutoencoder, LtxStreamingDecoder
-from model.ltx_config import LtxAutoencoderConfig
-from model.transformer import WorldModel
+from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
+from model.vae.ltx_config import LtxAutoencoderConfig
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.world_model import WorldModel
 
 PRESETS = {"pocket": pocket, "sana-wm": sana_wm}
 LTX_STRIDE = 32

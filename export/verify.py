@@ -25,7 +25,7 @@ from export.rollouts import Scene
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from model.sampler import ChunkConditions, check_timesteps, euler_step
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 Arrays = NDArray[Any]
 

@@ -4,13 +4,79 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from model.attention import SelfAttention, SequenceContext, State
+from model.attention.self_attention import SelfAttention, SequenceContext, State
+from model.attention.sharding import Timeline
+from model.attention.softmax import CrossAttention
 from model.config import ModelConfig
-from model.cross_attention import CrossAttention
 from model.embedding import modulate
-from model.feedforward import FeedForward
+from model.precision import wide
 from model.scene_memory import SceneMemory
+
+
+class PointConvolution(nn.Module):
+    """A 1x1 convolution written as a linear layer, under the checkpoint's name `conv`."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Linear(in_features, out_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class DepthConvolution(nn.Module):
+    """A depthwise 3x3 convolution over channels-last frames [N, H, W, C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class FeedForward(nn.Module):
+    """Per-frame gated convolution, then y + t_conv(y) along time."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inner = config.inner_size
+        self.inverted_conv = PointConvolution(config.hidden_size, 2 * inner, bias=True)
+        self.depth_conv = DepthConvolution(2 * inner)
+        self.point_conv = PointConvolution(inner, config.hidden_size, bias=False)
+        self.t_conv = nn.Conv2d(config.hidden_size, config.hidden_size, (3, 1), padding=(1, 0), bias=False)
+
+    def forward(
+        self, x: Tensor, grid: tuple[int, int], timeline: Timeline, history: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Transform tokens.
+
+        Args:
+            x: [B, T, S, C].
+            grid: Rows and columns of the S tokens.
+            history: Last frame of y before x, [B, 1, S, C]; None for zeros.
+
+        Returns:
+            Tokens [B, T, S, C] and the last frame of y, the input of the temporal convolution, [B, 1, S, C].
+        """
+        inner = functional.silu(self.inverted_conv(x))
+        inner = self.depth_conv(inner.flatten(0, 1).unflatten(1, grid))
+        value, gate = inner.chunk(2, dim=-1)
+        y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
+        return self._over_time(y, timeline, history), wide(y[:, -1:])
+
+    def _over_time(self, y: Tensor, timeline: Timeline, history: Tensor | None) -> Tensor:
+        y, chunks = timeline.widen(y, 1)
+        past, present, future = self.t_conv.weight[..., 0].unbind(-1)
+        before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)
+        previous = torch.cat([before, y[:, :-1]], dim=1)
+        output = y + functional.linear(y, present) + functional.linear(previous, past)
+        if any(stop - start > 1 for start, stop in chunks):
+            following = [functional.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
+            output = output + functional.linear(torch.cat(following, dim=1), future)
+        return timeline.narrow(output, 1)
 
 
 class Block(nn.Module):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.diffusers_format import config_from_diffusers, weights_from_diffusers
-from model.ltx_autoencoder import LtxAutoencoder
-from model.ltx_config import LtxAutoencoderConfig
-from model.transformer import WorldModel
+from model.vae.ltx import LtxAutoencoder
+from model.vae.ltx_config import LtxAutoencoderConfig
+from model.world_model import WorldModel
 
 CONFIG_KEY = "model_config"
 """Metadata entry that holds the config."""

@@ -9,7 +9,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from model.block import Block
-    from model.transformer import WorldModel
+    from model.world_model import WorldModel
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from model.camera import plucker_maps, scale_translations
 from model.config import ModelConfig
 from model.precision import full_precision, wide
-from model.transformer import MAX_TIMESTEP, WorldModel
+from model.world_model import MAX_TIMESTEP, WorldModel
 
 if TYPE_CHECKING:
     from model.block import Block

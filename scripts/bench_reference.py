@@ -26,7 +26,7 @@ from model.camera import plucker_maps, relative_poses, window_frames
 from model.checkpoint import from_diffusers
 from model.rollout import RolloutState
 from model.sampler import STREAMING_TIMESTEPS, ChunkConditions, commit_chunk, denoise_chunk
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 STRIDE = 8
 HEAD_DIM = 112

@@ -20,8 +20,8 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
-from model.autoencoder import AutoencoderConfig
 from model.config import tiny
+from model.vae.pocket import AutoencoderConfig
 from training.clips import WalkClips
 from training.cluster import Cluster
 from training.configs import DistillationConfig

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from model.config import ModelConfig
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 
 def random_model(config: ModelConfig) -> WorldModel:

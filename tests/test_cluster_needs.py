@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.attention.gdn import Chunks
 from model.config import ModelConfig, sana_wm
-from model.gdn import Chunks
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from training.parallel.needs import (
     GPUS,
     KEPT_BYTES,

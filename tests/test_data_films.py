@@ -12,7 +12,7 @@ import torch
 
 from engine.camera.tracks import Track, map_intrinsics, save_track
 from engine.files.video import open_video
-from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.data.clip import LeftOut, count_left_out, readable
 from training.data.encoding import EncodedClips
 from training.data.film_frames import fit_picture

@@ -33,9 +33,8 @@ from evaluation.table import EvaluationReport, as_markdown
 from evaluation.unseen import unseen_place
 from holodeck import get_place
 from holodeck.variants import mirrored, recoloured
-from model import autoencoder_file
-from model.autoencoder import Autoencoder, AutoencoderConfig
-from model.autoencoder_file import load_autoencoder_weights, sizes_of
+from model.vae import pocket as pocket_vae
+from model.vae.pocket import Autoencoder, AutoencoderConfig, load_autoencoder_weights, sizes_of
 
 AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
 shipped = pytest.mark.skipif(
@@ -198,7 +197,7 @@ def test_an_autoencoder_is_refused_for_a_reason_without_words(tmp_path, monkeypa
     def fail(path):
         raise OSError
 
-    monkeypatch.setattr(autoencoder_file, "load_file", fail)
+    monkeypatch.setattr(pocket_vae, "load_file", fail)
     with pytest.raises(ValueError, match=r"cannot be used \(OSError\(\)\)"):
         load_autoencoder_weights(tmp_path)
 

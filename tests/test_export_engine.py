@@ -29,10 +29,10 @@ from export.sources import new_decoder
 from export.tidy import layer_of
 from export.verify import check_sizes, made_up_scene, verify_bundle
 from export.weights import GraphWeights, prune
-from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
 from model.config import ModelConfig, tiny
 from model.config import pocket as pocket_sizes
-from model.transformer import WorldModel
+from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.world_model import WorldModel
 from tests.models import random_model
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, frame_height=32, frame_width=48)

@@ -31,7 +31,7 @@ from export.nvfp4 import (
 )
 from export.quantize import packed
 from model.config import sana_wm, tiny
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 

@@ -15,7 +15,7 @@ from engine.errors import BuildFailed
 from engine.files.bundle import Bundle, open_bundle
 from model.checkpoint import weights_sha256
 from model.config import tiny
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from tests.models import random_model
 
 pytest.importorskip("onnxscript")

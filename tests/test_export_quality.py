@@ -16,9 +16,9 @@ from export.posefit import PoseFit, offset_pose
 from export.quality import Comparison, psnr
 from export.rollouts import Scene, passes, roll
 from holodeck import get_place
-from model.autoencoder import Autoencoder, AutoencoderConfig, StreamingDecoder
 from model.config import tiny
-from model.transformer import WorldModel
+from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.world_model import WorldModel
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
 LENS = np.array([130, 130, 80, 48], np.float32)

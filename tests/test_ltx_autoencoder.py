@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.checkpoint import load_ltx_autoencoder
-from model.ltx_autoencoder import LtxAutoencoder, LtxStreamingDecoder
-from model.ltx_blocks import Stream
-from model.ltx_config import LtxAutoencoderConfig
+from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
+from model.vae.ltx_blocks import Stream
+from model.vae.ltx_config import LtxAutoencoderConfig
 
 reference_module = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_ltx2")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.config import tiny
 from model.token_path import hush_branches, recall_tokens, token_intrinsics
+from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.data.glimpses import EVERY, Glimpses, gather_glimpses
 from training.data.latents import LatentWalk, encode_frames, pack_windows
 from training.data.render import RenderJob, load_walk, render_walk

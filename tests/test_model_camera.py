@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from model.attention.rotary import HeadMap, _rotate_real, axis_pairs, conjugate, rotary_table, rotate
 from model.camera import (
     plucker_maps,
     ray_transforms,
@@ -17,8 +18,6 @@ from model.camera import (
     window_frames,
 )
 from model.config import pocket, sana_wm, tiny
-from model.headmap import HeadMap
-from model.rotary import _rotate_real, axis_pairs, conjugate, rotary_table, rotate
 
 
 def random_poses(*shape: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from model.checkpoint import from_official, load_checkpoint, load_weights, save_checkpoint, to_official
 from model.config import tiny
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.clip_sampler import (
+from model.config import tiny
+from model.sampler import (
+    STREAMING_TIMESTEPS,
     TEACHER_GUIDANCE,
     ClipConditions,
     sample_clip,
@@ -16,9 +18,7 @@ from model.clip_sampler import (
     staircase,
     teacher_timesteps,
 )
-from model.config import tiny
-from model.sampler import STREAMING_TIMESTEPS
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3, velocity_skip=0.0)
 FRAMES = 7

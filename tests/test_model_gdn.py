@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import naive
-from model.gdn import Chunks, FrameUpdates, delta_rule, frame_attention
+from model.attention import naive
+from model.attention.gdn import Chunks, FrameUpdates, delta_rule, frame_attention
 
 CHUNKS = {
     "forward only": [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)],

@@ -16,7 +16,7 @@ from engine.camera.actions import integrate_actions, parse_actions
 from model.camera import plucker_maps, relative_poses, window_frames
 from model.checkpoint import from_diffusers
 from model.diffusers_format import config_from_diffusers
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from tests.models import perturb
 
 reference_module = pytest.importorskip("diffusers.models.transformers.transformer_sana_wm")

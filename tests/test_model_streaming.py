@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import attention, naive
+from model.attention import naive, self_attention
+from model.attention.mask import chunk_ranges, clip_reaches
 from model.camera import window_frames
-from model.chunks import chunk_ranges, clip_reaches
 from model.config import ModelConfig, sana_wm, tiny
 from model.rollout import RolloutState, state_shapes
 from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from tests.models import random_model
 
 VARIANTS = {
@@ -194,8 +194,8 @@ def test_six_chunks_equal_the_double_loop_over_tokens(monkeypatch: pytest.Monkey
     inputs = in_float64(clip(RELEASED, 19, batch=1))
     fast, fast_states = stream(model, inputs)
     # The twins know neither a write limit nor what follows it.
-    monkeypatch.setattr(attention, "frame_attention", lambda *given: naive.frame_attention(*given[:9]))
-    monkeypatch.setattr(attention, "delta_rule", lambda *given: naive.delta_rule(*given[:6]))
+    monkeypatch.setattr(self_attention, "frame_attention", lambda *given: naive.frame_attention(*given[:9]))
+    monkeypatch.setattr(self_attention, "delta_rule", lambda *given: naive.delta_rule(*given[:6]))
     slow, slow_states = stream(model, inputs)
     for ours, twin in zip(fast, slow, strict=True):
         torch.testing.assert_close(ours, twin, atol=1e-10, rtol=1e-10)
@@ -242,7 +242,7 @@ def test_whole_clips_are_seen_chunk_by_chunk_without_a_mask(monkeypatch: pytest.
         seen.append((q.shape[2], k.shape[2]))
         return v[:, :, : q.shape[2]]
 
-    monkeypatch.setattr(attention, "softmax_attention", look)
+    monkeypatch.setattr(self_attention, "softmax_attention", look)
     config = replace(RELEASED, softmax_every_n=1, num_layers=1)
     inputs = clip(config, 10)
     args = [inputs[n] for n in ("latents", "timesteps", "text", "text_mask")]

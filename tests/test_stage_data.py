@@ -19,7 +19,7 @@ import torch
 from client import cli
 from model.checkpoint import save_checkpoint
 from model.config import tiny
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from training import stage_request
 from training.chain_data import SetData
 from training.data.archive_writer import write_archive

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.autoencoder import Autoencoder
 from model.checkpoint import weights_sha256
+from model.vae.pocket import Autoencoder
 from training.checkpoint import save_state
 from training.making import PaperStages, chain_within
 from training.miniature import miniature_model, miniature_recipe, miniature_run

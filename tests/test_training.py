@@ -8,9 +8,9 @@ import torch
 
 from engine.files.world import World, WorldInfo, write_world
 from engine.machine import assets
-from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.checkpoint import weights_sha256
 from model.config import tiny
+from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.checkpoint import load_state, save_state
 from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
 from training.data.render import RenderJob, load_walk, render_walk

@@ -19,8 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from client.cli import run as run_cli
-from model.autoencoder import Autoencoder
-from model.autoencoder_file import AUTOENCODER_FILE
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder
 from training.chain import FOLLOWING, Chain
 from training.charts import line_chart, linear_axis, logarithmic_axis
 from training.checkpoint import read_values, save_state, without_tensors

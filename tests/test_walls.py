@@ -142,8 +142,8 @@ def test_no_module_breaks_a_wall():
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("model.attention", "import engine"),
-        ("model.attention", "from engine.types import CameraTrack"),
+        ("model.block", "import engine"),
+        ("model.block", "from engine.types import CameraTrack"),
         ("holodeck.place", "from model import camera"),
         ("engine.session.worker", "import torch"),
         ("engine.session.worker", "def step():\n    from torch import nn"),
@@ -158,7 +158,7 @@ def test_no_module_breaks_a_wall():
         ("export.onnx", "from training import loop"),
         ("training.loop", "from client import app"),
         ("training.loop", "import torch.distributed as dist"),
-        ("model.attention", "from torch.distributed import ProcessGroup"),
+        ("model.block", "from torch.distributed import ProcessGroup"),
         ("evaluation.revisit", "from training import loop"),
         ("evaluation.revisit", "from export import quality"),
         ("engine.session.worker", "from evaluation import rollouts"),

@@ -34,7 +34,7 @@ from model.checkpoint import (
     weights_sha256,
 )
 from model.config import ModelConfig, tiny
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 
 CONFIG = replace(
     tiny(),

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from model.attention.gdn import Chunks, frame_attention
+from model.attention.sharding import Timeline
+from model.attention.short_convolution import short_convolution
+from model.block import FeedForward
 from model.config import tiny
-from model.feedforward import FeedForward
-from model.gdn import Chunks, frame_attention
-from model.short_convolution import short_convolution
-from model.timeline import Timeline
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from training.parallel.timeline import SharedTimeline
 
 Open = Callable[[Chunks], Timeline]

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from engine.files.atomic import replacing
 from evaluation.rollouts import HELD_OUT_SEED
-from model.autoencoder import Autoencoder
 from model.config import ModelConfig, pocket
 from model.rollout import RolloutState
+from model.vae.pocket import Autoencoder
 from training.clips import WalkClips
 from training.configs import NoiseConfig, StageConfig
 from training.data.clip import FPS

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.files.atomic import replacing
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 from training.ablation import VARIANTS, AblationConfig, AblationResult, ablation_walks, run_variant
 from training.run_folder import holding
 

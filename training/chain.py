@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from model.autoencoder import AutoencoderConfig
+from model.vae.pocket import AutoencoderConfig
 from training.chain_data import ChainData, WalkData
 from training.clips import ClipBatches
 from training.cluster import ALONE, Cluster

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from model.autoencoder import Autoencoder
 from model.config import ModelConfig
+from model.vae.pocket import Autoencoder
 from training.clips import ClipBatches, WalkClips
 from training.cluster import ALONE, Cluster
 from training.configs import StageConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from model.autoencoder import AutoencoderConfig
 from model.config import ModelConfig, pocket, sana_wm
+from model.vae.pocket import AutoencoderConfig
 from training.chain import ChainConfig
 from training.configs import StageConfig
 from training.data.archives import ArchiveOptions, sekai_game

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from evaluation.table import as_markdown
-from model.autoencoder import Autoencoder
 from model.checkpoint import weights_sha256
+from model.vae.pocket import Autoencoder
 from training.chain import Chain, ChainConfig
 from training.chain_presets import CHAINS
 from training.loop import LoopConfig

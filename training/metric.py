@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 from training.data.latents import LatentWalk
 
 STEP = 0.3

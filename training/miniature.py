@@ -9,8 +9,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from model.autoencoder import AutoencoderConfig
 from model.config import ModelConfig, tiny
+from model.vae.pocket import AutoencoderConfig
 from training.pocket import PocketRun
 from training.recipe import Batches, PocketRecipe
 

@@ -9,10 +9,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from model.autoencoder import Autoencoder, AutoencoderConfig
 from model.checkpoint import load_checkpoint
 from model.config import ModelConfig
-from model.transformer import WorldModel
+from model.vae.pocket import Autoencoder, AutoencoderConfig
+from model.world_model import WorldModel
 from training.checkpoint import load_state, save_state
 from training.stages.generator import ScenicModel
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.gdn import Chunks
+from model.attention.gdn import Chunks
 
 NUM_LEVELS = 1000
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model.autoencoder_file import AUTOENCODER_FILE
+from model.vae.pocket import AUTOENCODER_FILE
 from training.chain import FOLLOWING, STAGES_FOLDER, Chain, ChainConfig
 from training.checkpoint import read_values
 from training.configs import StageConfig

@@ -16,10 +16,9 @@ from torch import Tensor
 
 import holodeck
 from engine.files.atomic import replacing
-from model.autoencoder import Autoencoder, AutoencoderConfig
-from model.autoencoder_file import AUTOENCODER_FILE
 from model.config import ModelConfig, pocket
 from model.token_path import hush_branches
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, AutoencoderConfig
 from training.data.clip import FPS
 from training.data.glimpses import Glimpses, gather_glimpses
 from training.data.latents import LatentWalk, encode_walks

@@ -20,9 +20,8 @@ from engine.files.bundle import Bundle, open_bundle
 from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
 from export.folders import replace_folder
 from export.onnx import export_bundle
-from model.autoencoder import Autoencoder, StreamingDecoder
-from model.autoencoder_file import AUTOENCODER_FILE
 from model.checkpoint import load_checkpoint, save_checkpoint
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, StreamingDecoder
 from training.data.latents import encode_frames
 from training.stages.generator import ScenicModel
 

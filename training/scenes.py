@@ -15,7 +15,7 @@ from evaluation.evaluating import EvaluationPlan, evaluate
 from evaluation.rollouts import HELD_OUT_SEED, place_of
 from evaluation.table import EvaluationReport
 from export.rollouts import Scene
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 from training.data.walks import walk
 
 PICTURE_METRICS = ("psnr", "gmsd")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from model.autoencoder_file import AUTOENCODER_FILE
 from model.checkpoint import load_checkpoint, weights_sha256
+from model.vae.pocket import AUTOENCODER_FILE
 from training.chain import STAGES_FOLDER
 from training.model_file import load_autoencoder_file, model_path
 from training.pocket import PocketRun, load_autoencoder

@@ -19,7 +19,7 @@ from engine.machine import assets
 if TYPE_CHECKING:
     from engine.files.bundle import Bundle
     from evaluation.rollouts import TrackMaker
-    from model.autoencoder import Autoencoder
+    from model.vae.pocket import Autoencoder
 
 
 class TracksChoice(StrEnum):

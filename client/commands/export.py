@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engine.files.bundle import Bundle
-    from model.transformer import WorldModel
+    from model.world_model import WorldModel
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 from training.data.clip import Clip, ClipSource
 from training.data.latent_cache import LatentCache
 from training.data.latents import encoded

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.files.atomic import replacing
 from holodeck import get_place
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 from training.data.latents import encode_frames, pack_windows, weights_tag
 from training.data.render import RenderJob, worker_pool
 from training.data.walks import walk

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.autoencoder import Autoencoder
+from model.vae.pocket import Autoencoder
 from training.data.clip import Clip, ClipRejected
 from training.data.holodeck_clips import rendered_clip
 from training.data.latent_cache import LatentCache

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from engine.files.atomic import replacing
 from evaluation.revisit import revisit_pairs
 from holodeck import place_names
-from model.autoencoder import Autoencoder
 from model.config import pocket
+from model.vae.pocket import Autoencoder
 from training.data.archive_writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.archives import ArchiveOptions, ClipArchives
 from training.data.clip import FPS, Clip, ClipSource, LeftOut, readable

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from model.config import ModelConfig, sana_wm
-from model.transformer import WorldModel
+from model.world_model import WorldModel
 from training.configs import StageConfig
 from training.stage_presets import paper_stages
 

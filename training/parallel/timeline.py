@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from model.gdn import Chunks, FrameUpdates
-from model.timeline import Timeline
+from model.attention.gdn import Chunks, FrameUpdates
+from model.attention.sharding import Timeline
 from training.parallel.collectives import exchange, gather, prefix
 
 

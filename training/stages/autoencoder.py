@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model.autoencoder import Autoencoder, AutoencoderConfig
+from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.optimizer import MasterOptimizer, OptimizerConfig
 
 if TYPE_CHECKING:

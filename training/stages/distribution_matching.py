@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.chunks import chunk_ranges
+from model.attention.mask import chunk_ranges
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from training.clips import ClipBatches

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.chunks import chunk_ranges
+from model.attention.gdn import Chunks
+from model.attention.mask import chunk_ranges
 from model.config import ModelConfig
-from model.gdn import Chunks
 from training.clips import ClipBatches
 from training.configs import StageConfig
 from training.data.latents import WindowBatch

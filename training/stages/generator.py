@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.sampler import STREAMING_TIMESTEPS
 from model.scene_memory import random_memory
-from model.transformer import MAX_TIMESTEP, WorldModel
+from model.world_model import MAX_TIMESTEP, WorldModel
 from training.data.latents import LatentWalk, WindowBatch, draw_windows
 from training.metric import measure
 from training.noise import add_noise

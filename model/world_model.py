@@ -11,7 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from model.attention import SequenceContext
+from model.attention.gdn import Chunks
+from model.attention.mask import Reaches, attention_mask, chunk_ranges, clip_reaches
+from model.attention.rotary import HeadMap, conjugate, rotary_table
+from model.attention.self_attention import SequenceContext
+from model.attention.sharding import Timeline
+from model.attention.softmax import rms_norm
 from model.block import Block
 from model.camera import (
     plucker_maps,
@@ -21,18 +26,12 @@ from model.camera import (
     ucpe_poses,
     window_frames,
 )
-from model.chunks import Reaches, attention_mask, chunk_ranges, clip_reaches
 from model.config import ModelConfig
-from model.cross_attention import rms_norm
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder
-from model.gdn import Chunks
-from model.headmap import HeadMap
 from model.initialise import initialise
 from model.precision import full_precision, wide, wide_dtype
 from model.rollout import NUM_FRAMES, RolloutState
-from model.rotary import conjugate, rotary_table
 from model.scene_memory import split_memory
-from model.timeline import Timeline
 
 MAX_TIMESTEP = 1000.0
 """Of pure noise."""

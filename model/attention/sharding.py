@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from model.gdn import Chunks, FrameUpdates
+from model.attention.gdn import Chunks, FrameUpdates
 
 
 class Timeline:

@@ -1,17 +1,17 @@
-"""Slow double-precision twins of `model.gdn`, written straight from the definitions, for tests."""
+"""Slow double-precision twins of `model.attention.gdn`, written straight from the definitions, for tests."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from model.gdn import Chunks
+from model.attention.gdn import Chunks
 
 
 def delta_rule(
     key: Tensor, value: Tensor | None, beta: Tensor, decay: Tensor, chunks: Chunks, initial: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Do what `model.gdn.delta_rule` does, one token at a time in float64."""
+    """Do what `model.attention.gdn.delta_rule` does, one token at a time in float64."""
     batch, frames, heads, tokens, width = key.shape
     key, beta, decay = key.double(), beta.double(), decay.double()
     value = key.new_ones(batch, frames, heads, tokens, 1) if value is None else value.double()
@@ -53,7 +53,7 @@ def frame_attention(
     chunks: Chunks,
     initial: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Do what `model.gdn.frame_attention` does, in float64."""
+    """Do what `model.attention.gdn.frame_attention` does, in float64."""
     before, norm_before = (None, None) if initial is None else (initial[0], initial[1][..., None])
     state, last = delta_rule(rotated_key, value, beta, decay, chunks, before)
     norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before)

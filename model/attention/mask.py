@@ -8,8 +8,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from model.attention.gdn import Chunks
 from model.config import ModelConfig
-from model.gdn import Chunks
 
 
 def chunk_ranges(config: ModelConfig, num_frames: int, starts: bool) -> list[tuple[int, int]]:

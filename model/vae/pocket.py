@@ -8,13 +8,20 @@ Letters: B batch, T latent frames, R frames per latent frame, H x W pixels, h x 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+AUTOENCODER_FILE = "autoencoder.safetensors"
+"""Weights of the autoencoder, in the folder of the checkpoint."""
+RGB = 3
 STEM = 4
 """Side of the pixel blocks folded into channels before the first convolution."""
 
@@ -240,3 +247,46 @@ class StreamingDecoder(nn.Module):
         frames = model.decoder(features, past).unflatten(1, (model.config.temporal_stride, 3))[0]
         frames = ((frames.permute(0, 2, 3, 1) + 1.0) * 127.5).round().clamp(0.0, 255.0)
         return frames.to(torch.uint8), features, torch.ones_like(started)
+
+
+def load_autoencoder_weights(path: Path) -> Autoencoder:
+    """Read an autoencoder, fp32, in evaluation mode.
+
+    Raises:
+        ValueError: The file is missing, damaged, or no autoencoder's.
+    """
+    try:
+        weights = load_file(path)
+        model = Autoencoder(sizes_of(weights))
+        model.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
+        raise ValueError(f"the autoencoder {path} cannot be used ({reason})") from None
+    return model.eval()
+
+
+def sizes_of(weights: Mapping[str, Tensor]) -> AutoencoderConfig:
+    """Return the sizes of an autoencoder with such weights.
+
+    Raises:
+        KeyError: A tensor is missing.
+        TypeError: A tensor is a single number.
+        ValueError: The first convolution is no matrix.
+    """
+    width, stem = weights["encoder.conv_in.weight"].shape[:2]
+    return AutoencoderConfig(
+        latent_channels=len(weights["latents_mean"]),
+        temporal_stride=stem // (RGB * STEM**2),
+        width=width,
+        deep_width=len(weights["encoder.down.weight"]),
+        num_encoder_blocks=_num_blocks(weights, "encoder"),
+        num_decoder_blocks=_num_blocks(weights, "decoder"),
+    )
+
+
+def _num_blocks(weights: Mapping[str, Tensor], half: str) -> tuple[int, int]:
+    shallow, deep = (
+        sum(name.startswith(f"{half}.{blocks}.") and name.endswith("norm.weight") for name in weights)
+        for blocks in ("blocks", "deep_blocks")
+    )
+    return shallow, deep

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.chunks import Reaches
+from model.attention.gdn import delta_rule, frame_attention
+from model.attention.mask import Reaches
+from model.attention.rotary import HeadMap
+from model.attention.sharding import Timeline
+from model.attention.short_convolution import last_frames, short_convolution
+from model.attention.softmax import padded_width, rms_norm, softmax_attention
 from model.config import ModelConfig
-from model.cross_attention import padded_width, rms_norm, softmax_attention
-from model.gdn import delta_rule, frame_attention
-from model.headmap import HeadMap
 from model.precision import casts, full_precision, wide
-from model.short_convolution import last_frames, short_convolution
-from model.timeline import Timeline
 
 State = Mapping[str, Tensor]
 """One block's rollout tensors, by the part of their name after `blocks.{i}.`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.ltx_config import STRIDES, LtxAutoencoderConfig, PaddingMode
+from model.vae.ltx_config import STRIDES, LtxAutoencoderConfig, PaddingMode
 
 TAPS = 3
 """Of every causal convolution, along time and space."""

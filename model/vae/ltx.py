@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.ltx_blocks import (
+from model.vae.ltx_blocks import (
     TAPS,
     CausalConv,
     DownBlock,
@@ -23,7 +23,7 @@ from model.ltx_blocks import (
     Upsampler,
     normalise_channels,
 )
-from model.ltx_config import LtxAutoencoderConfig
+from model.vae.ltx_config import LtxAutoencoderConfig
 
 
 class LtxEncoder(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from model.timeline import Timeline
+    from model.attention.sharding import Timeline
 
 Chunks = Sequence[tuple[int, int]]
 """Half-open ranges of frames that see one another in both directions; they cover 0..T in order."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.gdn import Chunks
+from model.attention.gdn import Chunks
 from model.precision import wide
 
 

@@ -1,0 +1,1 @@
+"""Video autoencoders: the pocket's own, and LTX-2's."""
