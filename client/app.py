@@ -14,7 +14,6 @@ from pathlib import Path
 import pygame
 
 from client.input.gamepads import STICK_STEP
-from client.report import say_error
 from client.screens.opening import Opened, check_options
 from client.screens.problem_screen import ProblemScreen
 from client.screens.start_screen import LoadingScreen, StartScreen
@@ -32,7 +31,9 @@ DISPLAY_FPS = 60
 _CLIENT_MS_WEIGHT = 0.1
 
 
-def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Path | None = None) -> int:
+def run(
+    options: PlayOptions, environ: Mapping[str, str] | None = None, home: Path | None = None
+) -> list[str]:
     """Open the window and stay until the player leaves.
 
     Args:
@@ -41,12 +42,13 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
         home: The player's home folder.
 
     Returns:
-        The exit status.
+        What could not be saved at the end, one sentence each.
 
     Raises:
         BackendUnavailable: There is no display.
         ValueError, EngineError: What was asked for cannot be opened.
     """
+    problems: list[str] = []
     environ = os.environ if environ is None else environ
     home = Path.home() if home is None else home
     pictures = pictures_dir(environ, home)
@@ -68,12 +70,10 @@ def run(options: PlayOptions, environ: Mapping[str, str] | None = None, home: Pa
         try:
             save_settings(file, settings)
         except ValueError as error:
-            say_error(f"the settings were not kept: {error}")
+            problems.append(f"the settings were not kept: {error}")
     finally:
         window.close()
-    for error in shell.chores.finish():
-        say_error(str(error))
-    return 0
+    return problems + [str(error) for error in shell.chores.finish()]
 
 
 class App:

@@ -102,6 +102,6 @@ POINTS: dict[str, Callable[[End], None]] = {
 if __name__ == "__main__":
     point, number, *arguments = sys.argv[1:]
     POINTS[point](lambda: os.kill(os.getpid(), getattr(signal, number)))
-    from client.cli import run
+    from cli.app import run
 
     sys.exit(run(arguments))

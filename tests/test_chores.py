@@ -174,7 +174,6 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
     worlds: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     world = sorted(worlds.glob("*.world"))[0]
     environ = {"SDL_VIDEODRIVER": "dummy", "XDG_CONFIG_HOME": str(tmp_path / "config")}
@@ -194,5 +193,5 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
 
     monkeypatch.setattr(WalkScreen, "update", play_and_leave)
     monkeypatch.setattr("client.ui.shell.Chores.update", lambda _: False)
-    assert run(PlayOptions(world=str(world), backend="holodeck"), environ, tmp_path) == 0
-    assert "cannot make the folder" in capsys.readouterr().err
+    problems = run(PlayOptions(world=str(world), backend="holodeck"), environ, tmp_path)
+    assert any("cannot make the folder" in problem for problem in problems)

@@ -19,7 +19,7 @@ import typer
 from typer.main import get_command
 
 import holodeck
-from client.cli import COMMANDS, run
+from cli.app import COMMANDS, run
 from client.setup.folders import OWN_WORLDS, pictures_dir
 from engine.camera.actions import integrate_actions, parse_actions
 from engine.camera.fitting import rebase
@@ -292,7 +292,7 @@ def test_files_that_cannot_be_written_are_refused_before_the_walk(flaneur: Flane
 def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
     flaneur: Flaneur, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from client.commands import headless
+    from cli import headless
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -428,7 +428,7 @@ def test_without_a_display_the_window_says_so(
 
 
 def test_a_closed_pipe_is_no_traceback():
-    program = [sys.executable, "-c", "from client.cli import main; main()", "--help"]
+    program = [sys.executable, "-c", "from cli.app import main; main()", "--help"]
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

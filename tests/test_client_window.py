@@ -296,7 +296,7 @@ def test_closing_the_window_ends_the_program_and_keeps_the_settings(
     monkeypatch.setattr(App, "turn", close_soon)
     first = sorted(worlds.glob("*.world"))[0]
     environ = {"SDL_VIDEODRIVER": "dummy"}
-    assert run(PlayOptions(world=str(first), backend="holodeck"), environ, tmp_path) == 0
+    assert run(PlayOptions(world=str(first), backend="holodeck"), environ, tmp_path) == []
     assert not pygame.display.get_init()
     written = [file.name for file in tmp_path.rglob("settings.json")]
     assert written == ["settings.json"]

@@ -10,8 +10,8 @@ import numpy as np
 import pygame
 import pytest
 
+from cli.app import run
 from client.camera.planner import rig_planner
-from client.cli import run
 from client.input.controls import Intent
 from client.playback.clip import Clip, RecentFrames, write_clip
 from client.playback.past import WalkFrame

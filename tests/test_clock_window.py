@@ -12,7 +12,7 @@ import pygame
 import pytest
 from numpy.typing import NDArray
 
-from client.cli import run
+from cli.app import run
 from client.playback.pacing_replay import replay_pacing
 from client.playback.readings import read_figures
 from client.playback.trace import InputLine, StartLine, TickLine, read_trace

@@ -148,7 +148,7 @@ def test_sharing_clips_takes_a_launcher(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_torchrun_trains_a_stage_with_the_command_of_one_process(tmp_path: Path) -> None:
-    command = ["client.cli", "train", "{}", "--preset", "miniature", "--runs", str(tmp_path)]
+    command = ["cli.app", "train", "{}", "--preset", "miniature", "--runs", str(tmp_path)]
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     for stage, before in (("base-autoencoder", []), ("base", launcher)):
         call = [sys.executable, "-m", *before, *(part.format(stage) for part in command)]

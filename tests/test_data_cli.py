@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from client.cli import run
+from cli.app import run
 from engine.camera.tracks import Track, save_track
 from engine.files.video import open_video
 from engine.machine import assets

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.cli import run
+from cli.app import run
 from engine.files.bundle import Bundle
 from engine.files.recording import Recording, RecordingWriter, read_recording
 from engine.files.world import World, read_world, write_world

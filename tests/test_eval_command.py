@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from client.cli import run
+from cli.app import run
 from engine.files.world import write_world
 from engine.machine import assets
 from evaluation import evaluating

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from client.cli import run
+from cli.app import run
 from engine.machine import assets
 from evaluation.bench_layout import first_of_each, read_bench
 from evaluation.benchmark_tracks import simple_track

@@ -178,7 +178,7 @@ def test_constants_are_read_through_what_folds_away(bundle: Bundle) -> None:
 
 
 def test_the_shipped_model_goes_by_its_name() -> None:
-    from client.commands.export import _shipped
+    from cli.export import _shipped
 
     assert _shipped("pocket", False) == (str(CHECKPOINT), [1000.0])
     assert _shipped("pocket", True) == ("pocket", None)
@@ -201,7 +201,7 @@ def test_a_bundle_is_not_held_against_a_model_of_other_sizes(bundle: Bundle) -> 
 def test_what_cannot_be_built_is_refused_before_it_is_calibrated(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from client.cli import run
+    from cli.app import run
 
     def fail(*_: object) -> None:
         raise AssertionError("calibrated in vain")

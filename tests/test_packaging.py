@@ -16,7 +16,7 @@ from engine.files.world import World, list_worlds, write_world
 from engine.machine.assets import worlds_dir
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = {"client", "engine", "evaluation", "export", "holodeck", "model", "training"}
+ROOMS = {"cli", "client", "engine", "evaluation", "export", "holodeck", "model", "training"}
 LARGEST_INSTALL_BYTES = 500e6
 
 
@@ -58,7 +58,7 @@ def test_the_base_install_asks_for_no_torch(wheel: Path):
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = HeaderParser().parsestr(archive.read(name).decode())
         (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "flaneur = client.cli:main" in archive.read(entry_points).decode()
+        assert "flaneur = cli.app:main" in archive.read(entry_points).decode()
     requirements = metadata.get_all("Requires-Dist") or []
     base = [requirement for requirement in requirements if "extra ==" not in requirement]
     assert base
@@ -74,8 +74,8 @@ def test_an_installed_wheel_plays_out_of_reach_of_the_checkout(wheel: Path, toy_
         archive.extractall(site)
     place = place_world(toy_world, tmp_path)
     program = (
-        "import sys, client.cli, engine, holodeck; print(client.cli.__file__, engine.__file__, file=sys.stderr); "
-        "sys.exit(client.cli.run(sys.argv[1:]))"
+        "import sys, cli.app, engine, holodeck; print(cli.app.__file__, engine.__file__, file=sys.stderr); "
+        "sys.exit(cli.app.run(sys.argv[1:]))"
     )
     played = subprocess.run(
         [sys.executable, "-c", program, *play_arguments(place)],

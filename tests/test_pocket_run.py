@@ -32,7 +32,7 @@ WEIGHTS = (".safetensors", ".world", ".onnx")
 
 def flaneur(*arguments: str, kill: tuple[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, perhaps ended at a point by a signal."""
-    start = ["-m", "client.cli"] if kill is None else [str(ROOT / "tests" / "kill_points.py"), *kill]
+    start = ["-m", "cli.app"] if kill is None else [str(ROOT / "tests" / "kill_points.py"), *kill]
     # One thread: two may add in another order.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client.cli import COMMANDS, run
+from cli.app import COMMANDS, run
 from engine.files.world import list_worlds
 from engine.machine import assets
 

@@ -24,7 +24,7 @@ PATIENCE_S = 240.0
 
 
 def play_command(world: Path, *extra: str) -> list[str]:
-    return [sys.executable, "-m", "client.cli", "play", str(world), "--backend", "holodeck", *extra]
+    return [sys.executable, "-m", "cli.app", "play", str(world), "--backend", "holodeck", *extra]
 
 
 def plain_environ(home: Path, **extra: str) -> dict[str, str]:
@@ -175,7 +175,7 @@ def test_a_real_window_walks_records_and_closes(desktop: Desktop, worlds: Path, 
 
 def test_a_keyboard_alone_starts_walks_changes_settings_and_quits(desktop: Desktop, tmp_path: Path) -> None:
     environ = plain_environ(tmp_path, DISPLAY=desktop.display)
-    command = [sys.executable, "-m", "client.cli", "play", "--backend", "holodeck"]
+    command = [sys.executable, "-m", "cli.app", "play", "--backend", "holodeck"]
     program = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
     pictures, settings = tmp_path / "Pictures" / "Flaneur", tmp_path / ".config" / "flaneur" / "settings.json"
     try:

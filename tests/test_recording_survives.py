@@ -15,7 +15,7 @@ from pathlib import Path
 import pygame
 import pytest
 
-from client.cli import run
+from cli.app import run
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from engine.files.recording import read_recording
@@ -32,7 +32,7 @@ def test_kill_9_in_mid_record_loses_at_most_the_last_chunk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "walk.flaneur"
-    command = [sys.executable, "-m", "client.cli", "play", "town", "--headless", "--chunks", "100000"]
+    command = [sys.executable, "-m", "cli.app", "play", "town", "--headless", "--chunks", "100000"]
     walking = subprocess.Popen(
         [*command, "--record", str(path)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -142,11 +142,11 @@ def test_torchrun_trains_on_a_set_as_one_process_does_and_goes_on_after_a_kill(
 ) -> None:
     data = archives(tmp_path / "set")
     kill = [str(Path(__file__).parent / "kill_points.py"), "data", "SIGKILL"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "client.cli"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cli.app"]
     calls = [
-        (["-m", "client.cli"], tmp_path / "one", 0),
+        (["-m", "cli.app"], tmp_path / "one", 0),
         (kill, tmp_path / "killed", -signal.SIGKILL),
-        (["-m", "client.cli"], tmp_path / "killed", 0),
+        (["-m", "cli.app"], tmp_path / "killed", 0),
         ([*launcher], tmp_path / "two", 0),
     ]
     for how, runs, status in calls:

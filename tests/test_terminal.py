@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.cli import run
+from cli.app import run
 from client.screens.kept import in_words
 from client.screens.photo import save_photo
 
@@ -21,7 +21,7 @@ def test_a_measurement_shows_how_far_it_is_on_a_terminal() -> None:
     command = [
         sys.executable,
         "-m",
-        "client.cli",
+        "cli.app",
         "bench",
         "--backend",
         "holodeck",
@@ -84,7 +84,7 @@ def test_it_is_told_whose_key_map_a_file_means() -> None:
 )
 def test_what_needs_torch_says_how_to_get_it_and_its_extra(arguments: str, extra: str) -> None:
     without = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None"
-    program = f"{without}; from client.cli import main; main()"
+    program = f"{without}; from cli.app import main; main()"
     command = [sys.executable, "-c", program, *arguments.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.cli import run
+from cli.app import run
 from client.input.controls import STANDING, Intent
 from client.playback.instruments import Instruments
 from client.playback.pacing import FramePacer, PacingConfig

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from client.cli import run as run_cli
+from cli.app import run as run_cli
 from model.vae.pocket import AUTOENCODER_FILE, Autoencoder
 from training.chain import FOLLOWING, Chain
 from training.charts import line_chart, linear_axis, logarithmic_axis

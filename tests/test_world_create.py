@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from client.cli import run as flaneur
+from cli.app import run as flaneur
 from engine.files.world import read_world
 from export.photo import (
     fit_photo,
@@ -217,7 +217,7 @@ def test_a_world_for_a_bundle_plays_in_it_without_the_encoders(
     arguments = ("world", "create", photo, "--prompt", "a quiet harbour", "--weights", weights)
     assert run(*arguments, "--engine", bundle, "-o", world) == 0
     code = (
-        "import sys; from client.cli import run; "
+        "import sys; from cli.app import run; "
         f"status = run(['play', {str(world)!r}, '--engine', {str(bundle)!r}, '--headless', '--actions', 'w-40']); "
         "assert not {'torch', 'transformers', 'PIL'} & set(sys.modules); sys.exit(status)"
     )

@@ -15,8 +15,8 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from client.new_file import check_new_file
 from engine.errors import EngineError, SpecMismatch
+from engine.files.atomic import check_new_file
 from engine.files.bundle import first_problem
 
 SUFFIX = ".jsonl"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.camera.planner import Planner, TrackPlanner, rig_planner, track_planner
-from client.new_file import check_new_file
 from client.playback.footprint import give_back
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
 from client.screens.loading import LoadingStages
 from client.setup.options import PlayOptions, check_engine
 from engine.camera.tracks import Track, load_track
+from engine.files.atomic import check_new_file
 from engine.files.recording import Recording, read_recording
 from engine.files.recording_format import SUFFIX as RECORDING_SUFFIX
 from engine.files.world import World, find_world

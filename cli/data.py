@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.choices import Json
-from client.commands.extras import extra_needed
-from client.report import print_json, print_table, progress, say
+from cli.arguments import Json
+from cli.extras import extra_needed
+from cli.report import print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from training.data.sets import SetSummary

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.choices import (
+from cli.arguments import (
     Backend,
     BackendChoice,
     Engine,
@@ -21,10 +21,10 @@ from client.commands.choices import (
     Video,
     known_folders,
 )
-from client.report import print_json, say
+from cli.report import print_json, say
 
 if TYPE_CHECKING:
-    from client.commands.headless import Outputs
+    from cli.headless import Outputs
     from engine.files.recording import Recording
     from engine.session.replay import VerifyReport
 
@@ -70,13 +70,13 @@ def replay(
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
     if in_window:
-        from client.commands.window import open_window
+        from cli.window import open_window
         from client.setup.options import PlayOptions
 
         return open_window(
             PlayOptions(world, engine, backend.value, seed or 0, fullscreen=fullscreen, replay=file)
         )
-    from client.commands.headless import Outputs
+    from cli.headless import Outputs
 
     source = _Source(file, world, engine, backend, seed, Outputs(video=video, frames=frames), started_s)
     if file.suffix == SUFFIX:
@@ -100,7 +100,7 @@ class _Source:
 
 
 def _replay_track(source: _Source, as_json: bool) -> int:
-    from client.commands.headless import fit_track, open_walk, print_walk, walk
+    from cli.headless import fit_track, open_walk, print_walk, walk
     from engine.camera.tracks import load_track
 
     track = load_track(source.file)
@@ -112,7 +112,7 @@ def _replay_track(source: _Source, as_json: bool) -> int:
 
 
 def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json: bool) -> int:
-    from client.commands.headless import fit_track, open_walk, print_walk, walk
+    from cli.headless import fit_track, open_walk, print_walk, walk
     from engine.files.recording import read_recording
     from engine.session.replay import Comparison, check_replayable
 

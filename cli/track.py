@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from client.commands.choices import KEYS_OF_ACTIONS, Json, KeyMap
-from client.report import print_json, print_table
+from cli.arguments import KEYS_OF_ACTIONS, Json, KeyMap
+from cli.report import print_json, print_table
 
 app = typer.Typer(help="Convert camera tracks.", no_args_is_help=True)
 

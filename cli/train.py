@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from client.commands import train_cluster, train_stages
-from client.commands.extras import extra_needed
-from client.report import Interrupted, print_json, print_table, say
+from cli import train_cluster, train_stages
+from cli.extras import extra_needed
+from cli.report import Interrupted, print_json, print_table, say
 
 app = typer.Typer(help="Train world models.", no_args_is_help=True)
 

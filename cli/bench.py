@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.choices import Backend, BackendChoice, Engine, Json, World
-from client.commands.engine_bundle import Precision, low_precision
-from client.commands.roofline import print_roofline
-from client.report import print_json, print_table, progress
+from cli.arguments import Backend, BackendChoice, Engine, Json, World
+from cli.engine_bundle import Precision, low_precision
+from cli.report import print_json, print_table, progress
+from cli.roofline import print_roofline
 
 if TYPE_CHECKING:
     from engine.machine.bench import BenchReport
@@ -59,7 +59,7 @@ def _measure(
 ) -> BenchReport:
     """Walk, and return what it took."""
     started_s = time.perf_counter()
-    from client.commands.headless import open_walk
+    from cli.headless import open_walk
     from engine.machine.bench import run_bench
 
     session = open_walk(world, engine, backend, keep_latents=False)

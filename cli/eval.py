@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.commands.choices import Json
-from client.commands.extras import extra_needed
-from client.report import print_json, progress, say
+from cli.arguments import Json
+from cli.extras import extra_needed
+from cli.report import print_json, progress, say
 from engine.files.world import World, find_world
 from engine.machine import assets
 
@@ -71,7 +71,7 @@ def evaluate_bundle(
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
     subject = _open_subject(bundle, worlds, world, autoencoder)
     if bench is not None:
-        from client.commands.bench_pictures import evaluate_pictures
+        from cli.bench_pictures import evaluate_pictures
 
         if tracks is TracksChoice.WALKS:
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from client.commands.choices import Json
-from client.report import print_json
+from cli.arguments import Json
+from cli.report import print_json
 
 EXIT_CANNOT_PLAY = 2
 

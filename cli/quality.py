@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.commands.extras import extra_needed
-from client.report import print_json, print_rows, progress
+from cli.extras import extra_needed
+from cli.report import print_json, print_rows, progress
 
 if TYPE_CHECKING:
     from engine.files.bundle import Bundle

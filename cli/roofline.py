@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from client.commands.extras import extra_needed
-from client.report import print_json, print_rows
+from cli.extras import extra_needed
+from cli.report import print_json, print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

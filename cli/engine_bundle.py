@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.choices import Json
-from client.commands.extras import extra_needed
-from client.report import print_json, print_rows, print_table, say, stages
+from cli.arguments import Json
+from cli.extras import extra_needed
+from cli.report import print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
     from engine.files.bundle import Bundle, EngineSpec

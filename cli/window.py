@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from cli.report import say_error
 from client.setup.options import PlayOptions
 
 
@@ -20,4 +21,6 @@ def open_window(options: PlayOptions) -> int:
         )
     from client.app import run
 
-    return run(options)
+    for problem in run(options):
+        say_error(problem)
+    return 0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.commands.extras import extra_needed
-from client.report import Interrupted, print_json, print_table, say
+from cli.extras import extra_needed
+from cli.report import Interrupted, print_json, print_table, say
 
 if TYPE_CHECKING:
     from training.data.clip import LeftOut

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from client.commands.choices import known_folders
-from client.report import print_json, print_table, progress, say_error
+from cli.arguments import known_folders
+from cli.report import print_json, print_table, progress, say_error
 from client.setup.options import check_engine
 from engine.camera.fitting import at_fps
 from engine.camera.tracks import Track

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.choices import Json
-from client.commands.engine_bundle import EXPORTED, Hadamard, Precision, engine, is_large, low_precision, show
-from client.commands.extras import extra_needed
-from client.report import print_json, print_table, stages
+from cli.arguments import Json
+from cli.engine_bundle import EXPORTED, Hadamard, Precision, engine, is_large, low_precision, show
+from cli.extras import extra_needed
+from cli.report import print_json, print_table, stages
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,7 +158,7 @@ def verify(
             from export.verify import rescheduled
         opened = replace(opened, spec=rescheduled(opened.spec, _schedule(timesteps)))
     if against is Against.FP32:
-        from client.commands.quality import verify_quality
+        from cli.quality import verify_quality
 
         if random_weights:
             raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")

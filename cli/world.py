@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from client.commands.choices import Json, known_folders
-from client.commands.extras import extra_needed
-from client.new_file import check_new_file
-from client.report import print_json, print_table, say
+from cli.arguments import Json, known_folders
+from cli.extras import extra_needed
+from cli.report import print_json, print_table, say
+from engine.files.atomic import check_new_file
 
 app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)
 

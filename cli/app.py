@@ -1,6 +1,6 @@
 """The command `flaneur`: finds the sub-command, and turns what a user can mend into one sentence.
 
-Sub-commands live in `client.commands`, one module for each, and only the one asked for is imported.
+Sub-commands live in `cli`, one module for each, and only the one asked for is imported.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from client.report import Interrupted, say_error
+from cli.report import Interrupted, say_error
 from engine.errors import EngineError
 
 COMMANDS = {
-    "play": "client.commands.play",
-    "replay": "client.commands.replay",
-    "track": "client.commands.track",
-    "world": "client.commands.world",
-    "describe": "client.commands.describe",
-    "export": "client.commands.export",
-    "data": "client.commands.data",
-    "train": "client.commands.train",
-    "eval": "client.commands.evaluate",
-    "bench": "client.commands.bench",
-    "doctor": "client.commands.doctor",
+    "play": "cli.play",
+    "replay": "cli.replay",
+    "track": "cli.track",
+    "world": "cli.world",
+    "describe": "cli.describe",
+    "export": "cli.export",
+    "data": "cli.data",
+    "train": "cli.train",
+    "eval": "cli.eval",
+    "bench": "cli.bench",
+    "doctor": "cli.doctor",
 }
 """Module of each sub-command; each has `register(app)`."""
 

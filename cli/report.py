@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Advance(Protocol):
-    """Tells a progress bar how far the work has come."""
+    """Tell a progress bar how far the work has come."""
 
     def __call__(self, done: int) -> None: ...
 

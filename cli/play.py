@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.choices import (
+from cli.arguments import (
     KEYS_OF_ACTIONS,
     Backend,
     BackendChoice,
@@ -76,7 +76,7 @@ def play(
         needing |= {"--frames": frames, "--json": as_json or None}
         if used := [name for name, value in needing.items() if value is not None]:
             raise ValueError(f"{used[0]} is for a walk without a window; add --headless")
-        from client.commands.window import open_window
+        from cli.window import open_window
         from client.setup.options import PlayOptions
 
         return open_window(
@@ -92,7 +92,7 @@ def play(
         raise ValueError("--actions and --poses both give a track; leave one of them out")
     if actions is None and poses is None and chunks is None:
         raise ValueError("a headless walk needs a track (--actions or --poses), or --chunks to stand still")
-    from client.commands.headless import Outputs, fit_track, open_walk, print_walk, standing_still, walk
+    from cli.headless import Outputs, fit_track, open_walk, print_walk, standing_still, walk
     from engine.camera.actions import integrate_actions, parse_actions
     from engine.camera.actions import key_map as check_key_map
     from engine.camera.tracks import Track, load_track

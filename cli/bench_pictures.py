@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.commands.extras import extra_needed
-from client.report import print_json, progress, say
+from cli.extras import extra_needed
+from cli.report import print_json, progress, say
 
 if TYPE_CHECKING:
-    from client.commands.evaluate import Subject
+    from cli.eval import Subject
     from evaluation.rollouts import Frames
 
 LISTED = 5

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.commands.extras import extra_needed
-from client.report import print_json, print_rows
+from cli.extras import extra_needed
+from cli.report import print_json, print_rows
 
 if TYPE_CHECKING:
     from training.parallel.needs import Needs

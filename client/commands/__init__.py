@@ -1,1 +1,0 @@
-"""The sub-commands of `flaneur`, one module each; heavy imports happen inside the functions."""
