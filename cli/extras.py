@@ -19,6 +19,7 @@ OPTIONAL_LIBRARIES = (
     "skimage",
     "scipy",
     "filelock",
+    "numba",
 )
 
 

@@ -102,7 +102,7 @@ def _cast(
     if rays.origin[1] < 0:
         _cast_ground(rays, depth, hit)
     inverse = (1.0 / rays.x, 1.0 / rays.y, 1.0 / rays.z)
-    rectangles, order = _rectangles(shapes, c2w, intrinsics, width, height)
+    rectangles, order = sample_rectangles(shapes, c2w, intrinsics, width, height)
     for n in order:
         left, top, right, bottom = rectangles[n]
         window = (slice(top, bottom), slice(left, right))
@@ -120,7 +120,7 @@ def _cast_ground(rays: Rays, depth: Array, hit: NDArray[np.int16]) -> None:
     hit[down] = GROUND
 
 
-def _rectangles(
+def sample_rectangles(
     shapes: ShapeArrays, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
 ) -> tuple[NDArray[np.int64], list[int]]:
     """Find the sample rectangle of every shape and the visible shapes from near to far.

@@ -66,11 +66,14 @@ class Sky:
             color[below] = np.array(self.hills, np.float32)
         return color.astype(np.float32, copy=False)
 
+    def hill_phases(self) -> NDArray[np.float64]:
+        """Phases of the hills' three waves, in turns, [3]."""
+        return np.random.default_rng(self.hill_seed).uniform(0, 1, 3)
+
     def _hill_profile(self, azimuth: Array) -> Array:
         """Sine of the hills' elevation at each azimuth: three triangle waves of fixed random phase."""
-        phases = np.random.default_rng(self.hill_seed).uniform(0, 1, 3)
         turn = azimuth / (2 * np.pi)
         height = np.zeros_like(azimuth)
-        for count, share, phase in zip((5, 8, 13), (0.5, 0.3, 0.2), phases, strict=True):
+        for count, share, phase in zip((5, 8, 13), (0.5, 0.3, 0.2), self.hill_phases(), strict=True):
             height += share * np.abs(2 * ((turn * count + phase) % 1.0) - 1.0)
         return np.asarray(np.sin(np.radians(self.hill_height_deg)) * height, np.float32)

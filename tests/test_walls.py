@@ -96,6 +96,7 @@ LIBRARY_HOMES = {
     "PIL": ("export.photo",),
     "skimage": ("evaluation",),
     "scipy": ("evaluation",),
+    "numba": ("holodeck.kernels",),
     "flip_evaluator": ("evaluation.image_metrics",),
     "lpips": ("evaluation.image_metrics",),
     "pygame": WINDOW,
