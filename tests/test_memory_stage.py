@@ -130,9 +130,10 @@ def test_muon_in_bfloat16_steps_as_torchs_own_does() -> None:
     ours = torch.nn.Parameter(torch.randn(24, 40))
     theirs = torch.nn.Parameter(ours.detach().clone())
     optimizers = (
-        Muon([ours], 0.02, 0.1, torch.bfloat16),
+        Muon([ours], 0.02, 0.1),
         torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1),
     )
+    optimizers[0].dtype = torch.bfloat16
     for _ in range(3):
         ours.grad = torch.randn(24, 40)
         theirs.grad = ours.grad.clone()

@@ -15,10 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+import training.pace as pace_module
 from model.config import tiny
 from training.checkpoint import load_state
 from training.data.latents import LatentWalk
 from training.loop import LoopConfig, run_stage
+from training.muon import Muon
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.pace import Ahead, Pace, measure_pace, stage_pace
 from training.precision import PRECISIONS, computing_in
@@ -64,6 +66,11 @@ class LineStage:
 
 def masters(stage: LineStage | SelfForcingStage) -> list[torch.Tensor]:
     return [master.clone() for master in stage.optimizer.masters]
+
+
+def muon_dtype(stage: LineStage) -> torch.dtype:
+    (muon,) = (optimizer for optimizer in stage.optimizer.optimizers if isinstance(optimizer, Muon))
+    return muon.dtype
 
 
 def stopped_after(steps: int, stage: Any, config: LoopConfig, folder: Path, seed: int = 1) -> None:
@@ -182,6 +189,40 @@ def test_pace_of_another_machine_is_measured_again(tmp_path: Path) -> None:
     assert stage_pace(stage, path, Ahead(10, 60.0), "float32").operations == pace.operations
     path.write_text("{")
     assert stage_pace(stage, path, Ahead(10, 60.0), "float32").operations == pace.operations
+
+
+def test_a_resumed_stage_computes_in_what_it_was_begun_in_and_measures_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace_module, "_fastest", lambda *args: ("bfloat16", {}, ()))
+    stopped_after(1 + 2, LineStage(), LoopConfig(4), tmp_path)
+    assert load_state(tmp_path / "line.state.safetensors")["precision"] == "bfloat16"
+    # As on a machine that has not seen the stage and would choose otherwise.
+    (tmp_path / "line.pace.json").unlink()
+    monkeypatch.setattr(pace_module, "_fastest", lambda *args: pytest.fail("measured again"))
+    resumed = LineStage()
+    run_stage(resumed, LoopConfig(4), tmp_path, seed=1)
+    assert load_state(tmp_path / "line.state.safetensors")["precision"] == "bfloat16"
+    assert muon_dtype(resumed) is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("float32", torch.float32), ("autocast", torch.bfloat16), ("bfloat16", torch.bfloat16)],
+)
+def test_muon_computes_in_the_precision_that_is_set(tmp_path: Path, name: Any, dtype: torch.dtype) -> None:
+    stage = LineStage()
+    assert muon_dtype(stage) is torch.float32
+    run_stage(stage, LoopConfig(1, precision=name), tmp_path, seed=1)
+    assert muon_dtype(stage) is dtype
+
+
+def test_a_compiled_stage_is_refused_where_there_is_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match=r"install g\+\+"):
+        run_stage(LineStage(), LoopConfig(1, precision="float32 compiled"), tmp_path, seed=1)
 
 
 def test_a_short_stage_compares_nothing() -> None:

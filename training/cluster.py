@@ -15,6 +15,7 @@ from training.checkpoint import load_state, save_state
 
 if TYPE_CHECKING:
     from training.pace import Stage
+    from training.precision import PrecisionName
     from training.stages.generator import ScenicModel
 
 
@@ -27,6 +28,8 @@ class Cluster:
     """Number of the group of processes that this one shares its clips with, among how many."""
     is_shared = False
     """Whether parameters are shared out, in a precision of their own, so that no process may change them by itself."""
+    precision: PrecisionName | None = None
+    """What such parameters compute in; None where the stage decides."""
 
     def __init__(self, num_batches: int | None = None) -> None:
         """Prepare.

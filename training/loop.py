@@ -20,7 +20,7 @@ import torch
 from training.checkpoint import random_state, set_random_state
 from training.cluster import ALONE, Cluster
 from training.pace import Ahead, Pace, Remembering, Stage, stage_pace
-from training.precision import PrecisionName, computing_in
+from training.precision import PRECISIONS, PrecisionName, computing_in
 from training.progress import Phase, RecipeProgress
 from training.stage_log import StageLog
 
@@ -40,7 +40,8 @@ class LoopConfig:
     save_every_s: float = 120.0
     log_every: int = 20
     precision: PrecisionName | None = None
-    """What to compute in; None measures what is fastest, which need not be the same in another run."""
+    """What to compute in, Muon included. None measures what is fastest when the stage begins, and writes it into the stage's
+    state: a resumed run computes in the same, on whatever machine."""
 
     def progress(self, step: int, trained_s: float) -> float:
         """Share of the stage that is over, in [0, 1]."""
@@ -83,11 +84,17 @@ def run_stage(
     if run.resume() or config.progress(run.step, run.trained_s) >= 1.0:
         return False
     rates, computing = cluster.rates(stage), nullcontext()
-    if not cluster.is_shared:
+    if cluster.precision is not None:
+        run.precision = cluster.precision
+    else:
         ahead = Ahead(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
-        pace = stage_pace(stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision)
+        pace = stage_pace(
+            stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision or run.precision
+        )
         rates = batch_rates(pace, cluster.batches_per_step)
+        run.precision = pace.precision
         computing = computing_in(pace.precision, stage.model)
+    stage.optimizer.orthogonalise_in(PRECISIONS[run.precision].computed_in)
     bars = progress or RecipeProgress({}, shown=cluster.is_first)
     with bars.phase(stage.name) as phase, asked_to_stop() as stop, computing:
         stage.optimizer.publish()
@@ -120,6 +127,8 @@ class StageRun:
         self.path = run_dir / f"{stage.name}.state.safetensors"
         self.rng = np.random.default_rng(seed)
         self.step, self.trained_s = 0, 0.0
+        self.precision: PrecisionName | None = None
+        """What the stage computes in; None before that is decided."""
 
     def resume(self) -> bool:
         """Go back to where the file says the stage was, or to its beginning; whether it is finished."""
@@ -132,6 +141,7 @@ class StageRun:
         set_random_state(state["random"])
         self.rng.bit_generator.state = json.loads(state["numpy_random"])
         self.step, self.trained_s = state["step"], state["trained_s"]
+        self.precision = state.get("precision")
         if isinstance(self.stage, Remembering) and "memory" in state and not state["finished"]:
             self.stage.load_memory(state["memory"])
         return state["finished"]
@@ -144,6 +154,7 @@ class StageRun:
             "numpy_random": json.dumps(self.rng.bit_generator.state),
             "step": self.step,
             "trained_s": self.trained_s,
+            "precision": self.precision,
             "finished": finished,
         }
         if isinstance(self.stage, Remembering) and not finished:

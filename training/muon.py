@@ -36,14 +36,10 @@ def orthogonalise(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for parameters that are matrices."""
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float, dtype: torch.dtype) -> None:
-        """Prepare.
-
-        Args:
-            dtype: What matrices are orthogonalised in.
-        """
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self.dtype = dtype
+        self.dtype = torch.float32
+        """What matrices are orthogonalised in. A setting: weights depend on it."""
 
     @overload
     def step(self, closure: None = None) -> None: ...

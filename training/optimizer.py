@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.muon import Muon
-from training.parallel.shards import all_agree, shared_like, whole
-from training.precision import training_dtype
+from training.parallel.shards import shared_like, whole
 
 NO_MATRIX = 1 << 30
 """Least side of a matrix for Muon that no matrix has: AdamW alone."""
@@ -32,6 +31,10 @@ class StageOptimizer(Protocol):
 
     def publish(self) -> None:
         """Give the models their weights, in their own precision."""
+        ...
+
+    def orthogonalise_in(self, dtype: torch.dtype) -> None:
+        """Set what Muon computes in."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -94,9 +97,7 @@ class MasterOptimizer:
             (matrices if is_big and judge(name, parameter) else others).append(master)
         self.optimizers: list[torch.optim.Optimizer] = []
         if matrices:
-            is_fast = all_agree(training_dtype() is torch.bfloat16)
-            dtype = torch.bfloat16 if is_fast else torch.float32
-            self.optimizers.append(Muon(matrices, config.muon_lr, config.weight_decay, dtype))
+            self.optimizers.append(Muon(matrices, config.muon_lr, config.weight_decay))
         if others:
             adam = torch.optim.AdamW(
                 others,
@@ -142,6 +143,12 @@ class MasterOptimizer:
             average.lerp_(master, 1.0 - decay)
         self.publish()
         return norm
+
+    def orthogonalise_in(self, dtype: torch.dtype) -> None:
+        """Set what Muon computes in; float32 until then."""
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, Muon):
+                optimizer.dtype = dtype
 
     @torch.no_grad()
     def publish(self) -> None:

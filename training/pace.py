@@ -135,7 +135,15 @@ def stage_pace(stage: Stage, path: Path, ahead: Ahead, precision: PrecisionName 
     Args:
         path: Where it is kept.
         precision: What to compute in; None finds out.
+
+    Raises:
+        ValueError: The precision is compiled and there is nothing to compile with.
     """
+    if precision is not None and PRECISIONS[precision].compiled and not has_compiler():
+        raise ValueError(
+            f"{stage.name} is to compute in {precision} and there is no C++ compiler here; install g++, or delete the stage's "
+            "state to begin anew"
+        )
     if (known := _read(path)) is not None and precision in (None, known.precision):
         return known
     with _leaving_no_trace(stage):
@@ -226,9 +234,12 @@ def _no_compiling(best: PrecisionName, stage_s: float) -> str:
         return "autocast was fastest"
     if stage_s < WORTH_COMPILING_S:
         return f"the stage is shorter than {WORTH_COMPILING_S / 60:.0f} minutes"
-    if not any(map(shutil.which, ("g++", "clang++", "cl"))):
-        return "there is no C++ compiler"
-    return ""
+    return "" if has_compiler() else "there is no C++ compiler"
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that torch compiles with."""
+    return any(map(shutil.which, ("g++", "clang++", "cl")))
 
 
 def _step_s(stage: Stage, name: PrecisionName) -> float:

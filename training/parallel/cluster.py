@@ -66,6 +66,7 @@ class ProcessCluster(Cluster):
                 "change one of them"
             )
         self.config, self.device = config, device
+        self.precision = "bfloat16" if config.sharding.bfloat16 else "float32"
         self.networks: list[ScenicModel] = []
         """Those that are shared out."""
         self.everyone: DeviceMesh = init_device_mesh(device, (self.size,))

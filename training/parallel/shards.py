@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -18,13 +16,3 @@ def shared_like(x: Tensor, model: Tensor) -> Tensor:
     if isinstance(model, DTensor) and not isinstance(x, DTensor):
         return distribute_tensor(x.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
     return x
-
-
-def all_agree(answer: bool) -> bool:
-    """Whether the answer is yes in every process; one on its own agrees with itself."""
-    if not dist.is_initialized():
-        return answer
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    votes = torch.tensor([float(answer)], device=device)
-    dist.all_reduce(votes, dist.ReduceOp.MIN)
-    return bool(votes.item())

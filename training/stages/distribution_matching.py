@@ -58,6 +58,10 @@ class AlternatingOptimizer:
         self.student.publish()
         self.critic.publish()
 
+    def orthogonalise_in(self, dtype: torch.dtype) -> None:
+        self.student.orthogonalise_in(dtype)
+        self.critic.orthogonalise_in(dtype)
+
     def averaged_state(self) -> dict[str, Tensor]:
         """The student's averaged weights."""
         return self.student.averaged_state()
