@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pygame
 
 from client.app import App
-from client.input.bindings import ACTIONS
+from client.input.actions import ACTIONS
 from client.input.controls import MOVING
 from client.playback.footprint import Footprint, footprint, give_back
 from client.screens.problem_screen import ProblemScreen

@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.input.bindings import (
-    ACTIONS,
-    DEFAULT_BINDINGS,
-    DEFAULT_KEYS,
-    RESERVED,
-    Bindings,
-    key_name,
-    letter_of,
-)
+from client.input.actions import ACTIONS
+from client.input.bindings import DEFAULT_BINDINGS, DEFAULT_KEYS, RESERVED, Bindings, key_name, letter_of
 from client.screens.keys_card import KeysCard
 
 NAMES = [action.name for action in ACTIONS]

@@ -11,7 +11,7 @@ import pytest
 
 import holodeck
 from client.app import App, run
-from client.input.bindings import ACTIONS
+from client.input.actions import ACTIONS
 from client.input.controls import MOVING
 from client.screens.keys_card import KeysCard
 from client.screens.photo import read_photo_description

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.input.bindings import ACTIONS, DEFAULT_BINDINGS
+from client.input.actions import ACTIONS
+from client.input.bindings import DEFAULT_BINDINGS
 from client.input.controls import (
     AXIS_ACTIONS,
     MOVING,

@@ -8,7 +8,8 @@ import pygame
 import pytest
 
 from client.camera.pose_words import place_words, pose_angles_deg, view_words
-from client.input.bindings import ACTIONS, DEFAULT_BINDINGS, Bindings, help_groups, key_name
+from client.input.actions import ACTIONS
+from client.input.bindings import DEFAULT_BINDINGS, Bindings, help_groups, key_name
 from client.input.controls import Intent
 from client.playback.walk_map import WalkMap
 from client.screens.help import HelpCard, lay_out

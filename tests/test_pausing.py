@@ -6,7 +6,7 @@ from pathlib import Path
 import pygame
 import pytest
 
-from client.input.bindings import ACTIONS
+from client.input.actions import ACTIONS
 from client.input.controls import MOVING
 from client.screens.pausing import IN_PAUSE
 from tests.player import Player

@@ -76,9 +76,7 @@ DEFERRED = {"cli": ("evaluation", "export", "training")}
 """What a room may import inside its functions only, so that `--help` and `play` start without it."""
 WINDOW = (
     "client.app",
-    "client.input.bindings",
     "client.input",
-    "client.input.gamepads",
     "client.screens",
     "client.ui",
 )

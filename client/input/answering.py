@@ -1,4 +1,4 @@
-"""Who answers an action, and which keys still hold the one they began; knows no devices."""
+"""Hands actions to methods by name, until the screens fill an `actions.ActionTable`, which replaces this."""
 
 from __future__ import annotations
 

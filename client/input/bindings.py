@@ -1,112 +1,17 @@
-"""What keys and gamepad buttons do: one table of named actions, and who pressed what.
+"""Key bindings: which physical keys and gamepad buttons ask for which action, and what the help says of them.
 
-A key is a scancode, a physical position: W is the key above S on an AZERTY keyboard too. Knows no window and
-no walk; whoever answers an action has a method for it, `do_NAME`.
+A key is a scancode, a physical position: W is the key above S on an AZERTY keyboard too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import MappingProxyType
 
 import pygame
 
-
-class Group(StrEnum):
-    """Where an action stands in the help."""
-
-    MOVE = "Move"
-    LOOK = "Look"
-    WORLD = "World"
-    KEEP = "Keep"
-    SHOW = "Show"
-
-
-@dataclass(frozen=True)
-class Action:
-    """Something a player can ask for with a key or a button."""
-
-    name: str
-    """Names it to the program, in settings too."""
-    label: str
-    """What it does, in a few words."""
-    group: Group
-    keys: tuple[int, ...]
-    """Scancodes it has at first."""
-    button: int | None = None
-    """Gamepad button, where it has one."""
-    line: str = ""
-    """Its line in the help; neighbours with the same line share it. The label where empty."""
-
-
-def _key(letter: str) -> int:
-    return pygame.KSCAN_A + ord(letter) - ord("A")
-
-
-ACTIONS: tuple[Action, ...] = (
-    Action("ahead", "walk ahead", Group.MOVE, (_key("W"),), line="walk, step aside"),
-    Action("step_left", "step left", Group.MOVE, (_key("A"),), line="walk, step aside"),
-    Action("back", "walk back", Group.MOVE, (_key("S"),), line="walk, step aside"),
-    Action("step_right", "step right", Group.MOVE, (_key("D"),), line="walk, step aside"),
-    Action("rise", "rise, and fly", Group.MOVE, (pygame.KSCAN_SPACE, _key("E"))),
-    Action("sink", "sink, and fly", Group.MOVE, (_key("C"), _key("Q"))),
-    Action("run", "run", Group.MOVE, (pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT), pygame.CONTROLLER_BUTTON_A),
-    Action("fly", "walk or fly", Group.MOVE, (_key("F"),), pygame.CONTROLLER_BUTTON_LEFTSTICK),
-    Action(
-        "faster",
-        "go faster",
-        Group.MOVE,
-        (pygame.KSCAN_EQUALS, pygame.KSCAN_KP_PLUS),
-        pygame.CONTROLLER_BUTTON_DPAD_UP,
-    ),
-    Action(
-        "slower",
-        "go slower",
-        Group.MOVE,
-        (pygame.KSCAN_MINUS, pygame.KSCAN_KP_MINUS),
-        pygame.CONTROLLER_BUTTON_DPAD_DOWN,
-    ),
-    Action("look_up", "look up", Group.LOOK, (pygame.KSCAN_UP,), line="look around"),
-    Action("look_down", "look down", Group.LOOK, (pygame.KSCAN_DOWN,), line="look around"),
-    Action("look_left", "look left", Group.LOOK, (pygame.KSCAN_LEFT,), line="look around"),
-    Action("look_right", "look right", Group.LOOK, (pygame.KSCAN_RIGHT,), line="look around"),
-    Action("lean_left", "lean left", Group.LOOK, (_key("Z"),), pygame.CONTROLLER_BUTTON_LEFTSHOULDER, "lean"),
-    Action(
-        "lean_right", "lean right", Group.LOOK, (_key("X"),), pygame.CONTROLLER_BUTTON_RIGHTSHOULDER, "lean"
-    ),
-    Action("level", "level the horizon", Group.LOOK, (_key("V"),), pygame.CONTROLLER_BUTTON_Y),
-    Action("instant_look", "instant look on or off", Group.LOOK, (pygame.KSCAN_F2,)),
-    Action("restart", "start again", Group.WORLD, (pygame.KSCAN_BACKSPACE,)),
-    Action("next_world", "next world", Group.WORLD, (_key("N"), pygame.KSCAN_PAGEDOWN)),
-    Action("previous_world", "world before", Group.WORLD, (pygame.KSCAN_PAGEUP,)),
-    Action("pause", "pause, settings", Group.WORLD, (_key("P"),), pygame.CONTROLLER_BUTTON_START),
-    Action("new_world", "a new world from here", Group.WORLD, (pygame.KSCAN_F6,)),
-    Action("quick_save", "save", Group.KEEP, (pygame.KSCAN_F5,)),
-    Action("quick_load", "load", Group.KEEP, (pygame.KSCAN_F9,)),
-    Action("rewind", "hold to go back", Group.KEEP, (_key("R"),), pygame.CONTROLLER_BUTTON_DPAD_LEFT),
-    Action("other_branch", "other branch", Group.KEEP, (_key("B"),), pygame.CONTROLLER_BUTTON_DPAD_RIGHT),
-    Action("record", "record", Group.KEEP, (pygame.KSCAN_F10,)),
-    Action("clip", "keep the last 30 s", Group.KEEP, (pygame.KSCAN_F8,), pygame.CONTROLLER_BUTTON_RIGHTSTICK),
-    Action("photo_mode", "hold still, hide all", Group.KEEP, (_key("O"),)),
-    Action("photo", "take a photo", Group.KEEP, (pygame.KSCAN_F12,), pygame.CONTROLLER_BUTTON_X),
-    Action("help", "this help", Group.SHOW, (pygame.KSCAN_F1,), pygame.CONTROLLER_BUTTON_BACK),
-    Action("map", "map of the walk", Group.SHOW, (_key("M"),)),
-    Action("held_keys", "keys held", Group.SHOW, (_key("H"),)),
-    Action("figures", "figures", Group.SHOW, (pygame.KSCAN_F3,)),
-    Action("flash", "flash for a camera", Group.SHOW, (pygame.KSCAN_F4,)),
-    Action("full_screen", "full screen", Group.SHOW, (pygame.KSCAN_F11,)),
-)
-"""Everything that can be bound. A new feature adds its line here and a `do_` method where it is answered; one that
-lasts while its key is held has an `end_` method too."""
-
-FIXED: tuple[tuple[Group, str, str], ...] = (
-    (Group.LOOK, "Click", "take the mouse"),
-    (Group.WORLD, "Esc", "free the mouse, menu"),
-    (Group.WORLD, "Ctrl Q", "quit"),
-)
-"""What cannot be bound: group, keys and what they do."""
+from client.input.actions import ACTIONS, FIXED, Action, Group
 
 PAD_LINES = (
     ("Sticks", "walk, look around"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pygame
 from pygame._sdl2 import controller
 
+from client.input.actions import Step
 from client.input.controls import PadReading
-from client.input.navigation import Step
 
 _STICK_RANGE = 32767.0
 _PUSHED, _RESTING = 0.6, 0.4

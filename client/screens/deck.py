@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pygame
 
+from client.input.actions import Step
 from client.input.bindings import action_of_button
-from client.input.navigation import Step
 from client.screens.keys_card import KeysCard
 from client.screens.menu import CardMenu, problem_card
 from client.screens.settings_card import adjust, defaults, pause_card, settings_card

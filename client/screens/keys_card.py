@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from client.input.bindings import ACTIONS, RESERVED, Bindings
+from client.input.actions import ACTIONS
+from client.input.bindings import RESERVED, Bindings
 from client.screens.menu import CardMenu, Choice
 
 _HINT = "Enter, then press a key to take it. Delete leaves an action without a key."

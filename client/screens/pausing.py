@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from client.input.actions import ACTIONS
 from client.input.answering import Answering
-from client.input.bindings import ACTIONS
 from client.input.controls import MOVING
 from client.playback.walk import Walk
 from client.screens.photo_mode import PhotoMode

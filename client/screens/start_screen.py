@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pygame
 
-from client.input.navigation import Step
+from client.input.actions import Step
 from client.screens.deck import Deck
 from client.screens.loading import draw_loading
 from client.screens.menu import CardMenu, Choice, frame_surface, problem_card

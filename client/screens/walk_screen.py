@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pygame
 
+from client.input.actions import Step
 from client.input.answering import Answering
 from client.input.bindings import action_of_button
 from client.input.controls import MOVING
 from client.input.gamepads import step_of_button
-from client.input.navigation import Step
 from client.playback.walk import Walk
 from client.screens.anchoring import Anchoring
 from client.screens.clipping import Clipping

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pygame
 
+from client.input.actions import Step
 from client.input.bindings import DEFAULT_BINDINGS, Bindings, letter_of
 from client.input.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.input.gamepads import STICK_STEP, Pads, step_of_button
-from client.input.navigation import Step
 from client.playback.chores import Chores
 from client.screens.world_menu import WorldCard
 from client.setup.engines import EngineSurvey
