@@ -14,16 +14,17 @@ from pathlib import Path
 import pygame
 
 from client.input.gamepads import STICK_STEP
-from client.screens.opening import Opened, check_options
-from client.screens.problem_screen import ProblemScreen
-from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.loading_screen import LoadingScreen
+from client.screens.menu_stack import ProblemScreen
+from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
-from client.setup.catalog import world_cards
+from client.setup.catalog import world_choices
 from client.setup.folders import pictures_dir, settings_file, world_folders
+from client.setup.opening import Opened, check_options
 from client.setup.options import PlayOptions
 from client.setup.settings import load_settings, save_settings
+from client.ui.app_context import AppContext, Screen
 from client.ui.picture import stay_on_one_thread
-from client.ui.shell import Screen, Shell
 from client.ui.toasts import message_area
 from client.ui.window import Window
 
@@ -61,27 +62,27 @@ def run(
     )
     try:
         save = partial(save_settings, file)
-        shell = Shell(options, window, settings, pictures, folders, time.perf_counter, save)
+        context = AppContext(options, window, settings, pictures, folders, time.perf_counter, save)
         if complaint:
-            shell.toasts.add(complaint, shell.clock(), warning=True)
-        App(shell).loop()
+            context.toasts.add(complaint, context.clock(), warning=True)
+        App(context).loop()
         width, height = window.windowed_size
-        settings = shell.settings.model_copy(update={"window_width": width, "window_height": height})
+        settings = context.settings.model_copy(update={"window_width": width, "window_height": height})
         try:
             save_settings(file, settings)
         except ValueError as error:
             problems.append(f"the settings were not kept: {error}")
     finally:
         window.close()
-    return problems + [str(error) for error in shell.chores.finish()]
+    return problems + [str(error) for error in context.chores.finish()]
 
 
 class App:
     """The loop and the way between the screens."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, context: AppContext) -> None:
         stay_on_one_thread()
-        self._shell = shell
+        self._context = context
         self._texts: list[str] = []
         self._screen = self._first_screen()
 
@@ -94,7 +95,7 @@ class App:
         """Run until the player leaves; whatever ends it, the screen gives back what it holds."""
         ticker = pygame.time.Clock()
         try:
-            while self._shell.running:
+            while self._context.running:
                 self.turn()
                 ticker.tick(DISPLAY_FPS)
         finally:
@@ -114,16 +115,16 @@ class App:
         # What it held may be what failed.
         with suppress(Exception):
             self._screen.leave()
-        self._shell.take_next()
-        self._screen = ProblemScreen(self._shell, error, self._start)
-        self.draw(self._shell.clock())
+        self._context.take_next()
+        self._screen = ProblemScreen(self._context, error, self._start)
+        self.draw(self._context.clock())
 
     def _turn(self) -> None:
         """Go once around the loop; the picture is only drawn anew if something in it changed."""
-        began_s, work_s = self._shell.clock(), time.thread_time()
-        toasts = self._shell.toasts
+        began_s, work_s = self._context.clock(), time.thread_time()
+        toasts = self._context.toasts
         redraw = self._pump(began_s)
-        redraw |= self._shell.chores.update()
+        redraw |= self._context.chores.update()
         redraw |= self._screen.update(began_s)
         redraw |= self._follow()
         texts = toasts.texts(began_s)
@@ -131,22 +132,22 @@ class App:
             self._texts = texts
             self.draw(began_s)
             work_ms = 1e3 * (time.thread_time() - work_s)
-            self._shell.client_ms += _CLIENT_MS_WEIGHT * (work_ms - self._shell.client_ms)
+            self._context.client_ms += _CLIENT_MS_WEIGHT * (work_ms - self._context.client_ms)
 
     def draw(self, now_s: float) -> None:
         """Draw the screen and the messages over it, and show them."""
-        window = self._shell.window
-        look, toasts = self._shell.look, self._shell.toasts
+        window = self._context.window
+        look, toasts = self._context.look, self._context.toasts
         self._screen.draw(window.surface, now_s)
         if toasts.texts(now_s):
             area = message_area(window.surface.get_rect(), self._screen.taken(), look.px(1))
             toasts.draw(window.surface, look, now_s, area)
         window.show()
-        self._screen.note_shown(self._shell.clock())
+        self._screen.note_shown(self._context.clock())
 
     def open(self, options: PlayOptions) -> None:
         """Leave what is on and open a world."""
-        self._shell.show(partial(self._open, options))
+        self._context.show(partial(self._open, options))
 
     def _pump(self, now_s: float) -> bool:
         """Deal with all events; say whether there was one that may change the picture."""
@@ -159,38 +160,38 @@ class App:
 
     def _handle(self, event: pygame.event.Event, now_s: float) -> bool:
         """Deal with what means the same on every screen; say whether that was it."""
-        shell = self._shell
+        context = self._context
         if event.type == pygame.QUIT:
-            shell.quit()
+            context.quit()
             return True
         if event.type == pygame.KEYDOWN and event.key == pygame.K_q and event.mod & pygame.KMOD_CTRL:
-            shell.quit()
+            context.quit()
             return True
         if event.type == pygame.KEYDOWN:
-            shell.note_key(event.scancode, event.key)
-            if shell.captures_keys:
+            context.note_key(event.scancode, event.key)
+            if context.captures_keys:
                 return False
-        if event.type == pygame.KEYDOWN and shell.bindings.action(event.scancode) == "full_screen":
-            shell.window.toggle_fullscreen()
-            shell.note_size()
+        if event.type == pygame.KEYDOWN and context.bindings.action(event.scancode) == "full_screen":
+            context.window.toggle_fullscreen()
+            context.note_size()
             return True
         if event.type in (pygame.VIDEORESIZE, pygame.WINDOWSIZECHANGED):
-            shell.window.note_resize()
-            shell.note_size()
+            context.window.note_resize()
+            context.note_size()
             return True
         if event.type in (pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED):
-            shell.focused = event.type == pygame.WINDOWFOCUSGAINED
-            shell.release_controls()
+            context.focused = event.type == pygame.WINDOWFOCUSGAINED
+            context.release_controls()
             return False
-        if (step := shell.pads.stick_step(event)) is not None:
+        if (step := context.pads.stick_step(event)) is not None:
             self._screen.handle(pygame.event.Event(STICK_STEP, step=step), now_s)
-        if message := shell.pads.handle(event):
-            shell.toasts.add(message, now_s)
+        if message := context.pads.handle(event):
+            context.toasts.add(message, now_s)
         return False
 
     def _follow(self) -> bool:
         """Go to the next screen if one was asked for."""
-        make = self._shell.take_next()
+        make = self._context.take_next()
         if make is None:
             return False
         self._screen.leave()
@@ -198,21 +199,21 @@ class App:
         return True
 
     def _first_screen(self) -> Screen:
-        options = self._shell.options
+        options = self._context.options
         if options.world is None and options.replay is None:
             return self._start()
-        self._shell.cards = world_cards(self._shell.folders, options.backend)
+        self._context.worlds = world_choices(self._context.folders, options.backend)
         return self._open(options)
 
     def _start(self, chosen: str | None = None) -> Screen:
-        return StartScreen(self._shell, self._open, chosen)
+        return StartScreen(self._context, self._open, chosen)
 
     def _open(self, options: PlayOptions) -> Screen:
-        return LoadingScreen(self._shell, options, self._walk, partial(self._start, options.world))
+        return LoadingScreen(self._context, options, self._walk, partial(self._start, options.world))
 
     def _walk(self, options: PlayOptions, opened: Opened) -> Screen:
         # What is recorded or replayed belongs to the first walk; those after it are free.
-        self._shell.options = replace(
-            self._shell.options, record=None, record_latents=False, trace=None, replay=None
+        self._context.options = replace(
+            self._context.options, record=None, record_latents=False, trace=None, replay=None
         )
-        return WalkScreen(self._shell, options, opened, self._open, self._start)
+        return WalkScreen(self._context, options, opened, self._open, self._start)

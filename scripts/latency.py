@@ -34,7 +34,7 @@ from client.screens.walk_screen import WalkScreen
 from client.setup.folders import world_folders
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 from client.ui.window import Window
 from engine.files.world import find_world
 from engine.machine.hardware import num_cores
@@ -57,8 +57,8 @@ class Answers:
 class Hands:
     """A player with a mouse and keys, who acts between the turns of the application's loop."""
 
-    def __init__(self, app: App, shell: Shell, seed: int) -> None:
-        self._app, self._shell = app, shell
+    def __init__(self, app: App, context: AppContext, seed: int) -> None:
+        self._app, self._context = app, context
         self._random = np.random.Generator(np.random.Philox(key=[seed, 0]))
         self._heading_px = 0
         self._held: set[int] = set()
@@ -69,12 +69,12 @@ class Hands:
 
     def play(self, seconds: float) -> None:
         """Run the loop at display rate and act about four times a second."""
-        clock = self._shell.clock
+        clock = self._context.clock
         begin_s = next_s = clock()
         act_s = begin_s + SETTLE_S
-        while clock() < begin_s + seconds and self._shell.running:
+        while clock() < begin_s + seconds and self._context.running:
             # As after a click; a real window gives the mouse back when it loses the focus.
-            self._shell.grab_mouse(True)
+            self._context.grab_mouse(True)
             next_s = max(next_s + 1.0 / DISPLAY_FPS, clock())
             if act_s < next_s:
                 time.sleep(max(0.0, act_s - clock()))
@@ -86,7 +86,7 @@ class Hands:
 
     def _act(self) -> None:
         kind = self._random.integers(4)
-        self.acted_s.append(self._shell.clock())
+        self.acted_s.append(self._context.clock())
         if self._arrow is not None:
             self._turn_key(self._arrow)
             self._arrow = None
@@ -119,8 +119,8 @@ def measure(
     pygame.display.set_mode(size, pygame.RESIZABLE)
     settings = Settings(reproject=instant)
     folders = world_folders(options.world, options.trace.parent)
-    shell = Shell(options, window, settings, options.trace.parent, folders, time.perf_counter)
-    app = App(shell)
+    context = AppContext(options, window, settings, options.trace.parent, folders, time.perf_counter)
+    app = App(context)
     try:
         deadline_s = time.perf_counter() + PATIENCE_S
         while not isinstance(app.screen, WalkScreen):
@@ -128,7 +128,7 @@ def measure(
                 raise TimeoutError("the world did not open")
             app.turn()
             time.sleep(0.005)
-        hands = Hands(app, shell, seed=1)
+        hands = Hands(app, context, seed=1)
         hands.play(seconds)
     finally:
         app.screen.leave()

@@ -22,11 +22,12 @@ import cv2
 import pygame
 
 from client.app import App
-from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.loading_screen import LoadingScreen
+from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 from client.ui.window import Window
 from engine.machine.assets import worlds_dir
 
@@ -43,10 +44,10 @@ class Photographer:
         self.window = Window(*size, unseen=True)
         # The dummy driver has a small desktop; a picture for the docs has the size asked for.
         pygame.display.set_mode(size, pygame.RESIZABLE)
-        self.shell = Shell(
+        self.context = AppContext(
             options, self.window, Settings(), Path(self._scratch.name), folders, time.perf_counter
         )
-        self.app = App(self.shell)
+        self.app = App(self.context)
 
     def wait(self, done: Callable[[], bool]) -> None:
         deadline_s = time.perf_counter() + PATIENCE_S
@@ -110,7 +111,7 @@ class Photographer:
 
     def clear_messages(self) -> None:
         """Wait until no message is on the screen."""
-        self.wait(lambda: not self.shell.toasts.texts(time.perf_counter()))
+        self.wait(lambda: not self.context.toasts.texts(time.perf_counter()))
 
     def take(self, name: str) -> None:
         """Save what the window shows."""
@@ -133,7 +134,7 @@ def take_menus(photographer: Photographer) -> None:
     while photographer.start_key() is None:
         photographer.menu(pygame.K_DOWN)
     photographer.menu(pygame.K_RETURN)
-    photographer.shell.survey().join(PATIENCE_S)
+    photographer.context.survey().join(PATIENCE_S)
     photographer.app.turn()
     photographer.menu(pygame.K_DOWN)
     photographer.take("engines")
@@ -145,7 +146,7 @@ def take_menus(photographer: Photographer) -> None:
 
 def take_walk(photographer: Photographer) -> None:
     """From the start screen through a walk with everything that can lie over it."""
-    shell = photographer.shell
+    context = photographer.context
     photographer.menu(pygame.K_RETURN)
     photographer.wait(lambda: isinstance(photographer.app.screen, LoadingScreen))
     photographer.wait(lambda: photographer.opening_world() or photographer.is_walking())
@@ -182,9 +183,9 @@ def take_walk(photographer: Photographer) -> None:
     photographer.walk(1.0, pygame.KSCAN_E, pygame.KSCAN_X)
     photographer.take("recording")
     photographer.key(pygame.KSCAN_F10)
-    recording = next(shell.pictures_dir.rglob("*.flaneur"))
-    options = PlayOptions(replay=recording, world=shell.cards[0].name, backend=shell.options.backend)
-    shell.toasts.clear()
+    recording = next(context.pictures_dir.rglob("*.flaneur"))
+    options = PlayOptions(replay=recording, world=context.worlds[0].name, backend=context.options.backend)
+    context.toasts.clear()
     photographer.open(options)
     photographer.walk(2.5)
     photographer.take("replay")
@@ -192,7 +193,7 @@ def take_walk(photographer: Photographer) -> None:
 
 def take_problem(photographer: Photographer) -> None:
     """What is said of a world that is not there any more."""
-    missing = PlayOptions(world=str(photographer.shell.pictures_dir / "gone.world"))
+    missing = PlayOptions(world=str(photographer.context.pictures_dir / "gone.world"))
     photographer.app.open(missing)
     photographer.wait(photographer.has_problem)
     photographer.take("problem")
@@ -200,11 +201,11 @@ def take_problem(photographer: Photographer) -> None:
 
 def take_worlds(photographer: Photographer) -> None:
     """A little way into each world."""
-    for card in list(photographer.shell.cards):
-        options = PlayOptions(world=card.name, backend=photographer.shell.options.backend)
+    for card in list(photographer.context.worlds):
+        options = PlayOptions(world=card.name, backend=photographer.context.options.backend)
         photographer.open(options)
         photographer.walk(1.0, pygame.KSCAN_W)
-        photographer.shell.toasts.clear()
+        photographer.context.toasts.clear()
         photographer.take(f"world-{Path(card.name).stem}")
 
 

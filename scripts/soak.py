@@ -32,12 +32,12 @@ from client.app import App
 from client.input.actions import ACTIONS
 from client.input.controls import MOVING
 from client.playback.footprint import Footprint, footprint, give_back
-from client.screens.problem_screen import ProblemScreen
-from client.screens.start_screen import LoadingScreen
+from client.screens.loading_screen import LoadingScreen
+from client.screens.menu_stack import ProblemScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 from client.ui.window import Window
 from engine.machine.assets import worlds_dir
 
@@ -111,8 +111,8 @@ class Soak:
         self._scratch = scratch
         self._window = Window(640, 384, unseen=True)
         options = PlayOptions(backend=backend)  # type: ignore[arg-type]
-        self._shell = Shell(options, self._window, Settings(), scratch, [worlds], time.perf_counter)
-        self._app = App(self._shell)
+        self._context = AppContext(options, self._window, Settings(), scratch, [worlds], time.perf_counter)
+        self._app = App(self._context)
         self._report = Report(seed, 0.0, backend)
         self._screens: Counter[str] = Counter()
         self._swept_s = 0.0
@@ -134,7 +134,7 @@ class Soak:
 
     def close(self) -> None:
         self._app.screen.leave()
-        self._shell.chores.finish()
+        self._context.chores.finish()
         self._window.close()
 
     def _play(self, seconds: float) -> None:
@@ -163,18 +163,18 @@ class Soak:
             self._last_screen = id(screen)
             self._screens[type(screen).__name__] += 1
         self._note_problem()
-        if not self._shell.running:
-            self._shell.running = True
+        if not self._context.running:
+            self._context.running = True
             self._report.quits_undone += 1
 
     def _note_problem(self) -> None:
         screen = self._app.screen
-        deck = screen.deck if isinstance(screen, ProblemScreen) else None
-        deck = screen._deck if isinstance(screen, WalkScreen) and screen._deck.broken else deck
-        card = deck.card if deck is not None else None
-        card = screen.problem if isinstance(screen, LoadingScreen) else card
-        if card is not None and (not self._report.problems or self._report.problems[-1] != card.text):
-            self._report.problems.append(card.text)
+        menus = screen.menus if isinstance(screen, ProblemScreen) else None
+        menus = screen._menus if isinstance(screen, WalkScreen) and screen._menus.broken else menus
+        menu = menus.top if menus is not None else None
+        menu = screen.problem if isinstance(screen, LoadingScreen) else menu
+        if menu is not None and (not self._report.problems or self._report.problems[-1] != menu.text):
+            self._report.problems.append(menu.text)
 
     def _post(self) -> None:
         """Post one event, most of them such as a player could make."""
@@ -227,14 +227,14 @@ class Soak:
 
     def _measure(self) -> Footprint:
         pygame.event.clear()
-        return measure_at_rest(self._shell, self._app)
+        return measure_at_rest(self._context, self._app)
 
 
-def measure_at_rest(shell: Shell, app: App) -> Footprint:
+def measure_at_rest(context: AppContext, app: App) -> Footprint:
     """Go back to the start screen, where nothing of a walk should be held, and measure."""
-    shell.show(app._start)
+    context.show(app._start)
     app.turn()
-    shell.survey().join(REST_S)
+    context.survey().join(REST_S)
     deadline_s = time.perf_counter() + REST_S
     gc.collect()
     # Threads of a walk that was being opened when it was left end by themselves, and those of files when they are done.

@@ -30,7 +30,7 @@ from client.playback.footprint import Footprint, footprint
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 from client.ui.window import Window
 from engine.errors import EngineError
 from engine.files.recording import SUFFIX, read_recording
@@ -129,10 +129,10 @@ class Stroll:
         self._scratch = scratch
         self._window = Window(640, 384, unseen=True)
         options = PlayOptions(world=world, backend=backend)  # type: ignore[arg-type]
-        self._shell = Shell(
+        self._context = AppContext(
             options, self._window, Settings(), scratch, [worlds_dir(), scratch / "worlds"], time.perf_counter
         )
-        self._app = App(self._shell)
+        self._app = App(self._context)
         self._options = options
         self._held: tuple[int, ...] = ()
         self._done: Counter[str] = Counter()
@@ -159,7 +159,7 @@ class Stroll:
 
     def close(self) -> None:
         self._app.screen.leave()
-        self._shell.chores.finish()
+        self._context.chores.finish()
         self._window.close()
 
     def _play(self, seconds: float) -> None:
@@ -190,7 +190,7 @@ class Stroll:
             # Nothing is kept of the screen in here: it would hold a walk that was left.
             if self._is_walking() and not self._is_recording():
                 yield from self._do("record")
-            if self._is_walking() and not self._shell.mouse_grabbed:
+            if self._is_walking() and not self._context.mouse_grabbed:
                 pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(9, 9)))
                 yield
 
@@ -255,17 +255,17 @@ class Stroll:
         index = screen.walk.frame.index
         self._report.frames += index != self._last_frame
         self._last_frame = index
-        card = screen._deck.card if screen._deck.broken else None
-        if card is not None and card.text not in self._report.problems:
-            self._report.problems.append(card.text)
+        menu = screen._menus.top if screen._menus.broken else None
+        if menu is not None and menu.text not in self._report.problems:
+            self._report.problems.append(menu.text)
 
     def _rest(self) -> Footprint:
         pygame.event.clear()
-        return measure_at_rest(self._shell, self._app)
+        return measure_at_rest(self._context, self._app)
 
     def _check_recordings(self) -> None:
         """Read every recording that was made: each must be whole."""
-        self._shell.chores.finish()
+        self._context.chores.finish()
         for file in sorted(self._scratch.rglob(f"*{SUFFIX}")):
             try:
                 recording = read_recording(file)

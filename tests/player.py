@@ -17,7 +17,7 @@ from client.app import App
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 from client.ui.window import Window
 from engine.files.world import World, WorldInfo, write_world
 
@@ -48,8 +48,8 @@ class Player:
 
     def __init__(self, options: PlayOptions, folders: list[Path], pictures_dir: Path) -> None:
         self.window = Window(640, 384, unseen=True)
-        self.shell = Shell(options, self.window, Settings(), pictures_dir, folders, time.perf_counter)
-        self.app = App(self.shell)
+        self.context = AppContext(options, self.window, Settings(), pictures_dir, folders, time.perf_counter)
+        self.app = App(self.context)
 
     @property
     def walk(self) -> WalkScreen:
@@ -79,7 +79,7 @@ class Player:
         self.app.turn()
 
     def wait_for_files(self) -> None:
-        self.wait(lambda: self.shell.chores.in_hand is None, "files to be written")
+        self.wait(lambda: self.context.chores.in_hand is None, "files to be written")
 
     def frames_go_by(self, number: int) -> None:
         start = self.walk.walk.frame.index
@@ -87,7 +87,7 @@ class Player:
 
     def close(self) -> None:
         self.app.screen.leave()
-        self.shell.chores.finish()
+        self.context.chores.finish()
         self.window.close()
 
 

@@ -242,7 +242,7 @@ def test_a_recording_over_a_new_world_is_two_that_both_verify(
     player.wait(lambda: walk.recorder.path not in (None, first), "the next recording")
     assert any(
         f"{first.name} is whole; the new world is recorded to" in text
-        for text in player.shell.toasts.texts(time.perf_counter())
+        for text in player.context.toasts.texts(time.perf_counter())
     )
     player.frames_go_by(8)
     player.key(pygame.KSCAN_F10)
@@ -253,7 +253,7 @@ def test_a_recording_over_a_new_world_is_two_that_both_verify(
         recording = read_recording(file)
         assert recording.complete
         assert recording.header.world == world
-        session = open_session(find_world(world, player.shell.folders), keep_latents=True)
+        session = open_session(find_world(world, player.context.folders), keep_latents=True)
         assert verify_replay(recording, session).identical
         session.close()
 
@@ -302,5 +302,5 @@ def test_a_world_begun_after_going_back_is_that_of_the_moment_gone_back_to(
 def test_the_holodeck_has_nothing_to_begin_anew(player: Player) -> None:
     player.frames_go_by(8)
     player.key(pygame.KSCAN_F6)
-    assert any("no latents" in text for text in player.shell.toasts.texts(time.perf_counter()))
+    assert any("no latents" in text for text in player.context.toasts.texts(time.perf_counter()))
     player.frames_go_by(4)

@@ -7,23 +7,23 @@ from hypothesis import strategies as st
 
 from client.input.actions import ACTIONS
 from client.input.bindings import DEFAULT_BINDINGS, DEFAULT_KEYS, RESERVED, Bindings, key_name, letter_of
-from client.screens.keys_card import KeysCard
+from client.screens.menus import KeysMenu
 
 NAMES = [action.name for action in ACTIONS]
 
 
 def test_a_key_that_two_actions_have_is_shown_on_both_lines() -> None:
     bindings = DEFAULT_BINDINGS.with_keys("photo", DEFAULT_KEYS["record"])
-    card = KeysCard(bindings)
-    warned = [choice.key for choice in card.choices if choice.warning]
+    menu = KeysMenu(bindings)
+    warned = [choice.key for choice in menu.choices if choice.warning]
     assert sorted(warned) == ["photo", "record"]
-    assert not any(choice.warning for choice in KeysCard(DEFAULT_BINDINGS).choices)
+    assert not any(choice.warning for choice in KeysMenu(DEFAULT_BINDINGS).choices)
 
 
 def test_a_chosen_action_takes_the_next_key_and_loses_its_others() -> None:
-    card = KeysCard(DEFAULT_BINDINGS, NAMES.index("rise")).wait()
-    assert card.waiting
-    taken = card.take(pygame.KSCAN_O)
+    menu = KeysMenu(DEFAULT_BINDINGS, NAMES.index("rise")).wait()
+    assert menu.waiting
+    taken = menu.take(pygame.KSCAN_O)
     assert not taken.waiting
     assert taken.bindings.action(pygame.KSCAN_O) == "rise"
     assert taken.bindings.action(pygame.KSCAN_SPACE) is None
@@ -33,9 +33,9 @@ def test_a_chosen_action_takes_the_next_key_and_loses_its_others() -> None:
 
 @pytest.mark.parametrize("scancode", sorted(RESERVED))
 def test_the_way_out_of_menus_cannot_be_taken(scancode: int) -> None:
-    card = KeysCard(DEFAULT_BINDINGS).wait().take(scancode)
-    assert not card.waiting
-    assert card.bindings == DEFAULT_BINDINGS
+    menu = KeysMenu(DEFAULT_BINDINGS).wait().take(scancode)
+    assert not menu.waiting
+    assert menu.bindings == DEFAULT_BINDINGS
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.integers(1, 511), max_size=3).map(tuple)))

@@ -38,7 +38,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def texts(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 def wait(chores: Chores, done: Callable[[], bool]) -> None:
@@ -143,7 +143,7 @@ def test_a_load_that_comes_after_its_walk_changes_nothing(player: Player, gate: 
     left = player.walk.walk
     player.key(pygame.KSCAN_N)
     gate.set()
-    player.wait(lambda: player.shell.chores.in_hand is None, "the load")
+    player.wait(lambda: player.context.chores.in_hand is None, "the load")
     player.wait_for(WalkScreen)
     assert player.walk.walk is not left
     assert left.past.name == player.walk.walk.past.name == 1
@@ -162,9 +162,9 @@ def test_a_new_world_that_overtakes_a_load_is_not_loaded_into_and_the_message_sa
     player.key(pygame.KSCAN_F6)
     walk = player.walk.walk
     player.wait(lambda: "-from-" in walk.session.world.name and not walk.entering, "the new world")
-    player.shell.toasts.clear()
+    player.context.toasts.clear()
     gate.set()
-    player.wait(lambda: player.shell.chores.in_hand is None, "the load")
+    player.wait(lambda: player.context.chores.in_hand is None, "the load")
     assert "Another world has begun meanwhile" in texts(player)
     assert "saved in another world" not in texts(player)
 
@@ -192,6 +192,6 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
         return changed
 
     monkeypatch.setattr(WalkScreen, "update", play_and_leave)
-    monkeypatch.setattr("client.ui.shell.Chores.update", lambda _: False)
+    monkeypatch.setattr("client.ui.app_context.Chores.update", lambda _: False)
     problems = run(PlayOptions(world=str(world), backend="holodeck"), environ, tmp_path)
     assert any("cannot make the folder" in problem for problem in problems)

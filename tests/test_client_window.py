@@ -13,9 +13,10 @@ import holodeck
 from client.app import App, run
 from client.input.actions import ACTIONS
 from client.input.controls import MOVING
-from client.screens.keys_card import KeysCard
+from client.screens.loading_screen import LoadingScreen
+from client.screens.menus import KeysMenu
 from client.screens.photo import read_photo_description
-from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
@@ -48,7 +49,7 @@ def test_a_world_is_chosen_from_the_start_screen_and_walked_through(
 
 
 def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
-    shell, walk = player.shell, player.walk.walk
+    context, walk = player.context, player.walk.walk
     rig = walk.planner.rig
     assert rig is not None
     player.key(pygame.KSCAN_F)
@@ -58,9 +59,9 @@ def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
     player.key(pygame.KSCAN_MINUS)
     assert rig.speed_m_s == pytest.approx(1.6)
     player.key(pygame.KSCAN_F2)
-    assert not shell.settings.reproject
+    assert not context.settings.reproject
     player.key(pygame.KSCAN_F3)
-    assert shell.settings.hud
+    assert context.settings.hud
     player.key(pygame.KSCAN_F1)
     player.key(pygame.KSCAN_F1)
     player.frames_go_by(4)
@@ -88,37 +89,37 @@ def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, 
     player.key(pygame.KSCAN_P)
     for scancode in (pygame.KSCAN_DOWN, pygame.KSCAN_DOWN, pygame.KSCAN_RETURN):
         player.key(scancode)
-    deck = player.walk._deck
-    assert isinstance(deck.card, KeysCard)
-    deck.card.chosen = [action.name for action in ACTIONS].index("photo")
+    menus = player.walk._menus
+    assert isinstance(menus.top, KeysMenu)
+    menus.top.chosen = [action.name for action in ACTIONS].index("photo")
     player.key(pygame.KSCAN_RETURN)
     player.key(pygame.KSCAN_F11)
     assert not player.window.fullscreen, "a key that is waited for does nothing else"
-    assert player.shell.bindings.rivals("photo")
+    assert player.context.bindings.rivals("photo")
     player.key(pygame.KSCAN_RETURN)
     player.key(pygame.KSCAN_J)
-    assert not player.shell.bindings.rivals("photo")
+    assert not player.context.bindings.rivals("photo")
     player.key(pygame.KSCAN_P)
-    assert not deck.is_open
+    assert not menus.is_open
     player.key(pygame.KSCAN_F12)
     player.wait_for_files()
     assert not (tmp_path / "pictures").exists()
     player.key(pygame.KSCAN_J)
     player.wait_for_files()
     assert list((tmp_path / "pictures").glob("*.png"))
-    assert player.shell.settings.keys == {"photo": (pygame.KSCAN_J,)}
+    assert player.context.settings.keys == {"photo": (pygame.KSCAN_J,)}
 
 
 def test_a_pause_on_the_key_that_accepts_still_leaves_the_menus_usable(player: Player) -> None:
     keys = {"pause": (pygame.KSCAN_RETURN,)}
-    player.shell.apply_settings(player.shell.settings.model_copy(update={"keys": keys}))
+    player.context.apply_settings(player.context.settings.model_copy(update={"keys": keys}))
     player.key(pygame.KSCAN_RETURN)
     assert player.walk.walk.paused
     player.key(pygame.KSCAN_DOWN)
     player.key(pygame.KSCAN_RETURN)
-    card = player.walk._deck.card
-    assert card is not None
-    assert card.title == "Settings"
+    menu = player.walk._menus.top
+    assert menu is not None
+    assert menu.title == "Settings"
 
 
 def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_screenshot_says_where_it_was_taken(player: Player, tmp_path: Path) ->
     assert description["seed"] == 0
     assert description["backend"] == "holodeck"
     assert np.array(description["c2w"]).shape == (4, 4)
-    assert any("Saved" in text for text in player.shell.toasts.texts(time.perf_counter()))
+    assert any("Saved" in text for text in player.context.toasts.texts(time.perf_counter()))
 
 
 def test_a_recorded_walk_is_replayed_with_the_same_poses(
@@ -178,20 +179,20 @@ def test_losing_the_focus_forgets_a_tap_that_the_model_has_not_seen(player: Play
 def test_losing_the_focus_lets_go_of_every_key_and_of_the_mouse(player: Player) -> None:
     player.key(pygame.KSCAN_W, down=True)
     player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
-    assert player.shell.mouse_grabbed
+    assert player.context.mouse_grabbed
     player.post(pygame.WINDOWFOCUSLOST)
-    assert player.shell.keyboard.held == ()
-    assert not player.shell.mouse_grabbed
+    assert player.context.keyboard.held == ()
+    assert not player.context.mouse_grabbed
 
 
 def test_a_click_takes_the_line_under_the_pointer_and_not_the_one_chosen_by_keys(player: Player) -> None:
     player.key(pygame.KSCAN_P)
-    card = player.walk._deck.card
-    assert card is not None
+    menu = player.walk._menus.top
+    assert menu is not None
     player.app.turn()
-    resume = next(place.center for index, place in card._places if card.choices[index].key == "resume")
+    resume = next(place.center for index, place in menu._places if menu.choices[index].key == "resume")
     player.key(pygame.KSCAN_DOWN)
-    assert card.key != "resume"
+    assert menu.key != "resume"
     player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=resume)
     assert not player.walk.walk.paused
 
@@ -199,7 +200,7 @@ def test_a_click_takes_the_line_under_the_pointer_and_not_the_one_chosen_by_keys
 def test_escape_first_frees_the_mouse_and_then_pauses(player: Player) -> None:
     player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
     player.key(pygame.KSCAN_ESCAPE)
-    assert not player.shell.mouse_grabbed
+    assert not player.context.mouse_grabbed
     assert not player.walk.walk.paused
     player.key(pygame.KSCAN_ESCAPE)
     assert player.walk.walk.paused
@@ -219,14 +220,14 @@ def test_the_picture_answers_the_mouse_before_the_model_does(player: Player) -> 
     player.post(pygame.MOUSEBUTTONDOWN, button=1, pos=(10, 10))
     player.frames_go_by(4)
     for reproject in (True, False):
-        settings = player.shell.settings.model_copy(update={"reproject": reproject})
-        player.shell.apply_settings(settings)
+        settings = player.context.settings.model_copy(update={"reproject": reproject})
+        player.context.apply_settings(settings)
         frame = before = after = None
         for _ in range(20):
             player.app.turn()
-            frame, before = walk.frame, pygame.surfarray.array3d(player.shell.window.surface)
+            frame, before = walk.frame, pygame.surfarray.array3d(player.context.window.surface)
             player.post(pygame.MOUSEMOTION, rel=(60, 0), pos=(10, 10), buttons=(0, 0, 0))
-            after = pygame.surfarray.array3d(player.shell.window.surface)
+            after = pygame.surfarray.array3d(player.context.window.surface)
             if walk.frame is frame:
                 break
         assert walk.frame is frame, "no two pictures of one frame were seen"
@@ -278,7 +279,7 @@ def test_random_input_never_ends_the_window(player: Player) -> None:
             player.post(chance.choice((pygame.WINDOWFOCUSLOST, pygame.WINDOWEXPOSED)))
         else:
             player.app.turn()
-    assert player.shell.running
+    assert player.context.running
 
 
 def test_closing_the_window_ends_the_program_and_keeps_the_settings(

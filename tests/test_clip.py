@@ -54,7 +54,7 @@ def test_a_film_goes_on_from_the_frame_the_walk_does() -> None:
 
 
 def texts(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 def keep_clip(player: Player, folder: Path) -> Path:
@@ -128,7 +128,7 @@ def test_photo_mode_holds_the_world_and_hides_what_lies_over_it(player: Player, 
     player.key(pygame.KSCAN_O)
     walk = player.walk.walk
     assert walk.paused
-    player.wait(lambda: not player.shell.toasts.texts(time.perf_counter()), "the message to go")
+    player.wait(lambda: not player.context.toasts.texts(time.perf_counter()), "the message to go")
     player.post(pygame.WINDOWEXPOSED)
     bare = pygame.surfarray.array3d(player.window.surface)
     assert np.abs(with_figures[20:120, 20:60].astype(int) - bare[20:120, 20:60]).mean() > 5.0

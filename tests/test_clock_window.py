@@ -57,7 +57,7 @@ def picture(player: Player) -> NDArray[np.uint8]:
 
 def freeze(player: Player, stall: Stall) -> None:
     """Stop the engine and wait until the last frame it made is on, and nothing changes any more."""
-    player.shell.toasts.clear()
+    player.context.toasts.clear()
     stall.goes_on.clear()
     player.key(pygame.KSCAN_W, down=True)
     player.wait(stall.holds.is_set, "the engine to be held up")
@@ -76,7 +76,7 @@ def test_arrows_and_mouse_turn_the_picture_while_the_engine_makes_nothing(
     player.frames_go_by(2)
     freeze(player, stall)
     before, index = picture(player), player.walk.walk.frame.index
-    player.shell.grab_mouse(True)
+    player.context.grab_mouse(True)
     player.post(pygame.MOUSEMOTION, rel=(60, 0), pos=(9, 9), buttons=(0, 0, 0))
     by_mouse = picture(player)
     assert (by_mouse != before).mean() > 0.2, "in the very next picture"
@@ -89,7 +89,7 @@ def test_arrows_and_mouse_turn_the_picture_while_the_engine_makes_nothing(
     lines = {label: value for _, label, value in read_figures(player.walk.walk, 1.0, True).more}
     assert lines["view answers"].endswith(" ms")
     player.key(pygame.KSCAN_F2)
-    player.shell.toasts.clear()
+    player.context.toasts.clear()
     player.app.turn()
     np.testing.assert_array_equal(picture(player), before)
 
@@ -101,7 +101,7 @@ def test_the_squares_flip_with_an_input_and_with_the_models_answer(player: Playe
 
     def squares() -> tuple[int, int]:
         shown = picture(player)
-        side, middle = player.shell.look.px(8), len(shown) // 2
+        side, middle = player.context.look.px(8), len(shown) // 2
         return int(shown[middle, -3 * side // 2].mean()), int(shown[middle, -side // 2].mean())
 
     player.key(pygame.KSCAN_F4)

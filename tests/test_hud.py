@@ -12,17 +12,18 @@ from client.input.actions import ACTIONS
 from client.input.bindings import DEFAULT_BINDINGS, Bindings, help_groups, key_name
 from client.input.controls import Intent
 from client.playback.walk_map import WalkMap
-from client.screens.help import HelpCard, lay_out
-from client.screens.keys_card import KeysCard
-from client.screens.loading import LoadingStages, draw_loading
-from client.screens.menu import CardMenu, Choice
-from client.screens.settings_card import OFFERED, adjust, pause_card, settings_card
-from client.screens.world_menu import WorldCard, WorldMenu
+from client.screens.help import HelpPanel, lay_out
+from client.screens.loading_screen import draw_loading
+from client.screens.menus import OFFERED, KeysMenu, adjust, pause_menu, settings_menu
+from client.screens.world_menu import WorldMenu
+from client.setup.catalog import WorldChoice
+from client.setup.opening import LoadingStages
 from client.setup.settings import Settings
 from client.ui import hud, theme
 from client.ui.figures import ChunkBar, Figures, Section, figure_lines
 from client.ui.held_panel import draw_held
 from client.ui.map_panel import draw_map
+from client.ui.menu import Choice, Menu
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import TOAST_S, Toasts
 from engine.machine.assets import assets_dir
@@ -104,7 +105,7 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     hud.draw_figures(target, look, some_figures(), size[1])
     hud.draw_recording(target, look, 75.0)
     hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
-    HelpCard().draw(target, look, DEFAULT_BINDINGS)
+    HelpPanel().draw(target, look, DEFAULT_BINDINGS)
     walk_map = WalkMap()
     for index in range(40):
         c2w = np.eye(4)
@@ -117,15 +118,15 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     toasts = Toasts()
     toasts.add("A sentence that is long enough to need more than one line in a small window.", 0.0)
     toasts.draw(target, look, 1.0, target.get_rect())
-    for card in (pause_card(str), settings_card(Settings()), KeysCard(DEFAULT_BINDINGS, chosen=9)):
-        card.draw(target, look)
-        assert any(index == card.chosen for index, _ in card._places)
+    for menu in (pause_menu(str), settings_menu(Settings()), KeysMenu(DEFAULT_BINDINGS, chosen=9)):
+        menu.draw(target, look)
+        assert any(index == menu.chosen for index, _ in menu._places)
     stages = LoadingStages()
     stages.begin("Reading the world", 0.0)
     stages.begin("Starting the engine", 0.4)
     draw_loading(target, look, "A world", stages, 1.0, expected_s=2.5)
-    cards = [WorldCard(str(i), f"World {i}", "", np.zeros((96, 160, 3), np.uint8)) for i in range(7)]
-    menu = WorldMenu(cards, [Choice("engine", "Engine", "ONNX Runtime"), Choice("quit", "Quit")], chosen=6)
+    choices = [WorldChoice(str(i), f"World {i}", "", np.zeros((96, 160, 3), np.uint8)) for i in range(7)]
+    menu = WorldMenu(choices, [Choice("engine", "Engine", "ONNX Runtime"), Choice("quit", "Quit")], chosen=6)
     menu.draw(target, look)
     assert any(index == 6 for index, _ in menu._places), "the chosen world is on the screen"
 
@@ -158,13 +159,13 @@ def test_every_line_of_the_help_has_its_place_on_some_page(num_columns: int, num
 
 
 def test_a_help_of_many_pages_closes_after_the_last() -> None:
-    card, size = HelpCard(), (320, 192)
-    card.turn()
+    menu, size = HelpPanel(), (320, 192)
+    menu.turn()
     pages = 0
-    while card.is_open:
-        card.draw(pygame.Surface(size), look_for(size), DEFAULT_BINDINGS)
+    while menu.is_open:
+        menu.draw(pygame.Surface(size), look_for(size), DEFAULT_BINDINGS)
         pages += 1
-        card.turn()
+        menu.turn()
     assert pages > 1
 
 
@@ -252,8 +253,8 @@ def test_loading_stages_follow_one_another() -> None:
 
 
 def test_moving_through_the_worlds_stops_at_the_edges_and_goes_down_to_the_buttons() -> None:
-    cards = [WorldCard(str(i), str(i), "", None) for i in range(8)]
-    menu = WorldMenu(cards, [Choice("engine", "Engine"), Choice("quit", "Quit")])
+    choices = [WorldChoice(str(i), str(i), "", None) for i in range(8)]
+    menu = WorldMenu(choices, [Choice("engine", "Engine"), Choice("quit", "Quit")])
     menu.draw(pygame.Surface((1280, 720)), look_for((1280, 720)))
     moves = ((-1, 0, 0), (1, 0, 1), (0, -1, 1), (0, 1, 4), (1, 0, 5), (0, 1, 7), (1, 0, 7))
     for dx, dy, expected in moves:
@@ -267,11 +268,11 @@ def test_moving_through_the_worlds_stops_at_the_edges_and_goes_down_to_the_butto
 
 
 def test_a_card_is_chosen_from_around_its_ends() -> None:
-    card = CardMenu("Title", [Choice("a", "A"), Choice("b", "B")])
-    card.move(-1)
-    assert card.key == "b"
-    card.move(1)
-    assert card.key == "a"
+    menu = Menu("Title", [Choice("a", "A"), Choice("b", "B")])
+    menu.move(-1)
+    assert menu.key == "b"
+    menu.move(1)
+    assert menu.key == "a"
 
 
 def test_each_setting_of_the_card_moves_within_its_bounds() -> None:
@@ -303,12 +304,12 @@ def test_every_action_of_the_pause_is_one_of_the_table() -> None:
 
 def test_every_setting_with_a_value_says_in_one_line_what_it_is() -> None:
     look = look_for((640, 384))
-    for choice in settings_card(Settings()).choices:
+    for choice in settings_menu(Settings()).choices:
         assert choice.note
         assert len(look.wrap(choice.note, look.px(58), 16)) == 1
 
 
 def test_the_pause_names_the_keys_of_what_it_offers() -> None:
-    named = {choice.key: choice.value for choice in pause_card(lambda name: f"key of {name}").choices}
+    named = {choice.key: choice.value for choice in pause_menu(lambda name: f"key of {name}").choices}
     for name in OFFERED:
         assert named[f"do:{name}"] == f"key of {name}"

@@ -10,7 +10,7 @@ import pygame
 import pytest
 
 from client.input.controls import Intent
-from client.screens.keys_card import KeysCard
+from client.screens.menus import KeysMenu
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
@@ -42,19 +42,19 @@ def flick(player: Player, pad: VirtualPad, axis: int, value: float) -> None:
 def intent_of(player: Player) -> Intent:
     player.app.turn()
     player.app.turn()
-    return player.shell.read_intent()
+    return player.context.read_intent()
 
 
 def choose(player: Player, pad: VirtualPad, key: str) -> None:
-    """Go down the open card to a line and pick it."""
+    """Go down the open menu to a line and pick it."""
     for _ in range(40):
-        card = player.walk._deck.card
-        assert card is not None
-        if card.key == key:
+        menu = player.walk._menus.top
+        assert menu is not None
+        if menu.key == key:
             press(player, pad, A)
             return
         press(player, pad, DOWN)
-    raise AssertionError(f"the card has no line {key}")
+    raise AssertionError(f"the menu has no line {key}")
 
 
 def test_a_gamepad_alone_starts_walks_changes_settings_and_quits(
@@ -63,7 +63,7 @@ def test_a_gamepad_alone_starts_walks_changes_settings_and_quits(
     player = play(PlayOptions(backend="holodeck"), [worlds])
     pad.plug_in()
     player.app.turn()
-    assert any("is ready" in text for text in player.shell.toasts.texts(time.perf_counter()))
+    assert any("is ready" in text for text in player.context.toasts.texts(time.perf_counter()))
     flick(player, pad, STICK_X, 1.0)
     press(player, pad, A)
     player.wait_for(WalkScreen)
@@ -83,13 +83,13 @@ def test_a_gamepad_alone_starts_walks_changes_settings_and_quits(
     press(player, pad, START)
     choose(player, pad, "settings")
     choose(player, pad, "invert_y")
-    assert player.shell.settings.invert_y
+    assert player.context.settings.invert_y
     choose(player, pad, "keys")
-    assert isinstance(player.walk._deck.card, KeysCard)
+    assert isinstance(player.walk._menus.top, KeysMenu)
     press(player, pad, A)
-    assert player.walk._deck.card.waiting
+    assert player.walk._menus.top.waiting
     press(player, pad, B)
-    assert not player.walk._deck.card.waiting
+    assert not player.walk._menus.top.waiting
     for _ in range(3):
         press(player, pad, B)
     assert not walk.paused
@@ -98,7 +98,7 @@ def test_a_gamepad_alone_starts_walks_changes_settings_and_quits(
     choose(player, pad, "worlds")
     player.wait_for(StartScreen)
     press(player, pad, B)
-    assert not player.shell.running
+    assert not player.context.running
 
 
 def test_every_stick_trigger_and_shoulder_has_its_axis(player: Player, pad: VirtualPad) -> None:
@@ -134,7 +134,7 @@ def test_the_dead_zone_of_the_settings_silences_a_worn_stick(player: Player, pad
     pad.push(STICK_X, 0.3)
     player.app.turn()
     assert intent_of(player).strafe == pytest.approx(0.15 / 0.85, abs=0.01)
-    player.shell.apply_settings(player.shell.settings.model_copy(update={"dead_zone": 0.35}))
+    player.context.apply_settings(player.context.settings.model_copy(update={"dead_zone": 0.35}))
     assert intent_of(player).is_idle
 
 
@@ -145,7 +145,7 @@ def test_a_gamepad_pulled_out_while_held_stands_still_and_comes_back(player: Pla
     assert intent_of(player).forward == pytest.approx(1.0, abs=1e-3)
     pad.pull_out()
     assert intent_of(player).is_idle
-    assert any("is gone" in text for text in player.shell.toasts.texts(time.perf_counter()))
+    assert any("is gone" in text for text in player.context.toasts.texts(time.perf_counter()))
     pad.plug_in()
     player.app.turn()
     pad.push(STICK_Y, -1.0)
@@ -171,18 +171,18 @@ def test_a_stick_steps_through_a_menu_once_for_each_push(player: Player, pad: Vi
         pad.push(STICK_Y, position)
         player.app.turn()
         player.app.turn()
-    card = player.walk._deck.card
-    assert card is not None
-    assert card.chosen == 1
+    menu = player.walk._menus.top
+    assert menu is not None
+    assert menu.chosen == 1
     flick(player, pad, STICK_Y, 0.0)
     flick(player, pad, STICK_Y, 1.0)
-    assert card.chosen == 2
+    assert menu.chosen == 2
 
 
 def test_the_pad_makes_the_walk_faster_and_slower(player: Player, pad: VirtualPad) -> None:
     pad.plug_in()
     player.app.turn()
     press(player, pad, UP)
-    assert player.shell.settings.pace == pytest.approx(1.25)
+    assert player.context.settings.pace == pytest.approx(1.25)
     press(player, pad, DOWN)
-    assert math.isclose(player.shell.settings.pace, 1.0)
+    assert math.isclose(player.context.settings.pace, 1.0)

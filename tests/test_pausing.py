@@ -15,7 +15,7 @@ ANSWERED_ANYWHERE = {"full_screen", "pause"}
 
 
 def texts(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def paused(player: Player) -> Player:
     player.frames_go_by(12)
     player.key(pygame.KSCAN_P)
     assert player.walk.walk.paused
-    player.shell.toasts.clear()
+    player.context.toasts.clear()
     player.post(pygame.WINDOWEXPOSED)
     return player
 
@@ -54,13 +54,13 @@ def test_a_clip_a_photo_and_a_recording_can_be_kept_in_the_pause(paused: Player,
 
 
 def test_the_help_lies_over_the_pause_and_any_key_returns_to_it(paused: Player) -> None:
-    card = pygame.surfarray.array3d(paused.window.surface)
+    menu = pygame.surfarray.array3d(paused.window.surface)
     paused.key(pygame.KSCAN_F1)
     helped = pygame.surfarray.array3d(paused.window.surface)
-    assert (helped != card).any()
+    assert (helped != menu).any()
     paused.key(pygame.KSCAN_ESCAPE)
     assert paused.walk.walk.paused, "the first Esc closes the help alone"
-    assert (pygame.surfarray.array3d(paused.window.surface) == card).all()
+    assert (pygame.surfarray.array3d(paused.window.surface) == menu).all()
     paused.key(pygame.KSCAN_ESCAPE)
     assert not paused.walk.walk.paused
 
@@ -69,7 +69,7 @@ def test_every_other_key_says_in_the_pause_what_comes_first(paused: Player) -> N
     for action in ACTIONS:
         if action.name in MOVING | IN_PAUSE | ANSWERED_ANYWHERE:
             continue
-        paused.shell.toasts.clear()
+        paused.context.toasts.clear()
         paused.key(action.keys[0])
         assert texts(paused) == f"{action.label[:1].upper()}{action.label[1:]}: go on with P first."
     assert paused.walk.walk.paused
@@ -85,7 +85,7 @@ def test_a_new_world_or_a_branch_waits_until_the_walk_goes_on_and_says_so(
     player.frames_go_by(16)
     player.key(hold, down=True)
     for scancode in (pygame.KSCAN_F6, pygame.KSCAN_B):
-        player.shell.toasts.clear()
+        player.context.toasts.clear()
         player.key(scancode)
         assert first in texts(player)
     player.key(hold, down=False)
@@ -100,5 +100,5 @@ def test_an_engine_that_dies_behind_the_help_is_explained(
     paused.key(pygame.KSCAN_F1)
     monkeypatch.setattr(paused.walk.walk, "update", fail)
     paused.app.turn()
-    assert paused.walk._deck.broken
+    assert paused.walk._menus.broken
     assert not paused.walk._help.is_open

@@ -71,7 +71,7 @@ def files_no_longer_than(num_bytes: int) -> Iterator[None]:
 
 
 def texts(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 def test_a_full_disk_stops_the_recording_and_not_the_walk(player: Player, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def let_fall(monkeypatch: pytest.MonkeyPatch, falls: Falls) -> None:
 
 
 def texts(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 def test_a_walk_goes_on_from_the_last_whole_chunk_with_its_recordings(
@@ -58,7 +58,7 @@ def test_a_walk_goes_on_from_the_last_whole_chunk_with_its_recordings(
 
     let_fall(monkeypatch, once)
     player.wait(lambda: "The world fell apart" in texts(player), "the fall")
-    assert not player.walk._deck.is_open
+    assert not player.walk._menus.is_open
     assert walk.recorder.num_chunks == fell[0], "no whole chunk is lost"
     player.frames_go_by(12)
     assert walk.past.name == 2
@@ -89,17 +89,17 @@ def test_a_memory_that_was_spoilt_before_it_showed_is_gone_behind(
     player.wait(lambda: walk.recorder.num_chunks >= 12, "the walk to go on")
     assert spoilt.count(True) >= 2
     assert spoilt[-1] is False
-    assert not player.walk._deck.is_open
+    assert not player.walk._menus.is_open
 
 
 def test_a_world_that_falls_apart_from_its_beginning_is_explained(
     player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_fall(monkeypatch, lambda session: session.next_chunk_index >= 3)
-    player.wait(lambda: player.walk._deck.broken, "the explanation")
-    card = player.walk._deck.card
-    assert card is not None
-    assert "fell apart" in card.text
+    player.wait(lambda: player.walk._menus.broken, "the explanation")
+    menu = player.walk._menus.top
+    assert menu is not None
+    assert "fell apart" in menu.text
 
 
 def test_a_walk_that_keeps_no_moments_begins_again(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:

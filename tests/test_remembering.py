@@ -45,7 +45,7 @@ def test_a_tap_goes_back_by_one_and_holding_goes_ever_faster_to_the_beginning() 
 
 
 def texts(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 def past_frame(player: Player) -> WalkFrame:

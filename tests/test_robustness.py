@@ -10,8 +10,9 @@ import pytest
 
 import holodeck
 from client.app import App, run
-from client.screens.problem_screen import ProblemScreen
-from client.screens.start_screen import LoadingScreen, StartScreen
+from client.screens.loading_screen import LoadingScreen
+from client.screens.menu_stack import ProblemScreen
+from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.ui import window as window_module
@@ -41,12 +42,12 @@ def break_engine(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[bool
 
 
 def card_text(player: Player) -> str:
-    card = player.walk._deck.card
-    return card.text if card is not None else ""
+    menu = player.walk._menus.top
+    return menu.text if menu is not None else ""
 
 
 def messages(player: Player) -> str:
-    return " ".join(player.shell.toasts.texts(time.perf_counter()))
+    return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_an_engine_that_dies_is_explained_and_opened_again(
     broken = break_engine(monkeypatch, error)
     player.wait(lambda: said in card_text(player), "the explanation")
     before = player.walk
-    assert player.shell.running
+    assert player.context.running
     broken.clear()
     player.key(pygame.KSCAN_RETURN)
     player.wait_for(LoadingScreen)
@@ -80,12 +81,12 @@ def test_an_engine_that_dies_while_a_key_is_waited_for_leaves_the_keys_free(
     player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     player.frames_go_by(4)
-    player.walk._deck.open_keys()
+    player.walk._menus.open_keys()
     player.key(pygame.KSCAN_RETURN)
-    assert player.shell.captures_keys
+    assert player.context.captures_keys
     break_engine(monkeypatch, EngineError(LOST))
     player.wait(lambda: "device was lost" in card_text(player), "the explanation")
-    assert not player.shell.captures_keys
+    assert not player.context.captures_keys
 
 
 def test_a_bundle_that_vanishes_is_named_and_found_again_once_it_is_back(
@@ -126,9 +127,9 @@ def test_a_folder_of_worlds_that_vanishes_leaves_a_start_screen_that_says_so(
     player.wait(lambda: loading.problem is not None, "the explanation")
     player.key(pygame.KSCAN_ESCAPE)
     player.wait_for(StartScreen)
-    assert player.shell.cards == []
+    assert player.context.worlds == []
     player.key(pygame.KSCAN_RETURN)
-    assert player.shell.running
+    assert player.context.running
 
 
 def test_a_screen_that_fails_gives_way_to_one_that_leads_on(
@@ -143,8 +144,8 @@ def test_a_screen_that_fails_gives_way_to_one_that_leads_on(
     player.key(pygame.KSCAN_W)
     screen = player.app.screen
     assert isinstance(screen, ProblemScreen)
-    assert screen.deck.card is not None
-    assert "ZeroDivisionError: a bug" in screen.deck.card.text
+    assert screen.menus.top is not None
+    assert "ZeroDivisionError: a bug" in screen.menus.top.text
     assert "a bug" in capsys.readouterr().err, "whoever reports it finds the traceback"
     assert not walk._worker._engine.is_alive(), "the walk that failed holds nothing"
     player.key(pygame.KSCAN_RETURN)
@@ -194,7 +195,7 @@ def test_a_pictures_folder_that_cannot_be_made_is_named_and_the_walk_goes_on(
     (tmp_path / "pictures").write_text("a file is in the way")
     player.key(pygame.KSCAN_F12)
     player.wait(lambda: "move what is in its way" in messages(player), "the reason")
-    player.shell.toasts.clear()
+    player.context.toasts.clear()
     player.key(pygame.KSCAN_F10)
     player.wait(lambda: "move what is in its way" in messages(player), "the reason")
     assert player.walk.walk.recorder.path is None
@@ -216,7 +217,7 @@ def test_settings_that_cannot_be_kept_are_said_to_last_until_the_end(
         key = next(keys, pygame.K_ESCAPE)
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key, scancode=0, mod=0))
         original(app)
-        said.extend(app._shell.toasts.texts(time.perf_counter()))
+        said.extend(app._context.toasts.texts(time.perf_counter()))
 
     monkeypatch.setattr(App, "turn", turn)
     monkeypatch.setattr("client.app.world_folders", lambda *_: [worlds])
@@ -229,7 +230,7 @@ def test_settings_are_kept_as_soon_as_their_card_is_left(
     monkeypatch: pytest.MonkeyPatch, player: Player
 ) -> None:
     kept: list[float] = []
-    monkeypatch.setattr(player.shell, "_save", lambda settings: kept.append(settings.pace))
+    monkeypatch.setattr(player.context, "_save", lambda settings: kept.append(settings.pace))
     for scancode in (pygame.KSCAN_P, pygame.KSCAN_DOWN, pygame.KSCAN_RETURN, pygame.KSCAN_RIGHT):
         player.key(scancode)
     assert kept == []

@@ -7,13 +7,13 @@ from pathlib import Path
 import pygame
 import pytest
 
-from client.screens.menu import Choice
-from client.screens.start_screen import ENGINES, StartScreen, engine_card
+from client.screens.start_screen import ENGINES, StartScreen, engine_menu
 from client.screens.walk_screen import WalkScreen
-from client.screens.world_menu import WorldCard, WorldMenu
-from client.setup import engines
-from client.setup.engines import EngineChoice, EngineSurvey, engine_choices
+from client.screens.world_menu import WorldMenu
+from client.setup import catalog
+from client.setup.catalog import EngineChoice, EngineSurvey, WorldChoice, engine_choices
 from client.setup.options import PlayOptions
+from client.ui.menu import Choice
 from client.ui.theme import Theme, scale_for
 from engine.machine.assets import assets_dir
 from tests.player import Player
@@ -41,19 +41,19 @@ def test_another_engine_is_chosen_with_the_keyboard_and_walked_with(
     play: Callable[..., Player], worlds: Path
 ) -> None:
     player = play(PlayOptions(), [worlds])
-    cards = start_of(player)._menu.cards
-    assert {card.model for card in cards} == {"made for a model that is not installed"}
+    choices = start_of(player)._menu.worlds
+    assert {menu.model for menu in choices} == {"made for a model that is not installed"}
     pick_button(player, "engine")
-    player.shell.survey().join(30.0)
+    player.context.survey().join(30.0)
     player.app.turn()
-    card = start_of(player)._deck.card
-    assert card is not None
-    assert [choice.key for choice in card.choices][:4] == ["auto", "onnxruntime", "tensorrt", "holodeck"]
-    card.chosen = 3
+    menu = start_of(player)._menus.top
+    assert menu is not None
+    assert [choice.key for choice in menu.choices][:4] == ["auto", "onnxruntime", "tensorrt", "holodeck"]
+    menu.chosen = 3
     player.key(pygame.KSCAN_RETURN)
-    assert player.shell.options.backend == "holodeck"
-    assert not start_of(player)._deck.is_open
-    assert {card.model for card in start_of(player)._menu.cards} == {"drawn exactly, no model"}
+    assert player.context.options.backend == "holodeck"
+    assert not start_of(player)._menus.is_open
+    assert {menu.model for menu in start_of(player)._menu.worlds} == {"drawn exactly, no model"}
     player.key(pygame.KSCAN_UP)
     player.key(pygame.KSCAN_RETURN)
     player.wait_for(WalkScreen)
@@ -65,18 +65,18 @@ def test_an_engine_that_cannot_be_had_says_why_and_is_not_taken(
 ) -> None:
     player = play(PlayOptions(backend="holodeck"), [worlds])
     reason = "Cannot be had: no device."
-    player.shell._survey = EngineSurvey(lambda: (EngineChoice("tensorrt", reason, False),))
-    player.shell.survey().join(30.0)
+    player.context._survey = EngineSurvey(lambda: (EngineChoice("tensorrt", reason, False),))
+    player.context.survey().join(30.0)
     pick_button(player, "engine")
     player.key(pygame.KSCAN_UP)
     player.key(pygame.KSCAN_UP)
-    card = start_of(player)._deck.card
-    assert card is not None
-    assert card.key == "tensorrt"
-    assert card.choices[card.chosen].note == reason
+    menu = start_of(player)._menus.top
+    assert menu is not None
+    assert menu.key == "tensorrt"
+    assert menu.choices[menu.chosen].note == reason
     player.key(pygame.KSCAN_RETURN)
-    assert player.shell.options.backend == "holodeck"
-    assert reason in player.shell.toasts.texts(time.perf_counter())
+    assert player.context.options.backend == "holodeck"
+    assert reason in player.context.toasts.texts(time.perf_counter())
 
 
 def test_the_engines_card_fills_itself_once_the_machine_has_answered(
@@ -91,31 +91,31 @@ def test_the_engines_card_fills_itself_once_the_machine_has_answered(
         return (EngineChoice("holodeck", "drawn", True),)
 
     waiting = [True]
-    player.shell._survey = EngineSurvey(slow)
+    player.context._survey = EngineSurvey(slow)
     pick_button(player, "engine")
-    card = start_of(player)._deck.card
-    assert card is not None
-    assert [choice.key for choice in card.choices] == ["resume"]
+    menu = start_of(player)._menus.top
+    assert menu is not None
+    assert [choice.key for choice in menu.choices] == ["resume"]
     waiting.clear()
-    player.shell.survey().join(30.0)
+    player.context.survey().join(30.0)
     player.app.turn()
-    card = start_of(player)._deck.card
-    assert card is not None
-    assert card.key == "holodeck"
+    menu = start_of(player)._menus.top
+    assert menu is not None
+    assert menu.key == "holodeck"
 
 
 def test_settings_and_keys_are_reached_before_any_walk(play: Callable[..., Player], worlds: Path) -> None:
     player = play(PlayOptions(backend="holodeck"), [worlds])
     pick_button(player, "settings")
-    card = start_of(player)._deck.card
-    assert card is not None
-    assert card.key == "pace"
+    menu = start_of(player)._menus.top
+    assert menu is not None
+    assert menu.key == "pace"
     player.key(pygame.KSCAN_RIGHT)
-    assert player.shell.settings.pace == pytest.approx(1.25)
+    assert player.context.settings.pace == pytest.approx(1.25)
     player.key(pygame.KSCAN_ESCAPE)
-    assert not start_of(player)._deck.is_open
+    assert not start_of(player)._menus.is_open
     pick_button(player, "quit")
-    assert not player.shell.running
+    assert not player.context.running
 
 
 def test_this_machine_is_asked_what_each_engine_can_do() -> None:
@@ -130,7 +130,7 @@ def test_this_machine_is_asked_what_each_engine_can_do() -> None:
 
 
 def test_a_missing_runtime_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.doctor, "installed_version", lambda module, name: None)
+    monkeypatch.setattr(catalog.doctor, "installed_version", lambda module, name: None)
     choices = {choice.backend: choice for choice in engine_choices()}
     assert not choices["onnxruntime"].available
     assert "pip install onnxruntime" in choices["onnxruntime"].detail
@@ -143,14 +143,14 @@ def test_notes_of_engines_leave_the_lines_below_where_they_are() -> None:
         EngineChoice("auto", "Short.", True),
         EngineChoice("tensorrt", "A much longer sentence about what is missing here. " * 3, False),
     )
-    card = engine_card(choices, "auto")
+    menu = engine_menu(choices, "auto")
     tops: set[int] = set()
-    for chosen in range(len(card.choices)):
-        card.chosen = chosen
-        card.draw(target, look)
-        tops.add(card._places[0][1].top)
+    for chosen in range(len(menu.choices)):
+        menu.chosen = chosen
+        menu.draw(target, look)
+        tops.add(menu._places[0][1].top)
     assert len(tops) == 1
-    assert card.title == ENGINES
+    assert menu.title == ENGINES
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_every_world_is_told_about_in_full(size: tuple[int, int], monkeypatch: p
     monkeypatch.setattr(look, "text", noting)
     note = "A crossroads between dark towers at night, windows lit amber, cyan and magenta, neon signs, a huge moon."
     menu = WorldMenu(
-        [WorldCard("a", "Night City", note, None, model="dreamed by pocket")], [Choice("quit", "Quit")]
+        [WorldChoice("a", "Night City", note, None, model="dreamed by pocket")], [Choice("quit", "Quit")]
     )
     menu.draw(target, look)
     shown = " ".join(drawn)

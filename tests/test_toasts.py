@@ -82,11 +82,11 @@ def test_between_two_panels_there_is_room_or_above_them_where_there_is_too_littl
 def show(player: Player, size: tuple[int, int]) -> pygame.Rect:
     """Put a message on the screen at a size of the window, and return where it was drawn."""
     pygame.display.set_mode(size, pygame.RESIZABLE)
-    player.shell.toasts.clear()
+    player.context.toasts.clear()
     player.post(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1])
     player.app.draw(time.perf_counter())
     without = pygame.surfarray.array3d(player.window.surface)
-    player.shell.toasts.add(SENTENCE, time.perf_counter())
+    player.context.toasts.add(SENTENCE, time.perf_counter())
     player.app.draw(time.perf_counter())
     changed = (pygame.surfarray.array3d(player.window.surface) != without).any(axis=2)
     columns, rows = changed.any(axis=1).nonzero()[0], changed.any(axis=0).nonzero()[0]

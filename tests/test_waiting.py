@@ -15,7 +15,7 @@ from tests.player import Player
 
 
 def texts(player: Player, now_s: float) -> str:
-    return " ".join(player.shell.toasts.texts(now_s))
+    return " ".join(player.context.toasts.texts(now_s))
 
 
 def test_a_picture_that_waits_for_a_slow_model_says_so_once_in_a_while(
@@ -36,7 +36,7 @@ def test_a_picture_that_waits_for_a_slow_model_says_so_once_in_a_while(
 
 
 def test_nothing_is_said_of_a_picture_that_is_held_or_waits_for_nothing(player: Player) -> None:
-    walk, waiting = player.walk.walk, Waiting(player.shell, player.walk.walk)
+    walk, waiting = player.walk.walk, Waiting(player.context, player.walk.walk)
     player.frames_go_by(4)
     walk.pause()
     for second in range(int(2 * AGAIN_S)):

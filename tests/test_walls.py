@@ -181,7 +181,7 @@ def test_a_broken_wall_is_found(module: str, source: str):
             "export.onnx",
             "from engine.files import bundle\nfrom model.config import ModelConfig\nimport torch",
         ),
-        ("client.screens.menu", "import pygame"),
+        ("client.ui.menu", "import pygame"),
         ("model.config", "import modelling_tools"),
     ],
 )

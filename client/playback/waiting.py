@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from client.playback.walk import Walk
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 
 LONG_S = 2.0
 """A picture that stands for so long while more is under way looks like a hang."""
@@ -15,8 +15,8 @@ _BEGINNING = "The picture waits for the model"
 class Waiting:
     """Watches the pictures of one walk."""
 
-    def __init__(self, shell: Shell, walk: Walk) -> None:
-        self._shell = shell
+    def __init__(self, app: AppContext, walk: Walk) -> None:
+        self._app = app
         self._walk = walk
         self._index = -1
         self._since_s = 0.0
@@ -30,7 +30,7 @@ class Waiting:
             self._index, self._since_s = walk.frame.index, now_s
         elif now_s - self._since_s >= LONG_S and now_s >= self._next_s:
             self._next_s = now_s + AGAIN_S
-            self._shell.toasts.replace(_BEGINNING, self._why(), now_s)
+            self._app.toasts.replace(_BEGINNING, self._why(), now_s)
 
     def _why(self) -> str:
         usual_ms, _ = self._walk.instruments.chunk_ms()

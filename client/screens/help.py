@@ -18,7 +18,7 @@ COLUMN = 40
 MAX_COLUMNS = 3
 
 
-class HelpCard:
+class HelpPanel:
     """The help, closed at first; asking again turns the page, and closes it after the last."""
 
     def __init__(self) -> None:

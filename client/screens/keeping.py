@@ -13,8 +13,8 @@ from client.playback.walk import Walk
 from client.screens.photo import SUFFIX as PHOTO_SUFFIX
 from client.screens.photo import describe, save_photo, unused_path
 from client.setup.folders import make_folder, told
+from client.ui.app_context import AppContext
 from client.ui.picture import enlarge
-from client.ui.shell import Shell
 from engine.errors import EngineError
 from engine.files.recording import SUFFIX, RecordingStopped
 
@@ -24,7 +24,7 @@ class Keeping:
 
     def __init__(
         self,
-        shell: Shell,
+        app: AppContext,
         walk: Walk,
         picture_size: Callable[[], tuple[int, int]],
         past_frame: Callable[[], WalkFrame | None],
@@ -32,12 +32,12 @@ class Keeping:
         """Write what `walk` shows.
 
         Args:
-            shell: Says where files go and takes the messages.
+            app: Says where files go and takes the messages.
             walk: The walk under way.
             picture_size: Returns the size of the picture on the screen, pixels.
             past_frame: Returns the frame of the past that is looked at, None in the present.
         """
-        self._shell = shell
+        self._app = app
         self._walk = walk
         self._picture_size = picture_size
         self._past_frame = past_frame
@@ -46,7 +46,7 @@ class Keeping:
         if self._walk.recorder.path is not None:
             self.stop_recording(now_s)
             return
-        folder, name = self._shell.pictures_dir, self._walk.session.world.name
+        folder, name = self._app.pictures_dir, self._walk.session.world.name
         try:
             make_folder(folder)
         except ValueError as error:
@@ -61,8 +61,8 @@ class Keeping:
         except (ValueError, EngineError) as error:
             self.warn(error, now_s)
         else:
-            stop = self._shell.key_of("record")
-            self._shell.toasts.add(
+            stop = self._app.key_of("record")
+            self._app.toasts.add(
                 f"Recording from the first step to {told(path, Path.home())}. {stop} stops.", now_s
             )
 
@@ -74,7 +74,7 @@ class Keeping:
             self.warn(error, now_s)
             return
         if path is not None:
-            self._shell.toasts.add(f"Recorded to {told(path, Path.home())}", now_s)
+            self._app.toasts.add(f"Recorded to {told(path, Path.home())}", now_s)
 
     def part_recording(self, what: str, now_s: float) -> Callable[[], None] | None:
         """End the recording before the walk begins anew; return what begins the next one then, for `what` there is.
@@ -91,7 +91,7 @@ class Keeping:
             return None
 
         def begin() -> None:
-            now_s, shell = self._shell.clock(), self._shell
+            now_s, app = self._app.clock(), self._app
             # One that held nothing is gone, and its name free.
             take = path if ended is None else next_take(path)
             try:
@@ -100,8 +100,8 @@ class Keeping:
                 self.warn(error, now_s)
             else:
                 subject = what.capitalize() if ended is None else f"{ended.name} is whole; {what}"
-                said = f"{subject} is recorded to {take.name}. {shell.key_of('record')} stops."
-                shell.toasts.add(said, now_s)
+                said = f"{subject} is recorded to {take.name}. {app.key_of('record')} stops."
+                app.toasts.add(said, now_s)
 
         return begin
 
@@ -120,9 +120,9 @@ class Keeping:
             self.warn(error, now_s)
 
     def do_photo(self, now_s: float) -> None:
-        frame, session, shell = self._past_frame() or self._walk.frame, self._walk.session, self._shell
+        frame, session, app = self._past_frame() or self._walk.frame, self._walk.session, self._app
         taken = datetime.now().astimezone()
-        folder, size, style = shell.pictures_dir, self._picture_size(), shell.settings.picture
+        folder, size, style = app.pictures_dir, self._picture_size(), app.settings.picture
         description = describe(session, self._walk.seed, frame.index, frame.chunk_index, frame.c2w)
         name = session.world.name
 
@@ -132,14 +132,14 @@ class Keeping:
             save_photo(path, enlarge(frame.pixels, *size, style), description)
             return path
 
-        shell.chores.begin(
+        app.chores.begin(
             "the photo",
             write,
-            lambda path: shell.toasts.add(f"Saved {told(path, Path.home())}", shell.clock()),
-            lambda error: self.warn(error, shell.clock()),
+            lambda path: app.toasts.add(f"Saved {told(path, Path.home())}", app.clock()),
+            lambda error: self.warn(error, app.clock()),
         )
 
     def warn(self, error: Exception, now_s: float) -> None:
         """Tell the player what could not be kept, and why."""
         sentence = str(error)
-        self._shell.toasts.add(sentence[:1].upper() + sentence[1:] + ".", now_s, warning=True)
+        self._app.toasts.add(sentence[:1].upper() + sentence[1:] + ".", now_s, warning=True)

@@ -8,7 +8,7 @@ from client.input.controls import MOVING
 from client.playback.walk import Walk
 from client.screens.photo_mode import PhotoMode
 from client.screens.remembering import Remembering
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 
 IN_PAUSE = frozenset({"quick_save", "quick_load", "clip", "photo", "record", "help"})
 """Actions that work behind the card of the pause: they keep or fetch something, and nothing moves."""
@@ -22,13 +22,13 @@ class Gate:
 
     def __init__(
         self,
-        shell: Shell,
+        app: AppContext,
         walk: Walk,
         answering: Answering,
         remembering: Remembering,
         photo_mode: PhotoMode,
     ) -> None:
-        self._shell = shell
+        self._app = app
         self._walk = walk
         self._answering = answering
         self._remembering = remembering
@@ -46,16 +46,16 @@ class Gate:
         if name in IN_PAUSE:
             self.begin(name, now_s)
         elif name not in MOVING:
-            self._refuse(name, f"go on with {self._shell.key_of('pause')}", now_s)
+            self._refuse(name, f"go on with {self._app.key_of('pause')}", now_s)
 
     def _what_first(self, name: str) -> str | None:
         """Say what has to end before the walk can go another way, None where nothing has."""
         if self._remembering.frame is not None and name != "rewind":
-            return f"let {self._shell.key_of('rewind')} go"
+            return f"let {self._app.key_of('rewind')} go"
         if self._photo_mode.is_on and name != "photo_mode":
-            return f"go on with {self._shell.key_of('photo_mode')}"
+            return f"go on with {self._app.key_of('photo_mode')}"
         return None
 
     def _refuse(self, name: str, first: str, now_s: float) -> None:
         label = _LABELS[name]
-        self._shell.toasts.add(f"{label[:1].upper()}{label[1:]}: {first} first.", now_s)
+        self._app.toasts.add(f"{label[:1].upper()}{label[1:]}: {first} first.", now_s)

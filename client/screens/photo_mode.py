@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from client.playback.walk import Walk
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 
 
 class PhotoMode:
     """Answers the key that goes into photo mode and out of it."""
 
-    def __init__(self, shell: Shell, walk: Walk) -> None:
-        self._shell = shell
+    def __init__(self, app: AppContext, walk: Walk) -> None:
+        self._app = app
         self._walk = walk
         self._on = False
 
@@ -24,9 +24,9 @@ class PhotoMode:
             return
         self._walk.pause()
         self._on = True
-        keys = self._shell.key_of("photo"), self._shell.key_of("photo_mode")
-        self._shell.toasts.clear()
-        self._shell.toasts.add(f"{keys[0]} takes the photo, {keys[1]} goes on.", now_s)
+        keys = self._app.key_of("photo"), self._app.key_of("photo_mode")
+        self._app.toasts.clear()
+        self._app.toasts.add(f"{keys[0]} takes the photo, {keys[1]} goes on.", now_s)
 
     def leave(self) -> bool:
         """Let the world go on; say whether it was held."""

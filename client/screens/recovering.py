@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.playback.walk import Walk
 from client.screens.keeping import Keeping
-from client.ui.shell import Shell
+from client.ui.app_context import AppContext
 from engine.errors import EngineError
 
 STEADY_CHUNKS = 8
@@ -16,8 +16,8 @@ FURTHER = 4
 class Recovering:
     """Brings one walk back."""
 
-    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping) -> None:
-        self._shell = shell
+    def __init__(self, app: AppContext, walk: Walk, keeping: Keeping) -> None:
+        self._app = app
         self._walk = walk
         self._keeping = keeping
         self._back = 1
@@ -52,7 +52,7 @@ class Recovering:
             walk.pause()
         on_s = self._began_at * walk.session.frames_per_chunk / walk.session.fps
         goes_on = f"goes on from {on_s:.1f} s" if moment is not None else "begins again"
-        self._shell.toasts.add(
+        self._app.toasts.add(
             f"The world fell apart at {fell_s:.1f} s; the walk {goes_on}.", now_s, warning=True
         )
         return True

@@ -15,9 +15,9 @@ from client.playback.saves import describe_moment, load_walk, save_file
 from client.playback.walk import Walk
 from client.screens.keeping import Keeping
 from client.setup.folders import SAVES, make_folder
+from client.ui.app_context import AppContext
 from client.ui.figures import Line, Section
 from client.ui.film_strip import FilmStrip
-from client.ui.shell import Shell
 from client.ui.theme import Theme
 from engine.errors import EngineError
 from engine.files.recording import RecordedChunk
@@ -27,8 +27,8 @@ from engine.files.saved_walk import home_of, write_saved_walk
 class Remembering:
     """The past of the walk in the window."""
 
-    def __init__(self, shell: Shell, walk: Walk, keeping: Keeping) -> None:
-        self._shell = shell
+    def __init__(self, app: AppContext, walk: Walk, keeping: Keeping) -> None:
+        self._app = app
         self._walk = walk
         self._keeping = keeping
         self._reel: Reel | None = None
@@ -44,29 +44,29 @@ class Remembering:
         if moment is None:
             return
         saved = describe_moment(self._walk, moment)
-        path = save_file(self._shell.pictures_dir / SAVES, self._walk.session)
+        path = save_file(self._app.pictures_dir / SAVES, self._walk.session)
         at = self._seconds(moment.frame)
 
         def write() -> None:
             make_folder(path.parent)
             write_saved_walk(path, saved)
 
-        said = f"Saved at {at}; {self._shell.key_of('quick_load')} comes back here."
+        said = f"Saved at {at}; {self._app.key_of('quick_load')} comes back here."
         self._say_if_waiting("Saving")
-        self._shell.chores.begin("the save", write, lambda _: self._say(said), self._warn)
+        self._app.chores.begin("the save", write, lambda _: self._say(said), self._warn)
 
     def do_quick_load(self, now_s: float) -> None:
         session = self._walk.session
-        path = save_file(self._shell.pictures_dir / SAVES, session)
-        if not path.exists() and self._shell.chores.in_hand is None:
-            key = self._shell.key_of("quick_save")
-            self._shell.toasts.add(f"Nothing is saved in this world yet; {key} saves.", now_s)
+        path = save_file(self._app.pictures_dir / SAVES, session)
+        if not path.exists() and self._app.chores.in_hand is None:
+            key = self._app.key_of("quick_save")
+            self._app.toasts.add(f"Nothing is saved in this world yet; {key} saves.", now_s)
         elif self._walk.planner.rig is None:
-            self._shell.toasts.add("A replay cannot be left for a saved walk; open the world to walk.", now_s)
+            self._app.toasts.add("A replay cannot be left for a saved walk; open the world to walk.", now_s)
         else:
             self._say_if_waiting("Loading")
             read = partial(load_walk, path, home_of(session))
-            self._shell.chores.begin("what was saved", read, self._go_to_saved, self._warn)
+            self._app.chores.begin("what was saved", read, self._go_to_saved, self._warn)
 
     def _go_to_saved(self, loaded: tuple[Moment, tuple[RecordedChunk, ...]]) -> None:
         moment, chunks = loaded
@@ -116,10 +116,8 @@ class Remembering:
         if self._reel is not None or walk.paused:
             return
         if not walk.past.branches:
-            key = self._shell.key_of("rewind")
-            self._shell.toasts.add(
-                f"There is one branch only; hold {key} to go back and begin another.", now_s
-            )
+            key = self._app.key_of("rewind")
+            self._app.toasts.add(f"There is one branch only; hold {key} to go back and begin another.", now_s)
             return
         with self._warning():
             ended = walk.return_to_branch()
@@ -134,7 +132,7 @@ class Remembering:
         if (reel := self._reel) is not None:
             back = self._walk.frame.index - reel.moment.frame.index
             title = f"{self._seconds(reel.moment.frame)}, {back / self._walk.session.fps:.1f} s back"
-            hint = f"Let {self._shell.key_of('rewind')} go to walk on from here. Esc returns to the present."
+            hint = f"Let {self._app.key_of('rewind')} go to walk on from here. Esc returns to the present."
             self._strip.draw(target, look, reel, title, hint)
 
     def taken(self) -> list[pygame.Rect]:
@@ -157,11 +155,11 @@ class Remembering:
     ) -> None:
         walk = self._walk
         before = walk.past.name
-        self._shell.mouse.forget()
+        self._app.mouse.forget()
         with self._warning():
             ended = walk.branch_off(moment, chunks)
             kept = any(branch.name == before for branch in walk.past.branches)
-            back = f" {self._shell.key_of('other_branch')} returns to branch {before}." if kept else ""
+            back = f" {self._app.key_of('other_branch')} returns to branch {before}." if kept else ""
             self._say(f"{beginning} branch {walk.past.name}.{back}{self._takes(ended)}")
 
     def _takes(self, ended: Path | None) -> str:
@@ -173,7 +171,7 @@ class Remembering:
         walk = self._walk
         if not walk.session.keep_snapshots:
             size = walk.session.snapshot_bytes / 2**20
-            self._shell.toasts.add(
+            self._app.toasts.add(
                 f"A state of this engine takes {size:.0f} MB; allow more memory for the past in the settings file.",
                 now_s,
             )
@@ -181,21 +179,21 @@ class Remembering:
         frames = walk.session.frames_per_chunk
         moment = walk.past.at(-(-walk.frame.index // frames))
         if moment is None:
-            self._shell.toasts.add("Nothing to go back to yet; the first step is being made.", now_s)
+            self._app.toasts.add("Nothing to go back to yet; the first step is being made.", now_s)
         return moment
 
     def _seconds(self, frame: WalkFrame) -> str:
         return f"{frame.index / self._walk.session.fps:.1f} s"
 
     def _say_if_waiting(self, doing: str) -> None:
-        if (what := self._shell.chores.in_hand) is not None:
+        if (what := self._app.chores.in_hand) is not None:
             self._say(f"{doing}, as soon as {what} is done ...")
 
     def _say(self, text: str) -> None:
-        self._shell.toasts.add(text, self._shell.clock())
+        self._app.toasts.add(text, self._app.clock())
 
     def _warn(self, error: Exception) -> None:
-        self._keeping.warn(error, self._shell.clock())
+        self._keeping.warn(error, self._app.clock())
 
     @contextmanager
     def _warning(self) -> Iterator[None]:

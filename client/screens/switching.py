@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from client.playback.walk import Walk
-from client.screens.settings_card import adjust, changed_pace
-from client.ui.shell import Shell
+from client.screens.menus import adjust, changed_pace
+from client.ui.app_context import AppContext
 
 
 class Switching:
     """Settings that have a key of their own, for the walk in the window."""
 
-    def __init__(self, shell: Shell, walk: Walk) -> None:
-        self._shell = shell
+    def __init__(self, app: AppContext, walk: Walk) -> None:
+        self._app = app
         self._walk = walk
 
     def do_figures(self, now_s: float) -> None:
@@ -25,7 +25,7 @@ class Switching:
 
     def do_instant_look(self, now_s: float) -> None:
         on = self._switch("reproject")
-        self._shell.toasts.add(
+        self._app.toasts.add(
             "Instant look on." if on else "Instant look off: the model alone answers.", now_s
         )
 
@@ -33,9 +33,9 @@ class Switching:
         rig = self._walk.planner.rig
         if rig is not None:
             rig.flying = not rig.flying
-            rise, sink = self._shell.key_of("rise"), self._shell.key_of("sink")
+            rise, sink = self._app.key_of("rise"), self._app.key_of("sink")
             flying = f"Flying: {rise} rises, {sink} sinks."
-            self._shell.toasts.add(flying if rig.flying else "Walking.", now_s)
+            self._app.toasts.add(flying if rig.flying else "Walking.", now_s)
 
     def do_faster(self, now_s: float) -> None:
         self._change_pace(1, now_s)
@@ -45,13 +45,13 @@ class Switching:
 
     def _switch(self, name: str) -> bool:
         """Turn a setting on or off; return what it is now."""
-        settings = adjust(self._shell.settings, name, 1)
-        self._shell.apply_settings(settings)
+        settings = adjust(self._app.settings, name, 1)
+        self._app.apply_settings(settings)
         return getattr(settings, name)
 
     def _change_pace(self, direction: int, now_s: float) -> None:
-        rig, settings = self._walk.planner.rig, self._shell.settings
+        rig, settings = self._walk.planner.rig, self._app.settings
         if rig is not None:
             rig.pace = changed_pace(settings.pace, direction)
-            self._shell.apply_settings(settings.model_copy(update={"pace": rig.pace}))
-            self._shell.toasts.replace("Walking at ", f"{rig.speed_m_s:.1f} metres a second.", now_s)
+            self._app.apply_settings(settings.model_copy(update={"pace": rig.pace}))
+            self._app.toasts.replace("Walking at ", f"{rig.speed_m_s:.1f} metres a second.", now_s)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 
-from client.screens.menu import Choice, frame_surface
+from client.setup.catalog import WorldChoice
 from client.ui import theme
+from client.ui.menu import Choice, frame_surface
 from client.ui.picture import crop_to, enlarge
 from client.ui.theme import Theme
 
@@ -25,30 +25,14 @@ _MAX_LINES = 4
 HINT = "Arrows or stick choose, Enter or A walks, Esc or B quits"
 
 
-@dataclass(frozen=True, eq=False)
-class WorldCard:
-    """A world as the start screen shows it."""
-
-    name: str
-    title: str
-    note: str
-    """What is to be seen there."""
-    picture: NDArray[np.uint8] | None
-    """First frame, [H, W, 3]; None where it cannot be read."""
-    problem: str = ""
-    """Why it cannot be played, in one sentence."""
-    model: str = ""
-    """What makes its pictures."""
-
-
 class WorldMenu:
     """The start screen: the chosen world is told about below the pictures."""
 
-    def __init__(self, cards: Sequence[WorldCard], buttons: Sequence[Choice], chosen: int = 0) -> None:
-        self.cards = list(cards)
+    def __init__(self, worlds: Sequence[WorldChoice], buttons: Sequence[Choice], chosen: int = 0) -> None:
+        self.worlds = list(worlds)
         self.buttons = list(buttons)
-        self.chosen = min(chosen, max(0, len(self.cards) - 1))
-        self.button: int | None = None if self.cards else 0
+        self.chosen = min(chosen, max(0, len(self.worlds) - 1))
+        self.button: int | None = None if self.worlds else 0
         """Index of the button that is chosen instead of a world."""
         self._columns = 1
         self._top_row = 0
@@ -67,16 +51,16 @@ class WorldMenu:
         """Choose a neighbour; at an edge the choice stays. The buttons are below the last worlds."""
         if self.button is not None:
             self.button = max(0, min(len(self.buttons) - 1, self.button + dx))
-            if dy < 0 and self.cards:
+            if dy < 0 and self.worlds:
                 self.button = None
             return
         wished = self.chosen + dx + dy * self._columns
-        if 0 <= wished < len(self.cards):
+        if 0 <= wished < len(self.worlds):
             self.chosen = wished
         elif dy > 0:
-            last_row = (len(self.cards) - 1) // self._columns
+            last_row = (len(self.worlds) - 1) // self._columns
             on_last_row = self.chosen // self._columns == last_row
-            self.chosen, self.button = (self.chosen, 0) if on_last_row else (len(self.cards) - 1, None)
+            self.chosen, self.button = (self.chosen, 0) if on_last_row else (len(self.worlds) - 1, None)
 
     def point(self, position: tuple[int, int]) -> bool:
         """Choose what is under the mouse, as drawn last; say whether anything is."""
@@ -91,7 +75,7 @@ class WorldMenu:
         return False
 
     def draw(self, target: pygame.Surface, look: Theme, with_subtitle: bool = True) -> None:
-        """Draw the screen; cards that do not fit are reached by moving to them. Messages may take the subtitle's place."""
+        """Draw the screen; worlds that do not fit are reached by moving to them. Messages may take the subtitle's place."""
         target.fill(theme.INK)
         width, height = target.get_size()
         margin = min(look.px(5), width // 20)
@@ -101,7 +85,7 @@ class WorldMenu:
         self._lay_out(look, room)
         target.set_clip(room.inflate(look.px(2), look.px(1)))
         for index, place in self._places:
-            self._draw_card(target, look, index, place)
+            self._draw_world(target, look, index, place)
         target.set_clip(None)
         note = pygame.Rect(margin, room.bottom + look.px(1.5), room.width, foot_px - look.px(8))
         self._draw_note(target, look, note)
@@ -109,7 +93,9 @@ class WorldMenu:
 
     def _num_note_lines(self, look: Theme, width: int) -> int:
         """Return how many lines the longest note takes, so that nothing moves while one chooses."""
-        notes = [card.problem or card.note for card in self.cards] + [button.note for button in self.buttons]
+        notes = [world.problem or world.note for world in self.worlds] + [
+            button.note for button in self.buttons
+        ]
         return min(_MAX_LINES, max(1, *(len(look.wrap(note, width, 15)) for note in notes)))
 
     def _draw_heading(self, target: pygame.Surface, look: Theme, margin: int, with_subtitle: bool) -> int:
@@ -130,13 +116,13 @@ class WorldMenu:
         return head_px
 
     def _lay_out(self, look: Theme, room: pygame.Rect) -> None:
-        """Put the cards on a grid that shows as many as can be read."""
+        """Put the worlds on a grid that shows as many as can be read."""
         gap, caption = look.px(3), look.px(CAPTION)
         most = max(1, min(3, room.width // look.px(38)))
         # As few columns as still show every world, for the largest pictures.
         self._columns = next((n for n in range(1, most) if self._fits(look, room, n)), most)
         card_width = (room.width - gap * (self._columns - 1)) // self._columns
-        rows = math.ceil(len(self.cards) / self._columns)
+        rows = math.ceil(len(self.worlds) / self._columns)
         card_height = min(round(card_width * 0.6) + caption, max(room.height, 2 * caption))
         if rows >= 2 and 2 * card_height + gap > room.height >= look.px(44):
             card_height = (room.height - gap) // 2
@@ -145,7 +131,7 @@ class WorldMenu:
         row = self.chosen // self._columns
         self._top_row = max(row - visible + 1, min(self._top_row, row))
         self._places = []
-        for index in range(len(self.cards)):
+        for index in range(len(self.worlds)):
             i, j = divmod(index, self._columns)
             top = room.top + (i - self._top_row) * pitch
             if room.top <= top < room.bottom:
@@ -156,11 +142,11 @@ class WorldMenu:
     def _fits(self, look: Theme, room: pygame.Rect, columns: int) -> bool:
         gap = look.px(3)
         width = (room.width - gap * (columns - 1)) // columns
-        rows = math.ceil(len(self.cards) / columns)
+        rows = math.ceil(len(self.worlds) / columns)
         return rows * (round(width * 0.6) + look.px(CAPTION) + gap) - gap <= room.height
 
-    def _draw_card(self, target: pygame.Surface, look: Theme, index: int, place: pygame.Rect) -> None:
-        card = self.cards[index]
+    def _draw_world(self, target: pygame.Surface, look: Theme, index: int, place: pygame.Rect) -> None:
+        world = self.worlds[index]
         if index == self.chosen:
             rim = place.inflate(look.px(1), look.px(1))
             colour = theme.AMBER if self.button is None else theme.PAPER_DIM
@@ -169,22 +155,22 @@ class WorldMenu:
         area = pygame.Rect(*place.topleft, place.width, max(1, place.height - look.px(CAPTION)))
         target.blit(self._picture(look, index, area.size), area)
         left, width = place.left + look.px(2), place.width - look.px(4)
-        title = look.text(look.clipped(card.title, width, 17, bold=True), 17, bold=True)
+        title = look.text(look.clipped(world.title, width, 17, bold=True), 17, bold=True)
         target.blit(title, (left, area.bottom + look.px(0.75)))
-        colour = theme.SIGNAL_RED if card.problem else theme.PAPER_DIM
-        model = look.clipped("cannot be opened" if card.problem else card.model, width, 13)
+        colour = theme.SIGNAL_RED if world.problem else theme.PAPER_DIM
+        model = look.clipped("cannot be opened" if world.problem else world.model, width, 13)
         target.blit(look.text(model, 13, colour=colour), (left, area.bottom + look.px(3.5)))
 
     def _draw_note(self, target: pygame.Surface, look: Theme, area: pygame.Rect) -> None:
         """Say all there is to say of the chosen world, or of the chosen button."""
-        if not self.cards:
+        if not self.worlds:
             note, colour = "No worlds are installed; name a .world file on the command line.", theme.PAPER
         elif self.button is not None and self.buttons[self.button].note:
             note, colour = self.buttons[self.button].note, theme.PAPER
         else:
-            card = self.cards[self.chosen]
-            note = card.problem or card.note
-            colour = theme.SIGNAL_RED if card.problem else theme.PAPER
+            world = self.worlds[self.chosen]
+            note = world.problem or world.note
+            colour = theme.SIGNAL_RED if world.problem else theme.PAPER
         line_px = look.px(_LINE)
         for i, line in enumerate(look.wrap(note, area.width, 15)[: max(1, area.height // line_px)]):
             target.blit(look.text(line, 15, colour=colour), (area.left, area.top + i * line_px))
@@ -204,7 +190,7 @@ class WorldMenu:
             target.blit(label, (place.left + pad, place.centery - label.get_height() // 2))
             self._button_places.append(place)
             left = place.right + look.px(1)
-        num_hidden = len(self.cards) - len(self._places)
+        num_hidden = len(self.worlds) - len(self._places)
         more = f"{num_hidden} more worlds. " if num_hidden > 1 else "1 more world. " if num_hidden else ""
         hint = look.text(more + HINT, 14, colour=theme.PAPER_DIM)
         if left + look.px(2) + hint.get_width() <= right:
@@ -215,7 +201,7 @@ class WorldMenu:
         if key not in self._pictures:
             # Kept for one layout: a window being dragged would leave one for each size on its way.
             self._pictures = {k: v for k, v in self._pictures.items() if k[1:] == size}
-            self._pictures[key] = self._make_picture(look, self.cards[index].picture, size)
+            self._pictures[key] = self._make_picture(look, self.worlds[index].picture, size)
         return self._pictures[key]
 
     def _make_picture(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.camera.pose_words import place_words, pose_angles_deg, sided
-from client.setup.engines import TITLES
+from client.setup.catalog import TITLES
 
 NUM_BARS = 40
 """Chunks in the timeline."""

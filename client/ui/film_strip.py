@@ -6,8 +6,8 @@ import pygame
 
 from client.playback.past import Moment
 from client.playback.reel import Reel
-from client.screens.menu import frame_surface
 from client.ui import theme
+from client.ui.menu import frame_surface
 from client.ui.picture import enlarge
 from client.ui.theme import Theme
 

@@ -12,7 +12,7 @@ from client.ui.theme import Theme
 TOAST_S = 4.0
 FADE_S = 0.4
 STRIP = 9.0
-"""Height that cards leave below them, grid units: room for a message of two lines."""
+"""Height that menus leave below them, grid units: room for a message of two lines."""
 WISHED, LEAST = 80.0, 44.0
 """Widths of a message, grid units: of a long one, and of one that still shows the name of a kept file whole."""
 
@@ -51,29 +51,29 @@ class Toasts:
         self.texts(now_s)
         bottom_px = area.bottom - look.px(1)
         for i, (end_s, text, warning) in enumerate(reversed(self._shown)):
-            card = self._card(look, text, warning, area.width - look.px(2))
-            bottom_px -= card.get_height() + look.px(1)
+            panel = self._panel(look, text, warning, area.width - look.px(2))
+            bottom_px -= panel.get_height() + look.px(1)
             if i and bottom_px < area.top:
                 return
-            card.set_alpha(round(255 * min(1.0, (end_s - now_s) / FADE_S)))
+            panel.set_alpha(round(255 * min(1.0, (end_s - now_s) / FADE_S)))
             # Where room is scarce the margins go first.
-            y = min(max(area.top, bottom_px), max(0, area.bottom - card.get_height()))
-            target.blit(card, (area.centerx - card.get_width() // 2, y))
+            y = min(max(area.top, bottom_px), max(0, area.bottom - panel.get_height()))
+            target.blit(panel, (area.centerx - panel.get_width() // 2, y))
 
-    def _card(self, look: Theme, text: str, warning: bool, room_px: int) -> pygame.Surface:
+    def _panel(self, look: Theme, text: str, warning: bool, room_px: int) -> pygame.Surface:
         pad = look.px(1.5)
         lines = look.wrap(text, max(1, min(room_px - 3 * pad, look.px(WISHED))), 15)
         rendered = [look.text(line, 15) for line in lines] or [look.text(" ", 15)]
         width = max(line.get_width() for line in rendered) + 2 * pad + look.px(1)
         height = sum(line.get_height() for line in rendered) + 2 * look.px(1)
-        card = look.panel(width, height).copy()
+        panel = look.panel(width, height).copy()
         edge = theme.SIGNAL_RED if warning else theme.AMBER
-        card.fill(edge, (pad - look.px(0.5), look.px(1), max(2, look.px(0.375)), height - 2 * look.px(1)))
+        panel.fill(edge, (pad - look.px(0.5), look.px(1), max(2, look.px(0.375)), height - 2 * look.px(1)))
         y = look.px(1)
         for line in rendered:
-            card.blit(line, (pad + look.px(1), y))
+            panel.blit(line, (pad + look.px(1), y))
             y += line.get_height()
-        return card
+        return panel
 
 
 def message_area(window: pygame.Rect, taken: Sequence[pygame.Rect], unit_px: float) -> pygame.Rect:

@@ -15,8 +15,7 @@ from client.input.bindings import DEFAULT_BINDINGS, Bindings, letter_of
 from client.input.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.input.gamepads import STICK_STEP, Pads, step_of_button
 from client.playback.chores import Chores
-from client.screens.world_menu import WorldCard
-from client.setup.engines import EngineSurvey
+from client.setup.catalog import EngineSurvey, WorldChoice
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.theme import Theme, scale_for
@@ -74,7 +73,7 @@ class Screen(ABC):
         """Give back what the screen holds; another one follows, or the end."""
 
 
-class Shell:
+class AppContext:
     """The one instance of everything there is one of."""
 
     def __init__(
@@ -108,7 +107,7 @@ class Shell:
         self.folders = list(folders)
         """Where worlds are looked for by name."""
         self.clock = clock
-        self.cards: list[WorldCard] = []
+        self.worlds: list[WorldChoice] = []
         self.toasts = Toasts()
         self.chores = Chores()
         self.pads = Pads()

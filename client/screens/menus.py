@@ -1,14 +1,19 @@
-"""The cards of a paused walk: going on and leaving, and the settings with their values."""
+"""The menus over a walk: the pause, the settings with their values, the keys, and what went wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from client.screens.menu import CardMenu, Choice
+from client.input.actions import ACTIONS
+from client.input.bindings import RESERVED, Bindings
 from client.setup.settings import Settings
+from client.ui.menu import Choice, Menu
 from client.ui.picture import Style
+from engine.errors import EngineError
 
+_KEYS_HINT = "Enter, then press a key to take it. Delete leaves an action without a key."
+_KEY_WANTED = "Press the key to take, or Esc to leave things as they are."
 _STEP = 1.25
 DO = "do:"
 """Begins the key of a line that stands for an action."""
@@ -23,9 +28,9 @@ OFFERED = {
 _STYLES: tuple[Style, ...] = get_args(Style)
 
 
-def pause_card(key_of: Callable[[str], str]) -> CardMenu:
-    """Return the card of a paused walk; `key_of` names the key of an action."""
-    return CardMenu(
+def pause_menu(key_of: Callable[[str], str]) -> Menu:
+    """Return the menu of a paused walk; `key_of` names the key of an action."""
+    return Menu(
         "Paused",
         [
             Choice("resume", "Go on", key_of("pause"), fixed=True),
@@ -39,8 +44,8 @@ def pause_card(key_of: Callable[[str], str]) -> CardMenu:
     )
 
 
-def settings_card(settings: Settings, chosen: int = 0) -> CardMenu:
-    """Return the card with the settings' present values."""
+def settings_menu(settings: Settings, chosen: int = 0) -> Menu:
+    """Return the menu with the settings' present values."""
     values = {
         "pace": ("Walking speed", f"{100 * settings.pace:.0f} %"),
         "mouse_deg_px": ("Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
@@ -50,7 +55,7 @@ def settings_card(settings: Settings, chosen: int = 0) -> CardMenu:
         "text_size": ("Size of texts", f"{100 * settings.text_size:.0f} %"),
         **{name: (label, _switch(getattr(settings, name))) for name, label in SWITCHES.items()},
     }
-    card = CardMenu(
+    menu = Menu(
         "Settings",
         [
             *(Choice(name, label, value, note=NOTES[name]) for name, (label, value) in values.items()),
@@ -59,8 +64,8 @@ def settings_card(settings: Settings, chosen: int = 0) -> CardMenu:
             Choice("back", "Back", note="What was set is kept."),
         ],
     )
-    card.chosen = chosen
-    return card
+    menu.chosen = chosen
+    return menu
 
 
 def _switch(on: bool) -> str:
@@ -126,3 +131,61 @@ def defaults(settings: Settings) -> Settings:
     """Return the settings as they were at first, but for the keys and the window's size."""
     kept = settings.model_dump(include={"window_width", "window_height", "keys"})
     return Settings.model_validate(kept)
+
+
+class KeysMenu(Menu):
+    """One line for each action; a line can wait for the key it is to have."""
+
+    def __init__(self, bindings: Bindings, chosen: int = 0, waiting: bool = False) -> None:
+        self.bindings = bindings
+        self.waiting = waiting
+        lines = [_line(bindings, number, waiting and number == chosen) for number in range(len(ACTIONS))]
+        super().__init__(
+            "Keys",
+            [*lines, Choice("default_keys", "All as at first"), Choice("back", "Back")],
+            _KEY_WANTED if waiting else _KEYS_HINT,
+        )
+        self.chosen = chosen
+
+    @property
+    def on_action(self) -> bool:
+        """Whether the chosen line is an action's."""
+        return self.chosen < len(ACTIONS)
+
+    def wait(self) -> KeysMenu:
+        """Return the menu with its chosen action waiting for a key."""
+        return KeysMenu(self.bindings, self.chosen, waiting=True)
+
+    def take(self, scancode: int) -> KeysMenu:
+        """Return the menu with the chosen action on a key, instead of the keys it had."""
+        keys = () if scancode in RESERVED else (scancode,)
+        bindings = self.bindings.with_keys(ACTIONS[self.chosen].name, keys) if keys else self.bindings
+        return KeysMenu(bindings, self.chosen)
+
+    def clear(self) -> KeysMenu:
+        """Return the menu with the chosen action on no key."""
+        return KeysMenu(self.bindings.with_keys(ACTIONS[self.chosen].name, ()), self.chosen)
+
+    def reset(self) -> KeysMenu:
+        """Return the menu with every action on the keys it had at first."""
+        return KeysMenu(self.bindings.with_defaults(), self.chosen)
+
+
+def _line(bindings: Bindings, number: int, waiting: bool) -> Choice:
+    action = ACTIONS[number]
+    rivals = bindings.rivals(action.name)
+    names = ", ".join(bindings.label(key) for key in bindings.keys[action.name]) or "none"
+    label = action.label[:1].upper() + action.label[1:]
+    if rivals:
+        label = f"{label} (also {rivals[0].label})"
+    return Choice(action.name, label, "..." if waiting else names, warning=bool(rivals), fixed=True)
+
+
+def problem_menu(title: str, error: Exception, again: bool = True) -> Menu:
+    """Return a menu that says what went wrong and what can be done."""
+    sentence = " ".join(str(error).split())
+    if not isinstance(error, EngineError | ValueError):
+        sentence = f"Something unexpected happened ({type(error).__name__}: {sentence})."
+    choices = [Choice("again", "Try again")] if again else []
+    choices += [Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
+    return Menu(title, choices, f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.", warning=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from client.camera.planner import Planner, TrackPlanner, rig_planner, track_planner
 from client.playback.footprint import give_back
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
-from client.screens.loading import LoadingStages
 from client.setup.options import PlayOptions, check_engine
 from engine.camera.tracks import Track, load_track
 from engine.files.atomic import check_new_file
@@ -113,6 +112,41 @@ def _planner(session: Session, replayed: Recording | Track | None) -> Planner:
 
 def _seed(options: PlayOptions, replayed: Recording | Track | None) -> int:
     return replayed.header.seed if isinstance(replayed, Recording) else options.seed
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of opening a world."""
+
+    label: str
+    began_s: float
+    ended_s: float | None = None
+
+
+class LoadingStages:
+    """The steps of opening a world, each with its clock; one is under way at a time."""
+
+    def __init__(self) -> None:
+        self._stages: list[Stage] = []
+
+    def begin(self, label: str, now_s: float) -> None:
+        """End the step under way and begin the next."""
+        self.end(now_s)
+        self._stages.append(Stage(label, now_s))
+
+    def end(self, now_s: float) -> None:
+        """End the step under way, if there is one."""
+        if self._stages and self._stages[-1].ended_s is None:
+            last = self._stages[-1]
+            self._stages[-1] = Stage(last.label, last.began_s, now_s)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(self._stages)
+
+    def elapsed_s(self, now_s: float) -> float:
+        """Return the time since the first step began."""
+        return now_s - self._stages[0].began_s if self._stages else 0.0
 
 
 class Opening:

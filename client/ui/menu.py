@@ -1,4 +1,4 @@
-"""The cards that are chosen from: a title, some sentences, a few lines to pick."""
+"""A menu: a title, some sentences, a few lines to pick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from client.ui import theme
 from client.ui.theme import Theme
 from client.ui.toasts import STRIP
-from engine.errors import EngineError
 
 ROW = 4.5
 """Height of a line, grid units."""
@@ -35,7 +34,7 @@ def picture_surface(picture: NDArray[np.uint8]) -> pygame.Surface:
 
 @dataclass(frozen=True)
 class Choice:
-    """One line of a card."""
+    """One line of a menu."""
 
     key: str
     """Names it to the program."""
@@ -50,8 +49,8 @@ class Choice:
     """What there is to know of it, shown while it is chosen."""
 
 
-class CardMenu:
-    """A card in the middle of the window; lines that do not fit are reached by moving to them."""
+class Menu:
+    """A menu in the middle of the window; lines that do not fit are reached by moving to them."""
 
     def __init__(self, title: str, choices: Sequence[Choice], text: str = "", warning: bool = False) -> None:
         self.title = title
@@ -82,7 +81,7 @@ class CardMenu:
         return None
 
     def draw(self, target: pygame.Surface, look: Theme) -> None:
-        """Draw the card over a darkened picture; below it there is room for a message."""
+        """Draw the menu over a darkened picture; below it there is room for a message."""
         look.shade(target)
         pad, row_px, edge = look.px(3), look.px(ROW), look.px(1)
         width = min(look.px(64), target.get_width() - 2 * edge)
@@ -97,7 +96,7 @@ class CardMenu:
         height = head_px + row_px * visible + look.px(2)
         left = (target.get_width() - width) // 2
         top = max(edge, min((target.get_height() - height) // 2, room + edge - height))
-        # A rim, since what is behind may be as dark as the card.
+        # A rim, since what is behind may be as dark as the menu.
         rim = max(1, look.px(0.25))
         self.place = pygame.Rect(left - rim, top - rim, width + 2 * rim, height + 2 * rim)
         target.blit(look.panel(*self.place.size, theme.INK_RAISED, 255, 1.75), self.place)
@@ -144,13 +143,3 @@ class CardMenu:
         if value:
             shown = look.text(value, 17, colour=colour)
             target.blit(shown, (place.right - pad - shown.get_width(), middle))
-
-
-def problem_card(title: str, error: Exception, again: bool = True) -> CardMenu:
-    """Return a card that says what went wrong and what can be done."""
-    sentence = " ".join(str(error).split())
-    if not isinstance(error, EngineError | ValueError):
-        sentence = f"Something unexpected happened ({type(error).__name__}: {sentence})."
-    choices = [Choice("again", "Try again")] if again else []
-    choices += [Choice("worlds", "Other worlds"), Choice("quit", "Quit")]
-    return CardMenu(title, choices, f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.", warning=True)
