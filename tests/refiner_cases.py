@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.refiner import Refiner, TextConnectors, connectors_from_diffusers, from_diffusers
+from model.refiner import (
+    Refiner,
+    RefinerConfig,
+    TextConnectors,
+    connectors_from_diffusers,
+    from_diffusers,
+)
 
 CHANNELS = 6
 CAPTION_WIDTH = 10
@@ -86,8 +92,6 @@ def connector_pair(dtype: torch.dtype, **changes: Any) -> tuple[Any, TextConnect
 
 def small_refiner(dtype: torch.dtype = torch.float64, **changes: Any) -> Refiner:
     """Our transformer with random weights, without diffusers."""
-    from model.refiner import RefinerConfig
-
     refiner = Refiner(RefinerConfig.from_dict(refiner_config(**changes))).eval()
     randomise(refiner, 3)
     return refiner.to(dtype).requires_grad_(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def small_connectors() -> TextConnectors:
     return connectors
 
 
-def write_folder(folder: Path, config: dict[str, Any], shards: list[Mapping[str, Tensor]]) -> None:
+def write_folder(folder: Path, config: dict[str, Any], shards: Sequence[Mapping[str, Tensor]]) -> None:
     """Write a folder as diffusers does, in one file or with an index over several."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"_class_name": "X", **config}))

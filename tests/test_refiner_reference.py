@@ -88,14 +88,16 @@ def test_rotary_tables_are_the_reference_ones(heads: int, head_dim: int, fps: fl
 def reference_stream(reference: Any, latents: Tensor, text: tuple[Tensor, Tensor], **options: Any) -> Tensor:
     """Run diffusers' streaming pipeline with a text that is encoded already."""
     pipeline_module = pytest.importorskip("diffusers.pipelines.sana_wm.refiner")
-    from diffusers import FlowMatchEulerDiscreteScheduler
+    schedulers = pytest.importorskip("diffusers.schedulers")
 
     class Pipeline(pipeline_module.SanaWMLTX2Refiner):
         def _encode_prompt(self, prompt: str, **_: Any) -> tuple[Tensor, Tensor]:
             return text
 
     absent: Any = None
-    pipeline = Pipeline(reference, absent, absent, absent, FlowMatchEulerDiscreteScheduler(shift=1.0))
+    pipeline = Pipeline(
+        reference, absent, absent, absent, schedulers.FlowMatchEulerDiscreteScheduler(shift=1.0)
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(latents, "", output_type="latent", **options)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.refiner import Refiner
+from model.refiner import state as state_module
 from model.refiner.rotary import video_rotary
 from model.refiner.state import RefinerState, state_shapes
 from model.refiner.streaming import SIGMAS
@@ -103,8 +104,6 @@ def test_the_text_is_projected_once_and_the_sink_rotated_once_a_block(monkeypatc
     for block in refiner.blocks():
         block.attn2.to_k.register_forward_hook(lambda *_: projections.append("text"))
     rotations = []
-    from model.refiner import state as state_module
-
     rotate = state_module.rotate
     monkeypatch.setattr(state_module, "rotate", lambda *a: rotations.append("sink") or rotate(*a))
     refiner.refine(clip, *random_text(torch.float64), fps=FPS)
