@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.refiner import Refiner
 from model.refiner import state as state_module
 from model.refiner.rotary import video_rotary
-from model.refiner.state import RefinerState, state_shapes
+from model.refiner.state import RefinerState, sink_frame, state_shapes
 from model.refiner.streaming import SIGMAS
 from model.refiner.transformer import TextContext
 from tests.refiner_cases import (
@@ -163,8 +163,44 @@ def test_the_ring_holds_the_newest_frames():
             whole = wide_state.tensors["blocks.0.history_value"].unflatten(2, (9, TOKENS))
             for frame in (3, 4, 5, 6):
                 torch.testing.assert_close(ring[:, :, (frame - 1) % 4], whole[:, :, frame - 1])
-    assert float(state.sink_frame()) == 10 - 4 - 1
-    assert float(wide_state.sink_frame()) == 0
+    assert float(sink_frame(state.num_frames, 4)) == 10 - 4 - 1
+    assert float(sink_frame(wide_state.num_frames, 9)) == 0
+
+
+class StepGraph(torch.nn.Module):
+    """`Refiner.step` as a function of plain tensors."""
+
+    def __init__(self, refiner: Refiner, names: list[str]) -> None:
+        super().__init__()
+        self.refiner, self.names = refiner, names
+
+    def forward(
+        self, block: Tensor, noise: Tensor, text: list[Tensor], bias: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        context = TextContext(tuple(text[::2]), tuple(text[1::2]), bias)
+        state = RefinerState(dict(zip(self.names, tensors, strict=True)))
+        refined, after = self.refiner.step(block, noise, context, state, FPS)
+        return refined, *(after.tensors[name] for name in self.names)
+
+
+def test_one_exported_step_serves_every_block():
+    refiner, clip = small_refiner(num_layers=1), random_clip(13, torch.float64)
+    context, state = open_stream(refiner, clip, history=5)
+    assert context.bias is not None
+    text = [t for pair in zip(context.keys, context.values, strict=True) for t in pair]
+    names = list(state.tensors)
+    exported = None
+    tensors = tuple(state.tensors.values())
+    for start in (1, 4, 7, 10):
+        block = clip[:, :, start : start + 3]
+        arguments = (block, torch.ones_like(block), text, context.bias, *tensors)
+        if exported is None:
+            exported = torch.export.export(StepGraph(refiner, names), arguments).module()
+        expected, state = refiner.step(block, torch.ones_like(block), context, state, FPS)
+        refined, *tensors = exported(*arguments)
+        assert relative_error(refined, expected) < 1e-12
+        for name, tensor in zip(names, tensors, strict=True):
+            torch.testing.assert_close(tensor, state.tensors[name])
 
 
 def test_hidden_text_tokens_change_nothing():

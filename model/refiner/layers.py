@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.attention.softmax import rms_norm, softmax_attention
+from model.precision import wide
 from model.refiner.config import RopeType
 from model.refiner.rotary import RotaryTable, rotate
 
@@ -15,11 +17,9 @@ EPS = 1e-6
 """Of every norm."""
 
 
-def normalise(x: Tensor, norm: nn.RMSNorm | None = None) -> Tensor:
-    """Divide by the root mean square over all channels, in float32 at least; without a norm there is no weight."""
-    wide = x if x.dtype == torch.float64 else x.float()
-    weight = None if norm is None else norm.weight.to(wide.dtype)
-    return functional.rms_norm(wide, x.shape[-1:], weight, EPS).to(x.dtype)
+def normalise(x: Tensor) -> Tensor:
+    """Divide by the root mean square over all channels, in float32 at least."""
+    return functional.rms_norm(wide(x), x.shape[-1:], None, EPS).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -43,11 +43,11 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor) -> Tensor:
         """Project x [B, N, C] to queries [B, h, N, D], not yet rotated."""
-        return self._heads(normalise(self.to_q(x), self.norm_q))
+        return self._heads(self._norm(self.to_q(x), self.norm_q))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Project x [B, N, C] to keys, not yet rotated, and values, [B, h, N, D] each."""
-        return self._heads(normalise(self.to_k(x), self.norm_k)), self._heads(self.to_v(x))
+        return self._heads(self._norm(self.to_k(x), self.norm_k)), self._heads(self.to_v(x))
 
     def forward(
         self,
@@ -68,14 +68,16 @@ class Attention(nn.Module):
         Returns:
             [B, N, C].
         """
-        mask = None if mask is None else mask.to(queries.dtype)
-        out = functional.scaled_dot_product_attention(
-            queries, torch.cat(list(keys), 2), torch.cat(list(values), 2), mask
-        )
+        key, value = torch.cat(list(keys), 2), torch.cat(list(values), 2)
+        out = softmax_attention(queries, key, value, mask, queries.shape[-1] ** -0.5)
         if self.to_gate_logits is not None:
             gates = 2 * torch.sigmoid(self.to_gate_logits(x))
             out = out * gates.transpose(1, 2)[..., None]
         return self.to_out[0](out.transpose(1, 2).flatten(2))
+
+    @staticmethod
+    def _norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+        return rms_norm(x, norm).to(x.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -9,7 +9,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from model.precision import wide
 from model.refiner.config import ConnectorConfig, RefinerConfig, RopeType
 
 RotaryTable = tuple[Tensor, Tensor]
@@ -27,7 +29,7 @@ def _table(fractions: Tensor, width: int, num_heads: int, theta: float) -> Rotar
     frequencies = _frequencies(width // (2 * axes), theta, fractions.device)
     angles = ((2 * fractions - 1)[:, None, :] * frequencies[:, None]).flatten(1)
     padding = width // 2 - angles.shape[-1]
-    angles = torch.nn.functional.pad(angles, (padding, 0))
+    angles = functional.pad(angles, (padding, 0))
     angles = angles.unflatten(-1, (num_heads, -1)).transpose(0, 1)
     return angles.cos(), angles.sin()
 
@@ -69,7 +71,7 @@ def rotate(x: Tensor, table: RotaryTable, rope_type: RopeType) -> Tensor:
     """Rotate x [B, h, N, D] in float32 at least; pairs are (i, i + D / 2) where split, (2i, 2i + 1) where interleaved."""
     cos, sin = table
     pairs = x.unflatten(-1, (2, -1)) if rope_type == "split" else x.unflatten(-1, (-1, 2)).transpose(-1, -2)
-    real, imaginary = (part if x.dtype == torch.float64 else part.float() for part in pairs.unbind(-2))
+    real, imaginary = (wide(part) for part in pairs.unbind(-2))
     turned = (real * cos - imaginary * sin, imaginary * cos + real * sin)
     if rope_type == "split":
         return torch.cat(turned, dim=-1).to(x.dtype)

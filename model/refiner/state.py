@@ -78,45 +78,64 @@ class RefinerState:
 
     def append(self, blocks: list[KeysValues]) -> RefinerState:
         """Write the keys and values of some refined latent frames over the oldest of the history."""
-        tokens, history = self.tokens_per_frame, self.history
-        count = blocks[0].values.shape[2] // tokens
-        if not history:
+        if not self.history:
             raise ValueError("the state keeps no history; begin it with one latent frame or more")
-        kept = min(count, history)
-        frames = torch.arange(count - kept, count, device=self.num_frames.device)
-        slots = (self.num_frames.long() - SINK_FRAMES + frames) % history
+        count = blocks[0].values.shape[2] // self.tokens_per_frame
         after = dict(self.tensors)
         after[NUM_FRAMES] = self.num_frames + count
         for layer, own in enumerate(blocks):
             for name, new in (("key", own.keys), ("value", own.values)):
                 key = f"blocks.{layer}.history_{name}"
-                ring = self.tensors[key].unflatten(2, (history, tokens))
-                newest = new.unflatten(2, (count, tokens))[:, :, -kept:]
-                after[key] = ring.index_copy(2, slots, newest).flatten(2, 3)
+                after[key] = write_ring(self.tensors[key], new, self.num_frames, self.tokens_per_frame)
         return RefinerState(after)
 
-    def sink_frame(self) -> Tensor:
-        """Where the sink stands now: just before the oldest latent frame of the history, float32 [1]."""
-        held = (self.num_frames - SINK_FRAMES).clamp(max=self.history)
-        return self.num_frames - held - SINK_FRAMES
-
-    def prefix(self, config: RefinerConfig, sink_table: RotaryTable, num_frames: int) -> Prefix:
-        """Gather what a block of `num_frames` latent frames sees besides itself; the sink's keys are rotated here, once."""
+    def prefix(self, config: RefinerConfig, sink_table: RotaryTable, count: int) -> Prefix:
+        """Gather what a block of `count` latent frames sees besides itself; the sink's keys are rotated here, once."""
         keys, values = [], []
         for layer in range(config.num_layers):
             name = f"blocks.{layer}."
             sink = rotate(self.tensors[name + "sink_key"], sink_table, config.rope_type)
             keys.append((sink, self.tensors[name + "history_key"]))
             values.append((self.tensors[name + "sink_value"], self.tensors[name + "history_value"]))
-        return Prefix(tuple(keys), tuple(values), self._mask(num_frames))
+        mask = None
+        if torch.compiler.is_compiling() or float(self.num_frames) < SINK_FRAMES + self.history:
+            # Fused kernels are faster without a mask, so a full ring has none.
+            mask = attention_mask(self.num_frames, self.history, count, self.tokens_per_frame)
+        return Prefix(tuple(keys), tuple(values), mask)
 
-    def _mask(self, num_frames: int) -> Tensor | None:
-        """Hide the slots of the ring that nothing was written to yet."""
-        held, history = self.num_frames - SINK_FRAMES, self.history
-        if not torch.compiler.is_compiling() and float(held) >= history:
-            # Fused kernels are faster without a mask.
-            return None
-        slots = torch.arange(history, dtype=torch.float32, device=held.device)
-        visible = torch.nn.functional.pad(slots < held, (SINK_FRAMES, num_frames), value=True)
-        mask = torch.where(visible, 0.0, float("-inf"))
-        return mask.repeat_interleave(self.tokens_per_frame)[None, None, None]
+
+def sink_frame(num_frames: Tensor, history: int) -> Tensor:
+    """Say at which latent frame the sink stands: just before the oldest of the history, float32 [1].
+
+    Args:
+        num_frames: Latent frames committed, the sink included, float32 [1].
+        history: Latent frames of the ring buffers.
+    """
+    held = (num_frames - SINK_FRAMES).clamp(min=0, max=history)
+    return (num_frames - held - SINK_FRAMES).clamp(min=0)
+
+
+def attention_mask(num_frames: Tensor, history: int, count: int, tokens_per_frame: int) -> Tensor:
+    """Hide the slots of the ring that nothing was written to yet.
+
+    Before anything was committed, only the first of the latent frames at hand is shown: the sink, to itself.
+
+    Returns:
+        Additive [1, 1, 1, keys], over the tokens of the sink, the ring and `count` latent frames.
+    """
+    started = num_frames > 0
+    slots = torch.arange(history, dtype=torch.float32, device=num_frames.device)
+    own = started | (torch.arange(count, device=num_frames.device) < SINK_FRAMES)
+    visible = torch.cat([started.expand(SINK_FRAMES), slots < num_frames - SINK_FRAMES, own])
+    mask = torch.where(visible, 0.0, float("-inf"))
+    return mask[:, None].expand(-1, tokens_per_frame).flatten()[None, None, None]
+
+
+def write_ring(ring: Tensor, new: Tensor, num_frames: Tensor, tokens_per_frame: int) -> Tensor:
+    """Return the ring [1, h, history * S, D] with the newest latent frames of new [1, h, T * S, D] over its oldest."""
+    history, count = ring.shape[2] // tokens_per_frame, new.shape[2] // tokens_per_frame
+    kept = min(count, history)
+    frames = torch.arange(count - kept, count, device=ring.device)
+    slots = (num_frames.long() - SINK_FRAMES + frames) % history
+    newest = new.unflatten(2, (count, tokens_per_frame))[:, :, -kept:]
+    return ring.unflatten(2, (history, tokens_per_frame)).index_copy(2, slots, newest).flatten(2, 3)

@@ -8,8 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from model.precision import wide_dtype
 from model.refiner.rotary import RotaryTable, video_rotary
-from model.refiner.state import SINK_FRAMES, RefinerState
+from model.refiner.state import SINK_FRAMES, RefinerState, sink_frame
 from model.refiner.transformer import KeysValues, Prefix, RefinerTransformer, TextContext
 
 SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
@@ -61,9 +62,9 @@ class Refiner(RefinerTransformer):
         num_frames = latents.shape[2]
         frames = state.num_frames + torch.arange(num_frames, device=self.device)
         table = self._table(frames, latents, fps)
-        sink_table = self._table(state.sink_frame(), latents, fps)
+        sink_table = self._table(sink_frame(state.num_frames, state.history), latents, fps)
         prefix = state.prefix(self.config, sink_table, num_frames)
-        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        wide = wide_dtype(self.dtype)
         x = (1 - SIGMAS[0]) * latents.to(wide) + SIGMAS[0] * noise.to(wide)
         for sigma, following in pairwise(SIGMAS):
             velocity = self(x, self._sigma(sigma), text, table, prefix)
