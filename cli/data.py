@@ -52,7 +52,7 @@ def make(
     """Draw clips of holodeck places and write them in SANA-WM's training format."""
     with extra_needed("making clips", "data"):
         from training.data import sets
-        from training.pocket import load_autoencoder
+        from training.pocket.run import load_autoencoder
     from engine.machine import assets
 
     jobs = sets.plan_holodeck_set(places, families, clips, frames, revisits, seed)
@@ -84,8 +84,8 @@ def encode(
     """Encode films with poses, each once; a second call goes on where the first stopped."""
     with extra_needed("encoding films", "data"):
         from training.data import sets
-        from training.data.films import FilmOptions
-        from training.pocket import load_autoencoder
+        from training.data.videos.folder import FilmOptions
+        from training.pocket.run import load_autoencoder
     from engine.machine import assets
 
     options = FilmOptions((width, height), fps, frames, overlap=overlap, metres_per_unit=metres_per_unit)

@@ -134,7 +134,7 @@ def is_large(bundle: Bundle) -> bool:
 def _walks(spec: EngineSpec) -> Walks:
     from export.calibrate import Walks
     from export.verify import made_up_scene
-    from training.scenes import fitting_worlds, held_out_scenes
+    from training.pocket.held_out import fitting_worlds, held_out_scenes
 
     pixels = (spec.frame_height, spec.frame_width)
     if any(world.first_frame.shape[:2] == pixels for world in fitting_worlds(spec.weights_sha256)):

@@ -108,7 +108,7 @@ def _open_subject(
 ) -> Subject:
     with extra_needed("evaluating", "eval"):
         from evaluation.ceiling import open_autoencoder
-        from training.scenes import fitting_worlds
+        from training.pocket.held_out import fitting_worlds
     opened = assets.find_bundle(bundle)
     folder = worlds or _beside(opened, "worlds") or assets.worlds_dir()
     fitting = fitting_worlds(opened.spec.weights_sha256, folder)
@@ -173,7 +173,7 @@ def _evaluate_places(
 
 def _track_maker(tracks: TracksChoice) -> TrackMaker:
     if tracks is TracksChoice.WALKS:
-        from training.data.walks import walk
+        from training.data.holodeck.walks import walk
 
         return walk
     from evaluation.benchmark_tracks import hard_track, simple_track

@@ -38,7 +38,7 @@ def verify_quality(
         from export.quality import Comparison
         from export.sources import open_source
         from export.verify import check_sizes
-        from training.scenes import held_out_scenes
+        from training.pocket.held_out import held_out_scenes
 
     spec = bundle.spec
     world_model, decoder = open_source(model, random_weights=False)

@@ -85,9 +85,9 @@ def pocket(
     if train_stages.launched() is not None:
         raise ValueError("the pocket's recipe is for one process; start it without torchrun")
     with extra_needed("training", "train"):
-        from training.making import chain_within, train_pocket
-        from training.plan import as_json, as_text, expected_s, make_plan
-        from training.presets import prepare
+        from training.pocket.build import chain_within, train_pocket
+        from training.pocket.plan import as_json, as_text, expected_s, make_plan
+        from training.pocket.presets import prepare
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
     run = prepare(preset.value, runs, minutes, steps, start_from, chain_minutes)
@@ -123,5 +123,5 @@ def report(
 ) -> None:
     """Make a page of a training's curves, throughput, scores and pictures from its logs."""
     with extra_needed("a report", "train"):
-        from training.report import write_report
+        from training.report.page import write_report
     print(write_report(runs, output))

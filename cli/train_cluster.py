@@ -12,7 +12,7 @@ from cli.extras import extra_needed
 from cli.report import print_json, print_rows
 
 if TYPE_CHECKING:
-    from training.parallel.needs import Needs
+    from training.parallel.cost_model import Needs
 
 
 class Gpus(Enum):
@@ -41,7 +41,7 @@ def needs(
 ) -> None:
     """Estimate memory, speed and days of the paper's stages on a cluster, beside the paper's own days."""
     with extra_needed("an estimate", "train"):
-        from training.parallel.needs import GPUS, Layout, paper_needs
+        from training.parallel.cost_model import GPUS, Layout, paper_needs
     found = paper_needs(Layout(gpus, GPUS[gpu.value], utilisation, recompute))
     if json_output:
         print_json({"gpus": gpus, "gpu": gpu.value, "utilisation": utilisation, "stages": _as_json(found)})

@@ -76,7 +76,7 @@ JsonOutput = Annotated[bool, typer.Option("--json", help="Print plan or outcome 
 
 def register(train: typer.Typer) -> None:
     """Add a command for each stage, and the ablation's."""
-    from training.stage_names import PURPOSES
+    from training.stages.table import PURPOSES
 
     for name, purpose in PURPOSES.items():
         sentence = f"Stage {name}: {purpose}."
@@ -99,7 +99,7 @@ def _command(name: str) -> Callable[..., None]:
         json_output: JsonOutput = False,
     ) -> None:
         with extra_needed("training", "train"):
-            from training.stage_request import Launch, StageRequest, plan_of, train_one
+            from training.stages.request import Launch, StageRequest, plan_of, train_one
         processes = launched()
         launch = None if processes is None else Launch(*processes, context_parallel)
         if launch is None and context_parallel > 1:
@@ -162,9 +162,9 @@ def ablation(
 ) -> None:
     """Measure what key scale, softmax blocks and camera branches are worth, on a small model; a second call goes on."""
     with extra_needed("training", "train"):
-        from training.ablation import AblationConfig
-        from training.ablation_tables import run_ablation
-        from training.pocket import load_autoencoder
+        from training.ablation.tables import run_ablation
+        from training.ablation.variants import AblationConfig
+        from training.pocket.run import load_autoencoder
     from engine.machine.assets import checkpoints_dir
 
     # Four latents a second.

@@ -22,22 +22,23 @@ from torch.distributed.tensor import distribute_tensor
 
 from model.config import tiny
 from model.vae.pocket import AutoencoderConfig
-from training.clips import WalkClips
-from training.cluster import Cluster
-from training.configs import DistillationConfig
+from training.data.batches import WalkClips
 from training.data.latents import LatentWalk
+from training.distillation.distribution_matching import DistributionMatchingStage
+from training.distillation.ode_regression import OdeRegressionStage, store_trajectories
 from training.loop import LoopConfig, run_stage
 from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
-from training.pace import Stage
-from training.parallel import checkpoint
+from training.parallel import sharded_checkpoint as checkpoint
 from training.parallel.cluster import ClusterConfig, ProcessCluster
 from training.parallel.sharding import ShardingConfig
+from training.parallel.single_process import Cluster
+from training.pocket.generator import GeneratorStage, NoiseMixture
 from training.progress import RecipeProgress
-from training.stage_presets import stage_config
+from training.stage import Stage
 from training.stages.autoencoder import AutoencoderStage
-from training.stages.distribution_matching import DistributionMatchingStage
-from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
-from training.stages.ode_regression import OdeRegressionStage, store_trajectories
+from training.stages.config import DistillationConfig
+from training.stages.presets import stage_config
+from training.stages.scenic_model import ScenicModel
 
 CONFIG = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2)
 WINDOW = 13

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from client import cli
+from cli import app as cli
 from model.config import tiny
-from training.ablation import (
+from training.ablation.tables import as_document
+from training.ablation.variants import (
     VARIANTS,
     AblationConfig,
     AblationResult,
@@ -20,10 +21,9 @@ from training.ablation import (
     rollout_ends,
     run_variant,
 )
-from training.ablation_tables import as_document
 from training.data.latents import LatentWalk
-from training.stages.conversion import silence_cameras
-from training.stages.generator import ScenicModel
+from training.stages.conversions import silence_cameras
+from training.stages.scenic_model import ScenicModel
 
 CONFIG = AblationConfig(
     num_steps=3, num_latent_frames=3, batch_size=2, num_validation_batches=1, num_chunks=6

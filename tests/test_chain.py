@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from client import cli
+from cli import app as cli
 from model.config import tiny
-from training.chain import AUTOENCODERS, Chain
-from training.chain_presets import miniature_chain
-from training.miniature import miniature_recipe, miniature_run
-from training.model_file import CRITIC, GENERATOR, load_autoencoder_file, load_models, save_models
-from training.pocket import PocketRun
-from training.stage_names import ORDER, STARTS_FROM
-from training.stage_request import StageRequest, plan_of, train_one
-from training.stages.generator import ScenicModel
+from training.pocket.presets import miniature_recipe, miniature_run
+from training.pocket.run import PocketRun
+from training.stages.model_file import CRITIC, GENERATOR, load_autoencoder_file, load_models, save_models
+from training.stages.pipeline import AUTOENCODERS, Chain
+from training.stages.pipeline_presets import miniature_chain
+from training.stages.request import StageRequest, plan_of, train_one
+from training.stages.scenic_model import ScenicModel
+from training.stages.table import ORDER, STARTS_FROM
 
 
 def test_every_stage_has_a_command_in_the_order_in_which_they_follow(capsys):

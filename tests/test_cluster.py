@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import cli
+from cli import app as cli
 from tests.cluster_cases import (
     NUM_BATCHES,
     break_off_saving,
@@ -23,10 +23,10 @@ from tests.cluster_cases import (
     train_stages_shared,
 )
 from tests.processes import Processes
-from training.cluster import Cluster
-from training.model_file import GENERATOR, load_models
 from training.parallel.sharding import ShardingConfig
+from training.parallel.single_process import Cluster
 from training.stage_log import read_log
+from training.stages.model_file import GENERATOR, load_models
 
 Weights = dict[str, NDArray[Any]]
 

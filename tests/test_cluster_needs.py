@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.attention.gdn import Chunks
 from model.config import ModelConfig, sana_wm
 from model.world_model import WorldModel
-from training.parallel.needs import (
+from training.parallel.cost_model import (
     GPUS,
     KEPT_BYTES,
     Layout,
@@ -22,7 +22,7 @@ from training.parallel.needs import (
     stage_needs,
     step_operations,
 )
-from training.stage_presets import paper_stages
+from training.stages.presets import paper_stages
 
 FRAMES = 4
 ONE_BLOCK = replace(sana_wm(), num_layers=1)

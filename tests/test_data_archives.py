@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.archive_writer import write_archive
-from training.data.archives import ArchiveOptions, ClipArchives, sekai_game
+from training.data.archives.reader import ArchiveOptions, ClipArchives, sekai_game
+from training.data.archives.sidecars import score_of
+from training.data.archives.writer import write_archive
 from training.data.clip import Clip, LeftOut, readable
 from training.data.sets import open_set
-from training.data.sidecars import score_of
 
 
 def clip(name: str, seed: int = 0, stride: int = 4, num_latents: int = 3) -> Clip:

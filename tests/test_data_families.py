@@ -12,12 +12,11 @@ from evaluation.clearance import clear_points
 from evaluation.revisit import revisit_pairs
 from holodeck import get_place, place_names
 from holodeck.collision import is_free
-from training.data import families
 from training.data.clip import ClipRejected, LeftOut, count_left_out, readable
-from training.data.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, pace
-from training.data.holodeck_clips import HolodeckClips, caption, family_jobs
+from training.data.holodeck import families
+from training.data.holodeck.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, pace
+from training.data.holodeck.rendering import HolodeckClips, RenderJob, caption, family_jobs
 from training.data.judging import blank_share, camera_words, empty_share
-from training.data.render import RenderJob
 
 FILM = RenderJob("town", 0, 49, 32, 16, 16, (20.0, 20.0, 16.0, 8.0))
 BODY_M = 0.55

@@ -14,12 +14,11 @@ from engine.camera.tracks import Track, map_intrinsics, save_track
 from engine.files.video import open_video
 from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.data.clip import LeftOut, count_left_out, readable
-from training.data.encoding import EncodedClips
-from training.data.film_frames import fit_picture
-from training.data.films import FilmFolder, FilmOptions
 from training.data.latent_cache import CachedClips, LatentCache
-from training.data.latents import latent_walk, weights_tag
+from training.data.latents import EncodedClips, latent_walk, weights_tag
 from training.data.sets import encode_films, open_set
+from training.data.videos.folder import FilmFolder, FilmOptions
+from training.data.videos.frames import fit_picture
 
 OPTIONS = FilmOptions((64, 32), fps=16.0, max_frames=33)
 LENS = np.array([50.0, 50.0, 48.0, 32.0])

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.data.batches import draw_windows
 from training.data.clip import Clip, ClipRejected, LeftOut, count_left_out, readable
-from training.data.latents import draw_windows, latent_walk
+from training.data.latents import latent_walk
 from training.data.stream import ClipStream
 
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from model.config import tiny
-from training.clips import WalkClips
-from training.configs import DistillationConfig, StageConfig
+from training.data.batches import WalkClips
 from training.data.latents import LatentWalk
-from training.loop import LoopConfig, run_stage
-from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.stage_presets import stage_config
-from training.stages.distribution_matching import (
+from training.distillation.distribution_matching import (
     DistributionMatchingStage,
     matching_direction,
     matching_loss,
     rollout_config,
 )
-from training.stages.generator import ScenicModel
+from training.loop import LoopConfig, run_stage
+from training.optimizer import NO_MATRIX, OptimizerConfig
+from training.stages.config import DistillationConfig, StageConfig
+from training.stages.presets import stage_config
+from training.stages.scenic_model import ScenicModel
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, chunk_size=2)
 ADAM = OptimizerConfig(adam_lr=3e-3, betas=(0.0, 0.999), min_side=NO_MATRIX, clip_norm=10.0)

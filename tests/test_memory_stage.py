@@ -11,14 +11,12 @@ import torch
 from model.config import tiny
 from model.token_path import hush_branches, recall_tokens, token_intrinsics
 from model.vae.pocket import Autoencoder, AutoencoderConfig
-from training.data.glimpses import EVERY, Glimpses, gather_glimpses
+from training.data.holodeck.rendering import RenderJob, load_walk, render_walk
 from training.data.latents import LatentWalk, encode_frames, pack_windows
-from training.data.render import RenderJob, load_walk, render_walk
-from training.muon import Muon, orthogonalise
-from training.optimizer import OptimizerConfig
-from training.precision import training_dtype
-from training.stages.generator import ScenicModel
-from training.stages.memory import MemoryStage
+from training.optimizer import Muon, OptimizerConfig, orthogonalise
+from training.pocket.per_scene import EVERY, Glimpses, MemoryStage, gather_glimpses
+from training.stages.scenic_model import ScenicModel
+from training.throughput import training_dtype
 
 CONFIG = tiny()
 INTRINSICS = torch.tensor([15.0, 15.0, 12.0, 8.0])

@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from training.noise import (
+from training.stages.noise import (
     NUM_LEVELS,
     ONE_LEVEL,
     ChunkMixture,

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from training.checkpoint import load_state, read_values
-from training.making import DISTILLING, TEACHING, chain_within, train_pocket
-from training.miniature import miniature_recipe, miniature_run
-from training.pocket import PocketRun
-from training.publish import WORLD_FILE
-from training.report import write_report
+from training.pocket.build import DISTILLING, TEACHING, chain_within, train_pocket
+from training.pocket.presets import miniature_recipe, miniature_run
+from training.pocket.publish import WORLD_FILE
+from training.pocket.run import PocketRun
+from training.report.page import write_report
 from training.run_folder import LOCK_FILE, read_record
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from model.config import sana_wm
-from training.parallel.needs import GIB
-from training.room import Room, check_room, expected_gib
-from training.stage_presets import paper_stages
+from training.parallel.cost_model import GIB
+from training.parallel.memory_check import Room, check_room, expected_gib
+from training.stages.presets import paper_stages
 
 STAGE, MODEL = paper_stages()["minute-camera"], sana_wm()
 

@@ -16,24 +16,24 @@ import numpy as np
 import pytest
 import torch
 
-from client import cli
+from cli import app as cli
 from model.checkpoint import save_checkpoint
 from model.config import tiny
 from model.world_model import WorldModel
-from training import stage_request
-from training.chain_data import SetData
-from training.data.archive_writer import write_archive
+from training.data.archives.writer import write_archive
+from training.data.batches import FittingClips, StreamClips
 from training.data.clip import Clip
 from training.data.latent_cache import LatentCache
 from training.data.sets import open_set
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, EncodedTexts
-from training.model_file import GENERATOR, load_models
-from training.room import Room
-from training.stage_presets import paper_stages
+from training.parallel.memory_check import Room
+from training.stages import request as stage_request
+from training.stages.data import SetData
 from training.stages.flow_matching import FlowMatchingStage
-from training.stages.generator import ScenicModel
-from training.stream_clips import FittingClips, StreamClips
+from training.stages.model_file import GENERATOR, load_models
+from training.stages.presets import paper_stages
+from training.stages.scenic_model import ScenicModel
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = replace(tiny(), num_layers=2, softmax_every_n=2, chunk_size=3, scene_units=0, write_limit=0.0)

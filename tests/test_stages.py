@@ -11,30 +11,40 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, tiny
-from training.clips import WalkClips
-from training.configs import DistillationConfig, NoiseConfig, StageConfig
-from training.data.latents import LatentWalk, WindowBatch
-from training.loop import LoopConfig
-from training.noise import ONE_LEVEL, ChunkMixture
-from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.stage_names import ORDER, PURPOSES
-from training.stage_presets import paper_stages, pocket_stages, stage_config
-from training.stages.autoencoder_swap import autoencoder_swap_stage, is_renewed, swap_autoencoder
-from training.stages.base import base_config, base_stage
-from training.stages.best_clips import ClipFilters, best_clips, best_clips_stage, clip_scores
-from training.stages.chunk_causal import chunk_causal_stage
-from training.stages.conversion import is_camera, rebuilt, silence_cameras
-from training.stages.flow_matching import FlowMatchingStage, predict_velocity
-from training.stages.framewise_gdn import framewise_gdn_stage, to_framewise_gdn
-from training.stages.generator import ScenicModel
-from training.stages.hybrid_attention import hybrid_attention_stage, to_hybrid
-from training.stages.minute_camera import add_cameras, minute_camera_stage
-from training.stages.ode_regression import (
+from training.data.batches import WalkClips, WindowBatch
+from training.data.latents import LatentWalk
+from training.distillation.ode_regression import (
     OdeRegressionStage,
     follow_teacher,
     store_trajectories,
     trajectories_tag,
 )
+from training.loop import LoopConfig
+from training.optimizer import NO_MATRIX, OptimizerConfig
+from training.stages.best_clips import ClipFilters, best_clips, best_clips_stage, clip_scores
+from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
+from training.stages.conversions import (
+    add_cameras,
+    autoencoder_swap_stage,
+    base_config,
+    base_stage,
+    chunk_causal_stage,
+    framewise_gdn_stage,
+    hybrid_attention_stage,
+    is_camera,
+    is_renewed,
+    minute_camera_stage,
+    rebuilt,
+    silence_cameras,
+    swap_autoencoder,
+    to_framewise_gdn,
+    to_hybrid,
+)
+from training.stages.flow_matching import FlowMatchingStage, predict_velocity
+from training.stages.noise import ONE_LEVEL, ChunkMixture
+from training.stages.presets import paper_stages, pocket_stages, stage_config
+from training.stages.scenic_model import ScenicModel
+from training.stages.table import ORDER, PURPOSES
 
 CONFIG = replace(tiny(), in_channels=8, num_layers=2, softmax_every_n=2)
 BASE = base_config(CONFIG, in_channels=6)
@@ -352,7 +362,7 @@ def test_a_teacher_that_knows_the_end_is_followed_there_exactly(monkeypatch: pyt
         level = sigma[:, None, :, None, None]
         return torch.where(level > 0, (latents - target) / level.clamp_min(1e-6), 0.0)
 
-    monkeypatch.setattr("training.stages.ode_regression.guided_velocity", straight)
+    monkeypatch.setattr("training.distillation.ode_regression.guided_velocity", straight)
     config = DistillationConfig((1000, 600, 200), 4)
     states = follow_teacher(model_of(CONFIG), batch, config).states.float()
     for state, level in zip(states, (1.0, 0.6, 0.2, 0.0), strict=True):

@@ -11,14 +11,14 @@ import torch
 from model.checkpoint import weights_sha256
 from model.vae.pocket import Autoencoder
 from training.checkpoint import save_state
-from training.making import PaperStages, chain_within
-from training.miniature import miniature_model, miniature_recipe, miniature_run
-from training.plan import make_plan
-from training.pocket import PocketRun
-from training.publish import CHECKPOINTS, in_half, save_start
+from training.pocket.build import PaperStages, chain_within
+from training.pocket.plan import make_plan
+from training.pocket.presets import miniature_model, miniature_recipe, miniature_run
+from training.pocket.publish import CHECKPOINTS, in_half, save_start
+from training.pocket.run import PocketRun
+from training.pocket.start import checked_start
 from training.run_folder import RECORD_FILE, RunFolder, RunRecord, Start
-from training.stages.generator import ScenicModel
-from training.start import checked_start
+from training.stages.scenic_model import ScenicModel
 
 
 def publish_weights(folder: Path, generator_seed: int, autoencoder_seed: int = 0) -> str:

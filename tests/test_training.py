@@ -12,17 +12,19 @@ from model.checkpoint import weights_sha256
 from model.config import tiny
 from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.checkpoint import load_state, save_state
-from training.data.latents import LatentWalk, draw_windows, encode_frames, pack_windows
-from training.data.render import RenderJob, load_walk, render_walk
+from training.data.batches import draw_windows
+from training.data.holodeck.rendering import RenderJob, load_walk, render_walk
+from training.data.latents import LatentWalk, encode_frames, pack_windows
 from training.loop import LoopConfig, learning_rate_scale, run_stage
-from training.metric import measure, pixel_metric
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pocket import PocketRun, load_autoencoder
-from training.publish import CHECKPOINTS, WORLDS, in_half, load_start, mend_publishing, save_start
-from training.recipe import PocketRecipe
+from training.pocket.generator import GeneratorStage, NoiseMixture
+from training.pocket.metric import measure, pixel_metric
+from training.pocket.publish import CHECKPOINTS, WORLDS, in_half, load_start, mend_publishing, save_start
+from training.pocket.recipe import PocketRecipe
+from training.pocket.run import PocketRun, load_autoencoder
+from training.pocket.self_forcing import SelfForcingStage
 from training.stages.autoencoder import AutoencoderStage
-from training.stages.generator import GeneratorStage, NoiseMixture, ScenicModel
-from training.stages.self_forcing import SelfForcingStage
+from training.stages.scenic_model import ScenicModel
 
 AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
 CONFIG = replace(tiny(), in_channels=16)

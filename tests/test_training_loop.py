@@ -15,20 +15,18 @@ import pytest
 import torch
 from torch import nn
 
-import training.pace as pace_module
+import training.throughput as pace_module
 from model.config import tiny
 from training.checkpoint import load_state
 from training.data.latents import LatentWalk
 from training.loop import LoopConfig, run_stage
-from training.muon import Muon
-from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pace import Ahead, Pace, measure_pace, stage_pace
+from training.optimizer import MasterOptimizer, Muon, OptimizerConfig
+from training.pocket.self_forcing import SelfForcingStage
 from training.precision import PRECISIONS, computing_in
 from training.progress import Itinerary, RecipeProgress, as_duration
 from training.stage_log import StageLog, read_log
-from training.stages.generator import ScenicModel
-from training.stages.self_forcing import SelfForcingStage
-from training.throughput import count_operations, matrix_peak
+from training.stages.scenic_model import ScenicModel
+from training.throughput import Ahead, Pace, count_operations, matrix_peak, measure_pace, stage_pace
 
 WIDTH, BATCH = 32, 8
 

@@ -20,22 +20,22 @@ from safetensors.torch import save_file
 
 from cli.app import run as run_cli
 from model.vae.pocket import AUTOENCODER_FILE, Autoencoder
-from training.chain import FOLLOWING, Chain
-from training.charts import line_chart, linear_axis, logarithmic_axis
 from training.checkpoint import read_values, save_state, without_tensors
-from training.cluster import index_path
-from training.making import DISTILLING, TEACHING, chain_within
-from training.model_file import GENERATOR, save_autoencoder_file, save_models
-from training.pace import Pace
-from training.parallel.checkpoint import StateIndex
-from training.plan import Step, as_json, as_text, expected_s, make_plan
-from training.pocket import PocketRun
-from training.presets import prepare
-from training.recipe import PocketRecipe
-from training.report import write_report
+from training.parallel.sharded_checkpoint import StateIndex
+from training.parallel.single_process import index_path
+from training.pocket.build import DISTILLING, TEACHING, chain_within
+from training.pocket.plan import Step, as_json, as_text, expected_s, make_plan
+from training.pocket.presets import prepare
+from training.pocket.recipe import PocketRecipe
+from training.pocket.run import PocketRun
+from training.report.charts import line_chart, linear_axis, logarithmic_axis
+from training.report.page import write_report
 from training.run_folder import RunFolder, RunRecord, holding, read_record
-from training.stage_names import TEACHER
-from training.stages.generator import ScenicModel
+from training.stages.model_file import GENERATOR, save_autoencoder_file, save_models
+from training.stages.pipeline import FOLLOWING, Chain
+from training.stages.scenic_model import ScenicModel
+from training.stages.table import TEACHER
+from training.throughput import Pace
 
 
 class Page(HTMLParser):

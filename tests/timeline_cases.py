@@ -19,7 +19,7 @@ from model.attention.short_convolution import short_convolution
 from model.block import FeedForward
 from model.config import tiny
 from model.world_model import WorldModel
-from training.parallel.timeline import SharedTimeline
+from training.parallel.context import SharedTimeline
 
 Open = Callable[[Chunks], Timeline]
 Case = Callable[[Open, torch.dtype], dict[str, Tensor]]

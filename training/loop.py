@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from training.checkpoint import random_state, set_random_state
-from training.cluster import ALONE, Cluster
-from training.pace import Ahead, Pace, Remembering, Stage, stage_pace
+from training.parallel.single_process import ALONE, Cluster
 from training.precision import PRECISIONS, PrecisionName, computing_in
 from training.progress import Phase, RecipeProgress
+from training.stage import Remembering, Stage
 from training.stage_log import StageLog
+from training.throughput import Ahead, Pace, stage_pace
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Precisions that a stage can be trained in, and which of them a processor trains fastest in.
+"""Precisions that a stage can be trained in.
 
 Masters and averages are float32 in all of them (`MasterOptimizer`); the choice is about the weights that a step computes with.
 """
@@ -8,25 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from training.throughput import product_s
-
 PrecisionName = Literal["float32", "autocast", "bfloat16", "float32 compiled", "bfloat16 compiled"]
-SIDE = 256
-"""Of the matrices that are multiplied to find out: as large as the pocket's."""
-LEAST_S = 0.02
-
-
-@cache
-def training_dtype() -> torch.dtype:
-    """Return bfloat16 where this processor multiplies it faster than float32, which takes units of its own; else float32."""
-    return min((torch.float32, torch.bfloat16), key=lambda dtype: product_s(dtype, SIDE, LEAST_S))
 
 
 @dataclass(frozen=True)

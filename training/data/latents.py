@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.vae.pocket import Autoencoder
-from training.data.clip import Clip, ClipRejected
-from training.data.holodeck_clips import rendered_clip
+from training.data.clip import Clip, ClipRejected, ClipSource
+from training.data.holodeck.rendering import RenderJob, rendered_clip
 from training.data.latent_cache import LatentCache
-from training.data.render import RenderJob
 
 GROUPS_PER_CALL = 32
 LENS_TOLERANCE = 0.02
@@ -126,69 +126,33 @@ def encode_walks(
         yield latent_walk(clip, scenes.index(job.place))
 
 
-@dataclass(frozen=True)
-class WindowBatch:
-    """The first latent of each walk and a window of n latents from anywhere along it; B samples."""
+class FilmSource(ClipSource, Protocol):
+    """A source whose clips have frames."""
 
-    scene: Tensor
-    """Row in the scene table, int64 [B]."""
-    latents: Tensor
-    """Clean, [B, C, 1 + n, H, W] float32; frame 0 is the walk's first."""
-    c2w: Tensor
-    """Relative poses in packed windows, [B, (1 + n) * R, 4, 4]."""
-    intrinsics: Tensor
-    """[B, (1 + n) * R, 4]."""
-    frame_index: Tensor
-    """Absolute latent frame, int64 [B, 1 + n]."""
-    text: Tensor | None = None
-    """What stands in place of the scenes' rows in the table, [B, L, D] float32; None where the table is read."""
-    text_mask: Tensor | None = None
-    """1 for real tokens, [B, L]."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that is there, by name."""
-        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
-
-    def to(self, device: torch.device) -> WindowBatch:
-        """The same batch on a device."""
-        return WindowBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+    def content(self, index: int) -> str:
+        """Hash of all that a clip is made from, fit for a file name; found without decoding it."""
+        ...
 
 
-MAX_INDEX_SHIFT = 2000
-"""Half of the windows pretend to lie later in a walk than they do, by up to this many latent frames, so that rotary
-positions of long sessions are familiar."""
+class EncodedClips:
+    """A source of films as latents; each film is encoded once and kept."""
 
+    def __init__(self, films: FilmSource, cache: LatentCache, autoencoder: Autoencoder) -> None:
+        """Prepare the source; the cache belongs to the autoencoder."""
+        self.films, self.cache, self.autoencoder = films, cache, autoencoder
+        self.name, self.left_out = films.name, films.left_out
+        self.num_encoded = 0
+        """Clips that had to be encoded so far."""
 
-def draw_window(num_latents: int, length: int, rng: np.random.Generator) -> tuple[slice, Tensor]:
-    """Choose `length` latents in a row behind the first one of a clip, and the indices [1 + length] that they are told."""
-    start = int(rng.integers(1, num_latents - length + 1))
-    shift = int(rng.integers(MAX_INDEX_SHIFT)) if rng.random() < 0.5 and start > 1 else 0
-    index = torch.cat([torch.zeros(1, dtype=torch.int64), torch.arange(start, start + length) + shift])
-    return slice(start, start + length), index
+    def __len__(self) -> int:
+        return len(self.films)
 
+    def label(self, index: int) -> str:
+        return self.films.label(index)
 
-def side_by_side(batches: Sequence[WindowBatch]) -> WindowBatch:
-    """Put clips of one length into one batch."""
-    parts = [batch.tensors() for batch in batches]
-    return WindowBatch(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    def __getitem__(self, index: int) -> Clip:
+        return self.cache.clip(self.films.content(index), lambda: self._encode(index))
 
-
-def draw_windows(
-    walks: Sequence[LatentWalk], batch_size: int, length: int, rng: np.random.Generator
-) -> WindowBatch:
-    """Cut one window of `length` latents out of each of `batch_size` random walks."""
-    picks = [walks[i] for i in rng.integers(len(walks), size=batch_size)]
-    latents, poses, index = [], [], []
-    for walk in picks:
-        window, told = draw_window(len(walk.latents), length, rng)
-        latents.append(torch.cat([walk.latents[:1], walk.latents[window]]))
-        poses.append(torch.cat([walk.c2w[:1], walk.c2w[window]]).flatten(0, 1))
-        index.append(told)
-    c2w = torch.stack(poses)
-    return WindowBatch(
-        scene=torch.tensor([walk.scene for walk in picks]),
-        latents=torch.stack(latents).float().transpose(1, 2).contiguous(),
-        c2w=c2w,
-        intrinsics=torch.stack([walk.intrinsics for walk in picks])[:, None].expand(-1, c2w.shape[1], -1),
-        frame_index=torch.stack(index),
-    )
+    def _encode(self, index: int) -> Clip:
+        self.num_encoded += 1
+        return encoded(self.films[index], self.autoencoder)

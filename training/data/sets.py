@@ -17,18 +17,22 @@ from evaluation.revisit import revisit_pairs
 from holodeck import place_names
 from model.config import pocket
 from model.vae.pocket import Autoencoder
-from training.data.archive_writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
-from training.data.archives import ArchiveOptions, ClipArchives
+from training.data.archives.reader import ArchiveOptions, ClipArchives
+from training.data.archives.writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.clip import FPS, Clip, ClipSource, LeftOut, readable
-from training.data.encoding import EncodedClips
-from training.data.families import FAMILIES
-from training.data.films import FilmFolder, FilmOptions
-from training.data.holodeck_clips import HolodeckClips, family_jobs, rendered_clip
+from training.data.holodeck.families import FAMILIES
+from training.data.holodeck.rendering import (
+    HolodeckClips,
+    RenderJob,
+    family_jobs,
+    render_walks,
+    rendered_clip,
+)
 from training.data.judging import camera_words
 from training.data.latent_cache import CachedClips, LatentCache
-from training.data.latents import weights_tag
-from training.data.render import RenderJob, render_walks
-from training.recipe import INTRINSICS
+from training.data.latents import EncodedClips, weights_tag
+from training.data.videos.folder import FilmFolder, FilmOptions
+from training.pocket.recipe import INTRINSICS
 
 RENDERED_FOLDER = "rendered"
 SHEET_COLUMNS = 6

@@ -18,12 +18,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from training.checkpoint import load_state
-from training.cluster import Cluster, batch_after_batch, index_path, is_shared_newer
-from training.pace import CountsFrames, Shareable, Stage
-from training.parallel.checkpoint import load_shards, save_shards
+from training.parallel.context import SharedTimeline
+from training.parallel.sharded_checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
-from training.parallel.timeline import SharedTimeline
-from training.stages.generator import ScenicModel
+from training.parallel.single_process import Cluster, batch_after_batch, index_path, is_shared_newer
+from training.stage import CountsFrames, Shareable, Stage
+from training.stages.scenic_model import ScenicModel
 
 PATIENCE = timedelta(days=1)
 """For the others: the first process alone draws, encodes and reads what is missing. When one dies torchrun ends all."""

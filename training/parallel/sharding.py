@@ -16,7 +16,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from training.stages.generator import ScenicModel
+from training.stages.scenic_model import ScenicModel
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.optimizer import MasterOptimizer, OptimizerConfig
 
 if TYPE_CHECKING:
-    from training.cluster import Cluster
+    from training.parallel.single_process import Cluster
 
 Walk = NDArray[np.uint8]
 

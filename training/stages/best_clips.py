@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.clips import ClipBatches
-from training.configs import StageConfig
+from training.data.batches import ClipBatches
+from training.stages.config import StageConfig
 from training.stages.flow_matching import FlowMatchingStage
-from training.stages.generator import ScenicModel
+from training.stages.scenic_model import ScenicModel
 
 KEPT_SHARE = 50_000 / 212_975
 """Of all clips, in the paper."""

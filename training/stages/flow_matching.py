@@ -17,15 +17,14 @@ from torch.nn import functional
 from model.attention.gdn import Chunks
 from model.attention.mask import chunk_ranges
 from model.config import ModelConfig
-from training.clips import ClipBatches
-from training.configs import StageConfig
-from training.data.latents import WindowBatch
-from training.noise import add_noise, frame_sigmas
+from training.data.batches import ClipBatches, WindowBatch
 from training.optimizer import MasterOptimizer
-from training.stages.generator import ScenicModel, is_hidden_matrix
+from training.stages.config import StageConfig
+from training.stages.noise import add_noise, frame_sigmas
+from training.stages.scenic_model import ScenicModel, is_hidden_matrix
 
 if TYPE_CHECKING:
-    from training.cluster import Cluster
+    from training.parallel.single_process import Cluster
 
 Sight = Literal["bidirectional", "chunk_causal"]
 """Whether all frames of a clip see one another, or only their own chunk and the ones before."""

@@ -1,0 +1,1 @@
+"""The paper's ablation at pocket size."""

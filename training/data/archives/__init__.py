@@ -1,0 +1,1 @@
+"""Archives of clips in SANA-WM's format."""

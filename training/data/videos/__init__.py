@@ -1,0 +1,1 @@
+"""Folders of videos with poses beside them."""

@@ -1,0 +1,249 @@
+"""A folder of films with poses beside them as a source of clips.
+
+A film is a video, or a folder of pictures; its poses come from whatever `engine.camera.formats` reads. Pictures are taken at an
+even rate, and each has the pose of the very moment it was taken at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.camera.fitting import at_times
+from engine.camera.formats.pose_files import PosedFrames, read_posed
+from engine.camera.tracks import Track, check_intrinsics, map_intrinsics
+from engine.files.bundle import hash_file
+from training.data.clip import Clip, ClipRejected, LeftOut
+from training.data.videos.finder import Film, find_films
+from training.data.videos.frames import FilmPictures, ListedPictures, VideoPictures
+
+MAX_LENS_CHARS = 1000
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """How clips are cut from films."""
+
+    size: tuple[int, int]
+    """Width and height in pixels; pictures are resized to cover it and cropped about their centre."""
+    fps: float = 16.0
+    """Of the clips; pictures of which nothing says when they were taken are taken to have this rate."""
+    max_frames: int = 961
+    """Longer films become several clips."""
+    min_frames: int = 17
+    """A rest that is shorter is left."""
+    overlap: int = 0
+    """Frames that a clip shares with the one before; the public data shares 640 of 961."""
+    max_gap_s: float = 0.25
+    """Longest time between two poses that is bridged."""
+    metres_per_unit: float = 1.0
+    """Length of the unit that poses are in."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < self.max_frames or self.min_frames > self.max_frames:
+            raise ValueError(
+                f"clips of {self.min_frames} to {self.max_frames} frames cannot overlap by {self.overlap}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Reel:
+    """A film that was opened: its pictures, and the pose of each moment."""
+
+    film: Film
+    pictures: FilmPictures
+    track: Track
+    """Poses in metres."""
+    times_s: NDArray[np.float64] | None
+    """When each pose was taken, by the clock of the pictures; None where every picture has its own pose."""
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of the film's pictures, hex."""
+        if isinstance(self.pictures, ListedPictures):
+            hashes = "".join(hash_file(path) for path in self.pictures.paths)
+            return hashlib.sha256(hashes.encode()).hexdigest()
+        return hash_file(self.film.path)
+
+
+class FilmFolder:
+    """The films of a folder, cut into clips."""
+
+    def __init__(self, folder: Path, options: FilmOptions) -> None:
+        """Find films and read their poses; pictures are decoded when a clip is asked for.
+
+        Raises:
+            ValueError: There is no film at all.
+        """
+        self.name, self.options = folder.resolve().name, options
+        films, self.left_out = find_films(folder)
+        self.clips: list[tuple[_Reel, NDArray[np.int64], int]] = []
+        """Film, numbers of its pictures, and which of the film's clips."""
+        if not films and not self.left_out:
+            raise ValueError(
+                f"{folder} holds no films; name a folder of videos or pictures with poses beside them"
+            )
+        for film in films:
+            try:
+                self._open(film)
+            except (ValueError, OSError) as error:
+                self.left_out.append(LeftOut(film.name, str(error)))
+
+    def _open(self, film: Film) -> None:
+        posed = read_posed(film.poses)
+        pictures = VideoPictures(film.path) if film.is_video else _listed(film, posed)
+        reel = _Reel(film, pictures, self._metric(posed, film), _pose_times(posed, pictures, film))
+        numbers = _evenly(reel, self.options.fps)
+        step = self.options.max_frames - self.options.overlap
+        starts = range(0, max(1, len(numbers) - self.options.overlap), step)
+        parts = [numbers[start : start + self.options.max_frames] for start in starts]
+        parts = [part for part in parts if len(part) >= self.options.min_frames]
+        if not parts:
+            raise ValueError(
+                f"{film.name} has {len(numbers)} frames with poses; at least {self.options.min_frames} make a clip"
+            )
+        self.clips += [(reel, part, n) for n, part in enumerate(parts)]
+
+    def _metric(self, posed: PosedFrames, film: Film) -> Track:
+        track = posed.track
+        if track.intrinsics is None:
+            if film.lens is None:
+                raise ValueError(
+                    f"{film.poses} says nothing of the lens of {film.name}; write fx fy cx cy in pixels to {film.name}.lens.txt"
+                )
+            track = replace(track, intrinsics=_read_lens(film.lens, track.num_frames), image_size=None)
+        c2w = track.c2w.copy()
+        c2w[:, :3, 3] *= self.options.metres_per_unit
+        return replace(track, c2w=c2w)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def label(self, index: int) -> str:
+        reel, _, part = self.clips[index]
+        return f"{reel.film.name}-{part:03d}"
+
+    def content(self, index: int) -> str:
+        """Hash of all that a clip is made from: pictures, poses, lens, size and words; hex."""
+        reel, numbers, _ = self.clips[index]
+        digest = hashlib.sha256(reel.content.encode())
+        c2w, intrinsics = self._cameras(index)
+        for array in (numbers, c2w, intrinsics, np.array([*self.options.size, self.options.fps])):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\0".join([self.label(index), reel.film.scene, reel.film.caption]).encode())
+        return digest.hexdigest()[:32]
+
+    def __getitem__(self, index: int) -> Clip:
+        """Decode one clip.
+
+        Raises:
+            ClipRejected: Poses are missing for some time.
+            ValueError: The film is damaged.
+        """
+        reel, numbers, _ = self.clips[index]
+        c2w, intrinsics = self._cameras(index)
+        return Clip(
+            name=self.label(index),
+            source=self.name,
+            scene=reel.film.scene,
+            caption=reel.film.caption,
+            c2w=c2w,
+            intrinsics=intrinsics,
+            frame_size=self.options.size,
+            fps=self.options.fps,
+            frames=reel.pictures.read(numbers, self.options.size),
+        )
+
+    def _cameras(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Poses and intrinsics of the moments that a clip's pictures were taken at."""
+        reel, numbers, _ = self.clips[index]
+        track = reel.track
+        if reel.times_s is None:
+            c2w, lens = track.c2w[numbers], None if track.intrinsics is None else track.intrinsics[numbers]
+        else:
+            assert reel.pictures.times_s is not None, "poses with times belong to pictures with times"
+            moments = reel.pictures.times_s[numbers]
+            self._bridge(reel, moments)
+            at = at_times(track, reel.times_s, moments)
+            c2w, lens = at.c2w, at.intrinsics
+        assert lens is not None, "films without a lens were left out"
+        return c2w, map_intrinsics(lens, track.image_size or reel.pictures.size, self.options.size)
+
+    def _bridge(self, reel: _Reel, moments: NDArray[np.float64]) -> None:
+        """Refuse moments that lie in a long gap between poses."""
+        times = reel.times_s
+        assert times is not None, "only poses with times have gaps"
+        after = np.clip(np.searchsorted(times, moments), 1, max(len(times) - 1, 1)).clip(max=len(times) - 1)
+        gap = times[after] - times[after - 1]
+        # A moment that falls on a pose needs no bridge.
+        off = np.minimum(np.abs(moments - times[after - 1]), np.abs(times[after] - moments))
+        if (bad := (gap > self.options.max_gap_s) & (off > 1e-3)).any():
+            raise ClipRejected(
+                f"{reel.film.name} has no poses for {float(gap[bad].max()):.2f} s at {float(moments[bad][0]):.2f} s"
+            )
+
+
+def _read_lens(path: Path, num_frames: int) -> NDArray[np.float64]:
+    """Read fx, fy, cx, cy from a text file, [num_frames, 4]."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            numbers = np.array([float(word) for word in file.read(MAX_LENS_CHARS).split()])
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} does not hold four numbers, fx fy cx cy in pixels: {error}") from error
+    return check_intrinsics(numbers, num_frames, str(path))
+
+
+def _listed(film: Film, posed: PosedFrames) -> ListedPictures:
+    """The pictures that poses name, or all of the film's in order."""
+    names = posed.names
+    if names is None:
+        return ListedPictures(film.pictures, film.picture_times_s)
+    by_name = {path.name: path for path in film.pictures}
+    by_stem = {path.stem: path for path in film.pictures}
+    paths = []
+    for name in names:
+        # Only the file name counts: a path in a pose file leads nowhere else.
+        last = Path(name.replace("\\", "/")).name
+        if (path := by_name.get(last) or by_stem.get(last)) is None:
+            raise ValueError(f"{film.poses} names the picture {name[:80]!r}, which {film.path} does not hold")
+        paths.append(path)
+    return ListedPictures(paths)
+
+
+def _pose_times(posed: PosedFrames, pictures: FilmPictures, film: Film) -> NDArray[np.float64] | None:
+    """When each pose was taken by the clock of the pictures; None where every picture has its own pose."""
+    count, times = posed.track.num_frames, posed.times_s
+    if times is None:
+        if count == len(pictures):
+            return pictures.times_s
+        if posed.track.fps is None or pictures.times_s is None:
+            raise ValueError(
+                f"{film.poses} has {count} poses for the {len(pictures)} pictures of {film.name}; give as many, "
+                "or poses with times"
+            )
+        return np.arange(count) / posed.track.fps
+    if pictures.times_s is None:
+        raise ValueError(
+            f"nothing says when the pictures of {film.name} were taken; name them after their times in seconds"
+        )
+    # Trajectories often carry the time of day, videos never do: then both begin together.
+    return times - times[0] if film.is_video and times[0] > pictures.times_s[-1] else times
+
+
+def _evenly(reel: _Reel, fps: float) -> NDArray[np.int64]:
+    """Numbers of the pictures nearest to evenly spaced moments of the time that poses cover."""
+    taken = reel.pictures.times_s
+    if reel.times_s is None or taken is None:
+        return np.arange(reel.track.num_frames)
+    start, end = max(taken[0], reel.times_s[0]), min(taken[-1], reel.times_s[-1])
+    inside = np.flatnonzero((taken >= start - 1e-6) & (taken <= end + 1e-6))
+    if not len(inside):
+        raise ValueError(f"the poses {reel.film.poses} and {reel.film.name} have no moment in common")
+    moments = taken[inside[0]] + np.arange(int((taken[inside[-1]] - taken[inside[0]]) * fps + 1e-6) + 1) / fps
+    middles = (taken[inside][1:] + taken[inside][:-1]) / 2.0
+    return inside[np.searchsorted(middles, moments, side="right")]

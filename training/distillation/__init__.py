@@ -1,0 +1,1 @@
+"""Few-step students of a bidirectional teacher."""

@@ -1,0 +1,112 @@
+"""Whether what a stage must hold fits into the memory of this machine, told before anything is built."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import torch
+
+from model.config import ModelConfig
+from training.parallel.cost_model import (
+    FROZEN_BYTES,
+    GIB,
+    memory_bytes,
+    num_parameters,
+    state_bytes,
+    whole_bytes,
+)
+from training.stages.config import StageConfig
+
+
+@dataclass(frozen=True)
+class Room:
+    """The memory that a training has on this machine."""
+
+    num_processes: int
+    """Of the whole training, on all machines."""
+    memory_each: int | None
+    """Bytes of the machine for each process here; None where it cannot be told."""
+    gpu_each: int | None = None
+    """Bytes of each process's GPU; None where processors compute."""
+
+    @property
+    def processes(self) -> str:
+        """How many, in words."""
+        return "1 process" if self.num_processes == 1 else f"{self.num_processes} processes"
+
+    @property
+    def computing(self) -> int | None:
+        """Bytes for each process where it computes."""
+        return self.memory_each if self.gpu_each is None else self.gpu_each
+
+
+def room_alone() -> Room:
+    """Look how much memory there is for a process on its own, which computes on processors."""
+    return Room(1, _machine_bytes())
+
+
+def room_here(num_processes: int, num_here: int) -> Room:
+    """Look how much memory there is for each of several processes, of which `num_here` are on this machine."""
+    whole = _machine_bytes()
+    each = None if whole is None else whole // num_here
+    if not torch.cuda.is_available():
+        return Room(num_processes, each)
+    # Unlike `mem_get_info`, properties take no memory of a GPU that is another process's.
+    return Room(num_processes, each, torch.cuda.get_device_properties(0).total_memory)
+
+
+def _machine_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def expected_gib(
+    stage: StageConfig, config: ModelConfig, room: Room, context_parallel: int, clips_at_once: int
+) -> float:
+    """Estimate what a process of a training holds where it computes, as `flaneur train needs` does.
+
+    Args:
+        context_parallel: Processes that share one clip.
+        clips_at_once: Clips of a step that are beside one another in a process; the others follow.
+    """
+    groups = max(1, room.num_processes // context_parallel)
+    batches = -(-stage.batch_size // (groups * clips_at_once))
+    laid_out = replace(stage, context_parallel=context_parallel)
+    recompute = room.num_processes > 1
+    state, gathered, activations = memory_bytes(laid_out, config, room.num_processes, batches, recompute)
+    return (state + gathered + clips_at_once * activations) / GIB
+
+
+def check_room(stage: StageConfig, config: ModelConfig, room: Room) -> None:
+    """Refuse a stage whose weights and optimiser alone are more than there is room for.
+
+    Raises:
+        ValueError: They are.
+    """
+    whole, state = whole_bytes(stage, config), state_bytes(stage, config, room.num_processes)
+    if room.gpu_each is not None:
+        # Networks come to a GPU one after another, each whole until it is shared out.
+        state = max(state, FROZEN_BYTES * num_parameters(config)[1])
+        _check(state, room.gpu_each, "of its GPU", "more processes", stage, config, room)
+        state = 0.0
+    _check(state, room.memory_each, "of memory", "more machines with torchrun", stage, config, room)
+    _check(whole, room.memory_each, "of memory", "fewer processes on each machine", stage, config, room)
+
+
+def _check(
+    least: float,
+    there: int | None,
+    where: str,
+    remedy: str,
+    stage: StageConfig,
+    config: ModelConfig,
+    room: Room,
+) -> None:
+    if there is not None and least > there:
+        raise ValueError(
+            f"{stage.stage} of {config.name} holds at least {least / GIB:.0f} GiB {where} in each of {room.processes}, "
+            f"and there are {there / GIB:.0f} GiB for one here; use {remedy}, or a smaller network with --config"
+        )

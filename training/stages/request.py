@@ -1,0 +1,298 @@
+"""One stage of a chain as somebody asks for it: what it would do, whether it fits, and doing it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from model.config import ModelConfig
+from training.data.batches import check_fits
+from training.data.clip import Clip, ClipRejected, ClipSource, LeftOut, readable
+from training.data.sets import open_set
+from training.data.texts import EncodedTexts, Texts
+from training.parallel.cluster import joined
+from training.parallel.cost_model import GIB, num_parameters
+from training.parallel.memory_check import Room, check_room, expected_gib, room_alone, room_here
+from training.parallel.single_process import Cluster
+from training.pocket.presets import prepare
+from training.pocket.recipe import PocketRecipe
+from training.pocket.run import PocketRun
+from training.progress import RecipeProgress
+from training.run_folder import holding
+from training.stages.config import StageConfig
+from training.stages.data import ChainData, SetData, caption_table
+from training.stages.model_file import model_path
+from training.stages.pipeline import AUTOENCODERS, STAGES_FOLDER, Chain
+from training.stages.pipeline_presets import CHAINS, FILTERS, MODELS
+from training.stages.plan import stage_plan
+from training.stages.presets import stage_config
+
+PresetName = Literal["pocket", "miniature", "paper"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What this process was started with, as one of several."""
+
+    rank: int
+    """Number of the process."""
+    local_rank: int
+    """Number of the process on its machine."""
+    size: int = 1
+    """Processes in all."""
+    local_size: int = 1
+    """Processes on this machine."""
+    context_parallel: int = 1
+    """Processes in a row that share the frames of a clip."""
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """One stage as somebody asks for it."""
+
+    name: str
+    preset: PresetName
+    runs: Path
+    """Run folder."""
+    start_from: Path | None = None
+    """Outcome or network to start from; that of the stage before where None."""
+    data: tuple[Path, ...] = ()
+    """Folders of sets of clips; the run's own walks where empty."""
+    filters: str = "none"
+    """Which clips of archives are wanted, a name in FILTERS."""
+    model_file: Path | None = None
+    """JSON of another model's numbers than the preset's."""
+    text_encoder: Path | None = None
+    """Folder of the language model that reads captions; they are learned as a table where None."""
+    num_steps: int | None = None
+    """At which the stage ends; the preset's own where None."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the outcome is there already, so that nothing will be trained."""
+        return model_path(self.runs / STAGES_FOLDER, self.name).exists()
+
+    def model(self) -> ModelConfig:
+        """The numbers of the model.
+
+        Raises:
+            ValueError: The file that should say them does not.
+        """
+        return MODELS[self.preset]() if self.model_file is None else read_model_file(self.model_file)
+
+    def stage(self) -> StageConfig:
+        """The figures of the stage.
+
+        Raises:
+            ValueError: The preset has no such stage.
+        """
+        if self.preset == "paper":
+            stage_config(self.name, "paper")
+        stage = CHAINS[self.preset]().stages[self.name]
+        if self.num_steps is None:
+            return stage
+        return replace(stage, loop=replace(stage.loop, num_steps=self.num_steps))
+
+    @cached_property
+    def sources(self) -> list[ClipSource]:
+        """The sets of clips, opened once: whoever asks first checks them, and whoever trains goes on with the same.
+
+        Raises:
+            ValueError: A folder holds none, or what it holds is no use for the stage.
+        """
+        self.check_data()
+        return [self.source(folder) for folder in self.data]
+
+    def source(self, folder: Path) -> ClipSource:
+        """Open a set of clips.
+
+        Raises:
+            ValueError: The folder holds none.
+        """
+        return open_set(folder, FILTERS[self.filters]())
+
+    def check_data(self) -> None:
+        """Refuse sets of clips where they are no use for the stage.
+
+        Raises:
+            ValueError: The stage learns from something else.
+        """
+        if self.data and self.name in AUTOENCODERS:
+            raise ValueError(
+                f"{self.name} learns from walks through places, not from sets of latents; leave --data out"
+            )
+
+
+def read_model_file(path: Path) -> ModelConfig:
+    """Read a model's numbers from JSON.
+
+    Raises:
+        ValueError: They are missing, or no model's.
+    """
+    try:
+        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{path} holds no model's numbers ({error}); write them as `ModelConfig.to_dict` does"
+        ) from None
+
+
+def is_clip_by_clip(preset: PresetName) -> bool:
+    """Whether one process takes the clips of a step one after another: the paper's do not fit beside one another."""
+    return preset == "paper"
+
+
+def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, str]:
+    """Say what a stage would do, with what data, and whether it would fit into this machine.
+
+    Raises:
+        ValueError: The preset has no such stage, or the stage takes no data.
+    """
+    stage, model = request.stage(), request.model()
+    plan = stage_plan(stage, model.temporal_stride)
+    request.check_data()
+    if request.name in AUTOENCODERS:
+        return plan
+    for folder in request.data:
+        plan[f"data in {folder}"] = _describe(request, folder, stage.num_latent_frames)
+    room = _room(launch)
+    each = "an unknown room" if room.computing is None else f"{room.computing / GIB:.0f} GiB"
+    sharing = 1 if launch is None else launch.context_parallel
+    at_once = stage.batch_size if launch is None and not is_clip_by_clip(request.preset) else 1
+    expected = expected_gib(stage, model, room, sharing, at_once)
+    plan["network"] = f"{model.name}, {num_parameters(model)[1] / 1e6:.1f} M parameters"
+    plan["memory"] = (
+        f"about {expected:.1f} GiB in each of {room.processes} (an estimate); for one there is {each} here"
+    )
+    return plan
+
+
+def _describe(request: StageRequest, folder: Path, num_latent_frames: int) -> str:
+    """Say what a folder holds and whether the stage could use it; a plan may be looked at before there is data."""
+    try:
+        source = request.source(folder)
+    except ValueError as error:
+        return f"none yet: {error}"
+    left_out: list[LeftOut] = []
+    first: Clip | None = next(readable(source, left_out), None)
+    told = f"{len(source)} clips, {len(source.left_out)} left out at the opening"
+    if first is None or first.latents is None:
+        return f"{told}; none of them can be read"
+    size = "x".join(map(str, first.latents.shape))
+    told += f"; the first: {first.name}, latents {size}, {first.num_frames} frames at {first.fps:g} a second"
+    try:
+        check_fits(first, request.model(), num_latent_frames)
+    except ClipRejected as error:
+        return f"{told}; it would be left out: {error}"
+    return told
+
+
+def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path, Sequence[LeftOut]]:
+    """Bring one stage of a run folder to its end.
+
+    Args:
+        launch: Where several processes do so together; None for this one alone.
+
+    Returns:
+        Its outcome, and the clips that this process was not given.
+
+    Raises:
+        ValueError: What it needs is not there, or it is too large for this machine.
+    """
+    stage, model = request.stage(), request.model()
+    _check(request, stage, model, launch)
+    run = _run_of(request, model)
+    config = CHAINS[request.preset]()
+    with _processes(request, stage, launch) as cluster:
+        if cluster.num_batches is not None:
+            # A clip at a time: what does not fit beside one another follows one another.
+            stage = replace(stage, batch_size=1)
+        run.progress = RecipeProgress({}, shown=cluster.is_first)
+        data = _data_of(request, model, cluster)
+        config = replace(config, stages={**config.stages, request.name: stage})
+        outcome = Chain(run, config, cluster=cluster, data=data).train(request.name, request.start_from)
+        return outcome, data.left_out() if isinstance(data, SetData) else ()
+
+
+def _check(request: StageRequest, stage: StageConfig, model: ModelConfig, launch: Launch | None) -> None:
+    """Refuse what cannot be trained here, before anything is written."""
+    # Opening them is what finds that they are no use.
+    _ = request.sources
+    if request.name in AUTOENCODERS:
+        return
+    if request.preset == "paper" and not request.data:
+        raise ValueError(
+            "the paper's stages learn from sets of clips; name their folders with --data, see the plan with --dry-run, or use "
+            "--preset pocket"
+        )
+    if request.preset == "paper" and request.model_file is None and request.text_encoder is None:
+        raise ValueError(
+            f"{model.name} reads captions as gemma-2-2b-it does; name its folder with --text-encoder"
+        )
+    if request.preset == "paper" or request.model_file is not None:
+        check_room(stage, model, _room(launch))
+
+
+def _room(launch: Launch | None) -> Room:
+    return room_alone() if launch is None else room_here(launch.size, launch.local_size)
+
+
+def _run_of(request: StageRequest, model: ModelConfig) -> PocketRun:
+    if request.preset == "paper":
+        return PocketRun(PocketRecipe(), request.runs, model)
+    run = prepare(request.preset, request.runs)
+    run.config = model
+    return run
+
+
+@contextmanager
+def _processes(request: StageRequest, stage: StageConfig, launch: Launch | None) -> Iterator[Cluster]:
+    """Hold the run folder, with whatever processes there are."""
+    if launch is None:
+        with holding(request.runs):
+            yield Cluster(stage.batch_size if is_clip_by_clip(request.preset) else None)
+        return
+    with (
+        holding(request.runs) if launch.rank == 0 else nullcontext(),
+        joined(launch.local_rank, launch.context_parallel, stage.batch_size) as cluster,
+    ):
+        yield cluster
+
+
+def _data_of(request: StageRequest, model: ModelConfig, cluster: Cluster) -> ChainData | None:
+    if not request.data:
+        return None
+    with cluster.in_turn():
+        texts = _texts_of(request, model, request.sources)
+    # A GPU waits for no clip to be unpacked.
+    return SetData(request.sources, model, texts, cluster, num_workers=2 if torch.cuda.is_available() else 0)
+
+
+def _texts_of(request: StageRequest, model: ModelConfig, sources: Sequence[ClipSource]) -> Texts:
+    if request.text_encoder is None:
+        return caption_table(sources)
+    try:
+        from export.text import load_text_encoder
+    except ImportError as error:
+        raise ValueError(f"reading captions needs more: pip install -e '.[worlds]' ({error})") from None
+
+    if model.scene_units:
+        raise ValueError(
+            f"{model.name} has a memory for each of its texts, which no language model gives; leave --text-encoder out"
+        )
+    encoder = load_text_encoder(request.text_encoder)
+    if encoder.width != model.text_dim:
+        raise ValueError(
+            f"the text encoder in {request.text_encoder} gives {encoder.width} numbers a token and {model.name} reads "
+            f"{model.text_dim}; name gemma-2-2b-it's folder"
+        )
+    # Another model's tokens, or another number of them, are other texts.
+    kept = f"{request.text_encoder.resolve().name}-{model.text_length}"
+    return EncodedTexts(request.runs / "texts" / kept, partial(encoder.encode, length=model.text_length))
