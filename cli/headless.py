@@ -13,13 +13,14 @@ import numpy as np
 from cli.arguments import known_folders
 from cli.report import print_json, print_table, progress, say_error
 from client.setup.options import check_engine
-from engine.camera.fitting import at_fps
-from engine.camera.tracks import Track
-from engine.files.recording import Recording, RecordingStopped, RecordingWriter
+from engine.camera.tracks import Track, at_fps
+from engine.files.array_files import open_frames
+from engine.files.recording import Recording
+from engine.files.recording_writer import RecordingStopped, RecordingWriter
 from engine.files.video import open_video
 from engine.files.world import find_world, list_worlds
 from engine.machine import assets
-from engine.session.headless import num_chunks_for, open_frames, place_track, run_headless
+from engine.session.headless import num_chunks_for, place_track, run_headless
 from engine.session.opening import BackendName, open_session
 from engine.session.protocol import Session
 from engine.session.replay import Comparison, header_for, replay_latents

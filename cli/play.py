@@ -95,7 +95,8 @@ def play(
     from cli.headless import Outputs, fit_track, open_walk, print_walk, standing_still, walk
     from engine.camera.actions import integrate_actions, parse_actions
     from engine.camera.actions import key_map as check_key_map
-    from engine.camera.tracks import Track, load_track
+    from engine.camera.formats.track_files import load_track
+    from engine.camera.tracks import Track
 
     # Everything that can be wrong with the track is said before the engine is opened, which takes a while.
     keys = None if actions is None else parse_actions(actions)

@@ -64,7 +64,7 @@ def replay(
     started_s = time.perf_counter()
     if verify and from_latents:
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
-    from engine.files.recording_format import SUFFIX
+    from engine.files.recording import SUFFIX
 
     in_window = not (headless or verify or from_latents or as_json or video or frames)
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
@@ -101,7 +101,7 @@ class _Source:
 
 def _replay_track(source: _Source, as_json: bool) -> int:
     from cli.headless import fit_track, open_walk, print_walk, walk
-    from engine.camera.tracks import load_track
+    from engine.camera.formats.track_files import load_track
 
     track = load_track(source.file)
     with closing(open_walk(source.world, source.engine, source.backend.value)) as session:

@@ -36,7 +36,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a camera track: poses [F, 4, 4] and SANA action strings into one another; nerfstudio, TUM and COLMAP into those."""
-    from engine.camera.tracks import convert as convert_track
+    from engine.camera.formats.track_files import convert as convert_track
 
     track = convert_track(source, destination, fps, key_map)
     result = {

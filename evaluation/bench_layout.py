@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.camera.tracks import Track, load_track
+from engine.camera.formats.track_files import load_track
+from engine.camera.tracks import Track
 
 SPLITS = {
     "simple": ("benchmark_v2_smooth_60s", "simple_60s"),

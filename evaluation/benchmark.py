@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.camera.fitting import at_fps
-from engine.camera.tracks import map_intrinsics
+from engine.camera.tracks import at_fps, map_intrinsics
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle
 from engine.files.world import World

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holodeck.place import Place
-from holodeck.renderer import LENS_BLUR_PX, SUPERSAMPLING, sample_rectangles
+from holodeck.raycast import SUPERSAMPLING, sample_rectangles
+from holodeck.renderer import LENS_BLUR_PX
 from holodeck.sky import Sky
 
 LEAST_SIDE_PX = 8
@@ -37,7 +38,7 @@ def render_rgbd(
 
     Returns:
         RGB, [height, width, 3], as `Place.render`, and depth along the optical axis in metres, [height, width], as
-        `Place.depth`: renderer.FAR_M where there is sky.
+        `Place.depth`: raycast.FAR_M where there is sky.
 
     Raises:
         ValueError: The picture is too small.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holodeck.collision import slide
-from holodeck.renderer import nearest_depth, render
-from holodeck.shading import Surface
+from holodeck.raycast import nearest_depth
+from holodeck.renderer import Surface, render
 from holodeck.shapes import Color, Kind, Shape, ShapeArrays, pack
 from holodeck.sky import Sky
 

@@ -1,7 +1,6 @@
-"""Ray caster: exact first hits of pinhole rays with boxes, cylinders, cones, spheres and the ground.
+"""Rendering: rays are cast and what they hit is coloured by sunlight, patterns, painted ground and fog.
 
-Every shape is intersected only inside the rectangle its bounding box projects to, and a depth buffer keeps the nearest hit. Depth
-is measured along the optical axis. Pixel (column u, row v) covers [u, u + 1] x [v, v + 1] in the units of the intrinsics.
+Samples are coloured shape by shape, so that paint and light are plain numbers and only positions are arrays.
 """
 
 from __future__ import annotations
@@ -12,46 +11,41 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from holodeck.shading import GROUND, SKY, Surface, shade
-from holodeck.shapes import Kind, ShapeArrays
+from holodeck.raycast import GROUND, SKY, SUPERSAMPLING, Rays, cast
+from holodeck.shapes import Kind, Pattern, ShapeArrays
+from holodeck.sky import Sky
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
-SUPERSAMPLING = 2
-"""Rays per pixel along each side."""
 LENS_BLUR_PX = 0.8
 """Standard deviation of the lens: like any camera's low-pass filter, it keeps thin edges from crawling."""
-NEAR_M = 0.02
-"""Hits closer than this are ignored."""
-FAR_M = 1e6
-_EDGES = [(i, i | 1 << a) for i in range(8) for a in range(3) if not i >> a & 1]
+TONES = 4
+"""Steps of light on round shapes: flat steps keep the picture bold."""
+_TILT = np.array([0.6, -0.5, -0.35])
+"""Faces turned from the sun still differ a little from each other, so that every edge stays visible."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Light and ground of a place."""
+
+    sky: Sky
+    ground: tuple[Array, ...]
+    """The painted ground from above, finest first, each [G, G, 3] RGB in [0, 1]; each level a quarter of the one before."""
+    ground_low: tuple[float, float]
+    """World (x, z) of the ground picture's first corner, metres."""
+    ground_size_m: float
 
 
 @dataclass
-class Rays:
-    """One ray per sample, in world axes; depth t along a ray is depth along the optical axis."""
+class Hits:
+    """The samples that hit one shape, P of them: world position and depth."""
 
-    origin: Array
-    """[3], metres."""
     x: Array
-    """[H, W]: world direction per unit of depth, x part; likewise y, z."""
     y: Array
     z: Array
-
-    @classmethod
-    def of_camera(cls, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int) -> Rays:
-        """Cast rays through the centres of SUPERSAMPLING^2 cells per pixel."""
-        fx, fy, cx, cy = (float(v) for v in intrinsics)
-        u = ((np.arange(width * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - cx) / fx
-        v = ((np.arange(height * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - cy) / fy
-        rotation = c2w[:3, :3]
-        x, y, z = (
-            (rotation[a, 0] * u[None] + (rotation[a, 1] * v + rotation[a, 2])[:, None]).astype(np.float32)
-            for a in range(3)
-        )
-        for part in (x, y, z):
-            part[np.abs(part) < 1e-7] = 1e-7
-        return cls(c2w[:3, 3].astype(np.float32), x, y, z)
+    depth: Array
 
 
 def render(
@@ -62,7 +56,7 @@ def render(
     width: int,
     height: int,
 ) -> NDArray[np.uint8]:
-    """Draw the scene from one camera.
+    """Render the scene from one camera.
 
     Args:
         c2w: Camera-to-world, OpenCV axes, metres, [4, 4].
@@ -71,147 +65,154 @@ def render(
     Returns:
         RGB, [height, width, 3].
     """
-    rays, depth, hit = _cast(shapes, c2w, intrinsics, width, height)
-    color = shade(shapes, surface, rays, depth, hit)
+    rays, depth, hit = cast(shapes, c2w, intrinsics, width, height)
+    color = _shade(shapes, surface, rays, depth, hit)
     soft = cv2.GaussianBlur(color, (0, 0), LENS_BLUR_PX * SUPERSAMPLING)
     small = cv2.resize(soft, (width, height), interpolation=cv2.INTER_AREA)
     return (np.clip(small, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def nearest_depth(
-    shapes: ShapeArrays, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
-) -> Array:
-    """Measure the depth of the nearest surface in every pixel, along the optical axis, metres; FAR_M where there is sky.
-
-    Arguments as for `render`.
-
-    Returns:
-        [height, width].
-    """
-    _, depth, _ = _cast(shapes, c2w, intrinsics, width, height)
-    return depth.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).min((1, 3))
-
-
-def _cast(
-    shapes: ShapeArrays, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
-) -> tuple[Rays, Array, NDArray[np.int16]]:
-    """Cast all rays of a camera; returns them, the depth of each first hit, and what was hit."""
-    rays = Rays.of_camera(c2w, intrinsics, width, height)
-    depth = np.full(rays.x.shape, FAR_M, np.float32)
-    hit = np.full(rays.x.shape, SKY, np.int16)
-    if rays.origin[1] < 0:
-        _cast_ground(rays, depth, hit)
-    inverse = (1.0 / rays.x, 1.0 / rays.y, 1.0 / rays.z)
-    rectangles, order = sample_rectangles(shapes, c2w, intrinsics, width, height)
-    for n in order:
-        left, top, right, bottom = rectangles[n]
-        window = (slice(top, bottom), slice(left, right))
-        if shapes.kind[n] == Kind.BOX:
-            _cast_box(shapes.low[n], shapes.high[n], n, rays.origin, inverse, depth, hit, window)
-        else:
-            _cast_round(shapes, n, rays, depth, hit, window)
-    return rays, depth, hit
+def _shade(shapes: ShapeArrays, surface: Surface, rays: Rays, depth: Array, hit: NDArray[np.int16]) -> Array:
+    """Colour every sample: RGB in [0, 1], [H, W, 3]."""
+    dx, dy, dz = rays.x.ravel(), rays.y.ravel(), rays.z.ravel()
+    flat_hit, flat_depth = hit.ravel(), depth.ravel()
+    out = np.empty((flat_hit.size, 3), np.float32)
+    order = np.argsort(flat_hit, kind="stable")
+    ids, starts = np.unique(flat_hit[order], return_index=True)
+    for n, chosen in zip(ids.tolist(), np.split(order, starts[1:]), strict=True):
+        x, y, z, t = dx[chosen], dy[chosen], dz[chosen], flat_depth[chosen]
+        length = np.sqrt(x * x + y * y + z * z)
+        if n == SKY:
+            out[chosen] = surface.sky.shade((np.stack([x, y, z], 1) / length[:, None]).astype(np.float32))
+            continue
+        origin = rays.origin
+        hits = Hits(origin[0] + t * x, origin[1] + t * y, origin[2] + t * z, t)
+        color = _ground_color(surface, hits) if n == GROUND else _shape_color(shapes, surface.sky, n, hits)
+        clear = np.exp(-((t * length / surface.sky.fog_m) ** 1.5))[:, None]
+        horizon = np.array(surface.sky.horizon, np.float32)
+        color -= horizon
+        color *= clear
+        color += horizon
+        out[chosen] = color
+    return out.reshape(*hit.shape, 3)
 
 
-def _cast_ground(rays: Rays, depth: Array, hit: NDArray[np.int16]) -> None:
-    t = -rays.origin[1] / rays.y
-    down = t > NEAR_M
-    np.copyto(depth, t, where=down)
-    hit[down] = GROUND
+def _ground_color(surface: Surface, hits: Hits) -> Array:
+    """Sample the painted ground at a level that fits the pixel's footprint."""
+    color = np.empty((len(hits.x), 3), np.float32)
+    level = np.digitize(hits.depth, (9.0, 24.0))
+    for n, picture in enumerate(surface.ground):
+        chosen = np.flatnonzero(level == n)
+        if not chosen.size:
+            continue
+        scale = picture.shape[0] / surface.ground_size_m
+        # cv2.remap takes at most 32767 columns, so the list of points is folded into rows.
+        rows = -(-len(chosen) // 256)
+        maps = np.zeros((2, rows * 256), np.float32)
+        maps[0, : len(chosen)] = (hits.x[chosen] - surface.ground_low[0]) * scale - 0.5
+        maps[1, : len(chosen)] = (hits.z[chosen] - surface.ground_low[1]) * scale - 0.5
+        maps = np.clip(maps, 0.0, float(picture.shape[0] - 1)).reshape(2, rows, 256)
+        sampled = cv2.remap(picture, maps[0], maps[1], cv2.INTER_LINEAR)
+        color[chosen] = sampled.reshape(-1, 3)[: len(chosen)]
+    return color
 
 
-def sample_rectangles(
-    shapes: ShapeArrays, c2w: NDArray[np.float64], intrinsics: Array, width: int, height: int
-) -> tuple[NDArray[np.int64], list[int]]:
-    """Find the sample rectangle of every shape and the visible shapes from near to far.
+def _shape_color(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> Array:
+    """Paint times light for the samples of shape n, [P, 3]."""
+    is_box = shapes.kind[n] == Kind.BOX
+    brightness, across, up = (_box_light if is_box else _round_light)(shapes, sky, n, hits)
+    share, third = _pattern_share(shapes, n, across, hits)
+    palette = shapes.colors[n]
+    color = palette[0] + share[:, None] * (palette[1] - palette[0])
+    glow = shapes.params[n, 3]
+    brightness += glow * (1.0 - brightness)
+    if third is not None:
+        color[third] = palette[2]
+        brightness[third] = 1.0
+    color[up] = palette[3]
+    color *= brightness[:, None]
+    return color
 
-    Returns:
-        (left, top, right, bottom) per shape, [N, 4], and indices of those that can be seen.
-    """
-    rotation, origin = c2w[:3, :3], c2w[:3, 3]
-    camera = (shapes.corners - origin.astype(np.float32)) @ rotation.astype(np.float32)
-    starts, ends = camera[:, [e[0] for e in _EDGES]], camera[:, [e[1] for e in _EDGES]]
-    span = ends[..., 2] - starts[..., 2]
-    share = (NEAR_M - starts[..., 2]) / np.where(np.abs(span) < 1e-9, 1e-9, span)
-    crossing = starts + share[..., None] * (ends - starts)
-    crosses = (starts[..., 2] > NEAR_M) != (ends[..., 2] > NEAR_M)
-    points = np.concatenate([camera, crossing], 1)
-    valid = np.concatenate([camera[..., 2] > NEAR_M, crosses], 1)
-    depth = np.maximum(points[..., 2], NEAR_M)
-    fx, fy, cx, cy = (float(v) for v in intrinsics)
-    u = (points[..., 0] / depth * fx + cx) * SUPERSAMPLING
-    v = (points[..., 1] / depth * fy + cy) * SUPERSAMPLING
-    limits = np.array([width, height, width, height]) * SUPERSAMPLING
-    bounds = np.stack(
-        [
-            np.where(valid, u, np.inf).min(1) - 1,
-            np.where(valid, v, np.inf).min(1) - 1,
-            np.where(valid, u, -np.inf).max(1) + 2,
-            np.where(valid, v, -np.inf).max(1) + 2,
-        ],
-        1,
+
+def _light(sky: Sky, cosine: Array, tilt: Array) -> Array:
+    """Brightness from the cosine to the sun and the edge-keeping tilt."""
+    return np.asarray(sky.ambient + 0.12 * tilt + (1.0 - sky.ambient) * np.clip(cosine, 0.0, 1.0), np.float32)
+
+
+def _box_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Array, Array, Mask]:
+    """Brightness [P], horizontal surface coordinate of the patterns [P] in metres, and which samples face up."""
+    centre, half = (shapes.low[n] + shapes.high[n]) / 2, (shapes.high[n] - shapes.low[n]) / 2
+    rx, ry, rz = (
+        (hits.x - centre[0]) / half[0],
+        (hits.y - centre[1]) / half[1],
+        (hits.z - centre[2]) / half[2],
     )
-    bounds = np.clip(bounds, 0, limits).astype(np.int64)
-    seen = (bounds[:, 0] < bounds[:, 2]) & (bounds[:, 1] < bounds[:, 3]) & valid.any(1)
-    nearest = np.where(valid, depth, np.inf).min(1)
-    visible = np.flatnonzero(seen)
-    return bounds, visible[np.argsort(nearest[visible])].tolist()
+    ax, ay, az = np.abs(rx), np.abs(ry), np.abs(rz)
+    on_x = (ax >= ay) & (ax >= az)
+    on_y = (ay > ax) & (ay >= az)
+    sun = sky.sun_direction()
+    brightness = np.empty_like(rx)
+    for axis, mask, relative in ((0, on_x, rx), (1, on_y, ry), (2, ~(on_x | on_y), rz)):
+        signs = np.array([-1.0, 1.0], np.float32)
+        brightness[mask] = _light(sky, signs * sun[axis], signs * _TILT[axis])[
+            (relative[mask] > 0).astype(int)
+        ]
+    across = np.where(on_x, hits.z, hits.x)
+    return brightness, across, on_y & (ry < 0)
 
 
-def _cast_box(low, high, n, origin, inverse, depth, hit, window) -> None:
-    """Slab test of one axis-aligned box inside its rectangle."""
-    near = np.full_like(depth[window], NEAR_M)
-    far = np.full_like(near, FAR_M)
-    for axis in range(3):
-        slope = inverse[axis][window]
-        first, second = (low[axis] - origin[axis]) * slope, (high[axis] - origin[axis]) * slope
-        np.maximum(near, np.minimum(first, second), out=near)
-        np.minimum(far, np.maximum(first, second), out=far)
-    better = (near < far) & (near > NEAR_M) & (near < depth[window])
-    np.copyto(depth[window], near, where=better)
-    np.copyto(hit[window], np.int16(n), where=better)
-
-
-def _cast_round(
-    shapes: ShapeArrays, n: int, rays: Rays, depth: Array, hit: NDArray[np.int16], window
-) -> None:
-    """Quadric test of one cylinder, cone or sphere inside its rectangle."""
-    dx, dy, dz = rays.x[window], rays.y[window], rays.z[window]
-    low, high = shapes.low[n], shapes.high[n]
-    radius = (high[0] - low[0]) / 2
-    ox, oz = rays.origin[0] - (low[0] + high[0]) / 2, rays.origin[2] - (low[2] + high[2]) / 2
+def _round_light(shapes: ShapeArrays, sky: Sky, n: int, hits: Hits) -> tuple[Array, Array, Mask]:
+    """The same for a cylinder, cone or sphere; light comes in flat tones."""
+    centre, half = (shapes.low[n] + shapes.high[n]) / 2, (shapes.high[n] - shapes.low[n]) / 2
+    nx, ny, nz = hits.x - centre[0], hits.y - centre[1], hits.z - centre[2]
+    across = np.arctan2(nx, nz) * half[0]
     kind = shapes.kind[n]
-    if kind == Kind.SPHERE:
-        oy = rays.origin[1] - (low[1] + high[1]) / 2
-        a, b, c = (
-            dx * dx + dy * dy + dz * dz,
-            ox * dx + oy * dy + oz * dz,
-            ox * ox + oy * oy + oz * oz - radius**2,
-        )
-    elif kind == Kind.CYLINDER:
-        a, b, c = dx * dx + dz * dz, ox * dx + oz * dz, ox * ox + oz * oz - radius**2
+    up = np.zeros(nx.shape, bool)
+    if kind == Kind.CYLINDER:
+        up = ny < 1e-3 - half[1]
+        capped = np.abs(ny) > half[1] - 1e-3
+        nx, nz = np.where(capped, 0.0, nx), np.where(capped, 0.0, nz)
+        ny = np.where(capped, np.sign(ny), 0.0)
+    elif kind == Kind.CONE:
+        ny = -np.hypot(nx, nz) * half[0] / (2 * half[1])
+    scale = 1.0 / np.maximum(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+    nx, ny, nz = nx * scale, ny * scale, nz * scale
+    sun = sky.sun_direction()
+    cosine = np.ceil((nx * sun[0] + ny * sun[1] + nz * sun[2]) * TONES) / TONES
+    tilt = np.round((nx * _TILT[0] + ny * _TILT[1] + nz * _TILT[2]) * TONES) / TONES
+    return _light(sky, cosine, tilt), across, up
+
+
+def _pattern_share(shapes: ShapeArrays, n: int, across: Array, hits: Hits) -> tuple[Array, Mask | None]:
+    """Share of the second colour in [0, 1], [P], and where the third shines.
+
+    A pattern finer than a few pixels fades to its mean, so that far walls stay calm.
+    """
+    pattern = shapes.pattern[n]
+    if pattern == Pattern.PLAIN:
+        return np.zeros_like(across), None
+    period, period_v, duty = (float(v) for v in shapes.params[n, :3])
+    height = -hits.y
+    if pattern == Pattern.TRIM:
+        return (height < period_v * duty).astype(np.float32), None
+    u, v = across / period, height / period_v
+    fu, fv = u - np.floor(u), v - np.floor(v)
+    window: Mask | None = None
+    if pattern == Pattern.BANDS:
+        share, mean, finest = fv < duty, duty, period_v
+    elif pattern == Pattern.STRIPES:
+        share, mean, finest = fu < duty, duty, period
+    elif pattern == Pattern.CHECKER:
+        share, mean, finest = (np.floor(u) + np.floor(v)) % 2 < 0.5, 0.5, min(period, period_v)
     else:
-        slope = radius / (high[1] - low[1])
-        oy = rays.origin[1] - low[1]
-        a = dx * dx + dz * dz - slope**2 * dy * dy
-        b = ox * dx + oz * dz - slope**2 * oy * dy
-        c = ox * ox + oz * oz - slope**2 * oy * oy
-    root = b * b - a * c
-    real = root > 0
-    root = np.sqrt(np.maximum(root, 0))
-    a = np.where(np.abs(a) < 1e-9, 1e-9, a)
-    roots = ((-b - root) / a, (-b + root) / a) if kind == Kind.CONE else ((-b - root) / a,)
-    for t in roots:
-        y = rays.origin[1] + t * dy
-        _keep(t, real & (y >= low[1]) & (y <= high[1]), n, depth, hit, window)
-    if kind != Kind.SPHERE:
-        for level in (low[1], high[1]) if kind == Kind.CYLINDER else (high[1],):
-            t = (level - rays.origin[1]) / dy
-            inside = (ox + t * dx) ** 2 + (oz + t * dz) ** 2 <= radius**2
-            _keep(t, inside, n, depth, hit, window)
-
-
-def _keep(t: Array, valid: NDArray[np.bool_], n: int, depth: Array, hit: NDArray[np.int16], window) -> None:
-    better = valid & (t > NEAR_M) & (t < depth[window])
-    np.copyto(depth[window], t, where=better)
-    np.copyto(hit[window], np.int16(n), where=better)
+        window = (np.abs(fu - 0.5) < duty / 2) & (np.abs(fv - 0.5) < duty / 2)
+        share, mean, finest = window, duty * duty, min(period, period_v)
+    calm = np.clip(hits.depth / (finest * 16.0) - 1.0, 0.0, 1.0)
+    blended = share.astype(np.float32)
+    blended += calm * (mean - blended)
+    if pattern != Pattern.LIT_WINDOWS or window is None:
+        return blended, None
+    column, row = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
+    # Three large primes scatter neighbouring cells; whole numbers give every window the same light in every frame.
+    scattered = (column * 73856093 ^ row * 19349663 ^ n * 83492791) * 2654435761 >> 16 & 255
+    return blended, window & (scattered < 115) & (calm < 0.7)

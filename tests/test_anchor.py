@@ -18,17 +18,16 @@ from client.setup.options import PlayOptions
 from engine.camera.actions import integrate_actions, parse_actions
 from engine.camera.tracks import Track
 from engine.errors import SpecMismatch
-from engine.files.anchor import world_from_walk
 from engine.files.bundle import Bundle
 from engine.files.recording import read_recording
-from engine.files.world import World, find_world, read_world, write_world
+from engine.files.world import World, find_world, read_world, world_from_walk, write_world
 from engine.machine import assets
 from engine.session.headless import place_track
 from engine.session.opening import open_session
 from engine.session.protocol import Session
-from engine.session.replay import verify_replay
 from engine.types import CameraTrack, FrameChunk
 from tests.player import Player
+from tests.replays import verify_replay
 
 NUM_BEFORE, NUM_AFTER = 16, 8
 

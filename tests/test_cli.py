@@ -22,9 +22,10 @@ import holodeck
 from cli.app import COMMANDS, run
 from client.setup.folders import OWN_WORLDS, pictures_dir
 from engine.camera.actions import integrate_actions, parse_actions
-from engine.camera.fitting import rebase
+from engine.camera.tracks import rebase
 from engine.files.bundle import Bundle
-from engine.files.recording import RecordingStopped, RecordingWriter, read_recording
+from engine.files.recording import read_recording
+from engine.files.recording_writer import RecordingStopped, RecordingWriter
 from engine.files.world import World, write_world
 from engine.machine import assets
 from engine.session.model_session import ModelSession

@@ -22,8 +22,7 @@ from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.window import MIN_WIDTH_PX, Window
 from engine.errors import SpecMismatch
-from engine.files.recording import read_recording
-from engine.files.recording_format import INTENT_COLUMNS
+from engine.files.recording import INTENT_COLUMNS, read_recording
 from tests.player import Player, make_world
 
 FORWARD = INTENT_COLUMNS.index("forward")

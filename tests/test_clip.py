@@ -24,8 +24,8 @@ from engine.files.recording import read_recording
 from engine.files.video import open_video, read_video_description
 from engine.files.world import World
 from engine.session.opening import open_session
-from engine.session.replay import verify_replay
 from tests.player import Player
+from tests.replays import verify_replay
 
 
 def frame(index: int) -> WalkFrame:

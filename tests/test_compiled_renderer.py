@@ -9,7 +9,7 @@ import holodeck
 import holodeck.compiled
 from holodeck.compiled import render_rgbd
 from holodeck.place import Place
-from holodeck.renderer import FAR_M
+from holodeck.raycast import FAR_M
 from holodeck.shapes import Paint, box
 from holodeck.sky import Sky
 

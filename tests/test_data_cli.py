@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cli.app import run
-from engine.camera.tracks import Track, save_track
+from engine.camera.formats.track_files import save_track
+from engine.camera.tracks import Track
 from engine.files.video import open_video
 from engine.machine import assets
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.camera.tracks import Track, map_intrinsics, save_track
+from engine.camera.formats.track_files import save_track
+from engine.camera.tracks import Track, map_intrinsics
 from engine.files.video import open_video
 from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.data.clip import LeftOut, count_left_out, readable

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.camera.fitting import at_times
-from engine.camera.formats.pose_files import OPENGL_TO_OPENCV, read_posed
+from engine.camera.formats.nerfstudio import OPENGL_TO_OPENCV
+from engine.camera.formats.track_files import load_track, read_posed
 from engine.camera.integrator import rotation_x, rotation_y
-from engine.camera.tracks import Track, load_track
+from engine.camera.tracks import Track, at_times
 
 SIZE, LENS = (640, 480), (500.0, 510.0, 320.0, 240.0)
 NAMES = ("a 0.png", "b.png", "c.png")

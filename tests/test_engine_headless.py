@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from engine.camera.tracks import Track
+from engine.files.array_files import open_frames
 from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.machine.bench import curve, run_bench
-from engine.session.headless import num_chunks_for, open_frames, place_track, run_headless
+from engine.session.headless import num_chunks_for, place_track, run_headless
 from engine.session.opening import open_session
 from engine.session.protocol import Session
 from engine.types import CameraTrack, FrameChunk

@@ -12,14 +12,16 @@ import pytest
 
 from cli.app import run
 from engine.files.bundle import Bundle
-from engine.files.recording import Recording, RecordingWriter, read_recording
+from engine.files.recording import Recording, read_recording
+from engine.files.recording_writer import RecordingWriter
 from engine.files.world import World, read_world, write_world
 from engine.machine import assets
 from engine.session.headless import run_headless
 from engine.session.opening import open_session
 from engine.session.protocol import Session
-from engine.session.replay import header_for, verify_replay
+from engine.session.replay import header_for
 from engine.types import CameraTrack
+from tests.replays import verify_replay
 
 STEPS = [None, 4, 2, 1, 1, 3]
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -43,14 +40,3 @@ def test_percentiles_of_nothing_are_zero() -> None:
 def test_percentiles_are_ordered() -> None:
     result = percentiles([float(value) for value in range(101)])
     assert (result.p50, result.p95) == (50, 95)
-
-
-def test_the_log_is_one_json_object_per_chunk(tmp_path: Path) -> None:
-    log = TimingLog(fps=16)
-    for index in range(3):
-        log.add(chunk(index, float(index), index + 0.1))
-    log.write_jsonl(tmp_path / "times.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
-    assert [line["chunk_index"] for line in lines] == [0, 1, 2]
-    assert lines[1]["ready_s"] == pytest.approx(1.1)
-    assert lines[0]["num_frames"] == 4

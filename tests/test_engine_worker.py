@@ -11,7 +11,6 @@ import pytest
 
 from engine.errors import EngineError, RolloutDiverged
 from engine.files.world import World
-from engine.session.mailbox import LatestWins
 from engine.session.opening import open_session
 from engine.session.protocol import Session, Snapshot
 from engine.session.worker import MAX_IN_FLIGHT, Worker
@@ -102,7 +101,26 @@ class Planner:
         return CameraTrack(np.full((1, 4, 4), intent), np.zeros((1, 4), np.float32))
 
 
-class Adding(LatestWins[float]):
+class LatestWins:
+    """Keeps what was posted last, and gives it to every chunk until the next post."""
+
+    def __init__(self, intent: float) -> None:
+        self._intent = intent
+
+    def post(self, intent: float) -> None:
+        self._intent = intent
+
+    def take(self) -> float:
+        return self._intent
+
+    def let_go(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+
+class Adding(LatestWins):
     """Adds up what is posted until it is taken."""
 
     def __init__(self) -> None:

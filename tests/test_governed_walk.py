@@ -20,8 +20,8 @@ from engine.files.recording import read_recording
 from engine.files.world import World
 from engine.session.opening import open_session
 from engine.session.protocol import Session
-from engine.session.replay import verify_replay
 from engine.types import CameraTrack, LatentChunk
+from tests.replays import verify_replay
 
 PATIENCE_S = 30.0
 

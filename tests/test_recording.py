@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 from engine.camera.actions import integrate_actions, parse_actions
-from engine.camera.tracks import load_track
+from engine.camera.formats.track_files import load_track
 from engine.errors import SpecMismatch
-from engine.files.recording import RecordingStopped, RecordingWriter, read_recording
-from engine.files.recording_format import MAGIC, MAX_RECORD_BYTES, RecordingHeader, chain, length_field
+from engine.files.recording import (
+    MAGIC,
+    MAX_RECORD_BYTES,
+    RecordingHeader,
+    chain,
+    length_field,
+    read_recording,
+)
+from engine.files.recording_writer import RecordingStopped, RecordingWriter
 from engine.types import CameraTrack
 
 FRAMES_PER_CHUNK = 2

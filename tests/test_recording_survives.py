@@ -21,8 +21,8 @@ from client.setup.options import PlayOptions
 from engine.files.recording import read_recording
 from engine.machine import assets
 from engine.session.opening import open_session
-from engine.session.replay import verify_replay
 from tests.player import Player
+from tests.replays import verify_replay
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0

@@ -13,9 +13,9 @@ from engine.errors import RolloutDiverged
 from engine.files.bundle import Bundle
 from engine.files.recording import read_recording
 from engine.files.world import World
+from engine.session import model_session
 from engine.session.holodeck_session import HolodeckSession
 from engine.session.opening import open_session
-from engine.session.protocol import model_session
 from engine.types import CameraTrack, LatentChunk, Snapshot
 from tests.player import Player
 

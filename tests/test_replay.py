@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from engine.camera.actions import integrate_actions, parse_actions
-from engine.camera.fitting import rebase
+from engine.camera.tracks import rebase
 from engine.errors import SpecMismatch
-from engine.files.recording import Recording, RecordingWriter, read_recording
+from engine.files.recording import Recording, read_recording
+from engine.files.recording_writer import RecordingWriter
 from engine.files.world import World, WorldInfo
 from engine.session.protocol import Session, Snapshot
-from engine.session.replay import header_for, verify_replay
+from engine.session.replay import header_for
 from engine.types import CameraTrack, FrameChunk, LatentChunk
+from tests.replays import verify_replay
 
 NUM_CHUNKS = 5
 

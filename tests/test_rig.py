@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from client.camera.rig import WALKING, CameraRig, RigLimits
 from client.input.controls import STANDING, Intent
-from engine.camera.collision import Slide
+from engine.session.holodeck_session import Slide
 from engine.types import Intrinsics
 
 FPS = 16.0

@@ -19,12 +19,13 @@ from client.playback.saves import load_walk, save_walk
 from client.playback.walk import Walk
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
-from engine.files.recording import RecordingStopped, read_recording
+from engine.files.recording import read_recording
+from engine.files.recording_writer import RecordingStopped
 from engine.files.saved_walk import home_of, read_saved_walk
 from engine.files.world import World
 from engine.session.opening import open_session
 from engine.session.protocol import Session
-from engine.session.replay import verify_replay
+from tests.replays import verify_replay
 
 PATIENCE_S = 30.0
 RUNNING = Intent(forward=1.0, yaw=0.5, run=True)

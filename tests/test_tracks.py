@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.camera.actions import format_actions, integrate_actions, parse_actions
-from engine.camera.fitting import at_fps, hold, rebase, resample
+from engine.camera.actions import format_actions, infer_actions, integrate_actions, parse_actions
+from engine.camera.formats.track_files import convert, load_track, save_track
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
-from engine.camera.keys_from_poses import infer_actions
 from engine.camera.tracks import (
     Track,
+    at_fps,
     check_intrinsics,
-    convert,
-    load_track,
+    hold,
     map_intrinsics,
     output_intrinsics,
-    save_track,
+    rebase,
+    resample,
 )
 
 KEY_SETS = st.frozensets(st.sampled_from("wsadjlik"), max_size=4)

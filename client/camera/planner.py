@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from client.camera.rig import CameraRig, PlannedTurn, RigState
 from client.input.controls import Intent
-from engine.camera import fitting
-from engine.camera.collision import place_slide
-from engine.camera.tracks import Track, output_intrinsics
-from engine.files.recording_format import INTENT_COLUMNS
+from engine.camera.tracks import Track, at_fps, hold, output_intrinsics, rebase
+from engine.files.recording import INTENT_COLUMNS
 from engine.files.world import World
+from engine.session.holodeck_session import place_slide
 from engine.session.protocol import Session
 from engine.types import CameraTrack, Intrinsics
 
@@ -153,11 +152,11 @@ def world_rig(world: World, fps: float) -> CameraRig:
 
 def track_planner(session: Session, track: Track) -> TrackPlanner:
     """Return the planner of a walk along a camera track, begun where the world begins."""
-    track = fitting.at_fps(track, session.fps)
+    track = at_fps(track, session.fps)
     size = session.frames_per_chunk
     num_chunks = max(1, -(-(track.num_frames - 1) // size))
-    track = fitting.hold(track, 1 + num_chunks * size)
-    c2w = fitting.rebase(track.c2w, session.world.c2w)[1:]
+    track = hold(track, 1 + num_chunks * size)
+    c2w = rebase(track.c2w, session.world.c2w)[1:]
     width, height = session.frame_size
     given = output_intrinsics(track, width, height)
     own = np.repeat(session.world.intrinsics[None], track.num_frames, axis=0)

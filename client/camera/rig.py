@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.input.controls import Intent
-from engine.camera.collision import Slide
 from engine.camera.integrator import Axes, IntegratorState, MotionConstants, step
+from engine.session.holodeck_session import Slide
 from engine.types import CameraTrack, Intrinsics
 
 WALKING = MotionConstants(

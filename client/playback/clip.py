@@ -13,8 +13,8 @@ from client.playback.past import WalkFrame
 from client.setup.folders import make_folder
 from client.ui.picture import Style, enlarge
 from engine.files.recording import SUFFIX as RECORDING_SUFFIX
-from engine.files.recording import RecordedChunk, RecordingWriter
-from engine.files.recording_format import RecordingHeader
+from engine.files.recording import RecordedChunk, RecordingHeader
+from engine.files.recording_writer import RecordingWriter
 from engine.files.video import open_video
 
 CLIP_S = 30.0

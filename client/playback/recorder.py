@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.files.recording import RecordedChunk, RecordingWriter
-from engine.files.recording_format import RecordingHeader
+from engine.files.recording import RecordedChunk, RecordingHeader
+from engine.files.recording_writer import RecordingWriter
 
 
 class WalkRecorder:

@@ -15,8 +15,8 @@ from engine.camera.integrator import Axes, IntegratorState
 from engine.errors import SpecMismatch
 from engine.files.recording import RecordedChunk
 from engine.files.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
+from engine.machine.installing import app_version
 from engine.session.protocol import Session
-from engine.session.replay import app_version
 
 RIG_NUMBERS = 9 + 3 + 3 + len(Axes._fields) + 2
 """Start rotation, position, yaw pitch and roll, velocities, turn not yet taken."""

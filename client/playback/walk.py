@@ -26,8 +26,7 @@ from client.playback.pacing import PacingConfig
 from client.playback.past import Moment, WalkFrame
 from client.playback.recorder import WalkRecorder, num_shared
 from client.playback.showing import Showing
-from engine.files.recording import RecordedChunk
-from engine.files.recording_format import RecordingHeader
+from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.world import World
 from engine.session.protocol import Session
 from engine.session.replay import header_for

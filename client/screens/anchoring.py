@@ -9,8 +9,7 @@ from client.playback.walk import Walk
 from client.screens.keeping import Keeping
 from client.setup.folders import OWN_WORLDS, make_folder, told
 from client.ui.app_context import AppContext
-from engine.files.anchor import world_from_walk
-from engine.files.world import SUFFIX, World, write_world
+from engine.files.world import SUFFIX, World, world_from_walk, write_world
 
 
 class Anchoring:

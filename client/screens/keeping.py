@@ -16,7 +16,8 @@ from client.setup.folders import make_folder, told
 from client.ui.app_context import AppContext
 from client.ui.picture import enlarge
 from engine.errors import EngineError
-from engine.files.recording import SUFFIX, RecordingStopped
+from engine.files.recording import SUFFIX
+from engine.files.recording_writer import RecordingStopped
 
 
 class Keeping:

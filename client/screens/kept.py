@@ -12,8 +12,8 @@ from client.camera.pose_words import place_words, view_words
 from client.screens.photo import SUFFIX as PHOTO_SUFFIX
 from client.screens.photo import read_photo_description
 from engine.camera.actions import KEY_MAPS
+from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording import read_recording
-from engine.files.recording_format import SUFFIX as RECORDING_SUFFIX
 from engine.files.saved_walk import SUFFIX as SAVED_SUFFIX
 from engine.files.saved_walk import read_saved_info
 from engine.files.video import SUFFIX as VIDEO_SUFFIX

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from client.setup.folders import make_folder
 from engine.files.atomic import replacing
+from engine.machine.installing import app_version
 from engine.session.protocol import Session
-from engine.session.replay import app_version
 
 SUFFIX = ".png"
 MAX_FILE_BYTES = 256 << 20

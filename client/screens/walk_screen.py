@@ -36,7 +36,7 @@ from client.ui.menu import picture_surface
 from client.ui.overlays import Overlays
 from client.ui.picture import fit_rect
 from engine.errors import RolloutDiverged
-from engine.files.recording import RecordingStopped
+from engine.files.recording_writer import RecordingStopped
 
 
 class WalkScreen(Screen):

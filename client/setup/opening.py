@@ -12,10 +12,11 @@ from client.camera.planner import Planner, TrackPlanner, rig_planner, track_plan
 from client.playback.footprint import give_back
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
 from client.setup.options import PlayOptions, check_engine
-from engine.camera.tracks import Track, load_track
+from engine.camera.formats.track_files import load_track
+from engine.camera.tracks import Track
 from engine.files.atomic import check_new_file
+from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording import Recording, read_recording
-from engine.files.recording_format import SUFFIX as RECORDING_SUFFIX
 from engine.files.world import World, find_world
 from engine.machine import assets
 from engine.session.opening import open_session

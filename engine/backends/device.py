@@ -14,14 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.interface import (
+from engine.backends.protocol import (
     LATENT,
+    Backend,
     GraphInput,
     GraphInterface,
+    State,
     decoder_interface,
     step_interface,
 )
-from engine.backends.protocol import Backend, State
 from engine.errors import SpecMismatch
 from engine.files.bundle import OUT, Bundle, TensorSpec
 
@@ -92,11 +93,6 @@ class BufferPool:
         held = BufferSet(buffers)
         weakref.finalize(held, self._free.append, buffers)
         return held
-
-    @property
-    def num_sets(self) -> int:
-        """Sets that were ever allocated."""
-        return len(self._all)
 
     def close(self) -> None:
         for buffers in self._all:

@@ -13,15 +13,16 @@ from typing import Any, cast
 import onnxruntime
 from numpy.typing import NDArray
 
-from engine.backends.interface import (
+from engine.backends.protocol import (
     LATENT,
     VELOCITY,
+    Backend,
     GraphInput,
     GraphInterface,
+    State,
     decoder_interface,
     step_interface,
 )
-from engine.backends.protocol import Backend, State
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.device import Buffer, DeviceBackend, Stream
-from engine.backends.interface import GraphInput
+from engine.backends.protocol import GraphInput
 from engine.errors import BackendUnavailable, EngineError
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle

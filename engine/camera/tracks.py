@@ -1,30 +1,22 @@
-"""Camera tracks: poses and intrinsics over time, and their files.
+"""Camera tracks: poses and intrinsics over time, and fitting one to a run: its starting place, length and frame rate.
 
-Fitting one to a run (its length, rate and starting place) is `engine.camera.fitting`.
+A track is a motion: wherever its file begins, playing it begins where the world does. Its files are `engine.camera.formats`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.camera.actions import MAX_FRAMES, format_actions, integrate_actions, parse_actions
-from engine.files.array_files import read_npy, read_npz
-from engine.files.atomic import replacing
+from engine.camera.actions import MAX_FRAMES
 
 RIGID_TOLERANCE = 1e-3
 """Largest entry of R R^T - I accepted; float32 poses chained over a thousand frames drift by about 1e-4."""
 MAX_DISTANCE_M = 1e6
 """Farthest position accepted; beyond it float32 no longer resolves a step."""
-DEFAULT_FPS = 16.0
-SUFFIXES = {".npy": "npy", ".npz": "npz", ".txt": "actions", ".flaneur": "recording"}
-POSE_SUFFIXES = (".json", ".tum")
-"""Of files that are read by `engine.camera.formats` and not written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,138 +90,6 @@ def check_intrinsics(array: NDArray[np.generic], num_frames: int, source: str) -
     return values
 
 
-def load_track(source: str | Path, fps: float = DEFAULT_FPS, version: str = "current") -> Track:
-    """Read a track file, or an action string given in place of one.
-
-    Args:
-        source: Path of a .npy, .npz, .txt (action string or TUM lines), .tum, .json (nerfstudio) or .flaneur file, of a
-            COLMAP model's folder, or an action string.
-        fps: Frame rate at which action strings are walked.
-        version: Key map of action strings, `current` or `v1`.
-    """
-    path = Path(source)
-    if isinstance(source, str) and _looks_like_actions(source):
-        return _actions_track(source, fps, version)
-    if not path.exists():
-        raise ValueError(
-            f"there is no track {str(source)!r}; name a file or an action string such as w-48,aw-24"
-        )
-    from engine.camera.formats.pose_files import is_posed, read_posed
-
-    if is_posed(path):
-        return read_posed(path).track
-    track_format = detect_format(path)
-    if track_format == "actions":
-        return _actions_track(_read_text(path), fps, version)
-    return _READERS[track_format](path)
-
-
-def detect_format(path: Path) -> str:
-    """Return a track file's format by its suffix: npy, npz, actions or recording."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path} is no track by its name; use a file ending in {', '.join(SUFFIXES)}")
-    return SUFFIXES[path.suffix.lower()]
-
-
-def _looks_like_actions(source: str) -> bool:
-    suffix = Path(source).suffix.lower()
-    if suffix in (*SUFFIXES, *POSE_SUFFIXES) or (len(source) < 256 and Path(source).exists()):
-        return False
-    return "-" in source and "/" not in source and "\\" not in source
-
-
-def _actions_track(text: str, fps: float, version: str) -> Track:
-    return Track(integrate_actions(parse_actions(text), fps, version), fps=fps)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(1_000_001)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path} as text: {error}") from error
-
-
-def _read_npy_track(path: Path) -> Track:
-    return Track(check_poses(read_npy(path, MAX_FRAMES * 16), str(path)))
-
-
-def _read_npz_track(path: Path) -> Track:
-    optional = ("intrinsics", "fps", "width", "height")
-    arrays = read_npz(path, required=("c2w",), optional=optional, max_items=MAX_FRAMES * 16)
-    c2w = check_poses(arrays["c2w"], str(path))
-    intrinsics = arrays.get("intrinsics")
-    width, height, fps = (_scalar(arrays, name, path) for name in ("width", "height", "fps"))
-    return Track(
-        c2w,
-        None if intrinsics is None else check_intrinsics(intrinsics, len(c2w), str(path)),
-        fps,
-        (int(width), int(height)) if width and height else None,
-    )
-
-
-def _scalar(arrays: dict[str, NDArray[np.generic]], name: str, path: Path) -> float | None:
-    if name not in arrays:
-        return None
-    value = arrays[name].astype(np.float64)
-    if value.size != 1 or not 0.0 < value.item() < 1e6:
-        raise ValueError(f"{path} has {name} = {value.ravel()[:3].tolist()}; it must be one positive number")
-    return float(value.item())
-
-
-def _read_recording_track(path: Path) -> Track:
-    from engine.files.recording import read_recording
-
-    return read_recording(path).track()
-
-
-_READERS: dict[str, Callable[[Path], Track]] = {
-    "npy": _read_npy_track,
-    "npz": _read_npz_track,
-    "recording": _read_recording_track,
-}
-
-
-def save_track(track: Track, path: str | Path, version: str = "current") -> None:
-    """Write a track as .npy (poses alone), .npz (all it holds) or .txt (the action string that makes it)."""
-    path = Path(path)
-    track_format = detect_format(path)
-    if track_format == "recording":
-        raise ValueError(f"cannot write {path}: a recording is made by walking; write .npz, .npy or .txt")
-    if track_format == "actions":
-        from engine.camera.keys_from_poses import infer_actions
-
-        text = format_actions(infer_actions(track.c2w, track.fps or DEFAULT_FPS, version))
-        with replacing(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-        return
-    with replacing(path) as temporary:
-        if track_format == "npy":
-            np.save(temporary, track.c2w, allow_pickle=False)
-        else:
-            np.savez(temporary, allow_pickle=False, **_npz_arrays(track))
-
-
-def _npz_arrays(track: Track) -> dict[str, Any]:
-    arrays: dict[str, Any] = {"c2w": track.c2w, "num_frames": np.array(track.num_frames)}
-    if track.intrinsics is not None:
-        arrays["intrinsics"] = track.intrinsics
-    if track.fps is not None:
-        arrays["fps"] = np.array(track.fps)
-    if track.image_size is not None:
-        arrays["width"], arrays["height"] = np.array(track.image_size[0]), np.array(track.image_size[1])
-    return arrays
-
-
-def convert(
-    source: str | Path, destination: str | Path, fps: float = DEFAULT_FPS, version: str = "current"
-) -> Track:
-    """Read any track and write it in the format of the destination's name; returns what was written."""
-    track = load_track(source, fps, version)
-    save_track(track, destination, version)
-    return track
-
-
 def output_intrinsics(track: Track, width: int, height: int) -> NDArray[np.float64] | None:
     """Return a track's intrinsics in pixels of an output frame, [F, 4]; None where it has none.
 
@@ -267,3 +127,74 @@ def cover(
     scale = max(width / source_w, height / source_h)
     resized = max(width, round(source_w * scale)), max(height, round(source_h * scale))
     return resized, ((resized[0] - width) // 2, (resized[1] - height) // 2)
+
+
+def rebase(c2w: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the same motion beginning at `start` [4, 4]; poses that begin there come back bit for bit."""
+    if np.array_equal(c2w[0], start):
+        return c2w
+    inverse = np.eye(4)
+    inverse[:3, :3] = c2w[0, :3, :3].T
+    inverse[:3, 3] = -c2w[0, :3, :3].T @ c2w[0, :3, 3]
+    return start @ inverse @ c2w
+
+
+def hold(track: Track, num_frames: int) -> Track:
+    """Return the first num_frames of a track; one that is shorter ends in holding still."""
+    index = np.minimum(np.arange(num_frames), track.num_frames - 1)
+    intrinsics = None if track.intrinsics is None else track.intrinsics[index]
+    return replace(track, c2w=track.c2w[index], intrinsics=intrinsics)
+
+
+def resample(track: Track, num_frames: int, fps: float | None = None) -> Track:
+    """Return the whole track in num_frames: positions linear in time, rotations along the shortest arc."""
+    times = np.linspace(0.0, track.num_frames - 1.0, num_frames)
+    return replace(at_times(track, np.arange(track.num_frames, dtype=np.float64), times), fps=fps)
+
+
+def at_times(track: Track, times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> Track:
+    """Return the track at other times: positions linear in time, rotations along the shortest arc.
+
+    Args:
+        times_s: When each pose was taken, rising, [F] seconds.
+        wanted_s: When poses are wanted, [N]; before the first and after the last pose the track stands still.
+    """
+    lower = np.clip(np.searchsorted(times_s, wanted_s, side="right") - 1, 0, max(track.num_frames - 2, 0))
+    upper = np.minimum(lower + 1, track.num_frames - 1)
+    span = times_s[upper] - times_s[lower]
+    weight = np.clip((wanted_s - times_s[lower]) / np.where(span > 0.0, span, 1.0), 0.0, 1.0)
+    c2w = track.c2w[lower].copy()
+    c2w[:, :3, 3] += weight[:, None] * (track.c2w[upper, :3, 3] - track.c2w[lower, :3, 3])
+    c2w[:, :3, :3] = _slerp(track.c2w[lower, :3, :3], track.c2w[upper, :3, :3], weight)
+    intrinsics = track.intrinsics
+    if intrinsics is not None:
+        intrinsics = intrinsics[lower] + weight[:, None] * (intrinsics[upper] - intrinsics[lower])
+    return replace(track, c2w=c2w, intrinsics=intrinsics, fps=None)
+
+
+def at_fps(track: Track, fps: float) -> Track:
+    """Return the track at another frame rate, where its own is known and differs."""
+    if track.fps is None or abs(track.fps - fps) < 1e-9:
+        return track
+    num_frames = 1 + round((track.num_frames - 1) * fps / track.fps)
+    if num_frames > MAX_FRAMES:
+        raise ValueError(f"the track would have {num_frames} frames at {fps:g} fps; use at most {MAX_FRAMES}")
+    return resample(track, num_frames, fps)
+
+
+def _slerp(
+    start: NDArray[np.float64], end: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Turn rotations [F, 3, 3] part of the way to others: start exp(weight log(start^T end))."""
+    turn = start.transpose(0, 2, 1) @ end
+    axis = np.stack(
+        [turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], 1
+    )
+    sine = np.linalg.norm(axis, axis=1)
+    angle = weight * np.arctan2(sine, np.trace(turn, axis1=1, axis2=2) - 1.0)
+    axis = axis / np.maximum(sine, 1e-12)[:, None]
+    cross = np.zeros_like(turn)
+    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
+    cross -= cross.transpose(0, 2, 1)
+    sin, versine = np.sin(angle)[:, None, None], (1.0 - np.cos(angle))[:, None, None]
+    return start @ (np.eye(3) + sin * cross + versine * cross @ cross)

@@ -1,4 +1,4 @@
-"""NumPy files from strangers: sizes are checked before anything is allocated, and nothing is unpickled."""
+"""NumPy files: untrusted ones are read within bounds and never unpickled, frames are written chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
+
+from engine.files.atomic import replacing
 
 Order = Literal["C", "F"]
 MAX_WORD_BYTES = 4096
@@ -141,3 +143,60 @@ class _Bounded:
             raise ValueError("the header is too long")
         self._left_bytes -= num_bytes
         return self._file.read(num_bytes)
+
+
+class FramesWriter:
+    """Writes frames and poses to an .npz chunk by chunk; for a number of frames known beforehand."""
+
+    def __init__(self, archive: zipfile.ZipFile, shape: tuple[int, int, int, int]) -> None:
+        self._archive = archive
+        self._shape = shape
+        self._c2w: list[NDArray[np.float64]] = []
+        self._member = archive.open("frames.npy", "w", force_zip64=True)
+        _write_npy_header(self._member, shape, "|u1")
+        self._num_frames = 0
+
+    def write(self, frames: NDArray[np.uint8], c2w: NDArray[np.float64]) -> None:
+        """Append frames [F, H, W, 3] and their poses [F, 4, 4]."""
+        if frames.shape[1:] != self._shape[1:] or len(frames) != len(c2w):
+            raise ValueError(f"frames must be [F, {self._shape[1:]}], one pose each, got {frames.shape}")
+        self._member.write(np.ascontiguousarray(frames).tobytes())
+        self._c2w.append(c2w)
+        self._num_frames += len(frames)
+
+    def finish(self) -> None:
+        """Write the poses; every frame must be there."""
+        self._member.close()
+        if self._num_frames != self._shape[0]:
+            raise ValueError(f"{self._shape[0]} frames were announced, {self._num_frames} were written")
+        poses = np.concatenate(self._c2w).astype("<f8")
+        with self._archive.open("c2w.npy", "w") as member:
+            _write_npy_header(member, poses.shape, "<f8")
+            member.write(poses.tobytes())
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._member.close()
+
+
+@contextmanager
+def open_frames(path: str | Path, num_frames: int, frame_size: tuple[int, int]) -> Iterator[FramesWriter]:
+    """Yield a writer to the .npz file `path`, which appears when the block ends well and not otherwise.
+
+    The file holds `frames` uint8 [F, H, W, 3] and `c2w` float64 [F, 4, 4].
+    """
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"frames are written to an .npz file, got {Path(path).name}")
+    width, height = frame_size
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        writer = FramesWriter(archive, (num_frames, height, width, 3))
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
+        writer.finish()
+
+
+def _write_npy_header(stream: Any, shape: tuple[int, ...], dtype: str) -> None:
+    npy_format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": tuple(shape)})

@@ -1,54 +1,119 @@
 """The recording `NAME.flaneur`: everything needed to walk a walk again, appended chunk by chunk.
 
-Its layout is `engine.files.recording_format`. A replay uses the poses; the intents are kept to study the walk by.
+A replay uses the poses; the intents are kept to study the walk by. An 8-byte magic, then records of
+
+    u32 length | u32 CRC-32 of the length | msgpack payload | 16-byte BLAKE2b
+
+each digest covering the digest before it, the length and the payload, so that records can be neither altered
+nor exchanged. The first record is the header, the last (absent after a crash) the end. The length has its own
+checksum, so that a damaged length is told from a cut file: a cut file gives back the chunks before the cut, a
+damaged one is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
+import struct
+import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.camera.tracks import Track, check_intrinsics, check_poses
-from engine.errors import EngineError, SpecMismatch
+from engine.errors import SpecMismatch
 from engine.files.bundle import first_problem
-from engine.files.recording_format import (
-    DIGEST_BYTES,
-    INTENT_COLUMNS,
-    LATENT_AXES,
-    LENGTH,
-    MAGIC,
-    MAX_CHUNK_FRAMES,
-    MAX_CHUNK_INTENTS,
-    MAX_CHUNKS,
-    MAX_RECORD_BYTES,
-    SUFFIX,
-    ChunkRecord,
-    EndRecord,
-    RecordingHeader,
-    chain,
-    length_field,
-    pack,
-)
 from engine.types import CameraTrack
 
+SUFFIX = ".flaneur"
+MAGIC = b"\x89FLANEUR"
+INTENT_COLUMNS = (
+    *("time_s", "forward", "strafe", "rise", "yaw", "pitch", "roll"),
+    *("look_yaw_rad", "look_pitch_rad", "run", "level"),
+)
+"""One intent: when (clock of the walk), the six axes in [-1, 1], the mouse's turn, keys held as 0 or 1."""
+LATENT_AXES = 4
+"""Of kept latents, [C, T, H, W]."""
+MAX_RECORD_BYTES = 64 << 20
+MAX_CHUNKS = 1 << 20
+MAX_CHUNK_FRAMES = 4096
+MAX_CHUNK_INTENTS = 65536
+MAX_STEPS = 256
+LENGTH = struct.Struct("<II")
+DIGEST_BYTES = 16
+
 _Model = TypeVar("_Model", bound=BaseModel)
-COPY_BYTES = 1 << 20
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+OptionalSha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+Word = Annotated[str, Field(max_length=256)]
+Bytes = Annotated[bytes, Field(max_length=MAX_RECORD_BYTES)]
 
 
-class RecordingStopped(EngineError):
-    """A recording could not be continued (a full disk, mostly); what was written before is whole."""
+class RecordingHeader(BaseModel):
+    """What a walk was made with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["header"] = "header"
+    format_version: Literal[1, 2] = 2
+    """Version 1 knew no `num_steps`; its chunks were all made with the whole schedule."""
+    app_version: Word
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)]
+    backend: Word
+    engine: Word
+    """Name of the bundle, or `holodeck`."""
+    identity: Word
+    """The session's: equal identities, seeds and tracks give equal rollouts."""
+    device: Word
+    weights_sha256: OptionalSha256
+    world: Word
+    world_sha256: OptionalSha256
+    key_map: Word
+    fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+    start_c2w: Annotated[tuple[float, ...], Field(min_length=16, max_length=16)]
+    """Row-major pose of the world's first frame, in the world's own frame."""
+    start_intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
+    """fx, fy, cx, cy of the first frame, in pixels of the output frame."""
+
+
+class ChunkRecord(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["chunk"] = "chunk"
+    index: Annotated[int, Field(ge=0, lt=MAX_CHUNKS)]
+    latched_s: float
+    intents: Bytes
+    c2w: Bytes
+    intrinsics: Bytes
+    latents_sha256: Sha256
+    latents: Bytes | None
+    latents_shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=LATENT_AXES)]
+    num_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """Denoising steps the chunk was made with; None for the whole schedule."""
+
+
+class EndRecord(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: Literal["end"] = "end"
+    num_chunks: int
+
+
+def length_field(length: int) -> bytes:
+    """Return a length with its checksum, 8 bytes."""
+    return LENGTH.pack(length, zlib.crc32(length.to_bytes(4, "little")))
+
+
+def chain(data: bytes) -> bytes:
+    """Return the digest of the digest before and the bytes it covers."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,159 +149,6 @@ class Recording:
             np.concatenate([intrinsics, *(track.intrinsics.astype(np.float64) for track in tracks)]),
             self.header.fps,
         )
-
-
-class RecordingWriter:
-    """Appends chunks to a new file; for one thread.
-
-    Each chunk is handed to the operating system before `append` returns, so a crash of the program loses at
-    most the chunk being written. When the disk is full `append` raises RecordingStopped once, with the file
-    ended after its last whole chunk; later calls do nothing, so that the walk goes on.
-    """
-
-    def __init__(self, path: str | Path, header: RecordingHeader, fsync: bool = False) -> None:
-        """Create the file, which must not exist yet.
-
-        Args:
-            path: Where to write.
-            header: What the walk is made with.
-            fsync: Also wait for the disk at each chunk: then a power cut, too, loses one chunk at most.
-        """
-        self.path = Path(path)
-        self.num_chunks = 0
-        self._fsync = fsync
-        self._digest = chain(MAGIC)
-        self._file: BinaryIO | None = None
-        if self.path.suffix != SUFFIX:
-            raise ValueError(f"a recording's name ends in {SUFFIX}, got {self.path.name!r}")
-        try:
-            self._file = self.path.open("xb")
-        except FileExistsError as error:
-            raise ValueError(f"{self.path} exists already; choose another name for the recording") from error
-        except OSError as error:
-            raise ValueError(
-                f"cannot record to {self.path}: {error.strerror}; choose another place"
-            ) from error
-        self.header = header
-        self._whole_bytes = 0
-        self._marks: list[tuple[int, bytes]] = []
-        """Length of the file and digest behind the header and behind each chunk."""
-        self._write_record(header, MAGIC)
-
-    @property
-    def stopped(self) -> bool:
-        return self._file is None
-
-    def append(
-        self,
-        track: CameraTrack,
-        latents_sha256: str,
-        intents: NDArray[np.float64] | None = None,
-        latents: NDArray[np.float32] | None = None,
-    ) -> None:
-        """Write the next chunk.
-
-        Args:
-            track: The cameras as given to the session.
-            latents_sha256: Of the latents it answered with.
-            intents: [N, 11], columns INTENT_COLUMNS; none by default.
-            latents: [C, T, H, W], to be decoded again without the generator.
-        """
-        if self._file is None:
-            return
-        record = ChunkRecord(
-            index=self.num_chunks,
-            latched_s=float(track.latched_s),
-            intents=b"" if intents is None else np.ascontiguousarray(intents, "<f8").tobytes(),
-            c2w=np.ascontiguousarray(track.c2w, "<f8").tobytes(),
-            intrinsics=np.ascontiguousarray(track.intrinsics, "<f4").tobytes(),
-            latents_sha256=latents_sha256,
-            latents=None if latents is None else np.ascontiguousarray(latents, "<f4").tobytes(),
-            latents_shape=[] if latents is None else list(latents.shape),
-            num_steps=track.num_steps,
-        )
-        self._write_record(record)
-        self.num_chunks += 1
-
-    def fork(self, path: str | Path, num_chunks: int) -> RecordingWriter:
-        """Begin another recording with the first chunks of this one, latents and all; both go on apart.
-
-        Raises:
-            ValueError: The file cannot be made.
-            RecordingStopped: The disk is full, or this file is gone; nothing is left of the new one.
-        """
-        other = RecordingWriter(path, self.header, self._fsync)
-        try:
-            self._copy_to(other, num_chunks)
-        except OSError as error:
-            other._end_file(keep=False)
-            raise RecordingStopped(
-                f"the recording {self.path} cannot be read back: {error.strerror}; record anew"
-            ) from error
-        other._marks = self._marks[: num_chunks + 1]
-        other._whole_bytes, other._digest = other._marks[-1]
-        other.num_chunks = num_chunks
-        return other
-
-    def _copy_to(self, other: RecordingWriter, num_chunks: int) -> None:
-        with self.path.open("rb") as source:
-            source.seek(self._marks[0][0])
-            left = self._marks[num_chunks][0] - self._marks[0][0]
-            while left > 0:
-                block = source.read(min(left, COPY_BYTES))
-                if not block:
-                    raise OSError(0, "it is shorter than it was")
-                other._write(block)
-                left -= len(block)
-
-    def close(self) -> None:
-        """End the recording; one without a chunk is removed."""
-        if self._file is None:
-            return
-        if self.num_chunks:
-            self._write_record(EndRecord(num_chunks=self.num_chunks))
-        self._end_file(keep=self.num_chunks > 0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _write_record(self, record: BaseModel, prefix: bytes = b"") -> None:
-        data, digest = pack(record, self._digest)
-        self._write(prefix + data)
-        self._whole_bytes += len(prefix + data)
-        self._digest = digest
-        self._marks.append((self._whole_bytes, digest))
-
-    def _write(self, data: bytes) -> None:
-        """Hand bytes to the operating system; where it takes none, the file ends after its last whole chunk."""
-        assert self._file is not None
-        try:
-            self._file.write(data)
-            self._file.flush()
-            if self._fsync:
-                os.fsync(self._file.fileno())
-        except BaseException as error:
-            self._end_file(keep=self.num_chunks > 0)
-            if not isinstance(error, OSError):
-                raise
-            raise RecordingStopped(
-                f"recording to {self.path} stopped after {self.num_chunks} chunks: {error.strerror}; "
-                "free some space or record elsewhere"
-            ) from error
-
-    def _end_file(self, keep: bool) -> None:
-        file, self._file = self._file, None
-        assert file is not None
-        # Closing flushes what a failed write left in the buffer and fails again; the descriptor closes.
-        with suppress(OSError):
-            file.close()
-        with suppress(OSError):
-            os.truncate(self.path, self._whole_bytes) if keep else self.path.unlink()
 
 
 def read_recording(path: str | Path, with_latents: bool = False) -> Recording:

@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from engine.camera.tracks import check_poses
 from engine.errors import SpecMismatch
 from engine.files.bundle import first_problem
-from engine.files.recording import RecordedChunk
-from engine.files.recording_format import (
+from engine.files.recording import (
     INTENT_COLUMNS,
     MAX_CHUNK_INTENTS,
     MAX_CHUNKS,
     MAX_STEPS,
     OptionalSha256,
+    RecordedChunk,
     Word,
 )
 from engine.files.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors

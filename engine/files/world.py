@@ -263,3 +263,35 @@ def _is_rigid(c2w: NDArray[np.float64]) -> bool:
         and np.linalg.det(rotation) > 0
         and bool(np.allclose(c2w[3], (0, 0, 0, 1), rtol=0, atol=1e-9))
     )
+
+
+MAX_STEM = 48
+LATER = ", later"
+
+
+def world_from_walk(
+    world: World, latent: NDArray[np.float32], frame: NDArray[np.uint8], c2w: NDArray[np.float64]
+) -> World:
+    """Return a world that begins where a walk is.
+
+    Args:
+        world: The world that is walked through.
+        latent: [C, h, w], the latent frame behind the picture.
+        frame: [H, W, 3], the picture.
+        c2w: [4, 4], its pose, in the world's own frame.
+    """
+    stem = world.name.rpartition("-from-")[0] or world.name
+    mark = hashlib.sha256(latent.tobytes() + frame.tobytes() + c2w.tobytes()).hexdigest()[:8]
+    title = world.title if world.title.endswith(LATER) else world.title[: 120 - len(LATER)] + LATER
+    info = world.info.model_copy(update={"name": f"{stem[:MAX_STEM]}-from-{mark}", "title": title})
+    begun = World(
+        info,
+        latent,
+        frame,
+        world.text,
+        world.text_mask,
+        world.intrinsics,
+        c2w,
+        origin=world.origin_c2w,
+    )
+    return sealed(begun)

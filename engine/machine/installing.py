@@ -1,4 +1,4 @@
-"""How to install one of Flaneur's extras, as a line for a shell in the folder of a clone."""
+"""What is installed: the version of this program, and how to install one of its extras."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 TORCH = "torch==2.13.*"
@@ -32,3 +33,11 @@ def _is_clone(folder: Path) -> bool:
         return project["name"] == "flaneur"
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def app_version() -> str:
+    """Return the version of the program, "unknown" in a checkout that was never installed."""
+    try:
+        return metadata.version("flaneur")
+    except metadata.PackageNotFoundError:
+        return "unknown"

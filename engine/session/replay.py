@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
-from engine.files.recording import RecordedChunk, Recording
-from engine.files.recording_format import RecordingHeader
+from engine.files.recording import RecordedChunk, Recording, RecordingHeader
+from engine.machine.installing import app_version
 from engine.session.headless import RunReport, report_run
 from engine.session.protocol import Clock, Session
 from engine.session.timing import TimingLog
@@ -112,28 +111,6 @@ class Comparison:
         return self._report or VerifyReport(len(self._recorded), self._num_taken)
 
 
-def verify_replay(
-    recording: Recording, session: Session, on_chunk: Callable[[int], None] | None = None
-) -> VerifyReport:
-    """Generate a recorded walk again and compare the latents, up to the first chunk that differs.
-
-    Args:
-        recording: Read with its latents, where it should be told by how much a chunk differs.
-        session: Of the same engine and world; it is reset. Nothing is decoded.
-        on_chunk: Told the number of chunks compared, after each.
-    """
-    check_replayable(recording, session)
-    session.reset(recording.header.seed)
-    comparison = Comparison(recording)
-    for recorded in recording.chunks:
-        made = session.denoise(recorded.track)
-        if not comparison.take(made.sha256, made.latents):
-            break
-        if on_chunk is not None:
-            on_chunk(recorded.index + 1)
-    return comparison.report()
-
-
 def replay_latents(
     recording: Recording,
     session: Session,
@@ -180,12 +157,3 @@ def _difference(
     difference = latents.astype(np.float64) - recorded.latents
     rms = float(np.sqrt(np.mean(difference**2)))
     return VerifyReport(num_chunks, recorded.index, float(np.abs(difference).max()), rms)
-
-
-def app_version() -> str:
-    """Return the version of the program, "unknown" in a checkout that was never installed."""
-    try:
-        return metadata.version("flaneur")
-    except metadata.PackageNotFoundError:
-        # A checkout that was never installed.
-        return "unknown"

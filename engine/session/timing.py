@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
-from engine.files.atomic import replacing
 from engine.types import FrameChunk
 
 STAGES = ("denoise_ms", "commit_ms", "decode_ms", "chunk_ms")
@@ -83,9 +80,3 @@ class TimingLog:
         wall_s = self.records[-1].ready_s - self.records[0].ready_s
         made_s = sum(record.num_frames for record in self.records[1:]) / self._fps
         return made_s / wall_s if wall_s > 0 else None
-
-    def write_jsonl(self, path: str | Path) -> None:
-        """Write one JSON object per chunk; the file appears whole or not at all."""
-        with replacing(path) as temporary:
-            lines = (json.dumps(asdict(record)) + "\n" for record in self.records)
-            temporary.write_text("".join(lines), encoding="ascii")

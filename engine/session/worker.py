@@ -14,17 +14,37 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from engine.files.world import World
-from engine.session.mailbox import IntentT, Mailbox
 from engine.session.protocol import Clock, Session, Snapshot
 from engine.types import CameraTrack, FrameChunk, LatentChunk
 
+IntentT = TypeVar("IntentT")
 ResultT = TypeVar("ResultT")
 
 MAX_IN_FLIGHT = 2
 """Chunks that may be in the making or waiting to be polled: one to decode while the next is denoised."""
+
+
+class Mailbox(Protocol[IntentT]):
+    """Where intents wait for the next chunk to be latched: posted often, read once for each chunk.
+
+    Knows no threads: the worker holds its lock around it.
+    """
+
+    def post(self, intent: IntentT) -> None:
+        """Note what is wanted now."""
+
+    def take(self) -> IntentT:
+        """Return what the next chunk is to know; what was wanted once is used up by it."""
+        ...
+
+    def let_go(self) -> None:
+        """Drop touches that nobody has taken: when the next chunk comes they will be of long ago."""
+
+    def forget(self) -> None:
+        """Drop everything but what is held: the next chunk is of another rollout."""
 
 
 @dataclass(frozen=True)

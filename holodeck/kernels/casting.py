@@ -1,4 +1,4 @@
-"""First hits of camera rays with boxes, round shapes and the ground, row by row: the same arithmetic as `holodeck.renderer`."""
+"""First hits of camera rays with boxes, round shapes and the ground, row by row: the same arithmetic as `holodeck.raycast`."""
 
 from __future__ import annotations
 

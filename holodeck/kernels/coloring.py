@@ -1,4 +1,4 @@
-"""Colour of what the rays hit, run by run along each row: the same rules as `holodeck.shading` and `holodeck.sky`."""
+"""Colour of what the rays hit, run by run along each row: the same rules as `holodeck.renderer` and `holodeck.sky`."""
 
 from __future__ import annotations
 

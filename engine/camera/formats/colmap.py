@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from engine.camera.actions import MAX_FRAMES
-from engine.camera.formats.pose_files import Lens, PosedFrames, join_lenses, read_text, rotations
+from engine.camera.formats.posed_frames import Lens, PosedFrames, join_lenses, read_text, rotations
 from engine.camera.tracks import check_poses
 
 MAX_NAME_BYTES = 4096

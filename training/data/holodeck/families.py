@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.camera.collision import WALKER_RADIUS_M
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
+from engine.session.holodeck_session import WALKER_RADIUS_M
 from evaluation.clearance import clear_points
 from holodeck import Place
 from training.data.clip import ClipRejected

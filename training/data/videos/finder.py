@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.camera.formats.pose_files import is_tum
+from engine.camera.formats.tum import is_tum
 from training.data.clip import LeftOut
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.camera.fitting import at_times
-from engine.camera.formats.pose_files import PosedFrames, read_posed
-from engine.camera.tracks import Track, check_intrinsics, map_intrinsics
+from engine.camera.formats.posed_frames import PosedFrames
+from engine.camera.formats.track_files import read_posed
+from engine.camera.tracks import Track, at_times, check_intrinsics, map_intrinsics
 from engine.files.bundle import hash_file
 from training.data.clip import Clip, ClipRejected, LeftOut
 from training.data.videos.finder import Film, find_films
