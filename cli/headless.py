@@ -90,7 +90,7 @@ def walk(
     if num_chunks is None:
         num_chunks = num_chunks_for(track, session.frames_per_chunk)
     with ExitStack() as stack:
-        sinks = _Sinks(session, track, num_chunks, seed, outputs, stack)
+        sinks = _Sinks(session, num_chunks, seed, outputs, stack)
         bar = stack.enter_context(progress(f"walking through {session.world.name}", num_chunks))
 
         def take(chunk: FrameChunk) -> None:
@@ -117,13 +117,11 @@ class _Sinks:
     def __init__(
         self,
         session: Session,
-        track: CameraTrack,
         num_chunks: int,
         seed: int,
         outputs: Outputs,
         stack: ExitStack,
     ) -> None:
-        self._track, self._frames_per_chunk = track, session.frames_per_chunk
         self.num_taken = 0
         self.record_problem: str | None = None
         """Why the recording stopped before the walk did."""
@@ -149,7 +147,7 @@ class _Sinks:
             self._frames.write(chunk.frames, chunk.c2w)
         if self._recording is not None:
             with self._going_on():
-                self._recording.append(self._cameras(chunk), chunk.latents_sha256, latents=chunk.latents)
+                self._recording.append(chunk.track, chunk.latents_sha256, latents=chunk.latents)
         self.num_taken += 1
 
     def _end_recording(self) -> None:
@@ -165,11 +163,6 @@ class _Sinks:
         except RecordingStopped as error:
             self.record_problem = str(error)
             say_error(self.record_problem)
-
-    def _cameras(self, chunk: FrameChunk) -> CameraTrack:
-        first = 1 + self.num_taken * self._frames_per_chunk
-        frames = np.minimum(first + np.arange(len(chunk.frames)), self._track.num_frames - 1)
-        return CameraTrack(chunk.c2w, self._track.intrinsics[frames], chunk.times.latched_s)
 
 
 def _text(path: Path | None) -> str | None:

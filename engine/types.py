@@ -43,10 +43,41 @@ class CameraTrack:
     """Clock time at which the inputs behind this track were read, seconds."""
     num_steps: int | None = None
     """Denoising steps to make the chunk with; None for the engine's whole schedule."""
+    plan: Any = field(default=None, compare=False, repr=False)
+    """What the planner of this track wants back with its frames; no session reads it."""
 
     @property
     def num_frames(self) -> int:
         return int(self.c2w.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What the model is told beside the latents of a chunk; the same through all its denoising steps.
+
+    F = T * temporal_stride video frames, the window of each of the chunk's T latent frames.
+    """
+
+    text: NDArray[np.float32]
+    """[1, L, D]."""
+    text_mask: NDArray[np.float32]
+    """[1, L], 1 where a token counts."""
+    c2w: NDArray[np.float32]
+    """[1, F, 4, 4], relative to the pose that the world's model counts from."""
+    intrinsics: NDArray[np.float32]
+    """[1, F, 4]: fx, fy, cx, cy in pixels of the output frame."""
+    start_frame: int
+    """Index of the chunk's first latent frame, counted from the world's first."""
+
+    def as_inputs(self) -> dict[str, NDArray[Any]]:
+        """Return the inputs of a step graph by name."""
+        return {
+            "c2w": self.c2w,
+            "intrinsics": self.intrinsics,
+            "start_frame": np.array([self.start_frame], np.int64),
+            "text": self.text,
+            "text_mask": self.text_mask,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +149,13 @@ class ChunkTimes:
 
 @dataclass(frozen=True)
 class FrameChunk:
-    """The video frames of one chunk, with the poses they were rendered for."""
+    """The video frames of one chunk, with their cameras, plan and time stamps."""
 
     chunk_index: int
     frames: NDArray[np.uint8]
     """[F, H, W, 3], RGB."""
-    c2w: NDArray[np.float64]
-    """[F, 4, 4], in the world's own frame."""
+    track: CameraTrack
+    """The cameras they were rendered for, with what their planner wants back."""
     times: ChunkTimes
     latents_sha256: str
     """Of the latents these frames were decoded from (of the frames themselves in the holodeck)."""
@@ -134,3 +165,8 @@ class FrameChunk:
     """[C, T, H, W], where the session was asked to keep them."""
     snapshot: Snapshot | None = field(default=None, repr=False)
     """The rollout behind this chunk, where the session was asked to keep snapshots."""
+
+    @property
+    def c2w(self) -> NDArray[np.float64]:
+        """The pose of each frame, [F, 4, 4], in the world's own frame."""
+        return self.track.c2w

@@ -66,7 +66,7 @@ class InstantSession(Session):
         frames = np.full((4, height, width, 3), chunk.chunk_index % 256, np.uint8)
         now_s = time.perf_counter()
         times = ChunkTimes(chunk.track.latched_s, chunk.model_start_s, now_s, now_s, now_s, now_s)
-        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256)
+        return FrameChunk(chunk.chunk_index, frames, chunk.track, times, chunk.sha256)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.identity, self._seed, self._next_denoised, self.world.c2w, {})

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from engine.session.timing import TimingLog, percentiles
-from engine.types import ChunkTimes, FrameChunk
+from engine.types import CameraTrack, ChunkTimes, FrameChunk
 
 
 def chunk(index: int, start_s: float, ready_s: float, num_frames: int = 4) -> FrameChunk:
     times = ChunkTimes(start_s, start_s, start_s + 0.02, start_s + 0.03, ready_s - 0.01, ready_s)
-    return FrameChunk(
-        index, np.zeros((num_frames, 1, 1, 3), np.uint8), np.zeros((num_frames, 4, 4)), times, "0"
-    )
+    track = CameraTrack(np.zeros((num_frames, 4, 4)), np.zeros((num_frames, 4), np.float32))
+    return FrameChunk(index, np.zeros((num_frames, 1, 1, 3), np.uint8), track, times, "0")
 
 
 def test_the_realtime_factor_leaves_out_the_first_chunk() -> None:

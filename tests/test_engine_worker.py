@@ -75,7 +75,7 @@ class GatedSession(Session):
         self._next_decoded = chunk.chunk_index + 1
         frames = np.full((1, 1, 1, 3), self._seed, np.uint8)
         times = ChunkTimes(chunk.track.latched_s, 0, 0, 0, 0, 0)
-        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256)
+        return FrameChunk(chunk.chunk_index, frames, chunk.track, times, chunk.sha256)
 
     def snapshot(self) -> Snapshot:
         self._check_idle()

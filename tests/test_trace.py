@@ -28,7 +28,7 @@ from client.playback.trace import (
 from engine.errors import SpecMismatch
 from engine.files.world import World
 from engine.session.holodeck_session import HolodeckSession
-from engine.types import ChunkTimes, FrameChunk
+from engine.types import CameraTrack, ChunkTimes, FrameChunk
 
 TICK_S = 1.0 / 60.0
 CONFIG = PacingConfig(fps=16.0, chunk_frames=4)
@@ -58,7 +58,13 @@ def trace_walk(path: Path, session: HolodeckSession, seed: int, seconds: float =
             instruments.note_input(Intent(forward=1.0) if int(now_s) % 2 else STANDING, posted_s, now_s)
         while under_way and under_way[0][1].ready_s <= now_s:
             _, times = under_way.pop(0)
-            chunk = FrameChunk(index, np.zeros((4, 1, 1, 3), np.uint8), np.zeros((4, 4, 4)), times, "")
+            chunk = FrameChunk(
+                index,
+                np.zeros((4, 1, 1, 3), np.uint8),
+                CameraTrack(np.zeros((4, 4, 4)), np.zeros((4, 4), np.float32)),
+                times,
+                "",
+            )
             answers = instruments.note_chunk(chunk, pacer.num_frames, None, True, now_s)
             pacer.add_chunk(4, times.model_start_s, times.committed_s, times.ready_s, answers)
             index += 1

@@ -76,7 +76,7 @@ class HolodeckSession(Session):
         self._next_decoded = chunk.chunk_index + 1
         times = chunk_times(chunk, decode_start_s, self._clock())
         snapshot = self._snapshot_before(self._next_decoded) if self.keep_snapshots else None
-        return FrameChunk(chunk.chunk_index, frames, chunk.track.c2w, times, chunk.sha256, snapshot=snapshot)
+        return FrameChunk(chunk.chunk_index, frames, chunk.track, times, chunk.sha256, snapshot=snapshot)
 
     def snapshot(self) -> Snapshot:
         self._check_idle()

@@ -16,7 +16,7 @@ from engine.files.bundle import Bundle, EngineSpec, TensorSpec
 from engine.files.world import World
 from engine.session.protocol import Clock, Session, check_seed, chunk_times
 from engine.session.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
-from engine.types import CameraTrack, FrameChunk, LatentChunk, Snapshot
+from engine.types import CameraTrack, Conditioning, FrameChunk, LatentChunk, Snapshot
 
 
 class ModelSession(Session):
@@ -50,7 +50,6 @@ class ModelSession(Session):
         check_fit(world, self._spec)
         self.world = world
         self.identity = f"{self._bundle_sha256}:{world.sha256}"
-        self._text = {"text": world.text[None], "text_mask": world.text_mask[None]}
         self._to_origin = np.linalg.inv(world.origin_c2w)
 
     def reset(self, seed: int) -> None:
@@ -114,7 +113,7 @@ class ModelSession(Session):
         return FrameChunk(
             chunk.chunk_index,
             np.concatenate(parts) if len(parts) > 1 else parts[0],
-            chunk.track.c2w,
+            chunk.track,
             chunk_times(chunk, decode_start_s, self._clock()),
             chunk.sha256,
             latents=chunk.latents if self._keep_latents else None,
@@ -159,8 +158,8 @@ class ModelSession(Session):
     def _clean_first(self, chunk_index: int) -> NDArray[np.float32] | None:
         return self.world.first_latent if chunk_index == 0 else None
 
-    def _conditioning(self, start_frame: int, size: int, track: CameraTrack) -> dict[str, NDArray[Any]]:
-        """Return the step graph's inputs that stay the same through a chunk.
+    def _conditioning(self, start_frame: int, size: int, track: CameraTrack) -> Conditioning:
+        """Return what the model is told through all steps of a chunk.
 
         `track` holds the frames after those of the previous chunk; frame 0 is the world's own.
         """
@@ -172,12 +171,13 @@ class ModelSession(Session):
             intrinsics = np.concatenate([self.world.intrinsics[None], intrinsics])
         else:
             frames = frames - frames[0]
-        return {
-            "c2w": relative[frames][None],
-            "intrinsics": intrinsics[frames][None],
-            "start_frame": np.array([start_frame], np.int64),
-            **self._text,
-        }
+        return Conditioning(
+            self.world.text[None],
+            self.world.text_mask[None],
+            relative[frames][None],
+            intrinsics[frames][None],
+            start_frame,
+        )
 
     def _first_pose(self) -> NDArray[np.float32]:
         """Return the pose of the world's first frame as the model counts it, [4, 4]: exactly none in most worlds."""
@@ -189,14 +189,14 @@ class ModelSession(Session):
         self,
         latents: NDArray[np.float32],
         timesteps: NDArray[np.float32],
-        conditioning: Mapping[str, NDArray[Any]],
+        conditioning: Conditioning,
     ) -> NDArray[np.float32]:
-        inputs = {"latents": latents, "timesteps": timesteps, **conditioning}
+        inputs = {"latents": latents, "timesteps": timesteps, **conditioning.as_inputs()}
         return self._backend.run_step(inputs, self._state, keep_state=False)[0]
 
-    def _commit(self, latents: NDArray[np.float32], conditioning: Mapping[str, NDArray[Any]]) -> None:
+    def _commit(self, latents: NDArray[np.float32], conditioning: Conditioning) -> None:
         timesteps = np.zeros((1, latents.shape[2]), np.float32)
-        inputs = {"latents": latents, "timesteps": timesteps, **conditioning}
+        inputs = {"latents": latents, "timesteps": timesteps, **conditioning.as_inputs()}
         self._state = self._backend.run_step(inputs, self._state, keep_state=True)[1]
 
 
