@@ -5,6 +5,6 @@ draws its data from it.
 """
 
 from holodeck.place import Place
-from holodeck.places import get_place, place_names
+from holodeck.places import get_place, has_place, place_names
 
-__all__ = ["Place", "get_place", "place_names"]
+__all__ = ["Place", "get_place", "has_place", "place_names"]

@@ -42,7 +42,7 @@ def render_rgbd(
 
     Raises:
         ValueError: The picture is too small.
-        ImportError: Numba is missing.
+        ModuleNotFoundError: Numba is missing.
     """
     if min(width, height) < LEAST_SIDE_PX:
         raise ValueError(f"{width}x{height} is too small; render at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX}")
@@ -125,8 +125,11 @@ def _kernels() -> SimpleNamespace:
     """Import the kernels on first use, so that this module can be imported without Numba."""
     try:
         from holodeck.kernels import casting, coloring, lens
-    except ImportError as error:
-        raise ImportError("the compiled renderer needs Numba; pip install 'flaneur[train]'") from error
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        message = "the compiled renderer needs Numba; pip install 'flaneur[train]'"
+        raise ModuleNotFoundError(message, name="numba") from error
     return SimpleNamespace(
         cast=casting.cast, pixel_depth=casting.pixel_depth, color_rows=coloring.color_rows, reduce=lens.reduce
     )

@@ -131,6 +131,13 @@ class GroundPainter:
                         x - width / 2 + (i + 0.5) * tile, z - depth / 2 + (j + 0.5) * tile, tile, tile, color
                     )
 
+    def rays(self, x: float, z: float, radius: float, count: int, color: Color) -> None:
+        """Paint every second sector of a disc that is cut into 2 * count."""
+        for n in range(count):
+            turns = np.linspace(2 * n, 2 * n + 1, 7) * np.pi / count
+            rim = zip(x + radius * np.sin(turns), z + radius * np.cos(turns), strict=True)
+            self.polygon([(x, z), *rim], color)
+
     def frame(self, bounds: tuple[float, float, float, float], color: Color) -> None:
         """Paint a line just inside a rectangle (low x, low z, high x, high z)."""
         low_x, low_z, high_x, high_z = bounds

@@ -1,0 +1,9 @@
+"""Endless places: a seed in, a place in the manner of the hand-made ones out, the same on every machine.
+
+A generated place is called `generated-SEED`. Nothing here renders; a generated place is a `Place` like any other.
+"""
+
+from holodeck.generator.building import generate_place
+from holodeck.generator.names import generated_name, generated_seed
+
+__all__ = ["generate_place", "generated_name", "generated_seed"]
