@@ -30,9 +30,8 @@ def evaluate_pictures(
     """Measure so many scenes of each category of a split."""
     with extra_needed("reading the benchmark's pictures", "worlds"):
         from export.photo import fit_photo, read_photo
-    from evaluation.bench_layout import first_of_each, read_bench
-    from evaluation.benchmark import bench_chunks, bench_table, evaluate_bench
     from evaluation.image_metrics import OPENERS, open_measures
+    from evaluation.sana_wm_bench import bench_chunks, bench_table, evaluate_bench, first_of_each, read_bench
 
     def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
         photo = read_photo(path)

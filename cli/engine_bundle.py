@@ -16,9 +16,9 @@ from cli.report import print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
     from engine.files.bundle import Bundle, EngineSpec
-    from export.calibrate import Calibration, Walks
-    from export.layers import Low
     from export.progress import Stage
+    from export.quantization.calibration import Calibration, Walks
+    from export.quantization.layers import Low
 
 
 class Precision(StrEnum):
@@ -65,9 +65,8 @@ def engine(
     opened = find_bundle(bundle)
     output = output or Path(f"{opened.path.name.removesuffix(EXPORTED)}-{chosen.value}")
     with extra_needed("building an engine", "export"):
-        from export.engine import build_graphs, build_plans, check_source
+        from export.engine import build_graphs, build_plans, check_source, check_target, load_library
         from export.folders import check_destination
-        from export.tensorrt import check_target, load_library
     # Whatever can be refused is refused before minutes of calibration.
     check_source(opened.spec)
     check_destination(output)
@@ -105,7 +104,7 @@ def _calibrate(bundle: Bundle, low: Low, hadamard: bool, output: Path, stage: St
     from engine.backends.onnxruntime import OnnxRuntimeBackend
     from engine.machine.hardware import num_cores
     from engine.session.opening import default_denoise_threads
-    from export.calibrate import Calibration, calibrate, nominal_calibration
+    from export.quantization.calibration import Calibration, calibrate, nominal_calibration
     from export.sources import RANDOM_WEIGHTS
 
     if bundle.spec.notes == RANDOM_WEIGHTS:
@@ -126,15 +125,16 @@ def _calibrate(bundle: Bundle, low: Low, hadamard: bool, output: Path, stage: St
 
 def is_large(bundle: Bundle) -> bool:
     """Whether a bundle's weights are too many to be held in memory more than once."""
-    from export.weights import INLINE_LIMIT_BYTES
+    from export.graph import INLINE_LIMIT_BYTES
 
     return any((bundle.path / name).stat().st_size > INLINE_LIMIT_BYTES for name in bundle.spec.files)
 
 
 def _walks(spec: EngineSpec) -> Walks:
-    from export.calibrate import Walks
+    from evaluation.worlds import fitting_worlds
+    from export.quantization.calibration import Walks
+    from export.scenes import held_out_scenes
     from export.verify import made_up_scene
-    from training.pocket.held_out import fitting_worlds, held_out_scenes
 
     pixels = (spec.frame_height, spec.frame_width)
     if any(world.first_frame.shape[:2] == pixels for world in fitting_worlds(spec.weights_sha256)):

@@ -18,7 +18,6 @@ from engine.machine import assets
 
 if TYPE_CHECKING:
     from engine.files.bundle import Bundle
-    from evaluation.rollouts import TrackMaker
     from model.vae.pocket import Autoencoder
 
 
@@ -107,8 +106,7 @@ def _open_subject(
     bundle: str, worlds: Path | None, names: list[str] | None, autoencoder: Path | None
 ) -> Subject:
     with extra_needed("evaluating", "eval"):
-        from evaluation.ceiling import open_autoencoder
-        from training.pocket.held_out import fitting_worlds
+        from evaluation.worlds import fitting_worlds, open_autoencoder
     opened = assets.find_bundle(bundle)
     folder = worlds or _beside(opened, "worlds") or assets.worlds_dir()
     fitting = fitting_worlds(opened.spec.weights_sha256, folder)
@@ -138,14 +136,13 @@ def _evaluate_places(
     output: Path,
     as_json: bool,
 ) -> None:
-    from evaluation.ceiling import reconstruct
-    from evaluation.evaluating import METRICS, EvaluationPlan, evaluate
+    from evaluation.evaluate import METRICS, EvaluationPlan, evaluate, track_maker
     from evaluation.rollouts import place_of
-    from evaluation.table import as_markdown
-    from evaluation.unseen import unseen_worlds
+    from evaluation.scores import as_markdown
+    from evaluation.worlds import reconstruct, unseen_worlds
 
     with extra_needed(f"{tracks.value} tracks", "eval"):
-        lay_track = _track_maker(tracks)
+        lay_track = track_maker(tracks.value)
     if unseen:
         pairs = unseen_worlds(subject.chosen, subject.fitting, subject.encoder())
     else:
@@ -169,16 +166,6 @@ def _evaluate_places(
     with progress("measuring", plan.num_steps(spec.fps, spec.frames_per_chunk)) as bar:
         report = evaluate(subject.bundle, plan, output, keep, bar, say)
     print_json(report.to_dict() | {"output": str(output)}) if as_json else print(as_markdown(report))
-
-
-def _track_maker(tracks: TracksChoice) -> TrackMaker:
-    if tracks is TracksChoice.WALKS:
-        from training.data.holodeck.walks import walk
-
-        return walk
-    from evaluation.benchmark_tracks import hard_track, simple_track
-
-    return simple_track if tracks is TracksChoice.SIMPLE else hard_track
 
 
 def _beside(bundle: Bundle, name: str) -> Path | None:

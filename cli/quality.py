@@ -10,8 +10,8 @@ from cli.report import print_json, print_rows, progress
 
 if TYPE_CHECKING:
     from engine.files.bundle import Bundle
-    from export.layers import Low
-    from export.quality import QualityReport
+    from export.quantization.layers import Low
+    from export.quantization.quality import QualityReport
 
 MAX_LOSS_DB = 1.0
 """Decoded PSNR against float32 that low precision may lose in the worst world."""
@@ -34,11 +34,11 @@ def verify_quality(
         Whether the loss is within `MAX_LOSS_DB`.
     """
     with extra_needed("measuring a precision", "train"):
-        from evaluation.sheets import contact_sheet
-        from export.quality import Comparison
+        from evaluation.scores import contact_sheet
+        from export.quantization.quality import Comparison
+        from export.scenes import held_out_scenes
         from export.sources import open_source
         from export.verify import check_sizes
-        from training.pocket.held_out import held_out_scenes
 
     spec = bundle.spec
     world_model, decoder = open_source(model, random_weights=False)

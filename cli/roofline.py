@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from engine.machine.bench import BenchReport
-    from export.layers import Low
+    from export.quantization.layers import Low
 
 PARTS = {"denoiser": ("denoise_ms", "commit_ms"), "decoder": ("decode_ms",)}
 """Stages of a measurement that make up each part of the estimate."""

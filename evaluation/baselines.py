@@ -6,7 +6,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.rollouts import Frames, Poses
+from evaluation.rollouts import Frames, Poses, Rollout
+
+MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
+    "model",
+    "first frame, reprojected",
+    "previous frame repeated",
+    "first frame repeated",
+    "autoencoder",
+)
+"""The films held against the truth."""
+TRUTH, BLURRED = "true frames", "true frames, blurred"
+"""What the recovery of poses is checked on."""
 
 
 def first_frame_repeated(truth: Frames) -> Frames:
@@ -71,3 +82,17 @@ def _bent_to_ground(rays: NDArray[np.float64], source: Poses, target: Poses) -> 
     distance = np.where(meets, -target[1] / np.where(meets, down, 1.0), 0.0)
     points = target + rays * distance[..., None] - source
     return np.where(meets[..., None], points, rays)
+
+
+def films_of(rollout: Rollout) -> dict[str, Frames]:
+    """The model's film and those it is held beside, each [F, H, W, 3]."""
+    truth = rollout.truth
+    films = {
+        MODEL: rollout.generated,
+        REPROJECTED: first_frame_reprojected(truth[0], rollout.c2w, rollout.intrinsics),
+        PREVIOUS: previous_frame_repeated(truth, rollout.frames_per_chunk),
+        REPEATED: first_frame_repeated(truth),
+    }
+    if rollout.reconstructed is not None:
+        films[CEILING] = rollout.reconstructed
+    return films

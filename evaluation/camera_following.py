@@ -1,18 +1,14 @@
-"""Whether the camera went where it was told: poses recovered from frames against those asked for.
-
-RotErr, TransErr and CamMC are those of SANA-WM's benchmark: recovered poses are first aligned as a whole by the similarity
-transform that fits their positions best (Umeyama), then compared one by one. Recovered poses are metric here, so the figures
-before that alignment are given too.
-"""
+"""Whether the generated camera follows the track: poses recovered from frames by PnP, aligned and compared."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.localise import locate, views_around
 from evaluation.rollouts import Frames, Poses, Progress, Rollout
 from holodeck import Place
 
@@ -124,3 +120,137 @@ def rotation_angles_deg(first: Poses, second: Poses) -> Poses:
     relative = np.swapaxes(first[..., :3, :3], -1, -2) @ second[..., :3, :3]
     cosine = (np.trace(relative, axis1=-2, axis2=-1) - 1.0) / 2.0
     return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+VIEW_OFFSETS = (
+    (0.15, 0.0, 0.0, 4.0, 0.0),
+    (-0.15, 0.0, 0.0, -4.0, 0.0),
+    (0.0, 0.0, 0.15, 0.0, 3.0),
+    (0.0, 0.0, -0.15, 0.0, -3.0),
+)
+"""Of the true views from the wanted pose: right, down, forward in metres, then yaw and pitch in degrees."""
+MAX_CORNERS = 150
+"""Of one view."""
+FARTHEST_M = 80.0
+"""Corners beyond it are sky, or as good as."""
+MAX_RETURN_PX = 1.5
+"""How far from its start a corner may end that is followed into the picture and back."""
+MAX_REPROJECTION_PX = 3.0
+MIN_INLIERS = 16
+MIN_INLIER_SHARE = 0.35
+"""More than one view of four can bring together alone."""
+FLOW_WINDOW_PX = 31
+"""Wide enough for pictures whose edges are soft."""
+FLOW_LEVELS = 3
+
+
+@dataclass(frozen=True)
+class View:
+    """A true picture and the corners in it whose place in the world is known, N of them."""
+
+    grey: Frames
+    """[H, W]."""
+    corners: NDArray[np.float32]
+    """Column and row, the first pixel's centre at 0, [N, 2]."""
+    points: NDArray[np.float64]
+    """World positions, metres, [N, 3]."""
+
+
+def true_view(place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: tuple[int, int]) -> View:
+    """Draw a place, find corners, and lift them into the world.
+
+    Args:
+        size: Width and height in pixels.
+    """
+    width, height = size
+    grey = cv2.cvtColor(place.render(c2w, intrinsics, width, height), cv2.COLOR_RGB2GRAY)
+    found = cv2.goodFeaturesToTrack(grey, MAX_CORNERS, 0.01, 3)
+    corners = np.asarray([] if found is None else found, np.float32).reshape(-1, 2)
+    # A corner in front of something farther belongs to the nearer surface.
+    nearest = cv2.erode(place.depth(c2w, intrinsics, width, height), np.ones((3, 3), np.uint8))
+    columns, rows = np.round(corners).astype(int).T
+    depth = nearest[rows, columns].astype(np.float64)
+    kept = depth < FARTHEST_M
+    fx, fy, cx, cy = (float(value) for value in intrinsics)
+    corners, depth = corners[kept], depth[kept]
+    rays = np.stack(
+        [(corners[:, 0] + 0.5 - cx) / fx, (corners[:, 1] + 0.5 - cy) / fy, np.ones(len(depth))], 1
+    )
+    points = (rays * depth[:, None]) @ c2w[:3, :3].T + c2w[:3, 3]
+    return View(np.asarray(grey, np.uint8), corners, points)
+
+
+def views_around(
+    place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: tuple[int, int]
+) -> list[View]:
+    """Draw the views that pictures from about a pose are compared with."""
+    views = []
+    for *shift, yaw, pitch in VIEW_OFFSETS:
+        moved = c2w.copy()
+        turn, _ = cv2.Rodrigues(np.radians([pitch, yaw, 0.0]))
+        moved[:3, :3] = c2w[:3, :3] @ turn
+        moved[:3, 3] += c2w[:3, :3] @ np.array(shift)
+        views.append(true_view(place, moved, intrinsics, size))
+    return views
+
+
+def locate(picture: Frames, views: Sequence[View], intrinsics: NDArray[np.float32]) -> Poses | None:
+    """Recover the camera of a picture, camera-to-world [4, 4]; None where its features agree on none.
+
+    Args:
+        picture: [H, W, 3].
+    """
+    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    matches = [_follow(view, grey) for view in views]
+    pixels = np.concatenate([pixels for pixels, _ in matches]).astype(np.float64)
+    points = np.concatenate([points for _, points in matches])
+    if len(points) < MIN_INLIERS:
+        return None
+    fx, fy, cx, cy = (float(value) for value in intrinsics)
+    camera = np.array([[fx, 0.0, cx - 0.5], [0.0, fy, cy - 0.5], [0.0, 0.0, 1.0]])
+    cv2.setRNGSeed(0)
+    found, rotation, translation, inliers = cv2.solvePnPRansac(
+        points,
+        pixels,
+        camera,
+        None,
+        iterationsCount=300,
+        reprojectionError=MAX_REPROJECTION_PX,
+        confidence=0.999,
+        flags=cv2.SOLVEPNP_EPNP,
+    )
+    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(points)):
+        return None
+    chosen = np.asarray(inliers, np.int64).ravel()
+    rotation, translation = cv2.solvePnPRefineLM(
+        points[chosen], pixels[chosen], camera, None, rotation, translation
+    )
+    turn, _ = cv2.Rodrigues(rotation)
+    c2w = np.eye(4)
+    c2w[:3, :3] = turn.T
+    c2w[:3, 3] = -turn.T @ np.ravel(translation)
+    return c2w
+
+
+def _follow(view: View, grey: Frames) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Follow a view's corners into a picture and back; returns where those that return have been, and their points."""
+    if not len(view.corners):
+        return view.corners, view.points
+    there, seen = _flow(view.grey, grey, view.corners)
+    back, again = _flow(grey, view.grey, there)
+    returned = np.linalg.norm(back - view.corners, axis=1) < MAX_RETURN_PX
+    height, width = grey.shape
+    inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(1)
+    kept = returned & inside & seen & again
+    return there[kept], view.points[kept]
+
+
+def _flow(
+    source: Frames, target: Frames, corners: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Follow corners [N, 2] from one grey picture into another; returns where they went and which were found."""
+    window = (FLOW_WINDOW_PX, FLOW_WINDOW_PX)
+    went, found, _ = cv2.calcOpticalFlowPyrLK(
+        source, target, corners, corners.copy(), winSize=window, maxLevel=FLOW_LEVELS
+    )
+    return np.asarray(went, np.float32), np.ravel(found) == 1

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from engine.errors import BuildFailed
 from engine.files.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from export.folders import making_bundle, write_spec
-from export.tidy import fold_graph, tidy_graph
-from export.weights import INLINE_LIMIT_BYTES, SharedWeights
+from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, tidy_graph
 from model.checkpoint import weights_sha256
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes

@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.files.bundle import STEP_INPUTS
-from export.layers import DECODER_RULES, Low, precision_of
 from export.onnx import step_inputs
+from export.quantization.layers import DECODER_RULES, Low, precision_of
 from export.sources import PRESETS, new_decoder
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes

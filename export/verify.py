@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from engine.files.bundle import EngineSpec
 from export.folders import ending_on_sigterm
 from export.progress import Progress, Stage, unseen
-from export.rollouts import Scene
+from export.scenes import Scene
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from model.sampler import ChunkConditions, check_timesteps, euler_step

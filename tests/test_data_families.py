@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.clearance import clear_points
-from evaluation.revisit import revisit_pairs
+from evaluation.consistency import revisit_pairs
 from holodeck import get_place, place_names
 from holodeck.collision import is_free
+from holodeck.walks import clear_points
 from training.data.clip import ClipRejected, LeftOut, count_left_out, readable
 from training.data.holodeck import families
 from training.data.holodeck.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, pace

@@ -15,22 +15,12 @@ from safetensors.torch import save_file
 from cli.app import run
 from engine.files.world import write_world
 from engine.machine import assets
-from evaluation import evaluating
-from evaluation.ceiling import first_latent, reconstruct
-from evaluation.evaluating import EvaluationPlan, evaluate
-from evaluation.measuring import (
-    CEILING,
-    MODEL,
-    PREVIOUS,
-    REPEATED,
-    REPROJECTED,
-    Horizon,
-    RolloutScores,
-    measure_rollout,
-)
+from evaluation.baselines import CEILING, MODEL, PREVIOUS, REPEATED, REPROJECTED
+from evaluation.evaluate import EvaluationPlan, evaluate, measure_rollout
+from evaluation.image_metrics import open_measures
 from evaluation.rollouts import Rollout, num_chunks, place_of, roll_out, stream
-from evaluation.table import EvaluationReport, as_markdown
-from evaluation.unseen import unseen_place
+from evaluation.scores import EvaluationReport, Horizon, RolloutScores, as_markdown
+from evaluation.worlds import first_latent, reconstruct, unseen_place
 from holodeck import get_place
 from holodeck.variants import mirrored, recoloured
 from model.vae import pocket as pocket_vae
@@ -212,7 +202,7 @@ def test_an_interrupted_evaluation_leaves_whole_files_of_what_was_done(tmp_path,
         made.append(measure_rollout(*arguments))
         return made[0]
 
-    monkeypatch.setattr(evaluating, "measure_rollout", stop_at_the_second)
+    monkeypatch.setattr("evaluation.evaluate.measure_rollout", stop_at_the_second)
     arguments = [
         "--world",
         "town",
@@ -283,7 +273,7 @@ def test_piecewise_reconstruction_is_that_of_the_whole_clip(monkeypatch):
         video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
         latents = autoencoder.encode(video)
         whole = ((autoencoder.decode(latents)[0].permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255)
-    monkeypatch.setattr("evaluation.ceiling.LATENTS_PER_CALL", 3)
+    monkeypatch.setattr("evaluation.worlds.LATENTS_PER_CALL", 3)
     ours = reconstruct(autoencoder, frames)
     assert ours.shape == frames.shape
     # Rounding may fall either way at a half.
@@ -320,7 +310,7 @@ def test_a_model_that_shows_the_truth_scores_like_the_truth():
     poses = np.tile(place.spawn, (33, 1, 1))
     poses[:, 0, 3] += np.linspace(0, 0.5, 33)
     truth = np.stack([place.render(pose, intrinsics, 40, 24) for pose in poses])
-    measures, _ = evaluating.open_measures(["psnr", "gmsd"])
+    measures, _ = open_measures(["psnr", "gmsd"])
     rollout = Rollout("garden", 16.0, 4, poses, intrinsics, truth, truth)
     scores = measure_rollout(rollout, place, "still", 0, measures, ("revisit", "drift"))
     assert scores.settled[MODEL]["gmsd"] == 0.0

@@ -9,13 +9,18 @@ import pytest
 pytest.importorskip("skimage")
 from scipy.spatial.transform import Rotation
 
-from evaluation.benchmark_tracks import HARD, RADIUS_M, SIMPLE, hard_track, simple_track
-from evaluation.camera_following import align, camera_errors, compare_poses, rotation_angles_deg
-from evaluation.clearance import clear_points
-from evaluation.localise import locate, views_around
-from evaluation.revisit import revisit_pairs
-from evaluation.splines import catmull_rom, squad
+from evaluation.benchmark_tracks import HARD, RADIUS_M, SIMPLE, catmull_rom, hard_track, simple_track, squad
+from evaluation.camera_following import (
+    align,
+    camera_errors,
+    compare_poses,
+    locate,
+    rotation_angles_deg,
+    views_around,
+)
+from evaluation.consistency import revisit_pairs
 from holodeck import get_place, place_names
+from holodeck.walks import clear_points
 
 INTRINSICS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)
 SIZE = (160, 96)

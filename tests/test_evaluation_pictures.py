@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from evaluation.baselines import first_frame_repeated, first_frame_reprojected, previous_frame_repeated
-from evaluation.drift import measure_drift
+from evaluation.consistency import measure_drift, revisit_pairs, score_revisits
 from evaluation.image_metrics import OPENERS, gmsd, open_measures, psnr
-from evaluation.revisit import revisit_pairs, score_revisits
 from holodeck import get_place
 
 INTRINSICS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)

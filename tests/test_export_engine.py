@@ -17,18 +17,17 @@ pytest.importorskip("onnxscript")
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BuildFailed, SpecMismatch
 from engine.files.bundle import Bundle, open_bundle
-from export.calibrate import Calibration, Walks, calibrate, low_layers, nominal_calibration
-from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
 from export.engine import build_graphs, build_plans
-from export.layers import STEP_RULES, Low
+from export.graph import GraphWeights, layer_of, prune
 from export.onnx import export_bundle
 from export.progress import unseen
-from export.quantize import LayerRecord, rewrite_products
-from export.rollouts import roll
+from export.quantization.calibration import Calibration, Walks, calibrate, low_layers, nominal_calibration
+from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
+from export.quantization.layers import STEP_RULES, Low
+from export.quantization.nvfp4 import LayerRecord, rewrite_products
+from export.scenes import roll
 from export.sources import new_decoder
-from export.tidy import layer_of
 from export.verify import check_sizes, made_up_scene, verify_bundle
-from export.weights import GraphWeights, prune
 from model.config import ModelConfig, tiny
 from model.config import pocket as pocket_sizes
 from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
@@ -206,7 +205,7 @@ def test_what_cannot_be_built_is_refused_before_it_is_calibrated(
     def fail(*_: object) -> None:
         raise AssertionError("calibrated in vain")
 
-    monkeypatch.setattr("export.calibrate.calibrate", fail)
+    monkeypatch.setattr("export.quantization.calibration.calibrate", fail)
     (tmp_path / "mine.txt").write_text("precious")
     source = str(bundle.path)
     for arguments, words in (

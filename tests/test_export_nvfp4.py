@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from export.emulate import RoundedLinear, calibrated, emulate, leaf_linears
-from export.layers import STEP_RULES, find_rule, precision_of
-from export.nvfp4 import (
+from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
+from export.quantization.layers import STEP_RULES, find_rule, precision_of
+from export.quantization.nvfp4 import (
     BLOCK,
     MAX_E2M1,
     MAX_E4M3,
     MIN_E4M3,
     global_scale,
     hadamard_matrix,
+    packed,
     quantise,
     rotate_blocks,
     round_e2m1,
     round_e4m3,
 )
-from export.quantize import packed
 from model.config import sana_wm, tiny
 from model.world_model import WorldModel
 

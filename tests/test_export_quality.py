@@ -11,10 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.emulate import calibrated, emulate
-from export.posefit import PoseFit, offset_pose
-from export.quality import Comparison, psnr
-from export.rollouts import Scene, passes, roll
+from export.quantization.emulation import calibrated, emulate
+from export.quantization.quality import Comparison, PoseFit, offset_pose, psnr
+from export.scenes import Scene, passes, roll
 from holodeck import get_place
 from model.config import tiny
 from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder

@@ -12,10 +12,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from engine.files.bundle import Bundle
-from export.layers import STEP_RULES
-from export.quantize import rewrite_products
-from export.tidy import SCOPES, layer_of, tidy_graph
-from export.weights import GraphWeights, SharedWeights
+from export.graph import SCOPES, GraphWeights, SharedWeights, layer_of, tidy_graph
+from export.quantization.layers import STEP_RULES
+from export.quantization.nvfp4 import rewrite_products
 
 
 def test_nodes_are_named_after_the_modules_around_them(toy_bundle: Bundle, tmp_path) -> None:

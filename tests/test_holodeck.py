@@ -10,7 +10,7 @@ from holodeck.collision import is_free
 from holodeck.place import EYE_HEIGHT_M, GroundPainter, Place
 from holodeck.shapes import Paint, box, cone, cylinder, sphere
 from holodeck.sky import Sky
-from training.data.holodeck.walks import walk
+from holodeck.walks import walk
 
 INTRINSICS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)
 SKY = Sky((0, 0, 1), (0, 0, 1), (1, 1, 0), 180, 60, ambient=1.0, fog_m=1e6, halo=0.0)

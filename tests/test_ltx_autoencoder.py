@@ -138,8 +138,8 @@ def test_caches_hold_what_convolutions_saw() -> None:
 
 def test_exported_graph_carries_the_caches(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    from export.graph import SharedWeights
     from export.onnx import export_decoder
-    from export.weights import SharedWeights
 
     _, ours = build(THREE_STAGES)
     decoder = LtxStreamingDecoder(ours)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.files.atomic import replacing
-from evaluation.revisit import revisit_pairs
+from evaluation.consistency import revisit_pairs
 from holodeck import place_names
 from model.config import pocket
 from model.vae.pocket import Autoencoder

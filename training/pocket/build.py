@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from evaluation.table import as_markdown
+from evaluation.evaluate import evaluate_worlds
+from evaluation.scores import as_markdown
 from model.checkpoint import weights_sha256
 from model.vae.pocket import Autoencoder
 from training.loop import LoopConfig
-from training.pocket.held_out import evaluate_worlds
 from training.pocket.publish import in_half, mend_publishing, publish
 from training.pocket.run import MEASURING, PUBLISHING, PocketRun
 from training.pocket.start import checked_start

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from engine.files.atomic import replacing
 from holodeck import get_place
+from holodeck.walks import walk
 from model.token_path import recall_tokens, token_intrinsics
 from model.vae.pocket import Autoencoder
 from training.data.holodeck.rendering import RenderJob, worker_pool
-from training.data.holodeck.walks import walk
 from training.data.latents import LatentWalk, encode_frames, pack_windows, weights_tag
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.stages.scenic_model import ScenicModel

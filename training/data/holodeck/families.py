@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
 from engine.session.holodeck_session import WALKER_RADIUS_M
-from evaluation.clearance import clear_points
-from holodeck import Place
+from holodeck import Place, walks
+from holodeck.walks import clear_points
 from training.data.clip import ClipRejected
-from training.data.holodeck import walks
 
 Array = NDArray[np.float64]
 

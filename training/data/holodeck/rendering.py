@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 import holodeck
 from engine.files.atomic import replacing
-from evaluation import clearance
 from holodeck import Place, get_place
 from training.data.clip import Clip, ClipRejected, LeftOut
-from training.data.holodeck import families, walks
+from training.data.holodeck import families
 from training.data.holodeck.families import draw_poses
 from training.data.judging import BLANK_FRAMES, blank_share
 
@@ -59,7 +58,7 @@ class RenderJob:
             # Walks were drawn before there were families; their films keep their names.
             del settings["family"], settings["revisit"]
         else:
-            code += Path(families.__file__).read_bytes() + Path(clearance.__file__).read_bytes()
+            code += Path(families.__file__).read_bytes()
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + code)
         return f"{self.place}-{self.seed:05d}-{digest.hexdigest()[:8]}"
 
@@ -67,7 +66,7 @@ class RenderJob:
 @cache
 def _drawing_code() -> bytes:
     """Hash of everything that decides what a walk looks like."""
-    digest = hashlib.sha256(Path(walks.__file__).read_bytes())
+    digest = hashlib.sha256()
     for file in sorted(Path(holodeck.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.digest()

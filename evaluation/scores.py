@@ -1,23 +1,20 @@
-"""The tables of an evaluation: model, baselines and ceiling by horizon, then what whole films came to; Markdown and JSON."""
+"""Scores of an evaluation, and the tables and contact sheets that show them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from evaluation.measuring import (
-    CEILING,
-    MODEL,
-    PREVIOUS,
-    REPEATED,
-    REPROJECTED,
-    TRUTH,
-    RolloutScores,
-    Scores,
-)
+from engine.files.atomic import replacing
+from evaluation.baselines import CEILING, MODEL, PREVIOUS, REPEATED, REPROJECTED, TRUTH
+from evaluation.camera_following import CameraFollowing
+from evaluation.consistency import Drift, Revisits
+from evaluation.rollouts import Frames
 
 FILMS = (MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING)
 TITLES = {
@@ -29,6 +26,34 @@ TITLES = {
 }
 DIGITS = {"psnr": 1}
 """Decimals of a measure; three where none are named."""
+
+
+Scores = dict[str, dict[str, float]]
+"""By film, then by measure."""
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Likeness to the truth at one time after the start."""
+
+    seconds: float
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class RolloutScores:
+    """What one rollout came to."""
+
+    world: str
+    track: str
+    seed: int
+    seconds: float
+    horizons: tuple[Horizon, ...]
+    settled: Scores
+    """Mean from 1 s to the end."""
+    revisit: Revisits | None
+    drift: dict[str, Drift] | None
+    camera: dict[str, CameraFollowing] | None
 
 
 @dataclass(frozen=True)
@@ -163,3 +188,24 @@ def _mean(scores: Sequence[Scores], film: str, measure: str) -> str:
     """Format the mean over rollouts; empty where the film or the measure is in none."""
     values = [s[film][measure] for s in scores if measure in s.get(film, {})]
     return f"{np.mean(values):.{DIGITS.get(measure, 3)}f}" if values else ""
+
+
+SHEET_HORIZONS_S = (0.25, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+
+def contact_sheet(
+    films: Sequence[Frames],
+    fps: float,
+    path: Path,
+    scale: float = 1.5,
+    horizons_s: Sequence[float] = SHEET_HORIZONS_S,
+) -> None:
+    """Write a PNG; one row per film [F, H, W, 3], its frames at the horizons that all reach."""
+    length = min(map(len, films))
+    picks = [frame for seconds in horizons_s if (frame := round(seconds * fps)) < length] or [length - 1]
+    rows = [np.concatenate([film[n] for n in picks], 1) for film in films]
+    sheet = cv2.resize(np.concatenate(rows, 0), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    ok, encoded = cv2.imencode(".png", sheet[..., ::-1])
+    assert ok, "a uint8 picture always encodes"
+    with replacing(path) as file:
+        file.write_bytes(encoded.tobytes())

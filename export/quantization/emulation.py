@@ -13,8 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.layers import Low, Precision, precision_of
-from export.nvfp4 import MAX_E4M3, global_scale, hadamard_matrix, quantise, rotate_blocks, round_e4m3
+from export.quantization.layers import Low, Precision, precision_of
+from export.quantization.nvfp4 import (
+    MAX_E4M3,
+    global_scale,
+    hadamard_matrix,
+    quantise,
+    rotate_blocks,
+    round_e4m3,
+)
 from model.world_model import WorldModel
 
 Largest = Mapping[str, float]

@@ -1,4 +1,4 @@
-"""A whole evaluation: every world along every track, measured, with tables and sheets that are whole at any moment."""
+"""An evaluation: rollouts measured by likeness over time, revisits, drift and the camera; its files are whole at any moment."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.session.opening import open_session
 from engine.session.protocol import Session
-from evaluation.camera_following import SPACING_S
-from evaluation.image_metrics import OPENERS, REMEDY, open_measures
-from evaluation.measuring import MODEL, PARTS, RolloutScores, films_of, measure_rollout
+from evaluation.baselines import BLURRED, CEILING, MODEL, TRUTH, films_of
+from evaluation.camera_following import BLUR_PX, SPACING_S, CameraFollowing, follow_camera
+from evaluation.consistency import SETTLED_S, Revisits, measure_drift, score_revisits
+from evaluation.image_metrics import OPENERS, REMEDY, Measure, open_measures
 from evaluation.rollouts import (
     HELD_OUT_SEED,
     Frames,
@@ -23,15 +27,32 @@ from evaluation.rollouts import (
     Rollout,
     TrackMaker,
     num_chunks,
+    place_of,
     roll_out,
 )
-from evaluation.sheets import contact_sheet
-from evaluation.table import EvaluationReport, as_markdown
+from evaluation.scores import EvaluationReport, Horizon, RolloutScores, Scores, as_markdown, contact_sheet
+from evaluation.worlds import fitting_worlds, reconstruct
 from holodeck import Place
+from holodeck.walks import walk
+from model.vae.pocket import Autoencoder
+
+PARTS = ("revisit", "drift", "camera")
+"""Measures of whole films; all others compare two pictures."""
 
 METRICS = (*OPENERS, *PARTS)
+PICTURE_METRICS = ("psnr", "gmsd")
+"""Measured at the end of a training: they need no library and no time to speak of."""
 SHEET_WALKS = 2
 """Rollouts of a world that its contact sheet shows."""
+
+
+def track_maker(kind: str) -> TrackMaker:
+    """Return what lays tracks of a kind: `walks`, `simple` or `hard`; the last two need SciPy."""
+    if kind == "walks":
+        return walk
+    from evaluation.benchmark_tracks import hard_track, simple_track
+
+    return {"simple": simple_track, "hard": hard_track}[kind]
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,32 @@ def evaluate(
     return report
 
 
+def evaluate_worlds(
+    bundle: Bundle,
+    worlds: Path,
+    report: Path,
+    autoencoder: Autoencoder,
+    walks: int = 3,
+    seconds: float = 15.0,
+    metrics: tuple[str, ...] = PICTURE_METRICS,
+    progress: Callable[[float], None] | None = None,
+) -> EvaluationReport:
+    """Measure every world of a folder that fits a bundle on held-out walks; see `evaluate`.
+
+    Args:
+        progress: Told which share is done.
+    """
+    found = tuple((world, place_of(world)) for world in fitting_worlds(bundle.spec.weights_sha256, worlds))
+    plan = EvaluationPlan("walks", walk, found, walks, seconds, metrics)
+    num_steps = plan.num_steps(bundle.spec.fps, bundle.spec.chunk_size * bundle.spec.temporal_stride)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done / num_steps)
+
+    return evaluate(bundle, plan, report, lambda frames: reconstruct(autoencoder, frames), tell)
+
+
 def _report(
     bundle: Bundle,
     plan: EvaluationPlan,
@@ -179,3 +226,68 @@ def _write(report: EvaluationReport, folder: Path) -> None:
         file.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
     with replacing(folder / "scores.md") as file:
         file.write_text(as_markdown(report) + "\n")
+
+
+HORIZONS_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+SAMPLE_S = 1.0
+"""Between the frames that the mean over a whole film is taken of."""
+
+
+def measure_rollout(
+    rollout: Rollout,
+    place: Place,
+    track: str,
+    seed: int,
+    measures: Sequence[Measure],
+    parts: Sequence[str] = PARTS,
+    progress: Progress | None = None,
+) -> RolloutScores:
+    """Measure a rollout through a place.
+
+    Args:
+        parts: Which of PARTS to measure besides.
+        progress: Told how many frames have been located.
+    """
+    films, fps, last = films_of(rollout), rollout.fps, rollout.num_frames - 1
+    reached = {s: n for s in HORIZONS_S if (n := round(s * fps)) <= last}
+    settled = range(round(SETTLED_S * fps), last + 1, max(1, round(SAMPLE_S * fps)))
+    long_enough = last >= (SETTLED_S + 2) * fps
+    steady = {name: films[name] for name in (MODEL, CEILING) if name in films}
+    return RolloutScores(
+        world=rollout.world,
+        track=track,
+        seed=seed,
+        seconds=last / fps,
+        horizons=tuple(
+            Horizon(s, _likeness(films, rollout.truth, [n], measures)) for s, n in reached.items()
+        ),
+        settled=_likeness(films, rollout.truth, settled, measures),
+        revisit=_revisits(rollout, measures) if "revisit" in parts else None,
+        drift={name: measure_drift(rollout.truth, film, fps) for name, film in steady.items()}
+        if "drift" in parts and long_enough
+        else None,
+        camera=_camera(rollout, place, progress) if "camera" in parts else None,
+    )
+
+
+def _likeness(
+    films: dict[str, Frames], truth: Frames, picks: Sequence[int], measures: Sequence[Measure]
+) -> Scores:
+    """Mean of every measure over the picked frames of every film; empty where none is picked."""
+    if not len(picks):
+        return {}
+    return {
+        name: {m.name: float(np.mean([m.compare(truth[n], film[n]) for n in picks])) for m in measures}
+        for name, film in films.items()
+    }
+
+
+def _revisits(rollout: Rollout, measures: Sequence[Measure]) -> Revisits:
+    films = {MODEL: rollout.generated, TRUTH: rollout.truth}
+    return score_revisits(films, rollout.c2w, rollout.fps, measures)
+
+
+def _camera(rollout: Rollout, place: Place, progress: Progress | None) -> dict[str, CameraFollowing]:
+    blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), BLUR_PX) for frame in rollout.truth])
+    films = {MODEL: rollout.generated, TRUTH: rollout.truth, BLURRED: blurred}
+    return follow_camera(rollout, place, films, progress)

@@ -1,4 +1,4 @@
-"""Whole rollouts in PyTorch along a given walk, and single passes of them to compare twins on."""
+"""Scenes to roll a model out in: worlds with a walk, whole rollouts in PyTorch, and single passes of them to compare twins on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.files.world import World
+from evaluation.rollouts import place_of
+from evaluation.worlds import fitting_worlds, held_out_walk
 from model.camera import window_frames
 from model.config import ModelConfig
 from model.rollout import RolloutState
@@ -48,6 +51,39 @@ class Scene:
         poses = torch.from_numpy(relative.astype(np.float32))[None]
         lens = torch.from_numpy(np.tile(self.intrinsics, (1, len(order), 1)).astype(np.float32))
         return ChunkConditions(poses, lens, torch.tensor([start]), self.text, self.text_mask)
+
+
+def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Scene]:
+    """Draw one walk through every shipped world of a model.
+
+    Raises:
+        ValueError: There is no such world.
+    """
+    fitting = fitting_worlds(weights_sha256)
+    if not fitting:
+        raise ValueError(
+            "no world here was made for the bundle's weights; quality can be measured for the pocket bundle"
+        )
+    return [held_out_scene(world, num_frames, fps) for world in fitting]
+
+
+def held_out_scene(world: World, num_frames: int, fps: float) -> Scene:
+    """Draw a walk that nothing was trained on.
+
+    Raises:
+        ValueError: The world was not made from a holodeck place.
+    """
+    place = place_of(world)
+    height, width = world.first_frame.shape[:2]
+    return Scene(
+        name=world.name,
+        first_latent=torch.from_numpy(world.first_latent)[None, :, None],
+        text=torch.from_numpy(world.text)[None],
+        text_mask=torch.from_numpy(world.text_mask)[None],
+        intrinsics=world.intrinsics,
+        c2w=held_out_walk(world, num_frames, fps),
+        render=lambda c2w: place.render(c2w, world.intrinsics, width, height),
+    )
 
 
 @dataclass(frozen=True)

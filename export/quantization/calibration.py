@@ -20,11 +20,11 @@ from torch import Tensor
 
 from engine.files.bundle import OUT, Bundle, EngineSpec, TensorSpec, hash_file, open_bundle
 from export.folders import link_or_copy, partial_folder, write_spec
-from export.layers import Low, precision_of
-from export.nvfp4 import BLOCK, hadamard_matrix
+from export.graph import layer_of
 from export.progress import Progress
-from export.rollouts import Scene, roll
-from export.tidy import layer_of
+from export.quantization.layers import Low, precision_of
+from export.quantization.nvfp4 import BLOCK, hadamard_matrix
+from export.scenes import Scene, roll
 from export.verify import GraphRunner
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes

@@ -1,4 +1,4 @@
-"""SANA-WM-Bench: pictures nobody has the truth of, rolled out along their tracks; revisits and sharpness.
+"""SANA-WM-Bench: its file layout, and rollouts from its images along its tracks, scored by revisits and sharpness.
 
 Poses of these rollouts are not recovered: that takes the depth of a place, which is known for holodeck places alone.
 """
@@ -6,26 +6,26 @@ Poses of these rollouts are not recovered: that takes the depth of a place, whic
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from engine.camera.tracks import at_fps, map_intrinsics
+from engine.camera.formats.track_files import load_track
+from engine.camera.tracks import Track, at_fps, map_intrinsics
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.session.opening import open_session
-from evaluation.bench_layout import BenchScene
-from evaluation.drift import SETTLED_S, WINDOW_S, sharpness
+from evaluation.baselines import MODEL
+from evaluation.consistency import SETTLED_S, WINDOW_S, Revisits, score_revisits, sharpness
 from evaluation.image_metrics import Measure
-from evaluation.measuring import MODEL
-from evaluation.revisit import Revisits, score_revisits
 from evaluation.rollouts import Frames, Poses, Progress, num_chunks, stream
-from evaluation.sheets import contact_sheet
-from evaluation.table import table
-from evaluation.unseen import begin_world
+from evaluation.scores import contact_sheet, table
+from evaluation.worlds import begin_world
 from model.vae.pocket import Autoencoder
 
 ReadPicture = Callable[[Path, int, int], tuple[Frames, tuple[int, int]]]
@@ -145,3 +145,94 @@ def bench_table(scores: Sequence[BenchScore]) -> str:
         rows.append([name, str(len(group)), str(pairs), *cells, f"{first:.2f} -> {last:.2f}"])
     columns = ("category", "scenes", "revisits", *(f"{m} of revisits" for m in measures), "sharpness")
     return "\n".join(table(columns, rows))
+
+
+SPLITS = {
+    "simple": ("benchmark_v2_smooth_60s", "simple_60s"),
+    "hard": ("benchmark_v2_hard_60s", "hard_60s"),
+}
+"""Folders of each split; the first that is there is taken."""
+EXPORT_FOLDER = "sanawm_export_v2"
+SCENE_LIST = Path("scene_set") / "kept_scenes.txt"
+MAX_LIST_BYTES = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*_[0-9]{1,6}")
+
+
+@dataclass(frozen=True)
+class BenchScene:
+    """One first frame and the track that is to be followed from it."""
+
+    name: str
+    image: Path
+    trajectory: Path
+
+    @property
+    def category(self) -> str:
+        """Such as `outdoor-nature`."""
+        return self.name.rpartition("_")[0]
+
+    def track(self) -> Track:
+        """Read the track.
+
+        Raises:
+            ValueError: It is damaged, or lacks intrinsics or frame rate.
+        """
+        track = load_track(self.trajectory)
+        if track.intrinsics is None or track.fps is None:
+            raise ValueError(f"{self.trajectory} lacks intrinsics or fps; take the file as it is published")
+        return track
+
+
+def read_bench(folder: Path, split: str) -> tuple[list[BenchScene], list[str]]:
+    """List the scenes of a split.
+
+    Returns:
+        Scenes in the order of their list, and the names of those whose image or track is missing.
+
+    Raises:
+        ValueError: The folder is not laid out like the benchmark, or no scene is whole.
+    """
+    tracks = next((folder / name for name in SPLITS[split] if (folder / name).is_dir()), None)
+    if tracks is None:
+        raise ValueError(
+            f"{folder} has no folder {SPLITS[split][0]}; name the folder SANA-WM-Bench was put into"
+        )
+    scenes, broken = [], []
+    for name in _names(folder / SCENE_LIST):
+        image, trajectory = folder / "images" / f"{name}.png", tracks / EXPORT_FOLDER / f"{name}.npz"
+        if image.is_file() and trajectory.is_file():
+            scenes.append(BenchScene(name, image, trajectory))
+        else:
+            broken.append(name)
+    if not scenes:
+        raise ValueError(
+            f"no scene in {folder / SCENE_LIST} has both an image and a track; fetch the files again"
+        )
+    return scenes, broken
+
+
+def _names(path: Path) -> list[str]:
+    """Read the list of scenes; a name is checked, since it becomes part of a path."""
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise ValueError(f"{path} is too long for a list of scenes")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text; it lists one scene a line") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if bad := next((name for name in names if not NAME.fullmatch(name)), None):
+        raise ValueError(f"{path} names the scene {bad[:80]!r}; names look like outdoor-city_001")
+    return list(dict.fromkeys(names))
+
+
+def first_of_each(scenes: Sequence[BenchScene], count: int) -> list[BenchScene]:
+    """Return the first `count` scenes of every category, in their order."""
+    taken: Counter[str] = Counter()
+    chosen = []
+    for scene in scenes:
+        taken[scene.category] += 1
+        if taken[scene.category] <= count:
+            chosen.append(scene)
+    return chosen

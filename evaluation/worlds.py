@@ -1,0 +1,157 @@
+"""The worlds that are measured: those that fit a bundle, unseen twins of their places, and the autoencoder's own ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.files.bundle import EngineSpec
+from engine.files.world import World, list_worlds, read_world, sealed
+from engine.machine.assets import worlds_dir
+from evaluation.rollouts import HELD_OUT_SEED, Frames, Poses, place_of
+from holodeck import Place
+from holodeck.variants import mirrored, recoloured
+from holodeck.walks import walk
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, StreamingDecoder, load_autoencoder_weights
+
+LATENTS_PER_CALL = 16
+
+
+def fitting_worlds(weights_sha256: str, folder: Path | None = None) -> list[World]:
+    """Return the worlds of a folder, the shipped ones by default, that were made for some weights."""
+    entries = list_worlds([folder or worlds_dir()])
+    worlds = [read_world(entry.path) for entry in entries if not entry.problem]
+    return [world for world in worlds if world.info.model == weights_sha256]
+
+
+def held_out_walk(world: World, num_frames: int, fps: float) -> Poses:
+    """Walk through a world's place as no training clip does; camera-to-world poses, metres, [F, 4, 4].
+
+    Raises:
+        ValueError: The world was not made from a holodeck place.
+    """
+    return walk(place_of(world), num_frames, round(fps), HELD_OUT_SEED)
+
+
+def open_autoencoder(folder: Path, spec: EngineSpec) -> Autoencoder:
+    """Load the autoencoder of a folder, of whatever size it is, for a bundle.
+
+    Raises:
+        ValueError: There is none, it is damaged, or it makes other latents than the bundle takes.
+    """
+    path = folder / AUTOENCODER_FILE
+    found = load_autoencoder_weights(path)
+    makes = found.config.latent_channels, found.config.temporal_stride, found.config.spatial_stride
+    takes = spec.latent_channels, spec.temporal_stride, spec.spatial_stride
+    if makes != takes:
+        made, taken = (
+            "{} channels for {} frames and {} pixels a side".format(*sizes) for sizes in (makes, takes)
+        )
+        raise ValueError(f"the autoencoder {path} makes latents of {made}, and {spec.name} takes {taken}")
+    return found
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
+    """Encode a clip of 1 + stride * n frames, [F, H, W, 3], and decode it as the engine does, latent by latent."""
+    latents = _encode(autoencoder, frames)
+    decoder = StreamingDecoder(autoencoder)
+    height, width = latents.shape[-2:]
+    caches = tuple(torch.zeros(shape) for _, shape in decoder.cache_spec(height, width))
+    parts = []
+    for latent in latents.split(1, dim=2):
+        pictures, *made = decoder(latent.contiguous(), *caches)
+        caches = tuple(made)
+        parts.append(pictures.numpy())
+    parts[0] = parts[0][-1:]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def first_latent(autoencoder: Autoencoder, frame: Frames) -> NDArray[np.float32]:
+    """Encode a single picture [H, W, 3], from which a world can begin, [C, h, w]."""
+    return _encode(autoencoder, frame[None])[0, :, 0].numpy()
+
+
+def _encode(autoencoder: Autoencoder, frames: Frames) -> Tensor:
+    """Encode piece by piece, [1, C, T, h, w]: groups of frames know nothing of one another, so any frame may lead a piece."""
+    stride = autoencoder.config.temporal_stride
+    latents = [autoencoder.encode(_as_video(frames[:1]))]
+    step = stride * LATENTS_PER_CALL
+    for start in range(1, len(frames), step):
+        piece = _as_video(frames[start - 1 : start + step])
+        latents.append(autoencoder.encode(piece)[:, :, 1:])
+    return torch.cat(latents, 2)
+
+
+def _as_video(frames: Frames) -> Tensor:
+    """Bytes [F, H, W, 3] to numbers in [-1, 1], [1, F, 3, H, W]."""
+    return torch.tensor(frames).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
+
+
+TURN_DEG = 140.0
+"""On the colour wheel: far from every original."""
+
+
+def unseen_place(place: Place) -> Place:
+    """Return a place's unseen twin: mirrored, every hue turned."""
+    return recoloured(mirrored(place), TURN_DEG)
+
+
+def unseen_worlds(
+    worlds: Sequence[World], known: Sequence[World], autoencoder: Autoencoder
+) -> list[tuple[World, Place]]:
+    """Begin worlds in the unseen twins of places.
+
+    Args:
+        worlds: Made from the places whose twins are wanted.
+        known: All worlds of the same weights.
+    """
+    pairs = []
+    for world in worlds:
+        place = unseen_place(place_of(world))
+        frame = place.render(place.spawn, world.intrinsics, *world.frame_size)
+        pairs.append(
+            (begin_world(place.name, frame, place.spawn, world.intrinsics, known, autoencoder), place)
+        )
+    return pairs
+
+
+def begin_world(
+    name: str,
+    frame: Frames,
+    c2w: Poses,
+    intrinsics: NDArray[np.float32],
+    known: Sequence[World],
+    autoencoder: Autoencoder,
+) -> World:
+    """Begin a world with a picture.
+
+    Its first latent is the autoencoder's. Scene tokens belong to known places and none fits: it gets the mean of them all, which
+    favours none.
+
+    Args:
+        frame: [H, W, 3], of the model's size.
+        c2w: Where it was taken from, [4, 4].
+        intrinsics: fx, fy, cx, cy in its pixels, [4].
+        known: Worlds of the model's weights; one at least.
+    """
+    text = np.asarray(np.stack([world.text for world in known]).mean(0), np.float32)
+    info = known[0].info.model_copy(
+        update={"name": name[:64], "title": name[:64], "place": None, "caption": "", "speed_scale": 1.0}
+    )
+    world = World(
+        info=info,
+        first_latent=first_latent(autoencoder, frame),
+        first_frame=frame,
+        text=text,
+        text_mask=np.ones(len(text), np.float32),
+        intrinsics=np.asarray(intrinsics, np.float32),
+        c2w=np.asarray(c2w, np.float64),
+    )
+    return sealed(world)
