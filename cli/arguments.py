@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -50,4 +49,4 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the
 
 def known_folders(world: str | None = None) -> list[Path]:
     """Return where this user's worlds are looked for by name, as the window does."""
-    return world_folders(world, pictures_dir(os.environ, Path.home()))
+    return world_folders(world, pictures_dir())

@@ -28,7 +28,7 @@ def describe(
     place and view are where a clip begins, or where the world of a
     recording does.
     """
-    from client.screens.kept import describe_kept, in_words
+    from client.playback.captures import describe_capture, readable
 
-    result = describe_kept(file)
-    print_json(result) if as_json else print_table(in_words(result))
+    result = describe_capture(file)
+    print_json(result) if as_json else print_table(readable(result))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pygame
 
@@ -32,15 +30,11 @@ DISPLAY_FPS = 60
 _CLIENT_MS_WEIGHT = 0.1
 
 
-def run(
-    options: PlayOptions, environ: Mapping[str, str] | None = None, home: Path | None = None
-) -> list[str]:
+def run(options: PlayOptions) -> list[str]:
     """Open the window and stay until the player leaves.
 
     Args:
         options: What the command line asked for.
-        environ: The process's environment; names the platform's folders and drivers.
-        home: The player's home folder.
 
     Returns:
         What could not be saved at the end, one sentence each.
@@ -50,21 +44,19 @@ def run(
         ValueError, EngineError: What was asked for cannot be opened.
     """
     problems: list[str] = []
-    environ = os.environ if environ is None else environ
-    home = Path.home() if home is None else home
-    pictures = pictures_dir(environ, home)
+    pictures = pictures_dir()
     folders = world_folders(options.world, pictures)
     check_options(options, folders)
-    file = settings_file(environ, home)
+    file = settings_file()
     settings, complaint = load_settings(file)
     window = Window(
-        settings.window_width, settings.window_height, options.fullscreen, "SDL_VIDEODRIVER" in environ
+        settings.window_width, settings.window_height, options.fullscreen, "SDL_VIDEODRIVER" in os.environ
     )
     try:
         save = partial(save_settings, file)
         context = AppContext(options, window, settings, pictures, folders, time.perf_counter, save)
         if complaint:
-            context.toasts.add(complaint, context.clock(), warning=True)
+            context.say(complaint, warning=True)
         App(context).loop()
         width, height = window.windowed_size
         settings = context.settings.model_copy(update={"window_width": width, "window_height": height})

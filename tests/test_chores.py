@@ -10,9 +10,10 @@ import pygame
 import pytest
 
 from client.app import run
+from client.playback import captures
 from client.playback.chores import Chores
 from client.playback.clip import Clip
-from client.screens import clipping, photo
+from client.screens import capture
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
@@ -26,13 +27,13 @@ WAIT_S = 30.0
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Clips are not written before it opens."""
     gate = threading.Event()
-    write = clipping.write_clip
+    write = capture.write_clip
 
     def write_behind(clip: Clip) -> None:
         assert gate.wait(WAIT_S)
         write(clip)
 
-    monkeypatch.setattr(clipping, "write_clip", write_behind)
+    monkeypatch.setattr(capture, "write_clip", write_behind)
     yield gate
     gate.set()
 
@@ -118,13 +119,13 @@ def test_what_is_kept_is_told_of_on_the_screen_after_the_walk(
 def test_photos_are_made_beside_the_client_thread_and_each_gets_a_name_of_its_own(
     player: Player, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    threads, encode = [], photo.encode_photo
+    threads, encode = [], captures.encode_photo
 
     def encode_and_note(*arguments: Any) -> bytes:
         threads.append(threading.current_thread())
         return encode(*arguments)
 
-    monkeypatch.setattr(photo, "encode_photo", encode_and_note)
+    monkeypatch.setattr(captures, "encode_photo", encode_and_note)
     player.frames_go_by(4)
     for _ in range(3):
         player.key(pygame.KSCAN_F12)
@@ -172,11 +173,10 @@ def test_a_new_world_that_overtakes_a_load_is_not_loaded_into_and_the_message_sa
 def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
     gate: threading.Event,
     worlds: Path,
-    tmp_path: Path,
+    home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = sorted(worlds.glob("*.world"))[0]
-    environ = {"SDL_VIDEODRIVER": "dummy", "XDG_CONFIG_HOME": str(tmp_path / "config")}
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     update, seen = WalkScreen.update, []
 
@@ -184,7 +184,7 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
         changed = update(screen, now_s)
         if screen.walk.frame.index >= 4 and not seen:
             seen.append(True)
-            (tmp_path / "Pictures").write_bytes(b"in the way")
+            (home / "Pictures").write_bytes(b"in the way")
             for scancode, mod in ((pygame.KSCAN_F8, 0), (pygame.KSCAN_Q, pygame.KMOD_CTRL)):
                 key = pygame.K_q if mod else pygame.K_F8
                 pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key, scancode=scancode, mod=mod))
@@ -193,5 +193,5 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
 
     monkeypatch.setattr(WalkScreen, "update", play_and_leave)
     monkeypatch.setattr("client.ui.app_context.Chores.update", lambda _: False)
-    problems = run(PlayOptions(world=str(world), backend="holodeck"), environ, tmp_path)
+    problems = run(PlayOptions(world=str(world), backend="holodeck"))
     assert any("cannot make the folder" in problem for problem in problems)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -383,7 +382,7 @@ def test_a_world_begun_by_walking_is_listed_shown_walked_and_replayed_by_its_nam
     flaneur: Flaneur, tmp_path: Path, toy: list[str], toy_bundle: Bundle, toy_world: World
 ):
     name = "blocks-from-12345678"
-    own = pictures_dir(os.environ, Path.home()) / OWN_WORLDS
+    own = pictures_dir() / OWN_WORLDS
     assert tmp_path in own.parents
     own.mkdir(parents=True)
     write_world(

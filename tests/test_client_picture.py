@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.screens.photo import encode_photo, read_photo_description, save_photo, unused_path
+from client.playback.captures import encode_photo, read_photo_description, save_photo
+from client.setup.folders import unused_path
 from client.ui.picture import Style, enlarge, fit_rect
 
 STYLES: tuple[Style, ...] = ("crisp", "smooth", "pixels")

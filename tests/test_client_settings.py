@@ -1,5 +1,6 @@
 """Settings survive, damaged ones are set aside, and folders follow the platform."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,17 +65,23 @@ def test_settings_that_cannot_be_written_say_so_in_one_sentence(tmp_path: Path) 
         save_settings(blocked / "settings.json", Settings())
 
 
-def test_each_platform_has_its_own_folders() -> None:
-    home = Path("/home/ada")
-    assert settings_file({}, home, "linux") == home / ".config/flaneur/settings.json"
-    assert settings_file({"XDG_CONFIG_HOME": "/x"}, home, "linux") == Path("/x/flaneur/settings.json")
-    assert settings_file({"APPDATA": "/roaming"}, home, "win32") == Path("/roaming/Flaneur/settings.json")
-    assert settings_file({}, home, "darwin") == home / "Library/Application Support/Flaneur/settings.json"
-    assert pictures_dir({}, home, "darwin") == home / "Pictures/Flaneur"
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders of a Linux desktop")
+def test_folders_are_those_of_the_desktop(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_file() == home / ".config/flaneur/settings.json"
+    assert pictures_dir() == home / "Pictures/Flaneur"
+    (home / ".config").mkdir()
+    (home / ".config" / "user-dirs.dirs").write_text('XDG_PICTURES_DIR="$HOME/Bilder"\n')
+    assert pictures_dir() == home / "Bilder/Flaneur"
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/x")
+    assert settings_file() == Path("/x/flaneur/settings.json")
 
 
-def test_a_desktop_with_translated_folders_is_followed(tmp_path: Path) -> None:
-    (tmp_path / ".config").mkdir()
-    (tmp_path / ".config" / "user-dirs.dirs").write_text('XDG_PICTURES_DIR="$HOME/Bilder"\n')
-    assert pictures_dir({}, tmp_path, "linux") == tmp_path / "Bilder" / "Flaneur"
-    assert pictures_dir({}, tmp_path / "elsewhere", "linux") == tmp_path / "elsewhere/Pictures/Flaneur"
+def test_a_home_that_is_not_known_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_config_path", unknown)
+    monkeypatch.setattr("platformdirs.user_pictures_path", unknown)
+    for folder in (settings_file, pictures_dir):
+        with pytest.raises(ValueError, match="set HOME"):
+            folder()

@@ -13,9 +13,9 @@ import holodeck
 from client.app import App, run
 from client.input.actions import ACTIONS
 from client.input.controls import MOVING
+from client.playback.captures import read_photo_description
 from client.screens.loading_screen import LoadingScreen
 from client.screens.menus import KeysMenu
-from client.screens.photo import read_photo_description
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
@@ -78,10 +78,8 @@ def test_every_key_of_the_help_does_what_it_says(player: Player) -> None:
 
 
 def test_every_action_is_answered_once(player: Player) -> None:
-    owners = player.walk._answering.owners
-    for action in ACTIONS:
-        answers = [owner for owner in owners if hasattr(owner, f"do_{action.name}")]
-        assert len(answers) == (action.name not in MOVING and action.name != "full_screen"), action.name
+    answered = player.walk._handlers().keys()
+    assert answered == {action.name for action in ACTIONS} - MOVING - {"full_screen"}
 
 
 def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, tmp_path: Path) -> None:
@@ -282,7 +280,7 @@ def test_random_input_never_ends_the_window(player: Player) -> None:
 
 
 def test_closing_the_window_ends_the_program_and_keeps_the_settings(
-    monkeypatch: pytest.MonkeyPatch, worlds: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, worlds: Path, home: Path
 ) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     turns = iter(range(1000))
@@ -295,10 +293,9 @@ def test_closing_the_window_ends_the_program_and_keeps_the_settings(
     original = App.turn
     monkeypatch.setattr(App, "turn", close_soon)
     first = sorted(worlds.glob("*.world"))[0]
-    environ = {"SDL_VIDEODRIVER": "dummy"}
-    assert run(PlayOptions(world=str(first), backend="holodeck"), environ, tmp_path) == []
+    assert run(PlayOptions(world=str(first), backend="holodeck")) == []
     assert not pygame.display.get_init()
-    written = [file.name for file in tmp_path.rglob("settings.json")]
+    written = [file.name for file in home.rglob("settings.json")]
     assert written == ["settings.json"]
 
 
@@ -321,14 +318,14 @@ def test_bad_options_are_refused_before_a_window_opens(worlds: Path, tmp_path: P
     cut = tmp_path / "cut.flaneur"
     cut.write_bytes(b"\x89FLANEUR")
     with pytest.raises(ValueError, match="no world called"):
-        run(PlayOptions(world="atlantis"), {}, tmp_path)
+        run(PlayOptions(world="atlantis"))
     with pytest.raises(ValueError, match="ends in"):
-        run(PlayOptions(world=world, record=tmp_path / "walk.mp4"), {}, tmp_path)
+        run(PlayOptions(world=world, record=tmp_path / "walk.mp4"))
     with pytest.raises(ValueError, match="exists already"):
-        run(PlayOptions(world=world, record=cut), {}, tmp_path)
+        run(PlayOptions(world=world, record=cut))
     with pytest.raises(ValueError, match="takes no --engine"):
-        run(PlayOptions(world=world, engine="pocket", backend="holodeck"), {}, tmp_path)
+        run(PlayOptions(world=world, engine="pocket", backend="holodeck"))
     with pytest.raises(ValueError, match="the seed must lie between"):
-        run(PlayOptions(world=world, seed=1 << 64), {}, tmp_path)
+        run(PlayOptions(world=world, seed=1 << 64))
     with pytest.raises(SpecMismatch, match="cut before its first chunk"):
-        run(PlayOptions(replay=cut), {}, tmp_path)
+        run(PlayOptions(replay=cut))

@@ -13,10 +13,10 @@ import pytest
 from cli.app import run
 from client.camera.planner import rig_planner
 from client.input.controls import Intent
+from client.playback.captures import describe_capture
 from client.playback.clip import Clip, RecentFrames, write_clip
 from client.playback.past import WalkFrame
 from client.playback.walk import Walk
-from client.screens.kept import describe_kept
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from engine.files.bundle import Bundle
@@ -116,7 +116,7 @@ def test_starting_again_ends_photo_mode(player: Player) -> None:
     player.frames_go_by(8)
     player.key(pygame.KSCAN_R, down=True)
     assert player.walk.walk.paused
-    assert not player.walk._photo_mode.is_on, "what lies over the film is hidden in photo mode"
+    assert not player.walk._capture.photo_mode, "what lies over the film is hidden in photo mode"
     player.key(pygame.KSCAN_R, down=False)
 
 
@@ -136,7 +136,7 @@ def test_photo_mode_holds_the_world_and_hides_what_lies_over_it(player: Player, 
     player.key(pygame.KSCAN_F12)
     player.wait_for_files()
     (file,) = (tmp_path / "pictures").glob("*.png")
-    told = describe_kept(file)
+    told = describe_capture(file)
     assert (told["frame"], told["seed"]) == (held, 0)
     assert (np.array(told["c2w"]) == walk.frame.c2w).all()
     player.key(pygame.KSCAN_ESCAPE)

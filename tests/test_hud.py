@@ -20,10 +20,9 @@ from client.setup.catalog import WorldChoice
 from client.setup.opening import LoadingStages
 from client.setup.settings import Settings
 from client.ui import hud, theme
-from client.ui.figures import ChunkBar, Figures, Section, figure_lines
-from client.ui.held_panel import draw_held
-from client.ui.map_panel import draw_map
 from client.ui.menu import Choice, Menu
+from client.ui.metrics import ChunkBar, Metrics, Section, metric_lines
+from client.ui.panels import draw_held, draw_map
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import TOAST_S, Toasts
 from engine.machine.assets import assets_dir
@@ -52,8 +51,8 @@ def look_for(size: tuple[int, int]) -> Theme:
     return Theme(scale_for(*size), assets_dir() / "fonts")
 
 
-def some_figures() -> Figures:
-    return Figures(
+def some_metrics() -> Metrics:
+    return Metrics(
         world="A world with quite a long title that does not fit into the panel",
         engine="pocket",
         backend="onnxruntime",
@@ -102,7 +101,7 @@ def test_text_on_a_panel_can_be_read_over_a_world_of_any_brightness(world: tuple
 @pytest.mark.parametrize("size", SIZES)
 def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> None:
     look, target = look_for(size), pygame.Surface(size)
-    hud.draw_figures(target, look, some_figures(), size[1])
+    hud.draw_metrics(target, look, some_metrics(), size[1])
     hud.draw_recording(target, look, 75.0)
     hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
     HelpPanel().draw(target, look, DEFAULT_BINDINGS)
@@ -196,14 +195,14 @@ def test_a_long_name_of_a_world_is_told_in_full(
         return text(words, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(look, "text", note)
-    hud.draw_figures(pygame.Surface(size), look, some_figures(), size[1])
-    assert some_figures().world in " ".join(" ".join(drawn).split())
+    hud.draw_metrics(pygame.Surface(size), look, some_metrics(), size[1])
+    assert some_metrics().world in " ".join(" ".join(drawn).split())
 
 
-def test_the_figures_speak_of_sides_and_not_of_signs() -> None:
+def test_the_metrics_speak_of_sides_and_not_of_signs() -> None:
     c2w = np.eye(4)
     c2w[:3, 3] = (-0.9, -1.6, 0.02)
-    lines = {label: value for _, label, value in figure_lines(replace(some_figures(), c2w=c2w))}
+    lines = {label: value for _, label, value in metric_lines(replace(some_metrics(), c2w=c2w))}
     assert lines["you stand"] == "0.9 m left, 1.6 m up, 0.0 m ahead"
     assert lines["you look"] == "0 deg right"
     assert lines["seed"] == "1234567890, chunk 77"
@@ -211,7 +210,7 @@ def test_the_figures_speak_of_sides_and_not_of_signs() -> None:
 
 
 def test_lines_measured_elsewhere_stand_in_their_section() -> None:
-    lines = figure_lines(some_figures())
+    lines = metric_lines(some_metrics())
     sections = [section for section, _, _ in lines]
     assert sections == sorted(sections, key=list(Section).index)
     assert (Section.ENGINE, "drift", "0.02 of the first pictures") in lines

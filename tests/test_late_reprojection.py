@@ -17,7 +17,7 @@ import holodeck
 from client.camera.planner import rig_planner
 from client.input.controls import STANDING, Intent
 from client.playback.walk import Walk
-from client.ui.live_picture import LivePicture
+from client.ui.picture import LivePicture
 from engine.files.world import read_world
 from engine.machine.assets import worlds_dir
 from engine.session.holodeck_session import HolodeckSession

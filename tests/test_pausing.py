@@ -8,7 +8,7 @@ import pytest
 
 from client.input.actions import ACTIONS
 from client.input.controls import MOVING
-from client.screens.pausing import IN_PAUSE
+from client.screens.walk_actions import IN_PAUSE
 from tests.player import Player
 
 ANSWERED_ANYWHERE = {"full_screen", "pause"}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.screens.photo import read_photo_description
+from client.playback.captures import read_photo_description
 from engine.files.recording import read_recording
 
 ROOT = Path(__file__).resolve().parent.parent

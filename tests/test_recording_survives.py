@@ -134,12 +134,12 @@ def test_starting_again_ends_a_recording_whole_and_goes_on_in_the_next(
 def test_starting_again_before_the_first_step_leaves_no_empty_recording(
     player: Player, tmp_path: Path
 ) -> None:
-    player.walk.do_restart(0.0)
+    player.walk.restart(0.0)
     player.key(pygame.KSCAN_F10)
     walk = player.walk.walk
     first = walk.recorder.path
     for _ in range(3):
-        player.walk.do_restart(0.0)
+        player.walk.restart(0.0)
     assert walk.recorder.path == first
     assert "The walk from its beginning is recorded to" in texts(player)
     player.frames_go_by(8)

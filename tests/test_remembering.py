@@ -10,10 +10,10 @@ import numpy as np
 import pygame
 import pytest
 
+from client.playback.captures import read_photo_description
 from client.playback.past import Moment, WalkFrame
 from client.playback.reel import Reel
 from client.playback.saves import save_file
-from client.screens.photo import read_photo_description
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from engine.files.recording import read_recording
@@ -49,7 +49,7 @@ def texts(player: Player) -> str:
 
 
 def past_frame(player: Player) -> WalkFrame:
-    frame = player.walk.remembering.frame
+    frame = player.walk.rewind.frame
     assert frame is not None
     return frame
 
@@ -140,7 +140,7 @@ def test_a_gamepad_goes_back_and_changes_branches_too(player: Player) -> None:
     assert walk.past.name == 1
     player.post(pygame.CONTROLLERBUTTONDOWN, button=left, instance_id=0)
     player.post(pygame.CONTROLLERDEVICEREMOVED, instance_id=0)
-    assert player.walk.remembering.frame is None
+    assert player.walk.rewind.frame is None
     assert not walk.paused
 
 
@@ -148,7 +148,7 @@ def test_losing_the_focus_lets_the_film_go(player: Player) -> None:
     player.frames_go_by(16)
     player.key(pygame.KSCAN_R, down=True)
     player.post(pygame.WINDOWFOCUSLOST)
-    assert player.walk.remembering.frame is None
+    assert player.walk.rewind.frame is None
     assert not player.walk.walk.paused
 
 
@@ -222,7 +222,7 @@ def test_a_recording_over_a_branch_is_two_whole_files(player: Player, tmp_path: 
 
 def test_the_figures_say_how_much_the_past_takes(player: Player) -> None:
     player.frames_go_by(8)
-    lines = {label: text for _, label, text in player.walk.remembering.lines()}
+    lines = {label: text for _, label, text in player.walk.rewind.metric_lines()}
     assert lines["the past"].endswith("of 256 MB")
     assert lines["branch"] == "1"
 
@@ -240,7 +240,7 @@ def test_the_film_strip_fits_any_window(player: Player, size: tuple[int, int]) -
     player.frames_go_by(12)
     player.key(pygame.KSCAN_R, down=True)
     player.app.turn()
-    assert player.walk.remembering.frame is not None
+    assert player.walk.rewind.frame is not None
     player.key(pygame.KSCAN_R, down=False)
 
 
@@ -266,7 +266,7 @@ def test_a_walk_that_is_left_lets_go_of_its_past_and_its_frames_at_once(player: 
     kept += walk.recent.until(walk.frame.index - 8)
     held = [weakref.ref(each) for each in kept]
     player.key(pygame.KSCAN_R, down=True)
-    assert player.walk.remembering.frame is not None
+    assert player.walk.rewind.frame is not None
     del walk, kept
     player.app.open(PlayOptions(world="nowhere", backend="holodeck"))
     player.wait(lambda: not any(each() for each in held), "what the walk held to be freed")

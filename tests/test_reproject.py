@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from client.camera.late_reprojection import MAX_TURN_RAD, bounded, homography, warp
-from client.ui.live_picture import LivePicture
 from client.ui.menu import picture_surface
+from client.ui.picture import LivePicture
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
 from holodeck import get_place
 

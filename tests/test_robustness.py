@@ -203,10 +203,10 @@ def test_a_pictures_folder_that_cannot_be_made_is_named_and_the_walk_goes_on(
 
 
 def test_settings_that_cannot_be_kept_are_said_to_last_until_the_end(
-    monkeypatch: pytest.MonkeyPatch, worlds: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, worlds: Path, home: Path
 ) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    (tmp_path / ".config").write_text("a file is in the way")
+    (home / ".config").write_text("a file is in the way")
     said: list[str] = []
     keys = iter(
         [pygame.K_DOWN, pygame.K_DOWN, pygame.K_DOWN, pygame.K_RIGHT, pygame.K_RETURN, pygame.K_RIGHT]
@@ -221,7 +221,7 @@ def test_settings_that_cannot_be_kept_are_said_to_last_until_the_end(
 
     monkeypatch.setattr(App, "turn", turn)
     monkeypatch.setattr("client.app.world_folders", lambda *_: [worlds])
-    problems = run(PlayOptions(backend="holodeck"), {"SDL_VIDEODRIVER": "dummy"}, tmp_path)
+    problems = run(PlayOptions(backend="holodeck"))
     assert any("last only until you quit" in text and "move what is in its way" in text for text in said)
     assert any("the settings were not kept" in problem for problem in problems)
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from cli.app import run
-from client.screens.kept import in_words
-from client.screens.photo import save_photo
+from client.playback.captures import readable, save_photo
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,8 +66,8 @@ def test_a_photo_is_described_by_place_and_angles_and_in_json_by_its_matrix(
 
 
 def test_it_is_told_whose_key_map_a_file_means() -> None:
-    assert in_words({"key_map": "current"}) == {"key_map": "current, of action strings"}
-    assert in_words({"key_map": "1"}) == {"key_map": "1, of the window"}
+    assert readable({"key_map": "current"}) == {"key_map": "current, of action strings"}
+    assert readable({"key_map": "1"}) == {"key_map": "1, of the window"}
 
 
 @pytest.mark.parametrize(
@@ -97,4 +96,4 @@ def test_what_needs_torch_says_how_to_get_it_and_its_extra(arguments: str, extra
     "value", [None, "here", [1, 2], [[{}]], [float("nan")] * 16, 10**400, [[10**400]] * 16]
 )
 def test_what_is_no_pose_is_told_as_it_is(value: object) -> None:
-    assert in_words({"c2w": value}) == {"c2w": value}
+    assert readable({"c2w": value}) == {"c2w": value}

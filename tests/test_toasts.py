@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.screens.start_screen import StartScreen
-from client.setup.folders import MAX_FOLDER_CHARS, told
+from client.setup.folders import MAX_FOLDER_CHARS, path_for_message
 from client.setup.options import PlayOptions
 from client.ui.theme import Theme
 from client.ui.toasts import LEAST, message_area
@@ -21,17 +21,22 @@ WINDOW = pygame.Rect(0, 0, 1024, 640)
 UNIT_PX = 8.0
 NAME = "colonnade-clip-20261124-221500.mp4"
 FOLDER = Path("/home/someone/A quite deep/place-where-pictures-are-kept/of-many-a-year/Pictures/Flaneur")
-SENTENCE = f"Kept {told(FOLDER / NAME, Path('/home/someone'))}, and its recording beside it"
+SENTENCE = f"Kept {path_for_message(FOLDER / NAME, Path('/home/someone'))}, and its recording beside it"
 SIZES = ((640, 384), (1024, 640), (1280, 768))
 
 
 def test_a_file_is_named_before_its_folder_and_home_is_a_tilde() -> None:
-    assert told(Path("/home/me/Pictures/Flaneur/a.mp4"), Path("/home/me")) == "a.mp4 in ~/Pictures/Flaneur"
-    assert told(Path("/home/me/a.mp4"), Path("/home/me")) == "a.mp4 in ~"
-    assert told(Path("/tmp/a.mp4"), Path("/home/me")) == "a.mp4 in /tmp"
-    assert told(FOLDER / NAME, Path("/home/me")).endswith("/of-many-a-year/Pictures/Flaneur")
-    assert len(told(FOLDER / NAME, Path("/home/me"))) == len(NAME) + len(" in ") + MAX_FOLDER_CHARS
-    assert told(Path("a.mp4"), Path("/home/me")) == "a.mp4"
+    assert (
+        path_for_message(Path("/home/me/Pictures/Flaneur/a.mp4"), Path("/home/me"))
+        == "a.mp4 in ~/Pictures/Flaneur"
+    )
+    assert path_for_message(Path("/home/me/a.mp4"), Path("/home/me")) == "a.mp4 in ~"
+    assert path_for_message(Path("/tmp/a.mp4"), Path("/home/me")) == "a.mp4 in /tmp"
+    assert path_for_message(FOLDER / NAME, Path("/home/me")).endswith("/of-many-a-year/Pictures/Flaneur")
+    assert (
+        len(path_for_message(FOLDER / NAME, Path("/home/me"))) == len(NAME) + len(" in ") + MAX_FOLDER_CHARS
+    )
+    assert path_for_message(Path("a.mp4"), Path("/home/me")) == "a.mp4"
 
 
 @pytest.mark.parametrize("scale", [0.75, 1.0, 1.5, 3.0])
@@ -121,10 +126,10 @@ def test_no_message_covers_the_pause_the_settings_the_keys_or_the_help(
 def test_no_message_covers_the_film_strip(player: Player, size: tuple[int, int]) -> None:
     player.frames_go_by(16)
     player.key(pygame.KSCAN_R, down=True)
-    player.wait(lambda: player.walk.remembering.update(time.perf_counter()) is False, "the film to stop")
+    player.wait(lambda: player.walk.rewind.update(time.perf_counter()) is False, "the film to stop")
     player.frames_go_by(0)
     message = show(player, size)
-    check(message, player.walk.remembering.taken(), size)
+    check(message, player.walk.rewind.taken(), size)
     player.key(pygame.KSCAN_R, down=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 from client.playback.instruments import _spoken
 from client.playback.meter import Response
 from client.playback.waiting import AGAIN_S, LONG_S, Waiting
-from client.ui.figures import number_of
+from client.ui.metrics import number_of
 from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import Player

@@ -13,7 +13,7 @@ from client.playback.clip import RecentFrames
 from client.playback.drift import DriftMeter
 from client.playback.past import Moment, Past, WalkFrame
 from client.playback.resting import Rest
-from client.ui.figures import Line, Section
+from client.ui.metrics import Line, Section
 from engine.session.protocol import Session
 from engine.types import FrameChunk
 

@@ -24,7 +24,7 @@ from client.playback.trace import (
     TickLine,
     TraceWriter,
 )
-from client.ui.figures import NUM_BARS, ChunkBar, Line, Section, counted
+from client.ui.metrics import NUM_BARS, ChunkBar, Line, Section, counted
 from engine.errors import EngineError
 from engine.session.protocol import Session
 from engine.types import FrameChunk

@@ -8,10 +8,10 @@ import numpy as np
 
 from client.playback.footprint import memory_bytes
 from client.playback.walk import Walk
-from client.ui.figures import Figures
+from client.ui.metrics import Metrics
 
 
-def read_figures(walk: Walk, client_ms: float, reprojecting: bool) -> Figures:
+def read_figures(walk: Walk, client_ms: float, reprojecting: bool) -> Metrics:
     """Return what the panel shows.
 
     Args:
@@ -22,7 +22,7 @@ def read_figures(walk: Walk, client_ms: float, reprojecting: bool) -> Figures:
     counts, rig = pacer.counts, walk.planner.rig
     deadline_ms = 1e3 * pacer.config.chunk_s
     p50, p95 = walk.instruments.chunk_ms()
-    return Figures(
+    return Metrics(
         world=session.world.title,
         engine=session.engine,
         backend=session.backend,

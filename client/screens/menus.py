@@ -87,7 +87,7 @@ def _next_style(settings: Settings, direction: int) -> Style:
 
 SWITCHES = {
     "reproject": "Instant look",
-    "hud": "Figures",
+    "hud": "Metrics",
     "show_map": "Map",
     "show_held": "Held keys",
 }

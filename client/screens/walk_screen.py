@@ -8,33 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pygame
 
-from client.input.actions import Step
-from client.input.answering import Answering
+from client.input.actions import Handler, Step
 from client.input.bindings import action_of_button
 from client.input.controls import MOVING
 from client.input.gamepads import step_of_button
 from client.playback.walk import Walk
-from client.screens.anchoring import Anchoring
-from client.screens.clipping import Clipping
+from client.screens.capture import CaptureController
 from client.screens.help import HelpPanel
-from client.screens.keeping import Keeping
 from client.screens.menu_stack import PRESSED, MenuStack
 from client.screens.menus import DO
-from client.screens.pausing import Gate
-from client.screens.photo_mode import PhotoMode
-from client.screens.recovering import Recovering
-from client.screens.remembering import Remembering
-from client.screens.switching import Switching
+from client.screens.rewind import RewindController
+from client.screens.walk_actions import SettingKeys, WalkActions
 from client.setup.catalog import index_of
 from client.setup.opening import Opened
 from client.setup.options import PlayOptions
 from client.ui import theme
 from client.ui.app_context import AppContext, Screen
-from client.ui.flash import Flash
-from client.ui.live_picture import LivePicture
+from client.ui.hud import Hud, LatencyMarker
 from client.ui.menu import picture_surface
-from client.ui.overlays import Overlays
-from client.ui.picture import fit_rect
+from client.ui.picture import LivePicture, fit_rect
 from engine.errors import RolloutDiverged
 from engine.files.recording_writer import RecordingStopped
 
@@ -73,47 +65,69 @@ class WalkScreen(Screen):
             record_latents=options.record_latents,
         )
         self._menus = MenuStack(app)
-        self._flash = Flash(self.walk.instruments.meter)
-        self._keeping = Keeping(
-            app, self.walk, lambda: self._picture_rect()[2:], lambda: self.remembering.frame
+        self._marker = LatencyMarker(self.walk.instruments.meter)
+        self._capture = CaptureController(
+            app, self.walk, lambda: self._picture_rect()[2:], lambda: self.rewind.frame
         )
-        self.remembering = Remembering(app, self.walk, self._keeping)
-        self._recovering = Recovering(app, self.walk, self._keeping)
-        anchoring = Anchoring(app, self.walk, self._keeping)
-        clipping = Clipping(app, self.walk, self._keeping)
-        self._photo_mode = PhotoMode(app, self.walk)
-        keepers = [self._keeping, self.remembering, anchoring, clipping, self._photo_mode]
-        self._answering = Answering([self, Switching(app, self.walk), *keepers, self._flash])
-        self._gate = Gate(app, self.walk, self._answering, self.remembering, self._photo_mode)
+        self.rewind = RewindController(app, self.walk, self._capture)
+        self._actions = WalkActions(app, self.walk, self._capture, self.rewind, self._handlers())
         self._help = HelpPanel()
         self._changed = True
-        self._overlays = Overlays(app, self.walk, self.remembering.lines)
+        self._hud = Hud(app, self.walk, self.rewind.metric_lines)
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
         self._turn_rad = np.zeros(3)
-        self._flash_places: list[pygame.Rect] = []
+        self._marker_places: list[pygame.Rect] = []
         app.window.set_title(opened.session.world.title)
         app.release_controls()
         if options.replay is None:
             welcome = f"Click to look with the mouse. {app.key_of('help')} shows all keys."
-            app.toasts.add(welcome, app.clock())
+            app.say(welcome)
         if options.record is not None:
-            self._keeping.start_recording(options.record, app.clock())
+            self._capture.start_recording(options.record)
         if options.trace is not None:
-            self._keeping.start_trace(options.trace, app.clock())
+            self._capture.start_trace(options.trace)
+
+    def _handlers(self) -> dict[str, Handler | Callable[[float], None]]:
+        """Return who answers each action; those that move the camera are read from the keyboard's state instead."""
+        capture, rewind, settings = self._capture, self.rewind, SettingKeys(self._app, self.walk)
+        return {
+            "fly": lambda _: settings.toggle_flying(),
+            "faster": lambda _: settings.change_pace(1),
+            "slower": lambda _: settings.change_pace(-1),
+            "instant_look": lambda _: settings.switch_reprojection(),
+            "restart": self.restart,
+            "next_world": lambda _: self._go_to_neighbour(1),
+            "previous_world": lambda _: self._go_to_neighbour(-1),
+            "pause": self._pause,
+            "new_world": capture.reseed,
+            "quick_save": rewind.quick_save,
+            "quick_load": rewind.quick_load,
+            "rewind": Handler(rewind.begin_rewind, rewind.end_rewind),
+            "other_branch": rewind.other_branch,
+            "record": capture.toggle_recording,
+            "clip": capture.save_clip,
+            "photo_mode": capture.toggle_photo_mode,
+            "photo": capture.take_photo,
+            "help": self._turn_help,
+            "map": lambda _: settings.switch("show_map"),
+            "held_keys": lambda _: settings.switch("show_held"),
+            "figures": lambda _: settings.switch("hud"),
+            "flash": self._marker.toggle,
+        }
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
         self._changed = True
         if event.type == pygame.WINDOWFOCUSLOST:
-            self._answering.end_all(now_s)
+            self._actions.end_all(now_s)
             self.walk.let_go()
         elif self._menus.is_open and self._help.is_open:
-            self._turn_help(event, now_s)
+            self._help_event(event, now_s)
         elif self._menus.is_open:
             self._choose_line(self._menus.handle(event), now_s)
         elif event.type == pygame.KEYUP:
             self._app.keyboard.release(event.scancode)
-            self._answering.end(event.scancode, now_s)
+            self._actions.end(event.scancode, now_s)
         elif event.type == pygame.KEYDOWN:
             self._press(event.scancode, now_s)
         elif event.type == pygame.MOUSEMOTION:
@@ -125,9 +139,9 @@ class WalkScreen(Screen):
         elif event.type == pygame.CONTROLLERBUTTONDOWN:
             self._press_button(event.button, now_s)
         elif event.type == pygame.CONTROLLERBUTTONUP:
-            self._answering.end(_held_by(event.button), now_s)
+            self._actions.end(_held_by(event.button), now_s)
         elif event.type == pygame.CONTROLLERDEVICEREMOVED:
-            self._answering.end_all(now_s)
+            self._actions.end_all(now_s)
 
     def _press(self, scancode: int, now_s: float) -> None:
         if self._app.keyboard.press(scancode):
@@ -135,43 +149,43 @@ class WalkScreen(Screen):
         if scancode == pygame.KSCAN_ESCAPE:
             self._escape(now_s)
         elif (name := self._app.bindings.action(scancode)) is not None:
-            self._gate.begin(name, now_s, scancode)
+            self._actions.begin(name, now_s, scancode)
 
     def _press_button(self, button: int, now_s: float) -> None:
         name = action_of_button(button)
         if name is not None and name not in MOVING:
-            self._gate.begin(name, now_s, _held_by(button))
+            self._actions.begin(name, now_s, _held_by(button))
         elif step_of_button(button) is Step.BACK:
             self._escape(now_s)
 
     def _escape(self, now_s: float) -> None:
         """Undo the innermost thing: the help, the mouse, the walk itself."""
-        if self.remembering.cancel() or self._photo_mode.leave():
+        if self.rewind.cancel() or self._capture.leave_photo_mode():
             return
         if self._help.is_open:
             self._help.close()
         elif self._app.mouse_grabbed:
             self._app.grab_mouse(False)
-            self._app.toasts.add("The mouse is free. Esc again for the menu.", now_s)
+            self._app.say("The mouse is free. Esc again for the menu.")
         else:
-            self.do_pause(now_s)
+            self._pause(now_s)
 
-    def do_help(self, now_s: float) -> None:
+    def _turn_help(self, now_s: float) -> None:
         self._help.turn()
         self._app.toasts.clear()
 
-    def _turn_help(self, event: pygame.event.Event, now_s: float) -> None:
+    def _help_event(self, event: pygame.event.Event, now_s: float) -> None:
         """Answer an event while the help lies over the pause: its key turns the page, every other one closes it."""
         pressed = event.type in (pygame.KEYDOWN, pygame.CONTROLLERBUTTONDOWN, pygame.MOUSEBUTTONDOWN)
         if pressed and self._menus.action_of(event) == "help":
-            self.do_help(now_s)
+            self._turn_help(now_s)
         elif pressed:
             self._help.close()
 
-    def do_pause(self, now_s: float) -> None:
+    def _pause(self, now_s: float) -> None:
         self._help.close()
-        self._photo_mode.leave()
-        self._answering.end_all(now_s)
+        self._capture.leave_photo_mode()
+        self._actions.end_all(now_s)
         self._app.release_controls()
         self.walk.pause()
         self._menus.pause()
@@ -181,18 +195,18 @@ class WalkScreen(Screen):
             self._begin_again()
         elif key == "reset":
             self._menus.close()
-            self.do_restart(now_s)
+            self.restart(now_s)
         elif key == "resume":
             self._menus.close()
             self.walk.resume()
         elif key is not None and key.startswith(PRESSED):
-            self._gate.begin_in_pause(key.removeprefix(PRESSED), now_s)
+            self._actions.begin_in_pause(key.removeprefix(PRESSED), now_s)
         elif key == f"{DO}help":
-            self.do_help(now_s)
+            self._turn_help(now_s)
         elif key is not None and key.startswith(DO):
             self._menus.close()
             self.walk.resume()
-            self._gate.begin(key.removeprefix(DO), now_s)
+            self._actions.begin(key.removeprefix(DO), now_s)
         elif key == "worlds":
             name = self._options.world
             self._app.show(lambda: self._choose(name))
@@ -204,18 +218,12 @@ class WalkScreen(Screen):
         options = replace(self._options, record=None, record_latents=False)
         self._app.show(lambda: self._open_world(options))
 
-    def do_restart(self, now_s: float) -> None:
-        self.remembering.cancel()
-        self._photo_mode.leave()
+    def restart(self, now_s: float) -> None:
+        self.rewind.cancel()
+        self._capture.leave_photo_mode()
         self._app.keyboard.release_all()
         self._app.mouse.forget()
-        self._keeping.restart(now_s)
-
-    def do_next_world(self, now_s: float) -> None:
-        self._go_to_neighbour(1)
-
-    def do_previous_world(self, now_s: float) -> None:
-        self._go_to_neighbour(-1)
+        self._capture.restart()
 
     def _go_to_neighbour(self, direction: int) -> None:
         worlds = [world for world in self._app.worlds if not world.problem]
@@ -235,20 +243,20 @@ class WalkScreen(Screen):
         try:
             changed |= not self._menus.broken and self.walk.update(intent, now_s)
         except RecordingStopped as error:
-            self._keeping.warn(error, now_s)
+            self._app.warn(error)
         except RolloutDiverged as error:
-            self.remembering.cancel()
-            if not self._recovering.recover(now_s):
+            self.rewind.cancel()
+            if not self.rewind.recover():
                 self._break(error)
         except Exception as error:
             self._break(error)
-        changed |= self.remembering.update(now_s)
+        changed |= self.rewind.update(now_s)
         if (problem := self.walk.instruments.take_problem()) is not None:
-            self._keeping.warn(problem, now_s)
+            self._app.warn(problem)
         turn_rad = self.walk.live_turn_rad if self._app.settings.reproject else np.zeros(3)
         changed |= not np.array_equal(turn_rad, self._turn_rad)
         self._turn_rad = turn_rad
-        return self._overlays.update(intent, now_s) or changed
+        return self._hud.update(intent, now_s) or changed
 
     def _break(self, error: Exception) -> None:
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
@@ -263,11 +271,11 @@ class WalkScreen(Screen):
         if (width, height) != target.get_size():
             target.fill(theme.INK)
         target.blit(self._enlarged(width, height), (left, top))
-        self._flash_places = self._flash.draw(target, look, self.walk.frame.index)
-        covered = self._help.is_open or self._menus.is_open or self.remembering.frame is not None
-        if not self._photo_mode.is_on:
-            self._overlays.draw(target, covered)
-        self.remembering.draw(target, look)
+        self._marker_places = self._marker.draw(target, look, self.walk.frame.index)
+        covered = self._help.is_open or self._menus.is_open or self.rewind.frame is not None
+        if not self._capture.photo_mode:
+            self._hud.draw(target, covered)
+        self.rewind.draw(target, look)
         if self._help.is_open:
             self._help.draw(target, look, self._app.bindings)
         else:
@@ -276,15 +284,15 @@ class WalkScreen(Screen):
     def taken(self) -> Sequence[pygame.Rect]:
         if self._help.is_open:
             return [self._help.place]
-        overlays = [] if self._photo_mode.is_on else self._overlays.taken
-        return self._menus.taken() or [*self._flash_places, *overlays, *self.remembering.taken()]
+        overlays = [] if self._capture.photo_mode else self._hud.taken
+        return self._menus.taken() or [*self._marker_places, *overlays, *self.rewind.taken()]
 
     def _picture_rect(self) -> tuple[int, int, int, int]:
         return fit_rect(*self.walk.session.frame_size, *self._app.window.size)
 
     def _enlarged(self, width: int, height: int) -> pygame.Surface:
         """Return the frame at its size on the screen, turned to the live view; made once for each."""
-        past, style = self.remembering.frame, self._app.settings.picture
+        past, style = self.rewind.frame, self._app.settings.picture
         frame = past or self.walk.frame
         rotations = self.walk.live_rotations if self._app.settings.reproject and past is None else None
         pixels = self._live_picture.show(frame.pixels, rotations, (width, height), style)
@@ -297,8 +305,8 @@ class WalkScreen(Screen):
 
     def leave(self) -> None:
         self._app.release_controls()
-        self._keeping.stop_recording(self._app.clock())
-        self.remembering.forget()
+        self._capture.stop_recording()
+        self.rewind.forget()
         self.walk.close()
 
 

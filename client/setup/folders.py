@@ -1,11 +1,14 @@
-"""Where this platform keeps a program's settings and a person's pictures."""
+"""Where this platform keeps a program's settings and a person's pictures, and how paths are named in messages."""
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+
+import platformdirs
 
 from engine.files.world import SUFFIX
 from engine.machine import assets
@@ -20,22 +23,33 @@ OWN_WORLDS = "worlds"
 """Folder of worlds begun by walking, in the pictures folder."""
 
 
-def settings_file(environ: Mapping[str, str], home: Path, platform: str = sys.platform) -> Path:
-    """Return the settings file's path; nothing is created."""
-    if platform == "win32":
-        return Path(environ.get("APPDATA") or home / "AppData" / "Roaming") / APP_NAME / "settings.json"
-    if platform == "darwin":
-        return home / "Library" / "Application Support" / APP_NAME / "settings.json"
-    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / APP_NAME.lower() / "settings.json"
+def settings_file() -> Path:
+    """Return the settings file's path; nothing is created.
+
+    Raises:
+        ValueError: The home folder is not known, in one sentence.
+    """
+    name = APP_NAME if sys.platform in ("win32", "darwin") else APP_NAME.lower()
+    with _needs_home():
+        return platformdirs.user_config_path(name, appauthor=False, roaming=True) / "settings.json"
 
 
-def pictures_dir(environ: Mapping[str, str], home: Path, platform: str = sys.platform) -> Path:
-    """Return the folder for screenshots and recordings; nothing is created."""
-    if platform not in ("win32", "darwin"):
-        config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-        if (configured := _xdg_pictures(config / "user-dirs.dirs", home)) is not None:
-            return configured / APP_NAME
-    return home / "Pictures" / APP_NAME
+def pictures_dir() -> Path:
+    """Return the folder for photos and recordings, in the desktop's own pictures folder; nothing is created.
+
+    Raises:
+        ValueError: The home folder is not known, in one sentence.
+    """
+    with _needs_home():
+        return platformdirs.user_pictures_path() / APP_NAME
+
+
+@contextmanager
+def _needs_home() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError("the home folder is not known; set HOME to an absolute path") from error
 
 
 def world_folders(world: str | None, pictures: Path) -> list[Path]:
@@ -64,34 +78,36 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def told(file: Path, home: Path) -> str:
+def unused_path(folder: Path, stem: str, suffix: str, now: datetime) -> Path:
+    """Return a path in the folder, named after the world and the time, that does not exist yet."""
+    base = f"{stem}-{now:%Y%m%d-%H%M%S}"
+    path = folder / f"{base}{suffix}"
+    number = 2
+    while path.exists():
+        path = folder / f"{base}-{number}{suffix}"
+        number += 1
+    return path
+
+
+def path_for_message(file: Path, home: Path | None = None) -> str:
     """Name a file for a message: first its own name, which must be read whatever is cut off, then its folder.
 
     Args:
-        home: Of the user; shown as `~`.
+        home: Of the user, shown as `~`; by default this user's.
     """
+    home = Path.home() if home is None else home
     if file.parent == Path():
         return file.name
     folder = file.parent
     if folder.is_relative_to(home):
         folder = Path("~", folder.relative_to(home))
-    said = str(folder)
-    if len(said) > MAX_FOLDER_CHARS:
-        said = without_middle(said, MAX_FOLDER_CHARS - len(DOTS))
-    return f"{file.name} in {said}"
+    shown = str(folder)
+    if len(shown) > MAX_FOLDER_CHARS:
+        shown = without_middle(shown, MAX_FOLDER_CHARS - len(DOTS))
+    return f"{file.name} in {shown}"
 
 
 def without_middle(text: str, num_kept: int) -> str:
     """Keep some characters of a longer text, one or more, and dots for its middle: of a path the end says most."""
     head = num_kept // 4
     return f"{text[:head]}{DOTS}{text[head - num_kept :]}"
-
-
-def _xdg_pictures(file: Path, home: Path) -> Path | None:
-    """Read the desktop's own name for the pictures folder, which is translated on many machines."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    match = re.search(r'^XDG_PICTURES_DIR="(?:\$HOME/)?(.+)"', text, re.MULTILINE)
-    return home / match[1] if match else None

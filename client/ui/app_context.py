@@ -157,8 +157,16 @@ class AppContext:
         try:
             self._save(self.settings)
         except ValueError as error:
-            sentence = f"These settings last only until you quit: {error}."
-            self.toasts.add(sentence, self.clock(), warning=True)
+            self.say(f"These settings last only until you quit: {error}.", warning=True)
+
+    def say(self, text: str, warning: bool = False) -> None:
+        """Show a message from now on."""
+        self.toasts.add(text, self.clock(), warning)
+
+    def warn(self, error: Exception) -> None:
+        """Show an error's sentence as a warning."""
+        sentence = str(error)
+        self.say(f"{sentence[:1].upper()}{sentence[1:]}.", warning=True)
 
     def survey(self) -> EngineSurvey:
         """Return what this machine says of each engine; it is asked the first time."""

@@ -1,28 +1,106 @@
-"""What lies over the world: the figures with their timeline, the recording mark, the progress of a replay."""
+"""The head-up display: metrics with their timeline, the marks of a recording and of a replay, the latency marker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pygame
 
+from client.input.controls import STANDING, Intent
+from client.playback.meter import InputMeter
+from client.playback.readings import read_figures
+from client.playback.waiting import Waiting
+from client.playback.walk import Walk
+from client.playback.walk_map import WalkMap
 from client.ui import theme
-from client.ui.figures import NUM_BARS, ChunkBar, Figures, Line, Section, figure_lines
+from client.ui.app_context import AppContext
+from client.ui.metrics import NUM_BARS, ChunkBar, Line, Metrics, Section, metric_lines
+from client.ui.panels import draw_held, draw_map
 from client.ui.theme import Theme
 
+METRICS_EVERY_S = 0.25
 _SIZE = 13
 _ROW = 2.25
 _WIDEST_VALUE = "0.00 of 00 a second, at 000 % speed"
-"""As wide as the column of values is made, so that it does not change with the figures."""
+"""As wide as the column of values is made, so that it does not change with the metrics."""
+MARK_SIDE = 8.0
+"""Side of a square of the latency marker, grid units."""
+_MARK_DARK, _MARK_BRIGHT = (0, 0, 0), (255, 255, 255)
 
 
-def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_px: int) -> list[pygame.Rect]:
-    """Draw the panel of figures at the top left; what does not fit above a height is left out.
+class Hud:
+    """Everything that can be switched on over the picture, and what it needs to remember."""
+
+    def __init__(self, app: AppContext, walk: Walk, more: Callable[[], Sequence[Line]]) -> None:
+        """Lie over a walk.
+
+        Args:
+            app: What all screens share.
+            walk: The walk under way.
+            more: Returns lines of metrics that are measured outside the walk.
+        """
+        self._more = more
+        self._app = app
+        self._walk = walk
+        self._map = WalkMap()
+        self._waiting = Waiting(app, walk)
+        self._intent = STANDING
+        self._held: tuple[int, ...] = ()
+        self._metrics: Metrics | None = None
+        self._metrics_s = 0.0
+        self.taken: list[pygame.Rect] = []
+        """Where they lie, as drawn last."""
+
+    def update(self, intent: Intent, now_s: float) -> bool:
+        """Take in what happened; say whether something that is shown changed by it."""
+        self._waiting.update(now_s)
+        settings, held = self._app.settings, self._app.keyboard.held
+        changed = settings.show_held and (intent != self._intent or held != self._held)
+        self._intent, self._held = intent, held
+        self._map.add(self._walk.frame.index, self._walk.frame.c2w)
+        if not settings.hud:
+            self._metrics = None
+        elif self._metrics is None or now_s - self._metrics_s >= METRICS_EVERY_S:
+            metrics = read_figures(self._walk, self._app.client_ms, settings.reproject)
+            self._metrics = replace(metrics, more=(*metrics.more, *self._more()))
+            self._metrics_s = now_s
+            changed = True
+        return changed
+
+    def draw(self, target: pygame.Surface, covered: bool) -> None:
+        """Draw what is switched on; with a menu or the help over it only what must be seen."""
+        look, settings, walk = self._app.look, self._app.settings, self._walk
+        progress = walk.progress
+        bottom = target.get_height() - look.px(2 if progress is None else 9)
+        self.taken = []
+        if settings.show_map and not covered:
+            self.taken += draw_map(target, look, self._map, bottom)
+        if settings.show_held and not covered:
+            held = draw_held(target, look, self._intent, self._held, self._app.bindings, bottom)
+            self.taken += held
+            bottom = min((place.top - look.px(1) for place in held), default=bottom)
+        if settings.hud and self._metrics is not None and not covered:
+            self.taken += draw_metrics(target, look, self._metrics, bottom)
+        if walk.recorder.path is not None:
+            self.taken += draw_recording(target, look, walk.walked_s)
+        if progress is not None:
+            self.taken += draw_progress(target, look, _replay_label(progress, walk), progress)
+
+
+def _replay_label(progress: float, walk: Walk) -> str:
+    if progress >= 1.0:
+        return "End of the recorded walk. Backspace starts it again, Esc leaves."
+    return f"Replay, {walk.frame.index / walk.session.fps:.1f} s"
+
+
+def draw_metrics(target: pygame.Surface, look: Theme, metrics: Metrics, bottom_px: int) -> list[pygame.Rect]:
+    """Draw the panel of metrics at the top left; what does not fit above a height is left out.
 
     The timeline is below them, or beside them where there is no room. Return where both lie.
     """
     origin, pad, bars_px = look.px(2), look.px(2), look.px(9)
-    lines = figure_lines(figures)
+    lines = metric_lines(metrics)
     row_px, gap_px = max(look.px(_ROW), look.font(_SIZE).get_height()), look.px(1)
     label_px = max(look.font(_SIZE).size(label)[0] for _, label, _ in lines) + look.px(1.5)
     wished = label_px + look.font(_SIZE).size(_WIDEST_VALUE)[0]
@@ -51,7 +129,7 @@ def draw_figures(target: pygame.Surface, look: Theme, figures: Figures, bottom_p
             return places
         places.append(pygame.Rect(area.left - pad, origin, width + 2 * pad, bars_px + 2 * pad))
         target.blit(look.panel(*places[1].size), places[1])
-    draw_timeline(target, look, area, figures.bars, figures.deadline_ms)
+    draw_timeline(target, look, area, metrics.bars, metrics.deadline_ms)
     return places
 
 
@@ -151,3 +229,34 @@ def draw_progress(target: pygame.Surface, look: Theme, label: str, fraction: flo
     target.fill(theme.INK_RAISED, line)
     target.fill(theme.AMBER, (*line.topleft, round(line.width * max(0.0, min(1.0, fraction))), line.height))
     return [pygame.Rect(left, top, width, height)]
+
+
+class LatencyMarker:
+    """Two squares for a camera or a photodiode: one flips with each input, one with each answer of the model.
+
+    They change in the very frames that the meter counts, so that light on the screen can be held against its metrics.
+    """
+
+    def __init__(self, meter: InputMeter) -> None:
+        self._meter = meter
+        self._on = False
+
+    def toggle(self, now_s: float) -> None:
+        self._on = not self._on
+
+    def draw(self, target: pygame.Surface, look: Theme, frame_index: int) -> list[pygame.Rect]:
+        """Draw them at the right edge, over a picture of the frame that has this number; return where they lie."""
+        if not self._on:
+            return []
+        side, label_px, gap = look.px(MARK_SIDE), look.px(2.5), look.px(1)
+        # In the middle: the mark of a recording is above, the map below.
+        left, top = target.get_width() - 2 * side - gap, (target.get_height() - side) // 2
+        place = pygame.Rect(left - gap, top - label_px, 2 * (side + gap), side + label_px)
+        target.fill(theme.INK, place)
+        flips = ("input", self._meter.num_inputs), ("model", self._meter.answers_by(frame_index))
+        for i, (name, count) in enumerate(flips):
+            label = look.text(name, 11)
+            x = left + i * (side + gap)
+            target.blit(label, (x + (side - label.get_width()) // 2, top - label_px))
+            target.fill(_MARK_BRIGHT if count % 2 else _MARK_DARK, (x, top, side, side))
+        return [place]

@@ -1,4 +1,4 @@
-"""The figures of a walk in plain words: what is shown, what makes it, and where the player is.
+"""The metrics of a walk in plain words: what is shown, what makes it, and where the player is.
 
 Everything is measured elsewhere; knows no window.
 """
@@ -41,7 +41,7 @@ class ChunkBar:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """Everything the HUD shows, measured elsewhere."""
 
     world: str
@@ -85,60 +85,60 @@ class Figures:
     """Lines of whoever else measures something."""
 
 
-def figure_lines(figures: Figures) -> list[Line]:
+def metric_lines(metrics: Metrics) -> list[Line]:
     """Return the lines of the panel, by section."""
-    lines = [*_picture_lines(figures), *_engine_lines(figures), *_place_lines(figures), *figures.more]
+    lines = [*_picture_lines(metrics), *_engine_lines(metrics), *_place_lines(metrics), *metrics.more]
     order = list(Section)
     return sorted(lines, key=lambda line: order.index(line[0]))
 
 
-def _picture_lines(figures: Figures) -> list[Line]:
-    rate = "" if abs(figures.rate - 1.0) < 0.005 else f", at {100 * figures.rate:.0f} % speed"
-    stood = counted(figures.holds, figures.hold_s)
-    turned = figures.turned_deg
+def _picture_lines(metrics: Metrics) -> list[Line]:
+    rate = "" if abs(metrics.rate - 1.0) < 0.005 else f", at {100 * metrics.rate:.0f} % speed"
+    stood = counted(metrics.holds, metrics.hold_s)
+    turned = metrics.turned_deg
     turn = "waits for the model" if turned is None else f"is seen at once, {turned:.1f} deg ahead"
     return [
-        (Section.PICTURE, "shown", f"{figures.fps_shown:.1f} of {figures.fps:g} a second{rate}"),
+        (Section.PICTURE, "shown", f"{metrics.fps_shown:.1f} of {metrics.fps:g} a second{rate}"),
         (
             Section.PICTURE,
             "ready",
-            f"{figures.buffered_frames:.0f} to show, {number_of(figures.in_flight, 'chunk')} coming",
+            f"{metrics.buffered_frames:.0f} to show, {number_of(metrics.in_flight, 'chunk')} coming",
         ),
         (Section.PICTURE, "stood still", stood),
         (Section.PICTURE, "a turn", turn),
-        (Section.PICTURE, "window", f"needs {figures.client_ms:.1f} ms a picture"),
+        (Section.PICTURE, "window", f"needs {metrics.client_ms:.1f} ms a picture"),
     ]
 
 
-def _engine_lines(figures: Figures) -> list[Line]:
-    backend = TITLES.get(figures.backend, figures.backend)
-    name = backend if figures.engine == figures.backend else f"{figures.engine} on {backend}"
-    could = figures.realtime_factor * figures.fps
-    usual, slow = figures.chunk_ms_p50, figures.chunk_ms_p95
+def _engine_lines(metrics: Metrics) -> list[Line]:
+    backend = TITLES.get(metrics.backend, metrics.backend)
+    name = backend if metrics.engine == metrics.backend else f"{metrics.engine} on {backend}"
+    could = metrics.realtime_factor * metrics.fps
+    usual, slow = metrics.chunk_ms_p50, metrics.chunk_ms_p95
     return [
         (Section.ENGINE, "model", name),
         (Section.ENGINE, "could make", f"{number_of(round(could), 'picture')} a second"),
         (Section.ENGINE, "a chunk", f"takes {usual:.0f} ms, a slow one {slow:.0f}"),
-        (Section.ENGINE, "memory", f"{figures.memory_bytes / 2**20:.0f} MB"),
+        (Section.ENGINE, "memory", f"{metrics.memory_bytes / 2**20:.0f} MB"),
     ]
 
 
-def _place_lines(figures: Figures) -> list[Line]:
-    heading, pitch, roll = (round(angle) for angle in pose_angles_deg(figures.c2w))
+def _place_lines(metrics: Metrics) -> list[Line]:
+    heading, pitch, roll = (round(angle) for angle in pose_angles_deg(metrics.c2w))
     looks = [
         sided(heading, "deg right", "deg left", 0),
         sided(pitch, "up", "down", 0) if pitch else "",
         f"leaning {sided(roll, 'right', 'left', 0)}" if roll else "",
     ]
     lines = [
-        (Section.PLACE, "world", figures.world),
-        (Section.PLACE, "seed", f"{figures.seed}, chunk {figures.chunk_index}"),
-        (Section.PLACE, "you stand", place_words(figures.c2w)),
+        (Section.PLACE, "world", metrics.world),
+        (Section.PLACE, "seed", f"{metrics.seed}, chunk {metrics.chunk_index}"),
+        (Section.PLACE, "you stand", place_words(metrics.c2w)),
         (Section.PLACE, "you look", ", ".join(word for word in looks if word)),
     ]
-    if figures.speed_m_s is not None:
-        pace = "flying" if figures.flying else "walking"
-        lines.append((Section.PLACE, "you go", f"{figures.speed_m_s:.1f} m/s, {pace}"))
+    if metrics.speed_m_s is not None:
+        pace = "flying" if metrics.flying else "walking"
+        lines.append((Section.PLACE, "you go", f"{metrics.speed_m_s:.1f} m/s, {pace}"))
     return lines
 
 
