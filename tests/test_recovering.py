@@ -57,7 +57,7 @@ def test_a_walk_goes_on_from_the_last_whole_chunk_with_its_recordings(
         return True
 
     let_fall(monkeypatch, once)
-    player.wait(lambda: "The world fell apart" in texts(player), "the fall")
+    player.wait(lambda: "The model diverged" in texts(player), "the fall")
     assert not player.walk._menus.is_open
     assert walk.recorder.num_chunks == fell[0], "no whole chunk is lost"
     player.frames_go_by(12)
