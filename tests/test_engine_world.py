@@ -100,7 +100,7 @@ def test_tensors_that_overlap_are_refused(file: Path) -> None:
         header["first_frame"]["data_offsets"] = [0, 16 * 24 * 3]
 
     rewrite_header(file, change)
-    with pytest.raises(SpecMismatch, match="laid out"):
+    with pytest.raises(SpecMismatch, match="damaged"):
         read_world(file)
 
 

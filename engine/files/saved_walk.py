@@ -131,10 +131,9 @@ def read_saved_info(path: str | Path) -> tuple[SavedInfo, NDArray[np.float64]]:
     try:
         with TensorFile(file, KIND) as source:
             info = _parse(source.description(), file)
-            span = source.spans().get("c2w")
-            if span is None or (span.dtype, span.shape) != ("F64", (4, 4)):
+            if source.spans().get("c2w") != Span("F64", (4, 4)):
                 raise source.not_laid_out()
-            pose = source.array(span)
+            pose = source.arrays(["c2w"])["c2w"]
     except OSError as error:
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
     return info, check_poses(pose[None], f"the saved walk {file}")[0]
@@ -160,7 +159,7 @@ def read_saved_walk(path: str | Path, home: Home, key_map: str) -> SavedWalk:
             _check_belongs(info, home, key_map, file)
             spans = source.spans()
             _check_sizes(spans, home, source)
-            arrays, _ = source.arrays(spans)
+            arrays = source.arrays(spans)
     except OSError as error:
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
     if _hash(arrays) != info.content:

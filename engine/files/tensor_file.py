@@ -1,22 +1,21 @@
-"""Safetensors files from strangers: the header is read and bounded before anything is allocated for what it announces.
+"""Safetensors files that may be untrusted: what they announce is bounded and judged before it is allocated.
 
-Knows the layout of the container, not what the tensors mean.
+Knows what a file says of itself and of its tensors, not what they mean.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from engine.errors import SpecMismatch
@@ -43,13 +42,11 @@ class TensorFileKind:
 
 @dataclass(frozen=True)
 class Span:
-    """Where one tensor lies."""
+    """Type and shape of one tensor."""
 
     dtype: str
     """As safetensors calls it, one of DTYPES."""
     shape: tuple[int, ...]
-    start: int
-    """Offset from the beginning of the data."""
 
     @property
     def num_bytes(self) -> int:
@@ -68,24 +65,24 @@ class TensorFile:
         """
         self.path = path
         self._kind = kind
-        self._stream = _open(path, kind)
+        _check_size(path, kind)
         try:
-            self._header, self._data_start = _read_header(self._stream, path, kind)
-        except BaseException:
-            self._stream.close()
-            raise
+            self._file = safe_open(path, framework="numpy")
+        except SafetensorError as error:
+            raise SpecMismatch(
+                f"the {kind.noun} {path} is damaged, cut short or has a foreign tail; fetch or make it again"
+            ) from error
 
     def __enter__(self) -> TensorFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stream.close()
+        self._file.__exit__(*exception)
 
     def description(self) -> str:
         """Return the JSON text that says what the file is."""
-        metadata = self._header.get("__metadata__")
-        text = metadata.get(self._kind.metadata_key) if isinstance(metadata, dict) else None
-        if not isinstance(text, str):
+        text = (self._file.metadata() or {}).get(self._kind.metadata_key)
+        if text is None:
             raise SpecMismatch(
                 f"{self.path} holds tensors but no {self._kind.noun}; "
                 f"name one ending in {self._kind.suffix} that `flaneur` made"
@@ -93,18 +90,13 @@ class TensorFile:
         return text
 
     def spans(self) -> dict[str, Span]:
-        """Return where each tensor lies; together they fill the file, and none overlaps another."""
-        damaged = self.not_laid_out()
-        spans = {
-            name: _span(entry, damaged) for name, entry in self._header.items() if name != "__metadata__"
-        }
-        ranges = sorted((span.start, span.start + span.num_bytes) for span in spans.values())
-        if not ranges or ranges[0][0] != 0 or any(a[1] != b[0] for a, b in pairwise(ranges)):
-            raise damaged
-        if self._data_start + ranges[-1][1] != os.fstat(self._stream.fileno()).st_size:
-            raise SpecMismatch(
-                f"the {self._kind.noun} {self.path} is cut short or has a foreign tail; fetch or make it again"
-            )
+        """Return type and shape of each tensor; together they fill the file, and none overlaps another."""
+        spans: dict[str, Span] = {}
+        for name in self._file.keys():  # noqa: SIM118 (no mapping)
+            view = self._file.get_slice(name)
+            spans[name] = Span(view.get_dtype(), tuple(view.get_shape()))
+        if not spans or any(s.dtype not in DTYPES or len(s.shape) > MAX_AXES for s in spans.values()):
+            raise self.not_laid_out()
         return spans
 
     def not_laid_out(self) -> SpecMismatch:
@@ -113,22 +105,14 @@ class TensorFile:
             f"the tensors of the {self._kind.noun} {self.path} are not laid out as ours are; make it again"
         )
 
-    def arrays(self, spans: Mapping[str, Span]) -> tuple[dict[str, NDArray[Any]], str]:
-        """Read the tensors that `spans` found, once their shapes were judged; also the file's SHA-256."""
-        self._stream.seek(0)
-        raw = self._stream.read()
-        arrays = {
-            name: np.frombuffer(raw, DTYPES[span.dtype], math.prod(span.shape), self._data_start + span.start)
-            .reshape(span.shape)
-            .copy()
-            for name, span in spans.items()
-        }
-        return arrays, hashlib.sha256(raw).hexdigest()
+    def arrays(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Read tensors, once their spans were judged."""
+        return {name: self._file.get_tensor(name) for name in names}
 
-    def array(self, span: Span) -> NDArray[Any]:
-        """Read one tensor that `spans` found, once its shape was judged."""
-        self._stream.seek(self._data_start + span.start)
-        return np.frombuffer(self._stream.read(span.num_bytes), DTYPES[span.dtype]).reshape(span.shape)
+    def sha256(self) -> str:
+        """Return the hash of the whole file."""
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def encode_tensors(arrays: Mapping[str, NDArray[Any]], kind: TensorFileKind, description: str) -> bytes:
@@ -149,53 +133,17 @@ def write_tensors(path: Path, content: bytes, kind: TensorFileKind) -> None:
         os.fsync(stream.fileno())
 
 
-def _open(path: Path, kind: TensorFileKind) -> BinaryIO:
-    """Open a file of bearable size; a pipe or device would block or never end."""
+def _check_size(path: Path, kind: TensorFileKind) -> None:
+    """Refuse a pipe or device, which would block or never end, and a file or header of unbearable size."""
     if not path.is_file():
         raise SpecMismatch(f"there is no {kind.noun} file {path}; {kind.where_from}")
     if path.stat().st_size > kind.max_file_bytes:
         raise SpecMismatch(
             f"{path} is over {kind.max_file_bytes >> 20} MB, so it is no {kind.noun}; check the path"
         )
-    return path.open("rb")
-
-
-def _read_header(stream: BinaryIO, path: Path, kind: TensorFileKind) -> tuple[dict[str, Any], int]:
-    """Return the header and the offset of the data behind it."""
-    length = int.from_bytes(stream.read(8), "little")
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise SpecMismatch(
             f"{path} is not a {kind.noun} file; name one ending in {kind.suffix} that `flaneur` made"
         )
-    raw = stream.read(length)
-    if len(raw) < length:
-        raise SpecMismatch(f"the {kind.noun} {path} is cut short; fetch or make it again")
-    damaged = SpecMismatch(f"the header of {path} is damaged; fetch or make the {kind.noun} again")
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise damaged from error
-    if not isinstance(header, dict):
-        raise damaged
-    return header, 8 + length
-
-
-def _span(entry: Any, damaged: SpecMismatch) -> Span:
-    if not isinstance(entry, dict) or entry.get("dtype") not in DTYPES:
-        raise damaged
-    shape, offsets = _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
-    if shape is None or offsets is None or len(offsets) != 2:
-        raise damaged
-    span = Span(entry["dtype"], shape, offsets[0])
-    if offsets[1] - offsets[0] != span.num_bytes:
-        raise damaged
-    return span
-
-
-def _sizes(value: Any) -> tuple[int, ...] | None:
-    """Return a short list of sizes as a tuple, None if it is anything else."""
-    if not isinstance(value, list) or len(value) > MAX_AXES:
-        return None
-    if any(type(size) is not int or not 0 <= size < 1 << 40 for size in value):
-        return None
-    return tuple(value)

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from engine.errors import SpecMismatch
 from engine.files.bundle import first_problem
-from engine.files.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.files.tensor_file import DTYPES, TensorFile, TensorFileKind, encode_tensors, write_tensors
 
 SUFFIX = ".world"
 MAX_FILE_BYTES = 256 << 20
@@ -138,7 +138,8 @@ def read_world(path: str | Path) -> World:
     try:
         with TensorFile(file, KIND) as source:
             info = _parse_info(source.description(), file)
-            arrays, sha256 = source.arrays(_check_layout(source))
+            _check_layout(source)
+            arrays, sha256 = source.arrays(source.spans()), source.sha256()
     except OSError as error:
         raise SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path") from error
     _check_values(arrays, file)
@@ -217,15 +218,14 @@ def _parse_info(text: str, file: Path) -> WorldInfo:
         ) from error
 
 
-def _check_layout(source: TensorFile) -> dict[str, Span]:
-    """Return where each tensor lies; a world has these, of these types, and no others."""
+def _check_layout(source: TensorFile) -> None:
+    """Refuse a file with other tensors than a world has, or of other types or shapes."""
     spans = source.spans()
     if spans.keys() - OPTIONAL != LAYOUT.keys() - OPTIONAL:
         raise source.not_laid_out()
     if any(span.dtype not in _stored_types(name) for name, span in spans.items()):
         raise source.not_laid_out()
     _check_shapes({name: span.shape for name, span in spans.items()}, source.path)
-    return spans
 
 
 def _stored_types(name: str) -> tuple[str, ...]:

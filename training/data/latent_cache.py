@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -119,7 +119,10 @@ def read_clip(path: Path) -> Clip:
     try:
         with TensorFile(path, KIND) as file:
             info = ClipInfo.model_validate_json(file.description())
-            arrays, _ = file.arrays(_judged(file))
+            types = {name: span.dtype for name, span in file.spans().items()}
+            if types != {"latents": "F16", "c2w": "F64", "intrinsics": "F64"}:
+                raise file.not_laid_out()
+            arrays = file.arrays(types)
     except ValidationError as error:
         raise ValueError(
             f"{path} describes no clip ({first_problem(error)}); delete it to encode again"
@@ -137,12 +140,3 @@ def read_clip(path: Path) -> Clip:
         fps=info.fps,
         latents=arrays["latents"],
     )
-
-
-def _judged(file: TensorFile) -> dict[str, Any]:
-    """Return the file's spans if they are those of a clip."""
-    spans = file.spans()
-    types = {name: span.dtype for name, span in spans.items()}
-    if types != {"latents": "F16", "c2w": "F64", "intrinsics": "F64"}:
-        raise file.not_laid_out()
-    return spans
