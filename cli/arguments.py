@@ -23,7 +23,8 @@ class BackendChoice(StrEnum):
 World = Annotated[
     str | None,
     typer.Argument(
-        help="Name of a world, or path of a .world file; default without a window: the first of the shipped."
+        help="Name of a world, path of a .world file, or generated-SEED with --backend holodeck; "
+        "default without a window: the first of the shipped."
     ),
 ]
 Engine = Annotated[

@@ -34,7 +34,12 @@ def data() -> None:
 @app.command()
 def make(
     output: Output,
-    places: Annotated[str, typer.Option(help="Holodeck places, with commas between them.")] = "all",
+    places: Annotated[
+        str,
+        typer.Option(
+            help="Holodeck places, with commas between them; also generated-SEED and generated-100..199."
+        ),
+    ] = "all",
     families: Annotated[
         str,
         typer.Option(help="Camera families: orbit, spiral, dolly, fly-through, walk, look-around."),

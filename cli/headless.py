@@ -18,8 +18,9 @@ from engine.files.array_files import open_frames
 from engine.files.recording import Recording
 from engine.files.recording_writer import RecordingStopped, RecordingWriter
 from engine.files.video import open_video
-from engine.files.world import find_world, list_worlds
+from engine.files.world import list_worlds
 from engine.machine import assets
+from engine.session.generated_world import find_any_world
 from engine.session.headless import num_chunks_for, place_track, run_headless
 from engine.session.opening import BackendName, open_session
 from engine.session.protocol import Session
@@ -49,7 +50,7 @@ def open_walk(
             raise ValueError(f"there are no worlds in {folder}; name a .world file")
         world = entries[0].name
     check_engine(engine, backend)
-    found = find_world(world, known_folders())
+    found = find_any_world(world, known_folders())
     bundle = None if engine is None else assets.find_bundle(engine)
     return open_session(found, bundle, backend, keep_latents=keep_latents)
 

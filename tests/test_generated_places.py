@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 import holodeck
+from engine.errors import BackendUnavailable
+from engine.session.generated_world import find_any_world
+from engine.session.opening import open_session
+from engine.types import CameraTrack
 from holodeck.collision import is_free
-from holodeck.generator import generate_place, generated_name, generated_seed
+from holodeck.generator import expand_range, generate_place, generated_name, generated_seed
 from holodeck.generator.dice import Dice
 from holodeck.generator.palette import draw_palette
 from holodeck.generator.plan import Plan
 from holodeck.generator.skies import MOODS
 from holodeck.place import Place
 from holodeck.shapes import Paint, box
-from training.data.walks import walk
+from training.data.holodeck.walks import walk
+from training.data.sets import plan_holodeck_set
 
 SEEDS = range(50)
 INTRINSICS = np.array([26.0, 26.0, 20.0, 12.0], np.float32)
@@ -125,6 +130,32 @@ def test_names_lead_to_seeds_and_back():
     assert holodeck.has_place("generated-5")
     assert holodeck.has_place("town")
     assert not holodeck.has_place("generated-x")
+
+
+def test_a_range_of_seeds_is_a_list_of_names():
+    assert expand_range("generated-8..10") == ["generated-8", "generated-9", "generated-10"]
+    assert expand_range("town") == ["town"]
+    with pytest.raises(ValueError, match="100000"):
+        expand_range("generated-5..4")
+
+
+def test_clips_are_planned_in_generated_places():
+    jobs = plan_holodeck_set("town,generated-3..4", "walk", 3, 9, 0.0, 0)
+    assert {job.place for job in jobs} == {"town", "generated-3", "generated-4"}
+    with pytest.raises(ValueError, match=r"generated-100\.\.199"):
+        plan_holodeck_set("generated-x", "walk", 1, 9, 0.0, 0)
+
+
+def test_a_generated_place_is_walked_by_its_name():
+    world = find_any_world("generated-3", [])
+    assert (world.name, world.frame_size) == ("generated-3", (240, 144))
+    session = open_session(world, backend="holodeck")
+    session.reset(0)
+    track = CameraTrack(np.tile(world.c2w, (4, 1, 1)), np.tile(world.intrinsics, (4, 1)))
+    np.testing.assert_array_equal(session.step(track).frames[0], world.first_frame)
+    assert find_any_world("generated-3", []).sha256 == world.sha256
+    with pytest.raises(BackendUnavailable, match="--backend holodeck"):
+        open_session(world)
 
 
 def test_a_seed_out_of_range_is_refused():

@@ -17,8 +17,9 @@ from engine.camera.tracks import Track
 from engine.files.atomic import check_new_file
 from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording import Recording, read_recording
-from engine.files.world import World, find_world
+from engine.files.world import World
 from engine.machine import assets
+from engine.session.generated_world import find_any_world
 from engine.session.opening import open_session
 from engine.session.protocol import Session, check_seed
 from engine.session.replay import check_replayable
@@ -54,7 +55,7 @@ def open_walk(
     say("Reading the world")
     if options.world is None:
         raise ValueError(_NO_WORLD)
-    world = find_world(options.world, folders)
+    world = find_any_world(options.world, folders)
     seen(world)
     bundle = None
     if options.backend != "holodeck":
@@ -82,7 +83,7 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
         if options.world is None:
             raise ValueError(_NO_WORLD)
     if options.world is not None:
-        find_world(options.world, folders)
+        find_any_world(options.world, folders)
     check_engine(options.engine, options.backend)
     check_seed(options.seed)
     if options.record is not None:

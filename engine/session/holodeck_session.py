@@ -33,7 +33,7 @@ class HolodeckSession(Session):
             raise SpecMismatch(
                 f"the world {world.name} was not made from a holodeck place; play it with a model's bundle"
             )
-        if world.place not in holodeck.place_names():
+        if not holodeck.has_place(world.place):
             raise SpecMismatch(
                 f"the world {world.name} asks for the unknown holodeck place {world.place}; make it again"
             )
@@ -104,6 +104,6 @@ and no world model was trained there."""
 
 def place_slide(world: World) -> Slide | None:
     """Return the collision of a world's place; None where it has none that is known here."""
-    if world.place is None or world.place not in holodeck.place_names():
+    if world.place is None or not holodeck.has_place(world.place):
         return None
     return partial(holodeck.get_place(world.place).slide, radius_m=WALKER_RADIUS_M)

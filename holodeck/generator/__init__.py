@@ -4,6 +4,6 @@ A generated place is called `generated-SEED`. Nothing here renders; a generated 
 """
 
 from holodeck.generator.building import generate_place
-from holodeck.generator.names import generated_name, generated_seed
+from holodeck.generator.names import expand_range, generated_name, generated_seed
 
-__all__ = ["generate_place", "generated_name", "generated_seed"]
+__all__ = ["expand_range", "generate_place", "generated_name", "generated_seed"]

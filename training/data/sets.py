@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from engine.files.atomic import replacing
 from evaluation.consistency import revisit_pairs
-from holodeck import place_names
+from holodeck import has_place, place_names
+from holodeck.generator import expand_range
 from model.config import pocket
 from model.vae.pocket import Autoencoder
 from training.data.archives.reader import ArchiveOptions, ClipArchives
@@ -98,15 +99,32 @@ def plan_holodeck_set(
     """Plan clips of the pocket's size, rate and lens.
 
     Args:
-        places: Names with commas between them, or "all"; so too `camera_families`.
+        places: Names with commas between them, or "all" for the hand-made; `generated-SEED` is a name too, and
+            `generated-FIRST..LAST` stands for a range of seeds, both ends included.
+        camera_families: Names with commas between them, or "all".
 
     Raises:
         ValueError: A name is not known.
     """
     config = pocket()
     film = RenderJob("", seed, num_frames, config.frame_width, config.frame_height, FPS, INTRINSICS)
-    wanted = _chosen(places, place_names(), "place"), _chosen(camera_families, FAMILIES, "camera family")
+    wanted = _chosen_places(places), _chosen(camera_families, FAMILIES, "camera family")
     return family_jobs(*wanted, num_clips, revisit_share, film)
+
+
+def _chosen_places(text: str) -> list[str]:
+    """Split names of places at commas; "all" stands for every hand-made one."""
+    if text == "all":
+        return place_names()
+    names = [name for part in text.split(",") if part.strip() for name in expand_range(part.strip())]
+    if unknown := [name for name in names if not has_place(name)]:
+        known = ", ".join(place_names())
+        raise ValueError(
+            f"no place is called {unknown[0]!r}; choose from {known}, generated-17 or generated-100..199"
+        )
+    if not names:
+        raise ValueError("name at least one place, or all")
+    return names
 
 
 def _chosen(text: str, known: Sequence[str], what: str) -> list[str]:
