@@ -1,10 +1,10 @@
-"""What the engine may have to tell a user.
+"""Errors of the engine that a user can act upon.
 
     EngineError
       SpecMismatch          a file is damaged, foreign, or does not fit the file beside it
       BackendUnavailable    this machine cannot run what was asked for
       BuildFailed           an engine could not be built
-      RolloutDiverged       the generated world fell apart
+      RolloutDiverged       the latents are not finite
 
 Every message is one sentence with its remedy. A bad argument is a ValueError.
 """

@@ -53,7 +53,7 @@ class CameraTrack:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """What the model is told beside the latents of a chunk; the same through all its denoising steps.
+    """What the model is conditioned on besides the latents of a chunk; the same through all its denoising steps.
 
     F = T * temporal_stride video frames, the window of each of the chunk's T latent frames.
     """

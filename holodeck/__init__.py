@@ -1,7 +1,7 @@
-"""Places drawn exactly: a camera pose in, a frame out; geometry, light and collision in numpy.
+"""Places rendered exactly: a camera pose in, a frame out; geometry, light and collision in numpy.
 
-This room knows no model, bundle, clock or window. The engine serves it as a session whose picture is the truth, and training
-draws its data from it.
+This room knows no model, bundle, clock or window. The engine serves it as a session whose frames are the
+ground truth, and training takes its data from it.
 """
 
 from holodeck.place import Place

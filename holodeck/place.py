@@ -27,7 +27,7 @@ EDGE_M = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Somewhere to walk, drawn exactly from any camera."""
+    """Somewhere to walk, rendered exactly from any camera."""
 
     name: str
     title: str
@@ -72,7 +72,7 @@ class Place:
     def render(
         self, c2w: NDArray[np.float64], intrinsics: NDArray[np.float32], width: int, height: int
     ) -> NDArray[np.uint8]:
-        """Draw the place.
+        """Render the place.
 
         Args:
             c2w: Camera-to-world, OpenCV axes, metres, [4, 4].
@@ -103,7 +103,7 @@ class Place:
 
 
 class GroundPainter:
-    """Draws the ground from above: x to the right, z downwards in the picture, metres in, RGB out."""
+    """Paints the ground from above: x to the right, z downwards in the image, metres in, RGB out."""
 
     def __init__(self, color: Color) -> None:
         self.picture = np.empty((GROUND_PIXELS, GROUND_PIXELS, 3), np.float32)
@@ -169,7 +169,7 @@ class GroundPainter:
         self.picture *= 1.0 - (1.0 - SHADOW) * share
 
     def pyramid(self) -> tuple[NDArray[np.float32], ...]:
-        """The picture at three resolutions, each a quarter of the one before."""
+        """The image at three resolutions, each a quarter of the one before."""
         levels = [self.picture]
         for _ in range(2):
             side = levels[-1].shape[0] // 4

@@ -19,9 +19,9 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 LENS_BLUR_PX = 0.8
-"""Standard deviation of the lens: like any camera's low-pass filter, it keeps thin edges from crawling."""
+"""Standard deviation of the low-pass filter, which like any camera's keeps thin edges from crawling."""
 TONES = 4
-"""Steps of light on round shapes: flat steps keep the picture bold."""
+"""Steps of light on round shapes: flat steps keep the image bold."""
 _TILT = np.array([0.6, -0.5, -0.35])
 """Faces turned from the sun still differ a little from each other, so that every edge stays visible."""
 
@@ -34,7 +34,7 @@ class Surface:
     ground: tuple[Array, ...]
     """The painted ground from above, finest first, each [G, G, 3] RGB in [0, 1]; each level a quarter of the one before."""
     ground_low: tuple[float, float]
-    """World (x, z) of the ground picture's first corner, metres."""
+    """World (x, z) of the ground image's first corner, metres."""
     ground_size_m: float
 
 

@@ -26,7 +26,7 @@ _HEADER_ERRORS = (
     *(ValueError, EOFError, SyntaxError, TypeError, Warning),
     *(TokenError, RecursionError, MemoryError),
 )
-"""What NumPy raises over a bad header; it is a Python literal, and a hostile one can exhaust the parser."""
+"""What NumPy raises over a bad header; it is a Python literal, and an untrusted one can exhaust the parser."""
 
 
 def read_npy(path: Path, max_items: int) -> NDArray[np.generic]:

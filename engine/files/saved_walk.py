@@ -78,7 +78,7 @@ class SavedInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Home:
-    """What a saved walk must belong to, as a session was at one moment; the session may go over to another world."""
+    """What a saved walk must belong to, as a session was when asked; the session may switch to another world."""
 
     world_sha256: str
     identity: str
@@ -95,11 +95,11 @@ class SavedWalk:
     info: SavedInfo
     snapshot: Snapshot
     frame: NDArray[np.uint8]
-    """[H, W, 3], the picture it was saved at."""
+    """[H, W, 3], the frame it was saved at."""
     c2w: NDArray[np.float64]
-    """[4, 4], the pose of that picture."""
+    """[4, 4], the pose of that frame."""
     latent: NDArray[np.float32] | None
-    """[C, h, w], the latent frame behind that picture, where the engine has one."""
+    """[C, h, w], the latent frame that it was decoded from, where the engine has one."""
     rig: NDArray[np.float64]
     """The camera's inertia, [N]; empty where nobody steers."""
     chunks: tuple[RecordedChunk, ...]

@@ -1,7 +1,7 @@
-"""The world file `NAME.world`: where a walk begins and what the model is told about it.
+"""The world file `NAME.world`: where a walk begins and what the model is conditioned on.
 
-A safetensors file with one JSON entry of metadata. A world may come from a stranger, so the header is read
-and bounded here before anything is allocated for what it announces.
+A safetensors file with one JSON entry of metadata. A world may be untrusted, so the header is read
+and bounded before anything is allocated for what it announces.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class WorldInfo(BaseModel):
     """The holodeck place the world was made from."""
     caption: Line = ""
     animated: bool = False
-    """Whether things in it move by themselves; where nothing does, the film rests while the walker stands still."""
+    """Whether things in it move by themselves; where nothing does, generation pauses while the walker stands still."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,8 +276,8 @@ def world_from_walk(
 
     Args:
         world: The world that is walked through.
-        latent: [C, h, w], the latent frame behind the picture.
-        frame: [H, W, 3], the picture.
+        latent: [C, h, w], the latent frame that the frame was decoded from.
+        frame: [H, W, 3], the frame.
         c2w: [4, 4], its pose, in the world's own frame.
     """
     stem = world.name.rpartition("-from-")[0] or world.name

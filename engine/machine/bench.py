@@ -1,4 +1,4 @@
-"""Measures a session: time per stage, rhythm, memory; on the machine it runs on, without a window."""
+"""Measures a session: time per stage, interval between chunks, memory; on the machine it runs on, without a window."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BenchReport:
     interval_ms: Percentiles
     """From one chunk being ready to the next."""
     deadline_ms: float
-    """How long a chunk plays: the longest interval at which the picture never waits."""
+    """How long a chunk plays: the longest interval at which playback never stalls."""
     deadline_met: float
     """Share of the intervals within the deadline."""
     drift: float
@@ -66,7 +66,7 @@ def run_bench(
     """Walk a gentle curve for `num_chunks` chunks and measure.
 
     Args:
-        num_chunks: At least 2, since a rhythm needs two chunks.
+        num_chunks: At least 2, since an interval needs two chunks.
         started_s: When the engine began to be opened, for the time to the first frame.
     """
     if num_chunks < 2:

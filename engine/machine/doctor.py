@@ -105,7 +105,7 @@ def check_python() -> Check:
 def check_cores(count: int) -> Check:
     detail = f"{count} usable"
     if count < MIN_CORES:
-        return Check("cores", "missing", detail, "give this process two cores, or the picture may stutter")
+        return Check("cores", "missing", detail, "give this process two cores, or playback may stutter")
     return Check("cores", "ok", detail)
 
 

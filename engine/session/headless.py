@@ -137,7 +137,7 @@ def report_run(
 
 
 def place_track(track: Track, world: World) -> CameraTrack:
-    """Move a track to begin at the world's start pose, and give it the world's lens if it has none."""
+    """Move a track to begin at the world's start pose, and give it the world's intrinsics if it has none."""
     c2w = rebase(track.c2w, world.c2w)
     intrinsics = output_intrinsics(track, *world.frame_size)
     if intrinsics is None:

@@ -1,6 +1,6 @@
-"""The truth in place of a model: a session whose frames are drawn exactly from the place a world shows.
+"""The ground truth in place of a model: a session whose frames are ray-cast in the place a world was made from.
 
-It is no world model; it remembers nothing and draws whatever pose it is given.
+It is no world model; it has no memory and renders whatever pose it is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.types import CameraTrack, FrameChunk, LatentChunk, Snapshot
 
 FPS = 16.0
 FRAMES_PER_CHUNK = 4
-"""As in the pocket world, so that the two answer at the same rhythm."""
+"""As in the pocket world, so that both answer at the same rate."""
 
 
 class HolodeckSession(Session):
@@ -52,7 +52,7 @@ class HolodeckSession(Session):
         self._next_denoised = self._next_decoded = 1
 
     def denoise(self, track: CameraTrack) -> LatentChunk:
-        """Draw the frames; for want of latents the pictures themselves are handed on, [3, F, H, W]."""
+        """Render the frames; they stand in for latents, [3, F, H, W]."""
         self._check_track(track)
         model_start_s = self._clock()
         width, height = self.frame_size
@@ -66,8 +66,8 @@ class HolodeckSession(Session):
         self._next_denoised = index + 1
         latents = np.ascontiguousarray(frames.transpose(3, 0, 1, 2), np.float32)
         sha256 = hashlib.sha256(frames.tobytes()).hexdigest()
-        drawn_s = self._clock()
-        return LatentChunk(index, index, latents, sha256, track, model_start_s, drawn_s, drawn_s)
+        rendered_s = self._clock()
+        return LatentChunk(index, index, latents, sha256, track, model_start_s, rendered_s, rendered_s)
 
     def decode(self, chunk: LatentChunk) -> FrameChunk:
         self._check_order(chunk)

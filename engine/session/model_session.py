@@ -159,7 +159,7 @@ class ModelSession(Session):
         return self.world.first_latent if chunk_index == 0 else None
 
     def _conditioning(self, start_frame: int, size: int, track: CameraTrack) -> Conditioning:
-        """Return what the model is told through all steps of a chunk.
+        """Return what the model is conditioned on through all steps of a chunk.
 
         `track` holds the frames after those of the previous chunk; frame 0 is the world's own.
         """
@@ -201,11 +201,11 @@ class ModelSession(Session):
 
 
 def _check_finite(arrays: Mapping[str, NDArray[Any]], index: int) -> None:
-    """Refuse what no walk can go on from."""
+    """Refuse NaN and infinity, which no rollout recovers from."""
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RolloutDiverged(
-                f"the world fell apart in chunk {index}: not all of its {name} is finite; reset it"
+                f"the rollout diverged in chunk {index}: not all of its {name} is finite; reset it"
             )
 
 

@@ -19,7 +19,7 @@ Clock = Callable[[], float]
 
 
 class Session(ABC):
-    """A world being walked through; the picture comes from a model, or from the truth."""
+    """A world being walked through; frames come from a model, or from the ground truth."""
 
     world: World
     engine: str
@@ -55,7 +55,7 @@ class Session(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Begin a new rollout at the world's first frame, which is shown as it is."""
+        """Begin a new rollout at the world's first frame."""
 
     def step(self, track: CameraTrack) -> FrameChunk:
         """Make the next chunk along `track`, one camera for each of its `frames_per_chunk` frames."""
@@ -78,8 +78,8 @@ class Session(ABC):
         """Continue from a snapshot of the same engine and world."""
 
     def enter(self, world: World) -> None:
-        """Go over to another world of the same engine, begun by the next reset; needs both threads to be idle."""
-        raise ValueError(f"{self.engine} cannot go over to the world {world.name}; open it anew")
+        """Switch to another world of the same engine, begun by the next reset; needs both threads to be idle."""
+        raise ValueError(f"{self.engine} cannot switch to the world {world.name}; open it anew")
 
     @abstractmethod
     def close(self) -> None:

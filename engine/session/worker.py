@@ -179,7 +179,7 @@ class Worker(Generic[IntentT]):
         return self._begin(lambda: self._session.reset(seed), then)
 
     def enter(self, world: World, seed: int, then: Callable[[], None] | None = None) -> Future[None]:
-        """Go over to another world of the same engine and begin a rollout there; `then` is as for `reset`."""
+        """Switch to another world of the same engine and begin a rollout there; `then` is as for `reset`."""
 
         def start() -> None:
             self._session.enter(world)

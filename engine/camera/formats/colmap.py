@@ -1,4 +1,4 @@
-"""COLMAP models, text and binary: cameras and registered pictures, without the points."""
+"""COLMAP models, text and binary: cameras and registered images, without the points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from engine.camera.actions import MAX_FRAMES
-from engine.camera.formats.posed_frames import Lens, PosedFrames, join_lenses, read_text, rotations
+from engine.camera.formats.posed_frames import PinholeCamera, PosedFrames, join_cameras, read_text, rotations
 from engine.camera.tracks import check_poses
 
 MAX_NAME_BYTES = 4096
@@ -22,12 +22,12 @@ COLMAP_MODELS = {
     4: ("OPENCV", 8),
     6: ("FULL_OPENCV", 12),
 }
-"""Number in binary files, name, and count of parameters; fisheye lenses are no pinholes."""
+"""Number in binary files, name, and count of parameters; fisheye cameras are no pinholes."""
 ONE_FOCAL_LENGTH = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
 
 
 def read_colmap(folder: Path) -> PosedFrames:
-    """Read a model's folder; pictures in the order of their names.
+    """Read a model's folder; images in the order of their names.
 
     Raises:
         ValueError: It holds no model, or a damaged one, in one sentence.
@@ -43,36 +43,36 @@ def read_colmap(folder: Path) -> PosedFrames:
 
 
 _Image = tuple[str, tuple[float, ...], int]
-"""Picture name, quaternion and translation of world-to-camera, camera number."""
+"""Image name, quaternion and translation of world-to-camera, camera number."""
 
 
-def _colmap_frames(cameras: dict[int, Lens], images: list[_Image], source: str) -> PosedFrames:
+def _colmap_frames(cameras: dict[int, PinholeCamera], images: list[_Image], source: str) -> PosedFrames:
     if not images:
-        raise ValueError(f"{source} has no pictures; register some first")
+        raise ValueError(f"{source} has no images; register some first")
     if missing := sorted({camera for _, _, camera in images} - cameras.keys()):
         raise ValueError(f"{source} names camera {missing[0]}, which its cameras file does not have")
     numbers = np.array([pose for _, pose, _ in images], np.float64)
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{source} has a pose that is not finite; register its pictures again")
+        raise ValueError(f"{source} has a pose that is not finite; register its images again")
     to_world = rotations(numbers[:, :4], source).transpose(0, 2, 1)
     c2w = np.tile(np.eye(4), (len(images), 1, 1))
     c2w[:, :3, :3] = to_world
     c2w[:, :3, 3] = -(to_world @ numbers[:, 4:, None])[..., 0]
-    track = join_lenses(check_poses(c2w, source), [cameras[camera] for _, _, camera in images], source)
+    track = join_cameras(check_poses(c2w, source), [cameras[camera] for _, _, camera in images], source)
     return PosedFrames(track, tuple(name for name, _, _ in images))
 
 
-def _pinhole(model: str, size: tuple[int, int], parameters: Sequence[float]) -> Lens:
+def _pinhole(model: str, size: tuple[int, int], parameters: Sequence[float]) -> PinholeCamera:
     fx, *rest = parameters
     fy, cx, cy = (fx, *rest[:2]) if model in ONE_FOCAL_LENGTH else rest[:3]
-    return Lens(size, (fx, fy, cx, cy))
+    return PinholeCamera(size, (fx, fy, cx, cy))
 
 
 def _text_rows(path: Path) -> list[list[str]]:
     return [line.split() for line in read_text(path).splitlines() if not line.startswith("#")]
 
 
-def _text_cameras(path: Path) -> dict[int, Lens]:
+def _text_cameras(path: Path) -> dict[int, PinholeCamera]:
     counts = dict(COLMAP_MODELS.values())
     cameras = {}
     for row in filter(None, _text_rows(path)):
@@ -88,7 +88,7 @@ def _text_cameras(path: Path) -> dict[int, Lens]:
 
 
 def _text_images(path: Path) -> Iterator[_Image]:
-    # Two lines a picture; the second, of its points, may be empty.
+    # Two lines an image; the second, of its points, may be empty.
     for row in _text_rows(path)[::2]:
         if not row:
             continue
@@ -99,8 +99,8 @@ def _text_images(path: Path) -> Iterator[_Image]:
             raise ValueError(f"{path} has a damaged line {' '.join(row)[:60]!r}") from error
 
 
-def _binary_cameras(path: Path) -> dict[int, Lens]:
-    def read(take: Callable[[str], tuple[Any, ...]], file: BinaryIO) -> tuple[int, Lens]:
+def _binary_cameras(path: Path) -> dict[int, PinholeCamera]:
+    def read(take: Callable[[str], tuple[Any, ...]], file: BinaryIO) -> tuple[int, PinholeCamera]:
         number, kind, width, height = take("<iiQQ")
         if kind not in COLMAP_MODELS:
             raise ValueError(f"{path} has a camera of model {kind}; undistort to PINHOLE first")
@@ -117,7 +117,7 @@ def _binary_images(path: Path) -> Iterator[_Image]:
         while (letter := take("<c")[0]) != b"\0":
             name += letter
             if len(name) > MAX_NAME_BYTES:
-                raise ValueError(f"{path} has a picture name without an end; it is damaged")
+                raise ValueError(f"{path} has an image name without an end; it is damaged")
         file.seek(24 * take("<Q")[0], 1)
         return name.decode("utf-8", "replace"), tuple(pose), camera
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.camera.formats.posed_frames import Lens, PosedFrames, join_lenses, read_text
+from engine.camera.formats.posed_frames import PinholeCamera, PosedFrames, join_cameras, read_text
 from engine.camera.tracks import check_poses
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -26,24 +26,24 @@ def read_nerfstudio(path: Path) -> PosedFrames:
     try:
         frames = sorted(frames, key=lambda frame: str(frame["file_path"]))
         poses = np.array([frame["transform_matrix"] for frame in frames], np.float64)
-        lenses = [_nerfstudio_lens({**values, **frame}, str(path)) for frame in frames]
+        cameras = [_camera_of({**values, **frame}, str(path)) for frame in frames]
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(
-            f"{path} has a frame without a file_path, a 4x4 transform_matrix or a number for its lens"
+            f"{path} has a frame without a file_path, a 4x4 transform_matrix or a number for its camera"
         ) from error
     c2w = check_poses(poses, str(path)) @ OPENGL_TO_OPENCV
     names = tuple(str(frame["file_path"]) for frame in frames)
-    return PosedFrames(join_lenses(c2w, lenses, str(path)), names)
+    return PosedFrames(join_cameras(c2w, cameras, str(path)), names)
 
 
-def _nerfstudio_lens(frame: dict[str, Any], source: str) -> Lens | None:
-    """Return the lens of a frame; None where the file says nothing of it."""
+def _camera_of(frame: dict[str, Any], source: str) -> PinholeCamera | None:
+    """Return the camera of a frame; None where the file says nothing of it."""
     if "w" not in frame or "h" not in frame:
         return None
     if "fisheye" in str(frame.get("camera_model", "")).lower():
-        raise ValueError(f"{source} was taken through a fisheye lens; undistort the pictures first")
+        raise ValueError(f"{source} was taken through a fisheye lens; undistort the images first")
     width, height = int(frame["w"]), int(frame["h"])
     if "fl_x" in frame:
         fx = float(frame["fl_x"])
@@ -52,4 +52,4 @@ def _nerfstudio_lens(frame: dict[str, Any], source: str) -> Lens | None:
     else:
         return None
     centre = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
-    return Lens((width, height), (fx, float(frame.get("fl_y", fx)), *centre))
+    return PinholeCamera((width, height), (fx, float(frame.get("fl_y", fx)), *centre))

@@ -20,21 +20,21 @@ MAX_TEXT_BYTES = 1 << 28
 
 @dataclass(frozen=True, eq=False)
 class PosedFrames:
-    """Poses, and what their file says of the pictures they belong to."""
+    """Poses, and what their file says of the images they belong to."""
 
     track: Track
     names: tuple[str, ...] | None = None
-    """File name of each picture, as the file writes it; None where poses belong to the frames of a film."""
+    """File name of each image, as the file writes it; None where poses belong to the frames of a video."""
     times_s: Array | None = None
     """When each pose was taken, rising, [F]."""
 
 
 @dataclass(frozen=True)
-class Lens:
+class PinholeCamera:
     """A pinhole camera."""
 
     size: tuple[int, int]
-    """Width and height of its picture in pixels."""
+    """Width and height of its image in pixels."""
     intrinsics: tuple[float, float, float, float]
     """fx, fy, cx, cy in pixels."""
 
@@ -50,18 +50,18 @@ def read_text(path: Path) -> str:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
 
 
-def join_lenses(c2w: Array, lenses: Sequence[Lens | None], source: str) -> Track:
-    """Join poses and lenses; lenses are left out unless every frame has one."""
-    known = [lens for lens in lenses if lens is not None]
+def join_cameras(c2w: Array, cameras: Sequence[PinholeCamera | None], source: str) -> Track:
+    """Join poses and cameras; cameras are left out unless every frame has one."""
+    known = [camera for camera in cameras if camera is not None]
     if len(known) < len(c2w):
         return Track(c2w)
-    sizes = {lens.size for lens in known}
+    sizes = {camera.size for camera in known}
     if len(sizes) > 1:
-        raise ValueError(f"{source} has pictures of different sizes {sorted(sizes)[:3]}; keep those of one")
+        raise ValueError(f"{source} has images of different sizes {sorted(sizes)[:3]}; keep those of one")
     (size,) = sizes
     if min(size) < 1:
-        raise ValueError(f"{source} has pictures of {size[0]}x{size[1]} pixels; sizes are positive")
-    intrinsics = check_intrinsics(np.array([lens.intrinsics for lens in known]), len(c2w), source)
+        raise ValueError(f"{source} has images of {size[0]}x{size[1]} pixels; sizes are positive")
+    intrinsics = check_intrinsics(np.array([camera.intrinsics for camera in known]), len(c2w), source)
     return Track(c2w, intrinsics, image_size=size)
 
 
