@@ -16,7 +16,7 @@ from holodeck.generator.plan import Plan
 from holodeck.generator.skies import MOODS
 from holodeck.place import Place
 from holodeck.shapes import Paint, box
-from training.data.holodeck.walks import walk
+from holodeck.walks import walk
 from training.data.sets import plan_holodeck_set
 
 SEEDS = range(50)
