@@ -20,6 +20,7 @@ from engine.files.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_f
 from export.folders import making_bundle, write_spec
 from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, tidy_graph
 from model.checkpoint import weights_sha256
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS, check_timesteps
@@ -55,9 +56,8 @@ class StepGraph(nn.Module):
         *state: Tensor,
     ) -> tuple[Tensor, ...]:
         before = RolloutState(dict(zip(self.names, state, strict=True)))
-        velocity, after = self.model.step(
-            latents, timesteps, c2w, intrinsics, start_frame, text, text_mask, before
-        )
+        conditioning = Conditioning(text, text_mask, c2w, intrinsics, start_frame)
+        velocity, after = self.model.step(latents, timesteps, conditioning, before)
         return velocity, *(after.tensors[name] for name in self.names)
 
 

@@ -17,6 +17,7 @@ from engine.files.bundle import STEP_INPUTS
 from export.onnx import step_inputs
 from export.quantization.layers import DECODER_RULES, Low, precision_of
 from export.sources import PRESETS, new_decoder
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS
@@ -154,7 +155,8 @@ def _count_step(config: ModelConfig, low: Low) -> _Counts:
     state = RolloutState(dict(zip(state_shapes(config), inputs[len(STEP_INPUTS) :], strict=True)))
     operations: Counter[str] = Counter()
     with _counting(model) as found:
-        model(*inputs[: len(STEP_INPUTS)], state)
+        latents, timesteps, c2w, intrinsics, start, text, mask = inputs[: len(STEP_INPUTS)]
+        model(latents, timesteps, Conditioning(text, mask, c2w, intrinsics, start), state)
     for layer, by_operator in found().items():
         for operator, count in by_operator.items():
             name = f"{layer}.scores" if operator == WINDOWED else layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from engine.files.world import World
 from evaluation.rollouts import place_of
 from evaluation.worlds import fitting_worlds, held_out_walk
 from model.camera import window_frames
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.rollout import RolloutState
-from model.sampler import ChunkConditions, commit_chunk, denoise_chunk
+from model.sampler import commit_chunk, denoise_chunk
 from model.world_model import WorldModel
 
 Frames = NDArray[np.uint8]
@@ -42,15 +44,29 @@ class Scene:
     render: Render | None = None
     """The truth, where it is known."""
 
-    def conditions(self, config: ModelConfig, start: int, frames: int) -> ChunkConditions:
+    def conditioning(self, config: ModelConfig, start: int, frames: int) -> Conditioning:
         """Return what `frames` latent frames from the absolute index `start` on are generated from."""
         stride = config.temporal_stride
         last = stride * (start + frames - 1)
         order = window_frames(start + frames, stride, 1 + last)[start * stride :]
         relative = np.linalg.inv(self.c2w[0]) @ self.c2w[order]
         poses = torch.from_numpy(relative.astype(np.float32))[None]
-        lens = torch.from_numpy(np.tile(self.intrinsics, (1, len(order), 1)).astype(np.float32))
-        return ChunkConditions(poses, lens, torch.tensor([start]), self.text, self.text_mask)
+        intrinsics = torch.from_numpy(np.tile(self.intrinsics, (1, len(order), 1)).astype(np.float32))
+        return Conditioning(self.text, self.text_mask, poses, intrinsics, torch.tensor([start]))
+
+
+def graph_inputs(latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> dict[str, NDArray[Any]]:
+    """Name what `WorldModel.step` takes, without the state, as a step graph's inputs are named."""
+    assert conditioning.start_frame is not None
+    return {
+        "latents": latents.numpy(),
+        "timesteps": timesteps.numpy(),
+        "c2w": conditioning.c2w.numpy(),
+        "intrinsics": conditioning.intrinsics.numpy(),
+        "start_frame": conditioning.start_frame.numpy(),
+        "text": conditioning.text.numpy(),
+        "text_mask": conditioning.text_mask.numpy(),
+    }
 
 
 def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Scene]:
@@ -92,31 +108,21 @@ class Pass:
 
     latents: Tensor
     timesteps: Tensor
-    conditions: ChunkConditions
+    conditioning: Conditioning
     state: RolloutState
 
     def velocity(self, model: WorldModel) -> Tensor:
-        cameras = self.conditions
-        return model.step(
-            self.latents,
-            self.timesteps,
-            cameras.c2w_windows,
-            cameras.intrinsics,
-            cameras.start_frame,
-            cameras.text,
-            cameras.text_mask,
-            self.state,
-        )[0]
+        return model.step(self.latents, self.timesteps, self.conditioning, self.state)[0]
 
 
 @torch.no_grad()
 def roll(
     model: WorldModel, scene: Scene, timesteps: Sequence[float], num_chunks: int, seed: int
-) -> Iterator[tuple[Tensor, ChunkConditions, RolloutState]]:
+) -> Iterator[tuple[Tensor, Conditioning, RolloutState]]:
     """Generate a scene chunk by chunk, the conditioning chunk first.
 
     Yields:
-        The chunk's latents [1, C, T, H, W], its conditions, and the state it was generated from.
+        The chunk's latents [1, C, T, H, W], its conditioning, and the state it was generated from.
     """
     config = model.config
     state = RolloutState.zeros(config)
@@ -124,16 +130,16 @@ def roll(
     start = 0
     for index in range(num_chunks + 1):
         frames = config.first_chunk_size if index == 0 else config.chunk_size
-        conditions = scene.conditions(config, start, frames)
+        conditioning = scene.conditioning(config, start, frames)
         grid = (config.latent_height, config.latent_width)
         noise = torch.randn(1, config.in_channels, frames, *grid, generator=generator)
         clean = scene.first_latent if index == 0 else None
         if index == 0 and frames == 1:
             latents = scene.first_latent
         else:
-            latents = denoise_chunk(model, noise, conditions, state, timesteps, clean)
-        yield latents, conditions, state
-        state = commit_chunk(model, latents, conditions, state)
+            latents = denoise_chunk(model, noise, conditioning, state, timesteps, clean)
+        yield latents, conditioning, state
+        state = commit_chunk(model, latents, conditioning, state)
         start += frames
 
 
@@ -143,12 +149,12 @@ def passes(
     """Return the first denoising pass of every generated chunk of a rollout."""
     found = []
     generator = torch.Generator().manual_seed(seed + 1)
-    for latents, conditions, state in roll(model, scene, timesteps, num_chunks, seed):
+    for latents, conditioning, state in roll(model, scene, timesteps, num_chunks, seed):
         noise = torch.randn(latents.shape, generator=generator)
         sigma = timesteps[0] / 1000
         noisy = sigma * noise + (1 - sigma) * latents
         levels = torch.full((1, latents.shape[2]), timesteps[0])
-        found.append(Pass(noisy, levels, conditions, state))
+        found.append(Pass(noisy, levels, conditioning, state))
     return found[1:]
 
 

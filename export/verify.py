@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from engine.files.bundle import EngineSpec
 from export.folders import ending_on_sigterm
 from export.progress import Progress, Stage, unseen
-from export.scenes import Scene
+from export.scenes import Scene, graph_inputs
 from model.config import ModelConfig
 from model.rollout import RolloutState
-from model.sampler import ChunkConditions, check_timesteps, euler_step
+from model.sampler import check_timesteps, euler_step
 from model.world_model import WorldModel
 
 Arrays = NDArray[Any]
@@ -130,16 +130,18 @@ def record_walk(
         frames = config.first_chunk_size if index == 0 else config.chunk_size
         grid = (frames, config.latent_height, config.latent_width)
         latents = torch.randn(1, config.in_channels, *grid, generator=generator)
-        conditions = scene.conditions(config, start, frames)
+        conditioning = scene.conditioning(config, start, frames)
         chunk = _RecordedChunk(folder, index, len(spec.timesteps))
         for number, (step, following) in enumerate(pairwise([*spec.timesteps, 0.0])):
-            velocity, _ = _torch_step(model, latents, step, conditions, state)
-            chunk.write_pass(number, _inputs(latents, step, conditions), velocity)
+            timesteps = torch.full((1, frames), step)
+            velocity, _ = model.step(latents, timesteps, conditioning, state)
+            chunk.write_pass(number, graph_inputs(latents, timesteps, conditioning), velocity)
             here, there = torch.full((1, frames), step / 1000), torch.full((1, frames), following / 1000)
             latents = euler_step(latents, velocity, here, there)
             progress(chunk.num_passes * index + number + 1)
-        velocity, state = _torch_step(model, latents, 0.0, conditions, state)
-        chunk.write_pass(len(spec.timesteps), _inputs(latents, 0.0, conditions), velocity)
+        clean = torch.zeros(1, frames)
+        velocity, state = model.step(latents, clean, conditioning, state)
+        chunk.write_pass(len(spec.timesteps), graph_inputs(latents, clean, conditioning), velocity)
         chunk.write_state(state)
         shown = latents[:, :, :1].contiguous()
         pictures, *made = decoder(shown, *caches)
@@ -250,33 +252,6 @@ def made_up_scene(spec: EngineSpec, num_chunks: int, seed: int = 0) -> Scene:
         text_mask=torch.ones(1, config.text_rows),
         intrinsics=np.array([0.8 * width, 0.8 * width, width / 2, height / 2], np.float32),
         c2w=c2w,
-    )
-
-
-def _inputs(latents: Tensor, timestep: float, conditions: ChunkConditions) -> dict[str, Arrays]:
-    return {
-        "latents": latents.numpy(),
-        "timesteps": np.full((1, latents.shape[2]), timestep, np.float32),
-        "c2w": conditions.c2w_windows.numpy(),
-        "intrinsics": conditions.intrinsics.numpy(),
-        "start_frame": conditions.start_frame.numpy(),
-        "text": conditions.text.numpy(),
-        "text_mask": conditions.text_mask.numpy(),
-    }
-
-
-def _torch_step(
-    model: WorldModel, latents: Tensor, timestep: float, conditions: ChunkConditions, state: RolloutState
-) -> tuple[Tensor, RolloutState]:
-    return model.step(
-        latents,
-        torch.full((1, latents.shape[2]), timestep),
-        conditions.c2w_windows,
-        conditions.intrinsics,
-        conditions.start_frame,
-        conditions.text,
-        conditions.text_mask,
-        state,
     )
 
 

@@ -97,7 +97,7 @@ def create_world(
     Raises:
         ValueError: The photo, the camera or a weight file cannot be used; nothing was written.
     """
-    if config.scene_units:
+    if config.memory_rows:
         raise ValueError(
             f"the model {config.name} knows only scenes it was trained on, by their memories; create worlds for sana_wm"
         )

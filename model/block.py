@@ -7,12 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.attention.self_attention import SelfAttention, SequenceContext, State
-from model.attention.sharding import Timeline
+from model.attention.sharding import FrameShard
 from model.attention.softmax import CrossAttention
 from model.config import ModelConfig
 from model.embedding import modulate
 from model.precision import wide
 from model.scene_memory import SceneMemory
+
+OPEN_GATE_BIAS = 1.278464542761074
+"""SiLU of this is 1, so output gates begin fully open."""
+CAMERA_GAIN = 0.1
+"""Share of a Xavier initialisation that a fresh model's ray-frame branch gets."""
 
 
 class PointConvolution(nn.Module):
@@ -49,7 +54,7 @@ class FeedForward(nn.Module):
         self.t_conv = nn.Conv2d(config.hidden_size, config.hidden_size, (3, 1), padding=(1, 0), bias=False)
 
     def forward(
-        self, x: Tensor, grid: tuple[int, int], timeline: Timeline, history: Tensor | None
+        self, x: Tensor, grid: tuple[int, int], shard: FrameShard, history: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Transform tokens.
 
@@ -65,10 +70,10 @@ class FeedForward(nn.Module):
         inner = self.depth_conv(inner.flatten(0, 1).unflatten(1, grid))
         value, gate = inner.chunk(2, dim=-1)
         y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
-        return self._over_time(y, timeline, history), wide(y[:, -1:])
+        return self._over_time(y, shard, history), wide(y[:, -1:])
 
-    def _over_time(self, y: Tensor, timeline: Timeline, history: Tensor | None) -> Tensor:
-        y, chunks = timeline.widen(y, 1)
+    def _over_time(self, y: Tensor, shard: FrameShard, history: Tensor | None) -> Tensor:
+        y, chunks = shard.add_halo(y, 1)
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)
         before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)
         previous = torch.cat([before, y[:, :-1]], dim=1)
@@ -76,7 +81,7 @@ class FeedForward(nn.Module):
         if any(stop - start > 1 for start, stop in chunks):
             following = [functional.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
             output = output + functional.linear(torch.cat(following, dim=1), future)
-        return timeline.narrow(output, 1)
+        return shard.drop_halo(output, 1)
 
 
 class Block(nn.Module):
@@ -88,10 +93,33 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, size) / size**0.5)
         self.attn = SelfAttention(config, layer)
         self.plucker_proj = nn.Linear(size, size)
-        if config.scene_units:
+        if config.memory_rows:
             self.memory = SceneMemory(config)
         self.cross_attn = CrossAttention(config)
         self.mlp = FeedForward(config)
+
+    @torch.no_grad()
+    def initialise(self, fresh: bool) -> None:
+        """Set the weights that do not start as Xavier's; `fresh` gives the camera branches small weights for zeros."""
+        attn = self.attn
+        nn.init.zeros_(attn.beta_proj.weight)
+        nn.init.constant_(attn.beta_proj.bias, 5.0)
+        nn.init.zeros_(attn.gate_proj.weight)
+        nn.init.zeros_(attn.output_gate.weight)
+        nn.init.constant_(attn.output_gate.bias, OPEN_GATE_BIAS)
+        nn.init.zeros_(self.mlp.t_conv.weight)
+        rows = attn.qkv.weight.chunk(3)
+        for linear, row in zip((attn.q_proj_cam, attn.k_proj_cam, attn.v_proj_cam), rows, strict=True):
+            linear.weight.copy_(row)
+        if not attn.is_softmax:
+            for convolution in (attn.conv_k, attn.conv_k_cam):
+                nn.init.zeros_(convolution.weight)
+                convolution.weight[..., -1] = 1
+        for linear, gain in ((self.plucker_proj, 1.0), (attn.out_proj_cam, CAMERA_GAIN)):
+            if fresh:
+                nn.init.xavier_uniform_(linear.weight, gain=gain)
+            else:
+                nn.init.zeros_(linear.weight)
 
     def forward(
         self,
@@ -121,7 +149,7 @@ class Block(nn.Module):
             x = x + self.memory(x.flatten(1, 2), memory[:, 0], memory[:, 1]).view_as(x)
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
-        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.timeline, history)
-        if context.keep_state:
+        fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.shard, history)
+        if state is not None:
             after["ffn_history"] = last
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after

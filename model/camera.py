@@ -7,12 +7,11 @@ Everything here keeps the precision it is given: float32, or float64 beside a fl
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.attention.rotary import HeadMap, conjugate, rotary_table
 from model.config import ModelConfig
 
 
@@ -52,7 +51,7 @@ def ucpe_poses(config: ModelConfig, windows: Tensor, frame_index: Tensor) -> Ten
     return torch.where(first, frames[:, :, 0], frames[:, :, -1])
 
 
-def _grid_rays(config: ModelConfig, intrinsics: Tensor) -> Tensor:
+def grid_rays(config: ModelConfig, intrinsics: Tensor) -> Tensor:
     """Unit camera rays through the integer latent grid, [B, F, S, 3], from frame intrinsics [B, F, 4]."""
     device = intrinsics.device
     fx, fy, cx, cy = (intrinsics / config.spatial_stride)[:, :, None, :].unbind(-1)
@@ -63,8 +62,8 @@ def _grid_rays(config: ModelConfig, intrinsics: Tensor) -> Tensor:
     return functional.normalize(torch.stack([x, y, torch.ones_like(x)], dim=-1), dim=-1, eps=1e-6)
 
 
-def _world_rays(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
-    return _grid_rays(config, intrinsics) @ c2w[..., :3, :3].transpose(-1, -2)
+def world_rays(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
+    return grid_rays(config, intrinsics) @ c2w[..., :3, :3].transpose(-1, -2)
 
 
 def scale_translations(c2w: Tensor, scale: float) -> Tensor:
@@ -83,7 +82,7 @@ def ray_transforms(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> tupl
         c2w: Relative poses, one per latent frame, [B, T, 4, 4].
         intrinsics: Of the same frames, in frame pixels, [B, T, 4].
     """
-    forward = functional.normalize(_world_rays(config, c2w, intrinsics), dim=-1, eps=1e-6)
+    forward = functional.normalize(world_rays(config, c2w, intrinsics), dim=-1, eps=1e-6)
     down = c2w[:, :, None, :3, 1].expand_as(forward)
     right = functional.normalize(torch.linalg.cross(down, forward), dim=-1, eps=1e-6)
     below = functional.normalize(torch.linalg.cross(forward, right), dim=-1, eps=1e-6)
@@ -97,65 +96,36 @@ def ray_transforms(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> tupl
 
 
 def plucker_maps(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
-    """Build the packed raw-frame Pluecker map, [B, T, S, plucker_channels].
+    """Build the packed raw-frame Pluecker map, [B, T, S, 6 * r].
 
-    Each frame gives (d, o x d), then, for each octave j, sin and cos of 2^j pi (d, o / 2), with d the unit world ray
-    and o the (scaled) camera centre. Frames follow one another along the channels; the points and axes of
-    the last one come after them.
+    Each frame gives (d, o x d), with d the unit world ray and o the (scaled) camera centre.
 
     Args:
         c2w: Relative poses in packed windows, [B, T * r, 4, 4].
         intrinsics: Of the same frames, in frame pixels, [B, T * r, 4].
     """
-    direction = _world_rays(config, c2w, intrinsics)
+    direction = world_rays(config, c2w, intrinsics)
     origin = c2w[:, :, None, :3, 3].expand_as(direction)
-    channels = [direction, torch.linalg.cross(origin, direction)]
-    if config.ray_octaves:
-        octaves = math.pi * 2.0 ** torch.arange(config.ray_octaves, device=c2w.device, dtype=c2w.dtype)
-        direction_phase = (direction[..., None, :] * octaves[:, None]).flatten(-2)
-        origin_phase = (c2w[:, :, None, None, :3, 3] * 0.5 * octaves[:, None]).flatten(-2)
-        channels += [direction_phase.sin(), direction_phase.cos()]
-        shape = direction_phase.shape
-        channels += [origin_phase.sin().expand(shape), origin_phase.cos().expand(shape)]
-    maps = torch.cat(channels, dim=-1)
-    maps = maps.unflatten(1, (-1, config.temporal_stride)).transpose(2, 3)
-    packed = [maps.flatten(-2)]
-    last = c2w.unflatten(1, (-1, config.temporal_stride))[:, :, -1]
-    last_intrinsics = intrinsics.unflatten(1, (-1, config.temporal_stride))[:, :, -1]
-    if config.ray_points:
-        packed.append(_ray_points(config, last, last_intrinsics))
-    if config.ray_axes:
-        in_camera = _grid_rays(config, last_intrinsics)
-        axes = last[:, :, None, :3, :3].flatten(-2).expand(*in_camera.shape[:-1], 9)
-        packed += [in_camera, axes]
-    return torch.cat(packed, dim=-1)
+    maps = torch.cat([direction, torch.linalg.cross(origin, direction)], dim=-1)
+    return maps.unflatten(1, (-1, config.temporal_stride)).transpose(2, 3).flatten(-2)
 
 
-NEAREST_POINT_M, FARTHEST_POINT_M = 0.8, 20.0
-POINT_OCTAVES = 6
-"""Wavelengths of the points' phases: 20 m, halved five times, to 0.6 m."""
-POINT_BLUR = 0.03
-"""Spread of a point over its distance; finer waves than a token can tell apart fade out (as in mip-NeRF)."""
-
-
-def _ray_points(config: ModelConfig, c2w: Tensor, intrinsics: Tensor) -> Tensor:
-    """Say where points along each ray lie, [B, T, S, 36 * ray_points].
-
-    What stands at a place looks alike along every ray that ends there, so places are what a memory is best keyed by.
+def head_maps(
+    config: ModelConfig, c2w: Tensor, intrinsics: Tensor, frame_index: Tensor
+) -> tuple[HeadMap, ...]:
+    """Build what attention does to head vectors: the rotary map, then ray maps of queries, of keys and back.
 
     Args:
-        c2w: One pose for each latent frame, translations scaled, [B, T, 4, 4].
-        intrinsics: [B, T, 4].
+        c2w, intrinsics: As for `plucker_maps`.
+        frame_index: Absolute latent frame, [B, T].
     """
-    direction = _world_rays(config, c2w, intrinsics)
-    places = torch.linspace(
-        math.log(NEAREST_POINT_M), math.log(FARTHEST_POINT_M), config.ray_points, device=c2w.device
+    poses = ucpe_poses(config, c2w, frame_index)
+    to_ray, to_world = ray_transforms(config, poses, ucpe_poses(config, intrinsics, frame_index))
+    table = rotary_table(config, frame_index, config.head_dim // 2, c2w.dtype).unsqueeze(3)
+    maps = (
+        HeadMap(rotary_table(config, frame_index, dtype=c2w.dtype).unsqueeze(3)),
+        HeadMap(table, to_ray),
+        HeadMap(table, to_world.transpose(-1, -2)),
+        HeadMap(conjugate(table), to_ray.transpose(-1, -2)),
     )
-    distance = (places.exp() * config.translation_scale).to(c2w.dtype)
-    points = c2w[:, :, None, None, :3, 3] + direction[..., None, :] * distance[:, None]
-    # In metres the longest wave measures 20 m, whatever the scale.
-    waves = 2.0 ** torch.arange(POINT_OCTAVES, device=c2w.device, dtype=c2w.dtype)
-    waves = waves * (2.0 * math.pi / (20.0 * config.translation_scale))
-    phase = points[..., None, :] * waves[:, None]
-    fade = torch.exp(-0.5 * (POINT_BLUR * distance[:, None] * waves).square())[..., None]
-    return torch.cat([phase.sin() * fade, phase.cos() * fade], dim=-1).flatten(-3)
+    return tuple(head_map.dense() for head_map in maps) if torch.compiler.is_exporting() else maps

@@ -14,6 +14,28 @@ MAX_LAYERS, MAX_WIDTH = 1000, 1 << 16
 
 
 @dataclass(frozen=True)
+class SceneOptions:
+    """Options of the pocket model alone (`model.scene_memory`)."""
+
+    units: int
+    """Hidden units of each block's per-scene weights, which are rows in front of the text; text is as wide as tokens."""
+    ray_octaves: int
+    """Octaves of sin and cos of ray direction and origin, appended to the Pluecker channels."""
+    ray_points: int
+    """Points along each token's ray, of the last frame behind it, whose positions are appended as sines and cosines."""
+    ray_axes: bool
+    """Whether the camera's axes and each token's ray in the camera are appended too."""
+    velocity_skip: float
+    """velocity = network + velocity_skip * latents; at 1 and full noise the network need only give -x0."""
+    latent_fade: bool
+    """Whether latents are multiplied by 1 - timestep / 1000 before they are embedded."""
+
+
+FLAT_SCENE_KEYS = {"scene_units": "units", **{field.name: field.name for field in fields(SceneOptions)[1:]}}
+"""Where configs of older files have these options, each under its own key."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a world model and to lay out its rollout state."""
 
@@ -69,24 +91,13 @@ class ModelConfig:
     """Whether delta-net blocks neither erase nor forget: the cumulative linear attention that stage 1 of training replaces."""
     truncate_timesteps: bool = True
     """Whether timesteps lose their fraction before they are embedded."""
-    ray_octaves: int = 0
-    """Octaves of sin and cos of ray direction and origin, appended to the Pluecker channels."""
-    ray_points: int = 0
-    """Points along each token's ray, of the last frame behind it, whose places are appended as sines and cosines."""
-    ray_axes: bool = False
-    """Whether the camera's axes and each token's place in the picture are appended too: what a ray alone does not say."""
     translation_scale: float = 1.0
     """Multiplies the translations of relative poses before anything else sees them."""
     write_limit: float = 0.0
     """Greatest sum of beta |k|^2 over a frame's tokens in delta-net blocks, to which write strengths are lowered. It bounds
     what a frame erases: above an eigenvalue of 2 the state grows without end. 0 = no limit."""
-    velocity_skip: float = 0.0
-    """velocity = network + velocity_skip * latents; at 1 and full noise the network need only say -x0."""
-    latent_fade: bool = False
-    """Whether latents are multiplied by 1 - timestep / 1000 before they are embedded: pure noise says nothing, so it need not be
-    heard either."""
-    scene_units: int = 0
-    """Units that each block's scene memory has; its weights are rows in front of the text, so text is as wide as tokens."""
+    scene: SceneOptions | None = None
+    """What the pocket has and SANA-WM has not; None for SANA-WM."""
 
     def __post_init__(self) -> None:
         for name, largest in (
@@ -111,9 +122,9 @@ class ModelConfig:
                 f"num_cached_chunks is {self.num_cached_chunks}; use at least 1, or 2 with a sink, so that one recent "
                 "chunk is kept"
             )
-        if self.scene_units and self.text_dim != self.hidden_size:
+        if self.memory_rows and self.text_dim != self.hidden_size:
             raise ValueError(
-                f"a scene memory needs text as wide as tokens: text_dim is {self.text_dim}, hidden_size {self.hidden_size}"
+                f"per-scene weights need text as wide as tokens: text_dim is {self.text_dim}, hidden_size {self.hidden_size}"
             )
         if self.temporal_kernel != 3:
             raise ValueError(f"temporal_kernel is {self.temporal_kernel}; only 3 is defined")
@@ -141,23 +152,22 @@ class ModelConfig:
         return self.latent_height * self.latent_width
 
     @property
-    def ray_channels(self) -> int:
-        """Pluecker channels of one video frame."""
-        return 6 + 12 * self.ray_octaves
-
-    @property
     def plucker_channels(self) -> int:
         """Channels of a latent frame's packed map: the rays of its video frames, then what its last frame adds."""
-        return self.temporal_stride * self.ray_channels + 36 * self.ray_points + (12 if self.ray_axes else 0)
+        channels = 6 * self.temporal_stride
+        if self.scene is not None:
+            channels += 12 * self.scene.ray_octaves * self.temporal_stride
+            channels += 36 * self.scene.ray_points + (12 if self.scene.ray_axes else 0)
+        return channels
 
     @property
     def memory_rows(self) -> int:
-        """Rows of the text, in front, that hold the scene's memory: keys and values of every block."""
-        return 2 * self.scene_units * self.num_layers
+        """Rows of the text, in front, that hold per-scene weights: keys and values of every block."""
+        return 0 if self.scene is None else 2 * self.scene.units * self.num_layers
 
     @property
     def text_rows(self) -> int:
-        """Rows of a text of the usual length, memory in front."""
+        """Rows of a text of the usual length, per-scene weights in front."""
         return self.memory_rows + self.text_length
 
     @property
@@ -171,6 +181,13 @@ class ModelConfig:
         if self.sink:
             return (self.num_cached_chunks - 1) * self.chunk_size
         return (self.num_cached_chunks - 1) * self.chunk_size + max(self.chunk_size, self.first_chunk_size)
+
+    def chunk_ranges(self, num_frames: int) -> list[tuple[int, int]]:
+        """Cut a clip's latent frames into chunks, the conditioning chunk first; a short remainder joins the last."""
+        borders = [0, *range(self.first_chunk_size, num_frames, self.chunk_size)]
+        if len(borders) > 1 and num_frames - borders[-1] < min(self.chunk_size, self.first_chunk_size):
+            borders.pop()
+        return list(zip(borders, [*borders[1:], num_frames], strict=True))
 
     def for_grid(self, height: int, width: int) -> ModelConfig:
         """The same model on another latent grid; weights fit every grid."""
@@ -188,6 +205,9 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Build a config from `to_dict` output; unknown or missing keys are an error."""
+        values = dict(values)
+        if flat := {new: values.pop(old) for old, new in FLAT_SCENE_KEYS.items() if old in values}:
+            values["scene"] = flat if any(flat.values()) else None
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -195,7 +215,8 @@ class ModelConfig:
                 f"unknown model config keys {unknown}; it was written by another version, or edited"
             )
         try:
-            return cls(**values)
+            scene = values.pop("scene", None)
+            return cls(**values, scene=None if scene is None else SceneOptions(**scene))
         except TypeError as error:
             raise ValueError(f"incomplete model config: {error}; export or train the model again") from None
 
@@ -243,14 +264,11 @@ def pocket() -> ModelConfig:
         spatial_stride=16,
         frame_height=96,
         frame_width=160,
-        ray_octaves=6,
-        ray_points=8,
-        ray_axes=True,
         translation_scale=0.1,
-        velocity_skip=1.0,
-        latent_fade=True,
-        scene_units=256,
         write_limit=1.9,
+        scene=SceneOptions(
+            units=256, ray_octaves=6, ray_points=8, ray_axes=True, velocity_skip=1.0, latent_fade=True
+        ),
     )
 
 
@@ -267,12 +285,12 @@ def tiny() -> ModelConfig:
         softmax_every_n=3,
         text_dim=32,
         text_length=5,
-        scene_units=16,
         num_cached_chunks=3,
         temporal_stride=2,
         spatial_stride=8,
         frame_height=16,
         frame_width=24,
-        ray_octaves=2,
-        ray_points=2,
+        scene=SceneOptions(
+            units=16, ray_octaves=2, ray_points=2, ray_axes=True, velocity_skip=1.0, latent_fade=True
+        ),
     )

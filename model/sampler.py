@@ -8,20 +8,24 @@ Clips are for undistilled models; their frame 0 is the clean conditioning frame,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from model.attention.mask import chunk_ranges
+from model.conditioning import Conditioning, concatenate
 from model.precision import wide_dtype
 from model.rollout import RolloutState
-from model.world_model import WorldModel
+from model.world_model import Mode, WorldModel
 
 STREAMING_TIMESTEPS = (1000.0, 960.0, 889.0, 727.0)
 """The four-step schedule of the released streaming model."""
+TEACHER_STEPS = 60
+TEACHER_SHIFT = 9.8
+TEACHER_GUIDANCE = 5.0
+
+Progress = Callable[[int, int], None]
+"""Called with the number of network calls made and the number in all."""
 
 
 def shift_sigma(sigma: float, shift: float) -> float:
@@ -47,22 +51,6 @@ def check_timesteps(timesteps: Sequence[float]) -> list[float]:
     return steps
 
 
-@dataclass(frozen=True)
-class ChunkConditions:
-    """What a chunk of T latent frames is generated from, beside the rollout state."""
-
-    c2w_windows: Tensor
-    """Poses relative to video frame 0, packed windows, [B, T * temporal_stride, 4, 4]."""
-    intrinsics: Tensor
-    """[B, T * temporal_stride, 4], frame pixels."""
-    start_frame: Tensor
-    """Absolute latent index of the chunk's first frame, int64 [B]."""
-    text: Tensor
-    """[B, L, text_dim]."""
-    text_mask: Tensor
-    """[B, L]."""
-
-
 def euler_step(latents: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """Walk from one noise level to the next; sigmas [B, T], the rest [B, C, T, H, W]."""
     return latents - (sigma - sigma_next)[:, None, :, None, None] * velocity
@@ -71,7 +59,7 @@ def euler_step(latents: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Ten
 def denoise_chunk(
     model: WorldModel,
     noise: Tensor,
-    conditions: ChunkConditions,
+    conditioning: Conditioning,
     state: RolloutState | None,
     timesteps: Sequence[float] = STREAMING_TIMESTEPS,
     clean: Tensor | None = None,
@@ -94,64 +82,17 @@ def denoise_chunk(
     noisy[:, :num_clean] = 0
     latents = noise if clean is None else torch.cat([clean, noise[:, :, num_clean:]], dim=2)
     for step, following in zip(steps, [*steps[1:], 0.0], strict=True):
-        velocity, _ = _step(model, latents, noisy * step, conditions, state)
+        velocity, _ = model.step(latents, noisy * step, conditioning, state)
         latents = euler_step(latents, velocity, noisy * (step / 1000), noisy * (following / 1000))
     return latents
 
 
 def commit_chunk(
-    model: WorldModel, latents: Tensor, conditions: ChunkConditions, state: RolloutState | None
+    model: WorldModel, latents: Tensor, conditioning: Conditioning, state: RolloutState | None
 ) -> RolloutState:
     """Write a finished chunk into the memory: one pass over clean latents at timestep 0."""
     timesteps = torch.zeros(latents.shape[0], latents.shape[2], device=latents.device)
-    return _step(model, latents, timesteps, conditions, state)[1]
-
-
-def _step(
-    model: WorldModel,
-    latents: Tensor,
-    timesteps: Tensor,
-    conditions: ChunkConditions,
-    state: RolloutState | None,
-) -> tuple[Tensor, RolloutState]:
-    return model.step(
-        latents,
-        timesteps,
-        conditions.c2w_windows,
-        conditions.intrinsics,
-        conditions.start_frame,
-        conditions.text,
-        conditions.text_mask,
-        state,
-    )
-
-
-TEACHER_STEPS = 60
-TEACHER_SHIFT = 9.8
-TEACHER_GUIDANCE = 5.0
-
-Progress = Callable[[int, int], None]
-"""Told the network calls made and the number there will be."""
-
-
-@dataclass(frozen=True)
-class ClipConditions:
-    """What a clip of T latent frames is generated from; F = 1 + temporal_stride * (T - 1)."""
-
-    first_latent: Tensor
-    """Clean latent of frame 0, [B, C, 1, H, W]."""
-    c2w: Tensor
-    """[B, F, 4, 4]."""
-    intrinsics: Tensor
-    """Frame pixels, [B, F, 4]."""
-    text: Tensor
-    """[B, L, text_dim]."""
-    text_mask: Tensor
-    """[B, L]."""
-    null_text: Tensor | None = None
-    """Text of the negative prompt, [B, L, text_dim]; needed where guidance is not 1."""
-    null_mask: Tensor | None = None
-    """[B, L]."""
+    return model.step(latents, timesteps, conditioning, state)[1]
 
 
 def teacher_timesteps(num_steps: int = TEACHER_STEPS, shift: float = TEACHER_SHIFT) -> list[float]:
@@ -163,7 +104,9 @@ def teacher_timesteps(num_steps: int = TEACHER_STEPS, shift: float = TEACHER_SHI
 def sample_clip(
     model: WorldModel,
     noise: Tensor,
-    conditions: ClipConditions,
+    first_latent: Tensor,
+    conditioning: Conditioning,
+    negative: Conditioning | None = None,
     timesteps: Sequence[float] | None = None,
     guidance: float = TEACHER_GUIDANCE,
     progress: Progress | None = None,
@@ -171,21 +114,23 @@ def sample_clip(
     """Denoise all frames of a clip together, every frame seeing every other.
 
     Args:
-        noise: Unit Gaussian, [B, C, T, H, W]; frame 0 is replaced by the clean one.
+        noise: Unit Gaussian, [B, C, T, H, W].
+        first_latent: Clean latent of frame 0, [B, C, 1, H, W].
+        negative: The same cameras with the negative prompt's text; needed where guidance is not 1.
         timesteps: Decreasing from at most 1000, without the final 0; default: the released 60 steps.
-        guidance: velocity = null + guidance * (text - null).
+        guidance: velocity = negative + guidance * (text - negative).
 
     Returns:
         Clean latents, [B, C, T, H, W].
     """
     steps = check_timesteps(teacher_timesteps() if timesteps is None else timesteps)
-    latents = _with_first(noise, conditions)
+    latents = torch.cat([first_latent.to(noise.dtype), noise[:, :, 1:]], dim=2)
     batch, frames = latents.shape[0], latents.shape[2]
     # Times stay exact whatever the latents' precision: bfloat16 cannot tell 998 from 1000.
     moving = torch.ones(batch, frames, device=noise.device, dtype=wide_dtype(noise.dtype))
     moving[:, 0] = 0
     for count, (step, following) in enumerate(zip(steps, [*steps[1:], 0.0], strict=True), start=1):
-        velocity = _guided(model, latents, moving * step, conditions, guidance, "bidirectional")
+        velocity = _guided(model, latents, moving * step, conditioning, negative, guidance, "bidirectional")
         moved = euler_step(latents, velocity, moving * (step / 1000), moving * (following / 1000))
         latents = moved.to(noise.dtype)
         if progress is not None:
@@ -219,7 +164,9 @@ def staircase(num_chunks: int, num_steps: int, interval: float | None = None) ->
 def sample_staggered(
     model: WorldModel,
     noise: Tensor,
-    conditions: ClipConditions,
+    first_latent: Tensor,
+    conditioning: Conditioning,
+    negative: Conditioning | None = None,
     timesteps: Sequence[float] | None = None,
     guidance: float = TEACHER_GUIDANCE,
     interval: float | None = None,
@@ -233,9 +180,9 @@ def sample_staggered(
     """
     schedule = check_timesteps(teacher_timesteps() if timesteps is None else timesteps)
     steps = torch.tensor([*schedule, 0.0, 0.0], device=noise.device, dtype=wide_dtype(noise.dtype))
-    latents = _with_first(noise, conditions)
+    latents = torch.cat([first_latent.to(noise.dtype), noise[:, :, 1:]], dim=2)
     batch, frames = latents.shape[0], latents.shape[2]
-    chunks = chunk_ranges(model.config, frames, starts=True)
+    chunks = model.config.chunk_ranges(frames)
     calls = staircase(len(chunks), len(steps) - 2, interval)
     for count, standing in enumerate(calls, start=1):
         stop = chunks[len(standing) - 1][1]
@@ -244,7 +191,7 @@ def sample_staggered(
         now, following = (steps[at + ahead].expand(batch, -1).clone() for ahead in (0, 1))
         now[:, 0] = following[:, 0] = 0
         seen = latents[:, :, :stop]
-        velocity = _guided(model, seen, now, conditions, guidance, "chunk_causal")
+        velocity = _guided(model, seen, now, conditioning, negative, guidance, "chunk_causal")
         moved = euler_step(seen, velocity, now / 1000, following / 1000).to(noise.dtype)
         latents = torch.cat([moved, latents[:, :, stop:]], dim=2)
         if progress is not None:
@@ -252,31 +199,21 @@ def sample_staggered(
     return latents
 
 
-def _with_first(noise: Tensor, conditions: ClipConditions) -> Tensor:
-    return torch.cat([conditions.first_latent.to(noise.dtype), noise[:, :, 1:]], dim=2)
-
-
 def _guided(
     model: WorldModel,
     latents: Tensor,
     timesteps: Tensor,
-    conditions: ClipConditions,
+    conditioning: Conditioning,
+    negative: Conditioning | None,
     guidance: float,
-    mode: Literal["bidirectional", "chunk_causal"],
+    mode: Mode,
 ) -> Tensor:
-    """Velocity of the first frames of a clip; with guidance, null and text go through the network as one batch."""
-    # Cameras are given whole: frame 0 looks ahead into those of frame 1.
-    cameras = [conditions.c2w, conditions.intrinsics]
-    text, mask = conditions.text, conditions.text_mask
-    arguments = [latents, timesteps]
-    if guidance != 1.0:
-        if conditions.null_text is None or conditions.null_mask is None:
-            raise ValueError("guidance needs the text of a negative prompt; give null_text, or guidance 1")
-        text, mask = torch.cat([conditions.null_text, text]), torch.cat([conditions.null_mask, mask])
-        arguments = [torch.cat([tensor, tensor]) for tensor in arguments]
-        cameras = [torch.cat([tensor, tensor]) for tensor in cameras]
-    velocity = model(*arguments, text, mask, *cameras, mode=mode)
+    """Velocity of the first frames of a clip; with guidance, both texts go through the network as one batch."""
     if guidance == 1.0:
-        return velocity
-    null, conditional = velocity.chunk(2)
-    return null + guidance * (conditional - null)
+        return model(latents, timesteps, conditioning, mode=mode)
+    if negative is None:
+        raise ValueError("guidance needs the text of a negative prompt; give negative, or guidance 1")
+    both = concatenate([negative, conditioning])
+    velocity = model(torch.cat([latents, latents]), torch.cat([timesteps, timesteps]), both, mode=mode)
+    unconditional, conditional = velocity.chunk(2)
+    return unconditional + guidance * (conditional - unconditional)

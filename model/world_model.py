@@ -1,40 +1,34 @@
-"""The world model: latents, timesteps, text and cameras in, velocity out.
-
-Whole clips (`forward`), training windows (`window`) and streaming (`step`) are three doors to one `run`.
-"""
+"""The world model: latents, timesteps, text and cameras in, velocity out; `forward` takes a clip, `step` a chunk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from model.attention.gdn import Chunks
-from model.attention.mask import Reaches, attention_mask, chunk_ranges, clip_reaches
-from model.attention.rotary import HeadMap, conjugate, rotary_table
+from model.attention.mask import PrefixMask, prefix_mask, step_mask, streaming_mask
 from model.attention.self_attention import SequenceContext
-from model.attention.sharding import Timeline
+from model.attention.sharding import FrameShard
 from model.attention.softmax import rms_norm
 from model.block import Block
-from model.camera import (
-    plucker_maps,
-    ray_transforms,
-    relative_poses,
-    scale_translations,
-    ucpe_poses,
-    window_frames,
-)
+from model.camera import head_maps, plucker_maps, scale_translations
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder
-from model.initialise import initialise
 from model.precision import full_precision, wide, wide_dtype
 from model.rollout import NUM_FRAMES, RolloutState
-from model.scene_memory import split_memory
+from model.scene_memory import fade, ray_maps, split_memory
 
 MAX_TIMESTEP = 1000.0
 """Of pure noise."""
+LATENT_GAIN = 0.1
+"""Share of a Xavier initialisation that a fresh model's latent embedder gets, so that pose and scene are learned first."""
+
+Mode = Literal["bidirectional", "chunk_causal", "streaming"]
+"""What a clip's frames attend to: all of it; their own chunk and all before; the chunks that a rollout remembers."""
 
 
 class WorldModel(nn.Module):
@@ -44,13 +38,13 @@ class WorldModel(nn.Module):
         """Build with random weights.
 
         Args:
-            fresh: Start both camera branches small instead of silent, for training from nothing.
+            fresh: Start both camera branches with small weights, for training from nothing, in place of zeros.
         """
         super().__init__()
         size = config.hidden_size
         self.config = config
-        self.open_timeline: Callable[[Chunks], Timeline] = Timeline
-        """Says which frames of a clip a pass without a state holds; the others' are asked for on the way."""
+        self.open_shard: Callable[[Chunks], FrameShard] = FrameShard
+        """Says which frames of a clip a pass of `forward` holds."""
         self.x_embedder = VoxelEmbedder(config.in_channels, size)
         self.t_embedder = TimestepEmbedder(config)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))
@@ -60,235 +54,148 @@ class WorldModel(nn.Module):
         self.raymap_embedder = VoxelEmbedder(3, size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_layer = FinalLayer(config)
-        initialise(self, fresh)
+        self._initialise(fresh)
 
-    def forward(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
-        c2w: Tensor,
-        intrinsics: Tensor,
-        mode: Literal["chunk_causal", "bidirectional"] = "chunk_causal",
-    ) -> Tensor:
+    @torch.no_grad()
+    def _initialise(self, fresh: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv1d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        text = self.y_embedder.y_proj
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2], self.t_block[1], text.fc1, text.fc2):
+            assert isinstance(linear, nn.Linear)
+            nn.init.normal_(linear.weight, std=0.02)
+        # The released model inherits captions from a text-to-video model; a fresh one needs them from the start.
+        nn.init.constant_(self.attention_y_norm.weight, 1.0 if fresh else 0.01)
+        nn.init.zeros_(self.raymap_embedder.proj.weight)
+        if fresh:
+            self.x_embedder.proj.weight.mul_(LATENT_GAIN)
+        for block in self.blocks:
+            cast("Block", block).initialise(fresh)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning, mode: Mode) -> Tensor:
         """Predict the velocity of a whole clip.
 
         Args:
             latents: Noisy latents, [B, C, T, H, W]; frame 0 is the clean conditioning frame.
             timesteps: Per latent frame, 0..1000, [B, T].
-            text: [B, L, text_dim]; the scene's memory, where the model has one, in front.
-            text_mask: 1 for real tokens, [B, L].
-            c2w: Of the F = 1 + temporal_stride * (T - 1) video frames, in any common frame, [B, F, 4, 4].
-            intrinsics: In frame pixels, [B, F, 4].
+            conditioning: In either form.
 
         Returns:
             [B, C, T, H, W].
         """
-        batch, frames = timesteps.shape
-        needed = 1 + self.config.temporal_stride * (frames - 1)
-        if min(c2w.shape[1], intrinsics.shape[1]) < needed:
-            raise ValueError(
-                f"{frames} latent frames need the cameras of {needed} video frames; {c2w.shape[1]} poses and "
-                f"{intrinsics.shape[1]} intrinsics were given"
-            )
-        order = window_frames(frames, self.config.temporal_stride, c2w.shape[1])
-        with full_precision(c2w):
-            poses = relative_poses(c2w)[:, order]
-        index = torch.arange(frames, device=latents.device).expand(batch, frames)
-        chunks = [(0, frames)] if mode == "bidirectional" else chunk_ranges(self.config, frames, starts=True)
-        velocity, _ = self.run(
-            latents,
-            timesteps,
-            text,
-            text_mask,
-            poses,
-            intrinsics[:, order],
-            index,
-            chunks,
-            None,
-            streaming=False,
-        )
-        return velocity
-
-    def window(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
-        c2w_windows: Tensor,
-        intrinsics: Tensor,
-        frame_index: Tensor,
-        state: RolloutState | None = None,
-        keep_state: bool = True,
-    ) -> tuple[Tensor, RolloutState | None]:
-        """Predict several chunks at once, each seeing what streaming would let it see of the ones before.
-
-        Args:
-            latents: [B, C, T, H, W].
-            timesteps: [B, T].
-            text, text_mask: [B, L, text_dim], [B, L].
-            c2w_windows: Relative poses in packed windows, [B, T * temporal_stride, 4, 4].
-            intrinsics: [B, T * temporal_stride, 4].
-            frame_index: Absolute latent frame of each latent, int64 [B, T]; it may jump.
-            state: After the frames before these; None when the first chunk is the conditioning one.
-            keep_state: Whether to compute the state after these frames.
-
-        Returns:
-            Velocity [B, C, T, H, W] and the state after these frames, where it is kept.
-        """
-        chunks = chunk_ranges(self.config, latents.shape[2], starts=state is None)
-        return self.run(
-            latents,
-            timesteps,
-            text,
-            text_mask,
-            c2w_windows,
-            intrinsics,
-            frame_index,
-            chunks,
-            state,
-            keep_state=keep_state,
-        )
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode is {mode!r}; use one of {', '.join(map(repr, get_args(Mode)))}")
+        num_frames = latents.shape[2]
+        bidirectional = mode == "bidirectional"
+        chunks = [(0, num_frames)] if bidirectional else self.config.chunk_ranges(num_frames)
+        shard = self.open_shard(chunks)
+        config = self.config.for_grid(*latents.shape[-2:])
+        packed = conditioning.pack(num_frames, config.temporal_stride)
+        mask = prefixes = None
+        if mode == "streaming":
+            mask = streaming_mask(config, chunks, latents.device)
+            mask = None if mask is None else shard.shard(mask, 2, config.tokens_per_frame)
+        else:
+            prefixes = prefix_mask(chunks, shard.frames)
+        context, plucker = self._cameras(config, packed, num_frames, shard, mask, prefixes, None)
+        latents, timesteps = shard.shard(latents, 2), shard.shard(timesteps, 1)
+        velocity, _ = self._predict(latents, timesteps, packed, context, plucker, None)
+        return shard.all_gather(velocity, 2)
 
     def step(
         self,
         latents: Tensor,
         timesteps: Tensor,
-        c2w_windows: Tensor,
-        intrinsics: Tensor,
-        start_frame: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
+        conditioning: Conditioning,
         state: RolloutState | None = None,
     ) -> tuple[Tensor, RolloutState]:
         """Predict one chunk against a rollout state; the same graph serves every chunk of this length.
 
         Args:
-            start_frame: Absolute index of the chunk's first latent frame, int64 [B].
-            state: None for the first chunk.
+            latents: [B, C, T, H, W].
+            timesteps: [B, T].
+            conditioning: Of this chunk, in the packed form.
+            state: After the chunks before; None for the first.
 
-        Other arguments and results are those of `window`.
+        Returns:
+            Velocity [B, C, T, H, W] and the state after this chunk.
         """
-        frames = latents.shape[2]
+        config = self.config.for_grid(*latents.shape[-2:])
         if state is None:
-            config = self.config.for_grid(*latents.shape[-2:])
             dtype = wide_dtype(self.x_embedder.proj.weight.dtype)
             state = RolloutState.zeros(config, latents.shape[0], latents.device, dtype)
-        index = start_frame[:, None] + torch.arange(frames, device=latents.device)
-        velocity, after = self.run(
-            latents, timesteps, text, text_mask, c2w_windows, intrinsics, index, [(0, frames)], state
-        )
-        assert after is not None
-        return velocity, after
+        num_frames = latents.shape[2]
+        committed = state.tensors[NUM_FRAMES]
+        with full_precision(latents):
+            mask = step_mask(config, committed, num_frames)
+        shard = FrameShard([(0, num_frames)])
+        context, plucker = self._cameras(config, conditioning, num_frames, shard, mask, None, committed == 0)
+        velocity, tensors = self._predict(latents, timesteps, conditioning, context, plucker, state)
+        count = torch.zeros_like(timesteps[:, 0]) + committed + num_frames
+        return velocity, RolloutState({NUM_FRAMES: count, **tensors})
 
-    def run(
+    def _cameras(
+        self,
+        config: ModelConfig,
+        conditioning: Conditioning,
+        num_frames: int,
+        shard: FrameShard,
+        mask: Tensor | None,
+        prefixes: PrefixMask | None,
+        is_first: Tensor | None,
+    ) -> tuple[SequenceContext, Tensor]:
+        """Build what all blocks share, and the embedded Pluecker map [B, T, S, C]; config of the latents' grid."""
+        dtype, stride = self.x_embedder.proj.weight.dtype, config.temporal_stride
+        index = shard.shard(conditioning.frame_index(num_frames), 1)
+        with full_precision(conditioning.c2w):
+            poses = shard.shard(conditioning.c2w, 1, stride).to(wide_dtype(dtype))
+            poses = scale_translations(poses, config.translation_scale)
+            intrinsics = shard.shard(conditioning.intrinsics, 1, stride).to(poses.dtype)
+            rope, ray_query, ray_key, ray_read = head_maps(config, poses, intrinsics, index)
+            maps = (plucker_maps if config.scene is None else ray_maps)(config, poses, intrinsics)
+        context = SequenceContext(
+            grid=(config.latent_height, config.latent_width),
+            shard=shard,
+            rope=rope,
+            ray_query=ray_query,
+            ray_key=ray_key,
+            ray_read=ray_read,
+            mask=mask,
+            prefixes=prefixes,
+            is_first=is_first,
+        )
+        return context, self.plucker_embedder(maps.to(dtype))
+
+    def _predict(
         self,
         latents: Tensor,
         timesteps: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
-        c2w_windows: Tensor,
-        intrinsics: Tensor,
-        frame_index: Tensor,
-        chunks: Chunks,
+        conditioning: Conditioning,
+        context: SequenceContext,
+        plucker: Tensor,
         state: RolloutState | None,
-        streaming: bool = True,
-        keep_state: bool = True,
-    ) -> tuple[Tensor, RolloutState | None]:
-        """Run the network over chunks of frames that follow `state`.
-
-        Args:
-            chunks: Frame ranges that see one another in both directions.
-            streaming: Whether softmax blocks forget and camera key convolutions stop at chunk borders, and whether
-                there is a state.
-            keep_state: Whether the state afterwards is computed.
-        """
-        dtype = self.x_embedder.proj.weight.dtype
-        keep_state = streaming and keep_state
-        # Rollouts are short and serial: whoever has one makes it whole.
-        is_whole = keep_state or state is not None
-        timeline = Timeline(chunks) if is_whole else self.open_timeline(chunks)
-        latents, timesteps, frame_index = (
-            timeline.cut(tensor, dim) for tensor, dim in ((latents, 2), (timesteps, 1), (frame_index, 1))
-        )
-        with full_precision(c2w_windows):
-            config = self.config.for_grid(*latents.shape[-2:])
-            stride = config.temporal_stride
-            poses = timeline.cut(c2w_windows, 1, stride).to(wide_dtype(dtype))
-            poses = scale_translations(poses, config.translation_scale)
-            cameras = timeline.cut(intrinsics, 1, stride).to(poses.dtype)
-            committed = None if state is None else state.tensors[NUM_FRAMES]
-            mask = attention_mask(config, chunks, committed, frame_index.device) if streaming else None
-            if mask is not None and not is_whole:
-                mask = timeline.cut(mask, 2, config.tokens_per_frame)
-            reaches = None if streaming else clip_reaches(chunks, timeline.held)
-            context = _context(
-                config, poses, cameras, frame_index, timeline, mask, reaches, committed, keep_state
-            )
-            maps = plucker_maps(config, poses, cameras)
-        plucker = self.plucker_embedder(maps.to(dtype))
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the network on the held frames; give the velocity and, where there is a state, the blocks' new tensors."""
+        dtype, scene = self.x_embedder.proj.weight.dtype, self.config.scene
         time = self.t_embedder(timesteps)
         modulation = self.t_block(time).unflatten(-1, (6, -1))
-        memory, rows = split_memory(self.config, text)
-        caption = self.y_embedder(text[:, rows:])
+        memory, rows = split_memory(self.config, conditioning.text)
+        caption = self.y_embedder(conditioning.text[:, rows:])
         caption = rms_norm(caption, self.attention_y_norm).to(caption.dtype)
-        caption_mask = torch.where(text_mask[:, rows:] > 0, 0.0, -1e4)[:, None, None, :]
-        heard = latents
-        if self.config.latent_fade:
-            heard = latents * (1.0 - timesteps / MAX_TIMESTEP)[:, None, :, None, None]
-        x = self.x_embedder(heard.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
-        after: dict[str, Tensor] = {}
-        if context.keep_state:
-            count = 0.0 if state is None else state.tensors[NUM_FRAMES]
-            after[NUM_FRAMES] = torch.zeros_like(timesteps[:, 0]) + count + latents.shape[2]
+        mask = torch.where(conditioning.text_mask[:, rows:] > 0, 0.0, -1e4)[:, None, None, :]
+        noisy = fade(latents, timesteps) if scene is not None and scene.latent_fade else latents
+        x = self.x_embedder(noisy.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
+        tensors: dict[str, Tensor] = {}
         for layer, block in enumerate(self.blocks):
             before = None if state is None else state.block(layer)
             own = None if memory is None else memory[:, layer].to(dtype)
-            x, new = block(x, modulation, caption, caption_mask, plucker, own, context, before)
-            after |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
+            x, new = block(x, modulation, caption, mask, plucker, own, context, before)
+            tensors |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
         output = wide(self.final_layer(x, time)).transpose(-1, -2)
         velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)
-        if self.config.velocity_skip:
-            velocity = velocity + self.config.velocity_skip * latents
-        return timeline.join(velocity, 2), RolloutState(after) if context.keep_state else None
-
-
-def _context(
-    config: ModelConfig,
-    c2w_windows: Tensor,
-    intrinsics: Tensor,
-    frame_index: Tensor,
-    timeline: Timeline,
-    mask: Tensor | None,
-    reaches: Reaches | None,
-    committed: Tensor | None,
-    keep_state: bool,
-) -> SequenceContext:
-    """Build what all blocks share; the config is that of the latents' grid, translations are scaled already."""
-    poses = ucpe_poses(config, c2w_windows, frame_index)
-    to_ray, to_world = ray_transforms(config, poses, ucpe_poses(config, intrinsics, frame_index))
-    dtype = c2w_windows.dtype
-    table = rotary_table(config, frame_index, config.head_dim // 2, dtype).unsqueeze(3)
-    maps = [
-        HeadMap(rotary_table(config, frame_index, dtype=dtype).unsqueeze(3)),
-        HeadMap(table, to_ray),
-        HeadMap(table, to_world.transpose(-1, -2)),
-        HeadMap(conjugate(table), to_ray.transpose(-1, -2)),
-    ]
-    if torch.compiler.is_exporting():
-        maps = [head_map.dense() for head_map in maps]
-    return SequenceContext(
-        grid=(config.latent_height, config.latent_width),
-        timeline=timeline,
-        rope=maps[0],
-        ray_query=maps[1],
-        ray_key=maps[2],
-        ray_read=maps[3],
-        mask=mask,
-        reaches=reaches,
-        camera_conv_history=reaches is not None,
-        is_first=None if committed is None else committed == 0,
-        keep_state=keep_state,
-    )
+        if scene is not None and scene.velocity_skip:
+            velocity = velocity + scene.velocity_skip * latents
+        return velocity, tensors

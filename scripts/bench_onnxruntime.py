@@ -30,6 +30,7 @@ from engine.files.bundle import STEP_INPUTS, Bundle
 from engine.machine.assets import checkpoints_dir, find_bundle
 from export.onnx import step_inputs
 from export.sources import open_source
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.rollout import RolloutState
 
@@ -76,11 +77,12 @@ def in_torch(checkpoint: Path, inputs: tuple[torch.Tensor, ...]) -> Callable[[],
     )
 
     latents, timesteps, c2w, intrinsics, start_frame, text, text_mask = inputs[: len(STEP_INPUTS)]
+    conditioning = Conditioning(text, text_mask, c2w, intrinsics, start_frame)
 
     @torch.no_grad()
     def run() -> None:
         for _ in range(2):
-            model.step(latents, timesteps, c2w, intrinsics, start_frame, text, text_mask, state)
+            model.step(latents, timesteps, conditioning, state)
 
     return run
 

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from model.camera import plucker_maps, relative_poses, window_frames
 from model.checkpoint import from_diffusers
+from model.conditioning import Conditioning
 from model.rollout import RolloutState
-from model.sampler import STREAMING_TIMESTEPS, ChunkConditions, commit_chunk, denoise_chunk
+from model.sampler import STREAMING_TIMESTEPS, commit_chunk, denoise_chunk
 from model.world_model import WorldModel
 
 STRIDE = 8
@@ -93,10 +94,12 @@ def compare_forward(
 ) -> dict[str, float]:
     given = clip(model, frames, grid)
     theirs = reference_inputs(model, given)
+    latents, timesteps = given.pop("latents"), given.pop("timesteps")
+    conditioning = Conditioning(**given)
     # Turn by turn, so that a slow minute of the machine meets both.
     pairs = [
         (
-            seconds(lambda: model(**given, mode="bidirectional"), 1),
+            seconds(lambda: model(latents, timesteps, conditioning, mode="bidirectional"), 1),
             seconds(lambda: reference(**theirs), 1),
         )
         for _ in range(repeats)
@@ -114,17 +117,17 @@ def time_streaming(model: WorldModel, grid: tuple[int, int], chunks: int) -> lis
     for number in range(chunks):
         frames = config.first_chunk_size if number == 0 else config.chunk_size
         start_frame = 0 if number == 0 else config.first_chunk_size + (number - 1) * config.chunk_size
-        conditions = ChunkConditions(
+        conditioning = Conditioning(
+            given["text"],
+            given["text_mask"],
             torch.eye(4).repeat(1, frames * STRIDE, 1, 1),
             given["intrinsics"][:, :1].repeat(1, frames * STRIDE, 1),
             torch.tensor([start_frame]),
-            given["text"],
-            given["text_mask"],
         )
         noise = torch.randn(1, config.in_channels, frames, *grid)
         start = time.perf_counter()
-        clean = denoise_chunk(model, noise, conditions, state)
-        state = commit_chunk(model, clean, conditions, state)
+        clean = denoise_chunk(model, noise, conditioning, state)
+        state = commit_chunk(model, clean, conditioning, state)
         times.append(time.perf_counter() - start)
     return times
 

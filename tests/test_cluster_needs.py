@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.attention.gdn import Chunks
+from model.conditioning import Conditioning
 from model.config import ModelConfig, sana_wm
-from model.world_model import WorldModel
+from model.world_model import Mode, WorldModel
 from training.parallel.cost_model import (
     GPUS,
     KEPT_BYTES,
@@ -29,7 +29,7 @@ ONE_BLOCK = replace(sana_wm(), num_layers=1)
 H100S = Layout(64, GPUS["h100"])
 
 
-def counted(config: ModelConfig, frames: int = FRAMES, chunks: Chunks | None = None) -> tuple[float, float]:
+def counted(config: ModelConfig, frames: int = FRAMES, mode: Mode = "bidirectional") -> tuple[float, float]:
     """Run a network of the released width where there are only shapes: its operations and the bytes that are kept."""
     kept: dict[int, int] = {}
 
@@ -44,18 +44,14 @@ def counted(config: ModelConfig, frames: int = FRAMES, chunks: Chunks | None = N
         stride, grid = config.temporal_stride, (config.latent_height, config.latent_width)
         latents = torch.empty(1, config.in_channels, frames, *grid)
         with FlopCounterMode(display=False) as counter:
-            model.run(
-                latents,
-                torch.empty(1, frames),
-                torch.empty(1, config.text_length, config.text_dim),
-                torch.empty(1, config.text_length),
-                torch.empty(1, frames * stride, 4, 4),
-                torch.empty(1, frames * stride, 4),
-                torch.empty(1, frames, dtype=torch.int64),
-                chunks or [(0, frames)],
-                None,
-                streaming=False,
+            conditioning = Conditioning(
+                text=torch.empty(1, config.text_length, config.text_dim),
+                text_mask=torch.empty(1, config.text_length),
+                c2w=torch.empty(1, frames * stride, 4, 4),
+                intrinsics=torch.empty(1, frames * stride, 4),
+                start_frame=torch.empty(1, dtype=torch.int64),
             )
+            model(latents, torch.empty(1, frames), conditioning, mode=mode)
     return float(counter.get_total_flops()), float(sum(kept.values()))
 
 
@@ -76,11 +72,10 @@ def test_operations_are_those_of_a_softmax_block() -> None:
     softmax = replace(ONE_BLOCK, softmax_every_n=1)
     assert counted(softmax)[0] == pytest.approx(forward_operations(softmax, FRAMES), rel=0.06)
     frames = 4 * FRAMES
-    by_frame = [(frame, frame + 1) for frame in range(frames)]
     seen = (frames + 1) / (2 * frames)
-    assert counted(softmax, frames, by_frame)[0] == pytest.approx(
-        forward_operations(softmax, frames, seen), rel=0.06
-    )
+    assert counted(replace(softmax, chunk_size=1, first_chunk_size=1), frames, "chunk_causal")[
+        0
+    ] == pytest.approx(forward_operations(softmax, frames, seen), rel=0.06)
 
 
 def test_chunks_that_see_only_what_is_before_them_cost_half_the_attention_and_the_last_process_more() -> None:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from model.conditioning import Conditioning
 from model.config import tiny
-from model.token_path import hush_branches, recall_tokens, token_intrinsics
 from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.data.holodeck.rendering import RenderJob, load_walk, render_walk
 from training.data.latents import LatentWalk, encode_frames, pack_windows
 from training.optimizer import Muon, OptimizerConfig, orthogonalise
 from training.pocket.per_scene import EVERY, Glimpses, MemoryStage, gather_glimpses
+from training.pocket.token_path import hush_branches, recall_tokens, token_intrinsics
 from training.stages.scenic_model import ScenicModel
 from training.throughput import training_dtype
 
@@ -47,15 +48,13 @@ def test_hushed_network_recalls_of_every_token_what_the_token_path_recalls() -> 
         tokens % CONFIG.latent_width,
     )
     with torch.no_grad():
-        velocity, _ = scenic.world.window(
+        velocity = scenic.world(
             noise,
             torch.full((2, 1), 1000.0),
-            text,
-            mask,
-            poses,
-            INTRINSICS.expand(2, CONFIG.temporal_stride, 4),
-            torch.tensor([[3], [9]]),
-            keep_state=False,
+            Conditioning(
+                text, mask, poses, INTRINSICS.expand(2, CONFIG.temporal_stride, 4), torch.tensor([3, 9])
+            ),
+            mode="streaming",
         )
         alone = recall_tokens(
             scenic.world,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.conditioning import Conditioning
 from model.config import tiny
 from model.sampler import (
     STREAMING_TIMESTEPS,
     TEACHER_GUIDANCE,
-    ClipConditions,
     sample_clip,
     sample_staggered,
     staircase,
@@ -20,25 +20,24 @@ from model.sampler import (
 )
 from model.world_model import WorldModel
 
-CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3, velocity_skip=0.0)
+CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3, scene=None)
 FRAMES = 7
 SIZE = (CONFIG.latent_height, CONFIG.latent_width)
 
 
-def conditions(batch: int = 1) -> ClipConditions:
+def conditions(text: float = 1.0) -> tuple[Tensor, Conditioning]:
+    """The first latent, and cameras with a random text that is scaled."""
     torch.manual_seed(1)
     video = 1 + CONFIG.temporal_stride * (FRAMES - 1)
-    c2w = torch.eye(4).repeat(batch, video, 1, 1)
+    c2w = torch.eye(4).repeat(1, video, 1, 1)
     c2w[:, :, 2, 3] = torch.linspace(0, 1, video)
     length = CONFIG.text_rows
-    return ClipConditions(
-        first_latent=torch.randn(batch, CONFIG.in_channels, 1, *SIZE),
+    first_latent = torch.randn(1, CONFIG.in_channels, 1, *SIZE)
+    return first_latent, Conditioning(
+        text=text * torch.randn(1, length, CONFIG.text_dim),
+        text_mask=torch.ones(1, length),
         c2w=c2w,
-        intrinsics=torch.tensor([20.0, 20, 12, 8]).expand(batch, video, 4),
-        text=torch.randn(batch, length, CONFIG.text_dim),
-        text_mask=torch.ones(batch, length),
-        null_text=torch.zeros(batch, length, CONFIG.text_dim),
-        null_mask=torch.ones(batch, length),
+        intrinsics=torch.tensor([20.0, 20, 12, 8]).expand(1, video, 4),
     )
 
 
@@ -50,7 +49,7 @@ class TowardsTarget(torch.nn.Module):
         self.config, self.target, self.noise = CONFIG, target, noise
         self.times: list[list[float]] = []
 
-    def forward(self, latents: Tensor, timesteps: Tensor, *_: Tensor, mode: str) -> Tensor:
+    def forward(self, latents: Tensor, timesteps: Tensor, _: Conditioning, mode: str) -> Tensor:
         self.times.append(timesteps[0].tolist())
         frames = latents.shape[2]
         return (self.noise - self.target)[:, :, :frames].expand_as(latents)
@@ -60,7 +59,7 @@ class TowardsTarget(torch.nn.Module):
 def oracle() -> TowardsTarget:
     torch.manual_seed(2)
     target, noise = torch.randn(2, 1, CONFIG.in_channels, FRAMES, *SIZE)
-    target[:, :, :1] = conditions().first_latent
+    target[:, :, :1] = conditions()[0]
     return TowardsTarget(target, noise)
 
 
@@ -76,18 +75,18 @@ def test_times_stay_exact_beside_bfloat16_latents(oracle: TowardsTarget) -> None
     noise = oracle.noise.bfloat16()
     for sample in (sample_clip, sample_staggered):
         oracle.times.clear()
-        out = sample(oracle, noise, conditions(), [1000, 998.26, 400], guidance=1.0)  # type: ignore[arg-type]
+        out = sample(oracle, noise, *conditions(), None, [1000, 998.26, 400], 1.0)  # type: ignore[arg-type]
         assert out.dtype == torch.bfloat16
         assert min(abs(times[1] - 998.26) for times in oracle.times) < 1e-3
 
 
 def test_an_empty_schedule_is_refused(oracle: TowardsTarget) -> None:
     with pytest.raises(ValueError, match="timesteps"):
-        sample_clip(oracle, oracle.noise, conditions(), [], guidance=1.0)  # type: ignore[arg-type]
+        sample_clip(oracle, oracle.noise, *conditions(), None, [], 1.0)  # type: ignore[arg-type]
 
 
 def test_a_clip_ends_where_the_true_velocity_points(oracle: TowardsTarget) -> None:
-    out = sample_clip(oracle, oracle.noise, conditions(), [1000, 800, 500], guidance=1.0)  # type: ignore[arg-type]
+    out = sample_clip(oracle, oracle.noise, *conditions(), None, [1000, 800, 500], 1.0)  # type: ignore[arg-type]
     torch.testing.assert_close(out, oracle.target, atol=1e-5, rtol=0)
     assert oracle.times == [pytest.approx([0.0] + [step] * 6) for step in (1000, 800, 500)]
 
@@ -107,7 +106,7 @@ def test_staggered_chunks_end_where_the_true_velocity_points(
     oracle: TowardsTarget, interval: float | None
 ) -> None:
     steps = [1000, 800, 500, 250]
-    out = sample_staggered(oracle, oracle.noise, conditions(), steps, 1.0, interval)  # type: ignore[arg-type]
+    out = sample_staggered(oracle, oracle.noise, *conditions(), None, steps, 1.0, interval)  # type: ignore[arg-type]
     torch.testing.assert_close(out, oracle.target, atol=1e-5, rtol=0)
     assert all(times[0] == 0.0 for times in oracle.times)
     # Within a chunk all frames stand at one time; a later chunk is never clearer than an earlier one.
@@ -119,19 +118,17 @@ def test_staggered_chunks_end_where_the_true_velocity_points(
 def test_one_after_another_equals_a_loop_over_chunks() -> None:
     torch.manual_seed(3)
     model = WorldModel(CONFIG, fresh=True).eval()
-    given = conditions()
+    first_latent, given = conditions()
     noise = torch.randn(1, CONFIG.in_channels, FRAMES, *SIZE)
     steps = [1000.0, 600.0]
-    ours = sample_staggered(model, noise, given, steps, guidance=1.0, interval=1.0)
-    latents = torch.cat([given.first_latent, noise[:, :, 1:]], dim=2)
+    ours = sample_staggered(model, noise, first_latent, given, None, steps, 1.0, interval=1.0)
+    latents = torch.cat([first_latent, noise[:, :, 1:]], dim=2)
     for start, stop in ((0, 3), (3, 5), (5, 7)):
         for step, following in ((1000.0, 600.0), (600.0, 0.0)):
             times = torch.zeros(1, stop)
             times[:, max(start, 1) :] = step
             with torch.no_grad():
-                velocity = model(
-                    latents[:, :, :stop], times, given.text, given.text_mask, given.c2w, given.intrinsics
-                )
+                velocity = model(latents[:, :, :stop], times, given, mode="chunk_causal")
             part = slice(max(start, 1), stop)
             latents[:, :, part] = latents[:, :, part] - (step - following) / 1000 * velocity[:, :, part]
     torch.testing.assert_close(ours, latents, atol=1e-5, rtol=1e-5)
@@ -140,17 +137,12 @@ def test_one_after_another_equals_a_loop_over_chunks() -> None:
 def test_guidance_moves_away_from_the_null_prompt() -> None:
     torch.manual_seed(4)
     model = WorldModel(CONFIG, fresh=True).eval()
-    given, noise = conditions(), torch.randn(1, CONFIG.in_channels, FRAMES, *SIZE)
-    steps = [1000.0]
-    with_text, without, guided = (
-        sample_clip(model, noise, c, steps, g)
-        for c, g in (
-            (given, 1.0),
-            (replace(given, text=given.null_text), 1.0),
-            (given, 3.0),
-        )
-    )
+    noise, steps = torch.randn(1, CONFIG.in_channels, FRAMES, *SIZE), [1000.0]
+    (first, given), (_, null) = conditions(), conditions(text=0.0)
+    with_text = sample_clip(model, noise, first, given, None, steps, 1.0)
+    without = sample_clip(model, noise, first, null, None, steps, 1.0)
+    guided = sample_clip(model, noise, first, given, null, steps, 3.0)
     torch.testing.assert_close(guided, without + 3.0 * (with_text - without), atol=1e-4, rtol=1e-4)
     assert (with_text - without).abs().max() > 1e-3
     with pytest.raises(ValueError, match="negative prompt"):
-        sample_clip(model, noise, replace(given, null_text=None), steps, 3.0)
+        sample_clip(model, noise, first, given, None, steps, 3.0)

@@ -48,7 +48,7 @@ CONFIG = replace(
     frame_width=96,
     text_dim=16,
     text_length=9,
-    scene_units=0,
+    scene=None,
 )
 PREAMBLE = ["Describe the place .", "Prompt :"]
 WORDS = [

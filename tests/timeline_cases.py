@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from model.attention.gdn import Chunks, frame_attention
-from model.attention.sharding import Timeline
+from model.attention.sharding import FrameShard
 from model.attention.short_convolution import short_convolution
 from model.block import FeedForward
-from model.config import tiny
-from model.world_model import WorldModel
-from training.parallel.context import SharedTimeline
+from model.conditioning import Conditioning
+from model.config import ModelConfig, tiny
+from model.world_model import Mode, WorldModel
+from training.parallel.context import ContextShard
 
-Open = Callable[[Chunks], Timeline]
+Open = Callable[[Chunks], FrameShard]
 Case = Callable[[Open, torch.dtype], dict[str, Tensor]]
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,12 +53,12 @@ def _answer(output: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
 def delta_net(chunks: Chunks) -> Case:
     """The frame-wise delta rule with its normaliser, forward and backward scans."""
 
-    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+    def compute(open_shard: Open, dtype: torch.dtype) -> dict[str, Tensor]:
         shape = (2, FRAMES, 2, 5, 4)
         vectors = dict.fromkeys(("q", "k", "rq", "rk", "v"), shape)
         leaves = _leaves(dtype, **vectors, beta=shape[:-1], decay=shape[:3])
-        timeline = open_timeline(chunks)
-        held = {name: timeline.cut(leaf, 1) for name, leaf in leaves.items()}
+        shard = open_shard(chunks)
+        held = {name: shard.shard(leaf, 1) for name, leaf in leaves.items()}
         scale = 20**-0.5
         output, _ = frame_attention(
             held["q"].relu() + 0.1,
@@ -67,41 +68,41 @@ def delta_net(chunks: Chunks) -> Case:
             held["v"],
             held["beta"].sigmoid(),
             held["decay"].sigmoid(),
-            timeline.chunks,
-            timeline=timeline,
+            shard.chunks,
+            borders=shard.border_states,
         )
-        return _answer(timeline.join(output, 1), leaves)
+        return _answer(shard.all_gather(output, 1), leaves)
 
     return compute
 
 
 def key_convolution(chunks: Chunks, across: bool) -> Case:
-    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+    def compute(open_shard: Open, dtype: torch.dtype) -> dict[str, Tensor]:
         leaves = _leaves(dtype, x=(2, FRAMES, 3, 6), weight=(6, 1, 4))
-        timeline = open_timeline(chunks)
-        wider, near = timeline.widen(timeline.cut(leaves["x"], 1), 3)
-        output = timeline.narrow(short_convolution(wider, leaves["weight"], near, None, across), 3)
-        return _answer(timeline.join(output, 1), leaves)
+        shard = open_shard(chunks)
+        wider, near = shard.add_halo(shard.shard(leaves["x"], 1), 3)
+        output = shard.drop_halo(short_convolution(wider, leaves["weight"], near, None, across), 3)
+        return _answer(shard.all_gather(output, 1), leaves)
 
     return compute
 
 
 def feed_forward(chunks: Chunks) -> Case:
-    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+    def compute(open_shard: Open, dtype: torch.dtype) -> dict[str, Tensor]:
         torch.manual_seed(3)
         layer = FeedForward(CONFIG).to(dtype)
         leaves = _leaves(dtype, x=(2, FRAMES, 6, CONFIG.hidden_size))
-        timeline = open_timeline(chunks)
-        output, _ = layer(timeline.cut(leaves["x"], 1), (2, 3), timeline, None)
-        return _answer(timeline.join(output, 1), leaves | dict(layer.named_parameters()))
+        shard = open_shard(chunks)
+        output, _ = layer(shard.shard(leaves["x"], 1), (2, 3), shard, None)
+        return _answer(shard.all_gather(output, 1), leaves | dict(layer.named_parameters()))
 
     return compute
 
 
-def world_model(mode: str, softmax_every_n: int = CONFIG.softmax_every_n) -> Case:
+def world_model(mode: Mode, softmax_every_n: int = CONFIG.softmax_every_n) -> Case:
     """A whole network whose every weight matters: both kinds of blocks, both camera branches."""
 
-    def compute(open_timeline: Open, dtype: torch.dtype) -> dict[str, Tensor]:
+    def compute(open_shard: Open, dtype: torch.dtype) -> dict[str, Tensor]:
         config = replace(CONFIG, softmax_every_n=softmax_every_n)
         torch.manual_seed(4)
         model = WorldModel(config, fresh=True)
@@ -109,28 +110,20 @@ def world_model(mode: str, softmax_every_n: int = CONFIG.softmax_every_n) -> Cas
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         model = model.to(dtype)
-        model.open_timeline = open_timeline
-        inputs = clip(config, FRAMES, dtype)
-        leaves = dict(model.named_parameters()) | {"text": inputs["text"].requires_grad_()}
-        if mode == "window":
-            index = torch.arange(FRAMES).expand(2, -1)
-            names = ("latents", "timesteps", "text", "text_mask", "c2w_windows", "intrinsics")
-            latents, timesteps, text, mask, poses, intrinsics = (inputs[name] for name in names)
-            output, _ = model.window(
-                latents, timesteps, text, mask, poses, intrinsics, index, keep_state=False
-            )
-            return _answer(output, leaves)
-        frames = 1 + config.temporal_stride * (FRAMES - 1)
-        poses, intrinsics = inputs.pop("c2w_windows"), inputs.pop("intrinsics")
-        mode_name: Any = mode
-        output = model(**inputs, c2w=poses[:, :frames], intrinsics=intrinsics[:, :frames], mode=mode_name)
-        return _answer(output, leaves)
+        model.open_shard = open_shard
+        latents, timesteps, conditioning = clip(config, FRAMES, dtype)
+        leaves = dict(model.named_parameters()) | {"text": conditioning.text.requires_grad_()}
+        if mode != "streaming":
+            frames = 1 + config.temporal_stride * (FRAMES - 1)
+            cameras = {"c2w": conditioning.c2w[:, :frames], "intrinsics": conditioning.intrinsics[:, :frames]}
+            conditioning = replace(conditioning, start_frame=None, **cameras)
+        return _answer(model(latents, timesteps, conditioning, mode=mode), leaves)
 
     return compute
 
 
-def clip(config: Any, frames: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Random inputs of one pass, poses in packed windows."""
+def clip(config: ModelConfig, frames: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Conditioning]:
+    """Random latents, timesteps and, in packed windows, cameras."""
     torch.manual_seed(5)
     count = frames * config.temporal_stride
     poses = torch.eye(4).expand(2, count, 4, 4).clone()
@@ -138,14 +131,16 @@ def clip(config: Any, frames: int, dtype: torch.dtype) -> dict[str, Tensor]:
     size = config.frame_width * 0.6
     centre = torch.tensor([size, size, config.frame_width / 2, config.frame_height / 2])
     grid = (config.latent_height, config.latent_width)
-    return {
-        "latents": torch.randn(2, config.in_channels, frames, *grid).to(dtype),
-        "timesteps": torch.rand(2, frames).to(dtype) * 1000,
-        "text": torch.randn(2, config.text_rows, config.text_dim).to(dtype),
-        "text_mask": (torch.arange(config.text_rows) < config.memory_rows + 4).to(dtype).expand(2, -1),
-        "c2w_windows": poses.to(dtype),
-        "intrinsics": centre.to(dtype).expand(2, count, 4),
-    }
+    latents = torch.randn(2, config.in_channels, frames, *grid).to(dtype)
+    timesteps = torch.rand(2, frames).to(dtype) * 1000
+    conditioning = Conditioning(
+        text=torch.randn(2, config.text_rows, config.text_dim).to(dtype),
+        text_mask=(torch.arange(config.text_rows) < config.memory_rows + 4).to(dtype).expand(2, -1),
+        c2w=poses.to(dtype),
+        intrinsics=centre.to(dtype).expand(2, count, 4),
+        start_frame=torch.zeros(2, dtype=torch.int64),
+    )
+    return latents, timesteps, conditioning
 
 
 CASES: dict[str, Case] = {
@@ -157,20 +152,20 @@ CASES: dict[str, Case] = {
     "softmax blocks, bidirectional": world_model("bidirectional", softmax_every_n=1),
     "whole model, chunk-causal": world_model("chunk_causal"),
     "whole model, bidirectional": world_model("bidirectional"),
-    "whole model, training window": world_model("window"),
+    "whole model, training window": world_model("streaming"),
 }
 
 
 def on_one_process(name: str, dtype: torch.dtype) -> Arrays:
     """Compute a case on whole clips."""
-    return {key: np.asarray(tensor) for key, tensor in CASES[name](Timeline, dtype).items()}
+    return {key: np.asarray(tensor) for key, tensor in CASES[name](FrameShard, dtype).items()}
 
 
 def on_shares(group: ProcessGroup, names: list[str], dtype: torch.dtype) -> dict[str, Arrays]:
     """Compute cases on this process's share of the frames, gradients as the mean of all processes'."""
     answers: dict[str, Arrays] = {}
     for name in names:
-        answer = CASES[name](lambda chunks: SharedTimeline(chunks, group), dtype)
+        answer = CASES[name](lambda chunks: ContextShard(chunks, group), dtype)
         for key, tensor in answer.items():
             if key.startswith("gradient"):
                 dist.all_reduce(tensor)

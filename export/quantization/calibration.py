@@ -24,8 +24,9 @@ from export.graph import layer_of
 from export.progress import Progress
 from export.quantization.layers import Low, precision_of
 from export.quantization.nvfp4 import BLOCK, hadamard_matrix
-from export.scenes import Scene, roll
+from export.scenes import Scene, graph_inputs, roll
 from export.verify import GraphRunner
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
 from model.world_model import WorldModel
@@ -115,23 +116,11 @@ class GraphModel:
         self,
         latents: Tensor,
         timesteps: Tensor,
-        c2w_windows: Tensor,
-        intrinsics: Tensor,
-        start_frame: Tensor,
-        text: Tensor,
-        text_mask: Tensor,
+        conditioning: Conditioning,
         state: RolloutState,
     ) -> tuple[Tensor, RolloutState]:
         """Run the graph as `WorldModel.step` would run."""
-        inputs = {
-            "latents": latents.numpy(),
-            "timesteps": timesteps.numpy(),
-            "c2w": c2w_windows.numpy(),
-            "intrinsics": intrinsics.numpy(),
-            "start_frame": start_frame.numpy(),
-            "text": text.numpy(),
-            "text_mask": text_mask.numpy(),
-        }
+        inputs = graph_inputs(latents, timesteps, conditioning)
         carried = {name: tensor.numpy() for name, tensor in state.tensors.items()}
         if not self._taps:
             self._taps = {TAPS: self._runner.to_arrays(self._runner.new_state())[TAPS]}

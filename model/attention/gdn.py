@@ -7,15 +7,11 @@ it is at least float32, also under autocast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from model.attention.sharding import Timeline
 
 Chunks = Sequence[tuple[int, int]]
 """Half-open ranges of frames that see one another in both directions; they cover 0..T in order."""
@@ -59,6 +55,12 @@ class FrameUpdates:
         return factor, term
 
 
+BorderStates = tuple[Tensor | None, Tensor | None]
+"""State before the first frame, and what later frames of the last frame's chunk bring back to it; None for zero."""
+Borders = Callable[[FrameUpdates], BorderStates]
+"""Says what the frames beside these contribute, where a clip is shared out."""
+
+
 def delta_rule(
     key: Tensor,
     value: Tensor | None,
@@ -68,7 +70,7 @@ def delta_rule(
     initial: Tensor | None,
     write_limit: float = 0.0,
     erases: bool = True,
-    timeline: Timeline | None = None,
+    borders: Borders | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scan forward through all frames and backward within each chunk, and add the two states.
 
@@ -84,7 +86,7 @@ def delta_rule(
         write_limit: Greatest trace of a frame's A_t, to which write strengths are lowered; 0 for none.
         erases: Whether what a frame's keys already hold is taken away before it is written anew; where not, states are
             sums.
-        timeline: Knows the states on both sides, where these are not all the frames; `initial` is None then.
+        borders: For frames that are a part of a clip; `initial` is None then.
 
     Returns:
         The state each frame reads, [B, T, h, D, E], and the forward state after the last frame, [B, h, D, E].
@@ -100,8 +102,7 @@ def delta_rule(
     update = written.sum(-2).unsqueeze(-1) if value is None else written.transpose(-1, -2) @ value
     per_frame = (decay[..., None, None], erase, update)
     steps = FrameUpdates(*([step.flatten(0, 1) for step in tensor.unbind(1)] for tensor in per_frame))
-    before = None if timeline is None else timeline.state_before(steps)
-    after = None if timeline is None else timeline.state_after(steps)
+    before, after = (None, None) if borders is None else borders(steps)
     if initial is not None:
         before = initial.flatten(0, 1)
     state = steps.updates[0] if before is None else steps.advance(before, 0)
@@ -132,7 +133,7 @@ def frame_attention(
     initial: tuple[Tensor, Tensor] | None = None,
     write_limit: float = 0.0,
     erases: bool = True,
-    timeline: Timeline | None = None,
+    borders: Borders | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Read values through the delta-rule state, divided by the normaliser's read-out.
 
@@ -141,13 +142,13 @@ def frame_attention(
         rotated_query, rotated_key, value: For the numerator, [B, T, h, S, D].
         beta: [B, T, h, S]. decay: [B, T, h].
         initial: Numerator [B, h, D, D] and normaliser [B, h, D] before the first frame.
-        write_limit, erases, timeline: As in `delta_rule`.
+        write_limit, erases, borders: As in `delta_rule`.
 
     Returns:
         Output [B, T, h, S, D] and the two states after the last frame.
     """
     before, norm_before = (None, None) if initial is None else (initial[0], initial[1].unsqueeze(-1))
-    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit, erases, timeline)
-    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit, erases, timeline)
+    state, last = delta_rule(rotated_key, value, beta, decay, chunks, before, write_limit, erases, borders)
+    norm, norm_last = delta_rule(key, None, beta, decay, chunks, norm_before, write_limit, erases, borders)
     output = (rotated_query @ state) / (query @ norm + 1e-8)
     return output, (last, norm_last.squeeze(-1))

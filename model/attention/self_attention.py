@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.attention.gdn import delta_rule, frame_attention
-from model.attention.mask import Reaches
+from model.attention.mask import PrefixMask
 from model.attention.rotary import HeadMap
-from model.attention.sharding import Timeline
+from model.attention.sharding import FrameShard
 from model.attention.short_convolution import last_frames, short_convolution
 from model.attention.softmax import padded_width, rms_norm, softmax_attention
 from model.config import ModelConfig
@@ -32,8 +32,8 @@ class SequenceContext:
 
     grid: tuple[int, int]
     """Rows and columns of tokens in a frame."""
-    timeline: Timeline
-    """The frames at hand, their chunks, and the way to the frames beside them."""
+    shard: FrameShard
+    """The frames held, their chunks, and the way to the frames beside them."""
     rope: HeadMap
     """Rotary positions of the main path."""
     ray_query: HeadMap
@@ -44,14 +44,10 @@ class SequenceContext:
     """Camera outputs back into their own ray frames: P, and the opposite rotations."""
     mask: Tensor | None
     """Additive softmax mask over [sink, window, current] tokens, broadcastable to [B, 1, T * S, keys]; None shows everything."""
-    reaches: Reaches | None
-    """In place of a mask, how far the frames at hand see in a whole clip."""
-    camera_conv_history: bool
-    """Whether the camera key convolution looks across chunks (whole clips) or not (streaming)."""
+    prefixes: PrefixMask | None
+    """The mask of a whole clip, in place of an additive one; the camera key convolution then crosses chunk borders."""
     is_first: Tensor | None
-    """Where a state was given, whether it is still empty, [B] bool."""
-    keep_state: bool
-    """Whether to compute the state after these frames."""
+    """Where there is a state, whether it is still empty, [B] bool."""
 
 
 def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
@@ -141,18 +137,17 @@ class SelfAttention(nn.Module):
                 self._heads(v).transpose(2, 3),
                 beta,
                 decay,
-                context.timeline.chunks,
+                context.shard.chunks,
                 before,
                 self.config.write_limit,
                 not self.config.linear_attention,
-                context.timeline,
+                context.shard.border_states,
             )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
-        if context.keep_state:
+        if state is not None:
             new = {"numerator": after[0], "normaliser": after[1], "camera_numerator": camera_after}
-            reach = self.config.conv_kernel - 1
-            new["key_history"] = last_frames(raw_key, history, reach)
+            new["key_history"] = last_frames(raw_key, state["key_history"])
         return main.transpose(2, 3).flatten(-2), camera, new
 
     def _camera_delta_net(
@@ -165,7 +160,7 @@ class SelfAttention(nn.Module):
         state: State | None,
     ) -> tuple[Tensor, Tensor]:
         k = self.k_proj_cam(x)
-        k = self._short_convolution(k, self.conv_k_cam, context, None, across=context.camera_conv_history)
+        k = self._short_convolution(k, self.conv_k_cam, context, None, across=context.prefixes is not None)
         q, v = self.q_proj_cam(x), self.v_proj_cam(x)
         initial = None if state is None else state["camera_numerator"]
         with full_precision(x):
@@ -181,11 +176,11 @@ class SelfAttention(nn.Module):
                 tensors[2],
                 beta / discount[..., None],
                 decay,
-                context.timeline.chunks,
+                context.shard.chunks,
                 initial,
                 self.config.write_limit,
                 not self.config.linear_attention,
-                context.timeline,
+                context.shard.border_states,
             )
             read = (tensors[0] @ states).transpose(2, 3)
             return context.ray_read(read).flatten(-2), last
@@ -194,9 +189,9 @@ class SelfAttention(nn.Module):
         self, key: Tensor, conv: nn.Conv1d, context: SequenceContext, history: Tensor | None, across: bool
     ) -> Tensor:
         reach = self.config.conv_kernel - 1
-        wider, chunks = context.timeline.widen(key, reach)
+        wider, chunks = context.shard.add_halo(key, reach)
         filtered = short_convolution(wider, conv.weight, chunks, history, across)
-        return context.timeline.narrow(filtered, reach)
+        return context.shard.drop_halo(filtered, reach)
 
     def _to_ray(
         self, q: Tensor, k: Tensor, v: Tensor, context: SequenceContext
@@ -244,51 +239,42 @@ class SelfAttention(nn.Module):
         new: dict[str, Tensor] = {}
         keys, values = [k], [v]
         if state is not None:
-            kept = ("sink", "window") if self.config.sink else ("window",)
-            cached = [(state[f"{name}_{part}key"], state[f"{name}_{part}value"]) for name in kept]
-            keys = [pair[0] for pair in cached] + keys
-            values = [pair[1] for pair in cached] + values
-        if context.keep_state:
+            parts = ("sink", "window") if self.config.sink else ("window",)
+            keys = [state[f"{name}_{part}key"] for name in parts] + keys
+            values = [state[f"{name}_{part}value"] for name in parts] + values
             for name, tensor in (("key", k), ("value", v)):
-                new |= self._remember(part + name, tensor, context, state)
+                new |= self._cache(part + name, tensor, context, state)
         all_k, all_v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
         dtype = self.qkv.weight.dtype
         if casts(q):
             dtype = torch.get_autocast_dtype(q.device.type)
-        all_k, all_v = (context.timeline.join(tensor.to(dtype), 2) for tensor in (all_k, all_v))
-        out = _look(q.to(dtype), all_k, all_v, context, tokens, 1 / math.sqrt(width))
+        all_k, all_v = (context.shard.all_gather(tensor.to(dtype), 2) for tensor in (all_k, all_v))
+        out = _masked_attention(q.to(dtype), all_k, all_v, context, tokens, 1 / math.sqrt(width))
         return out.transpose(1, 2).unflatten(1, (-1, tokens)), new
 
-    def _remember(
-        self, name: str, tensor: Tensor, context: SequenceContext, state: State | None
-    ) -> dict[str, Tensor]:
-        """Write the sink once, at the first chunk, and shift the window; tensor [B, h, T * S, D]."""
+    def _cache(self, name: str, tensor: Tensor, context: SequenceContext, state: State) -> dict[str, Tensor]:
+        """Shift the window, and write the sink at the first chunk; tensor [B, h, T * S, D]."""
         tokens = context.grid[0] * context.grid[1]
         size = self.config.window_frames * tokens
-        new: dict[str, Tensor] = {}
-        window = tensor
-        sink_size = self.config.sink_frames * tokens
-        if state is not None:
-            window = torch.cat([state["window_" + name], tensor], dim=2)
-        if window.shape[2] < size:
-            window = functional.pad(window, (0, 0, size - window.shape[2], 0))
-        new["window_" + name] = window[:, :, -size:]
+        window = torch.cat([state["window_" + name], tensor], dim=2)
+        new = {"window_" + name: window[:, :, -size:]}
         if self.config.sink:
-            head = tensor[:, :, :sink_size]
-            if state is not None and context.is_first is not None:
-                old = state["sink_" + name]
-                first = context.is_first[:, None, None, None]
-                head = torch.where(first, head, old) if head.shape == old.shape else old
-            new["sink_" + name] = head
+            sink, head = state["sink_" + name], tensor[:, :, : self.config.sink_frames * tokens]
+            if head.shape == sink.shape:
+                assert context.is_first is not None
+                sink = torch.where(context.is_first[:, None, None, None], head, sink)
+            new["sink_" + name] = sink
         return new
 
 
-def _look(q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, tokens: int, scale: float) -> Tensor:
-    """Attend over [B, h, frames * tokens, D] as far as the context lets each frame see."""
-    if context.reaches is None:
+def _masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, context: SequenceContext, tokens: int, scale: float
+) -> Tensor:
+    """Attend over [B, h, frames * tokens, D] under the context's mask."""
+    if context.prefixes is None:
         return softmax_attention(q, k, v, context.mask, scale)
     parts = []
-    for start, stop, reach in context.reaches:
-        own, seen = slice(start * tokens, stop * tokens), slice(reach * tokens)
+    for start, stop, visible in context.prefixes:
+        own, seen = slice(start * tokens, stop * tokens), slice(visible * tokens)
         parts.append(softmax_attention(q[:, :, own], k[:, :, seen], v[:, :, seen], None, scale))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)

@@ -55,12 +55,9 @@ def _add_lagged(
     return torch.cat([output[:, :start], output[:, start:stop] + total, output[:, stop:]], dim=1)
 
 
-def last_frames(x: Tensor, history: Tensor | None, count: int) -> Tensor:
-    """Take the last `count` frames of history and x along axis 1, zeros before the start, at least float32."""
+def last_frames(x: Tensor, history: Tensor) -> Tensor:
+    """Take the last frames of history [B, count, S, C] and x [B, T, S, C] together, at least float32."""
+    count = history.shape[1]
     frames = wide(x[:, -count:])
     missing = count - frames.shape[1]
-    if missing > 0:
-        shape = (x.shape[0], missing, *x.shape[2:])
-        before = frames.new_zeros(shape) if history is None else history[:, -missing:]
-        frames = torch.cat([before, frames], dim=1)
-    return frames
+    return torch.cat([history[:, -missing:], frames], dim=1) if missing > 0 else frames

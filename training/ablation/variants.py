@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from engine.files.atomic import replacing
 from evaluation.rollouts import HELD_OUT_SEED
+from model.conditioning import Conditioning
 from model.config import ModelConfig, pocket
 from model.rollout import RolloutState
 from model.vae.pocket import Autoencoder
@@ -173,13 +174,9 @@ def ablation_model() -> ModelConfig:
         num_heads=2,
         text_dim=64,
         text_length=16,
-        ray_octaves=0,
-        ray_points=0,
-        ray_axes=False,
         mlp_ratio=3.0,
-        latent_fade=False,
-        scene_units=0,
         write_limit=0.0,
+        scene=None,
     )
 
 
@@ -284,7 +281,8 @@ def rollout_ends(model: ScenicModel, walks: Sequence[LatentWalk], num_chunks: in
 
     def step(x: Tensor, time: float, index: int) -> tuple[Tensor, RolloutState]:
         times, starts = torch.full((len(walks), 1), time), torch.full((len(walks),), index)
-        return model.world.step(x, times, poses[:, index], intrinsics, starts, text, mask, state)
+        conditioning = Conditioning(text, mask, poses[:, index], intrinsics, starts)
+        return model.world.step(x, times, conditioning, state)
 
     for index in range(poses.shape[1]):
         if index:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.conditioning import Conditioning
 from model.config import ModelConfig
 from training.data.clip import Clip, ClipRejected, ClipSource
 from training.data.latents import LatentWalk, pack_windows
@@ -92,6 +93,14 @@ class WindowBatch:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is there, by name."""
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+    def conditioning(self, text: Tensor, text_mask: Tensor, part: slice = slice(None)) -> Conditioning:
+        """Join cameras with tokens [B, L, D] and their mask [B, L]; of a part of the latent frames, where it is given."""
+        index = self.frame_index[:, part]
+        start, _, _ = part.indices(self.frame_index.shape[1])
+        stride = self.c2w.shape[1] // self.frame_index.shape[1]
+        packed = slice(start * stride, (start + index.shape[1]) * stride)
+        return Conditioning(text, text_mask, self.c2w[:, packed], self.intrinsics[:, packed], index)
 
     def to(self, device: torch.device) -> WindowBatch:
         """The same batch on a device."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.attention.mask import chunk_ranges
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from training.data.batches import ClipBatches, WindowBatch
@@ -77,7 +76,7 @@ def rollout_config(config: ModelConfig, distillation: DistillationConfig, num_fr
     """Give a student the memory that a stage asks for: a window with a sink, or all chunks of its clips."""
     if distillation.num_cached_chunks is not None:
         return replace(config, num_cached_chunks=distillation.num_cached_chunks, sink=distillation.sink)
-    num_chunks = len(chunk_ranges(config, num_frames, starts=True))
+    num_chunks = len(config.chunk_ranges(num_frames))
     return replace(config, num_cached_chunks=num_chunks, sink=False)
 
 
@@ -209,7 +208,7 @@ class DistributionMatchingStage:
             text = text_of(self.model, batch)
         made: list[Tensor] = []
         state: RolloutState | None = None
-        for start, stop in chunk_ranges(self.model.world.config, frames, starts=True):
+        for start, stop in self.model.world.config.chunk_ranges(frames):
             part = slice(start, stop)
             chunk = self._make_chunk(batch, part, text, state, exit_step, learning)
             made.append(chunk)
@@ -253,23 +252,10 @@ class DistributionMatchingStage:
         state: RolloutState | None,
     ) -> tuple[Tensor, RolloutState]:
         """Run the student on one chunk against its memory, which is only read."""
-        world = self.model.world
-        stride = world.config.temporal_stride
-        packed = slice(part.start * stride, part.stop * stride)
         if not torch.is_grad_enabled():
             text = (text[0].detach(), text[1])
-        velocity, after = world.run(
-            latents,
-            1000.0 * sigma,
-            *text,
-            batch.c2w[:, packed],
-            batch.intrinsics[:, packed],
-            batch.frame_index[:, part],
-            [(0, latents.shape[2])],
-            state,
-        )
-        assert after is not None
-        return velocity, after
+        conditioning = batch.conditioning(*text, part)
+        return self.model.world.step(latents, 1000.0 * sigma, conditioning, state)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from training.checkpoint import load_state
-from training.parallel.context import SharedTimeline
+from training.parallel.context import ContextShard
 from training.parallel.sharded_checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
 from training.parallel.single_process import Cluster, batch_after_batch, index_path, is_shared_newer
@@ -78,7 +78,7 @@ class ProcessCluster(Cluster):
         model.to(self.device)
         shard_model(model, self.everyone, self.config.sharding)
         if self.config.context_parallel > 1:
-            model.world.open_timeline = partial(SharedTimeline, group=self.clip_sharers)
+            model.world.open_shard = partial(ContextShard, group=self.clip_sharers)
         self.networks.append(model)
         return model
 

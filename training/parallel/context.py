@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import ProcessGroup
 
-from model.attention.gdn import Chunks, FrameUpdates
-from model.attention.sharding import Timeline
+from model.attention.gdn import BorderStates, Chunks, FrameUpdates
+from model.attention.sharding import FrameShard
 
 
 def clip_ranges(ranges: Chunks, start: int, stop: int) -> list[tuple[int, int]]:
@@ -21,10 +21,10 @@ def clip_ranges(ranges: Chunks, start: int, stop: int) -> list[tuple[int, int]]:
     return [(first, last) for first, last in cut if first < last]
 
 
-class SharedTimeline(Timeline):
+class ContextShard(FrameShard):
     """This process's share of the frames; the last process's may end in frames that repeat the clip's last one.
 
-    Those make a chunk of their own after all others, so no frame of the clip hears them, and `join` leaves them out.
+    Those make a chunk of their own after all others, so no frame of the clip attends to them, and `all_gather` leaves them out.
     """
 
     def __init__(self, chunks: Chunks, group: ProcessGroup) -> None:
@@ -39,21 +39,21 @@ class SharedTimeline(Timeline):
         super().__init__(clip_ranges(self.all_chunks, self.start, self.start + self.num_held))
 
     @property
-    def held(self) -> Sequence[int]:
+    def frames(self) -> Sequence[int]:
         frames = range(self.start, self.start + self.num_held)
         return [min(frame, self.num_frames - 1) for frame in frames]
 
-    def cut(self, x: Tensor, dim: int, per_frame: int = 1) -> Tensor:
+    def shard(self, x: Tensor, dim: int, per_frame: int = 1) -> Tensor:
         """Take this process's frames; all processes must be given the same whole."""
         frames = x.unflatten(dim, (self.num_frames, per_frame))
-        index = torch.tensor(self.held, device=x.device)
+        index = torch.tensor(self.frames, device=x.device)
         return frames.index_select(dim, index).flatten(dim, dim + 1)
 
-    def join(self, x: Tensor, dim: int) -> Tensor:
+    def all_gather(self, x: Tensor, dim: int) -> Tensor:
         per_frame = x.shape[dim] // self.num_held
         return gather(x, dim, self.group).narrow(dim, 0, self.num_frames * per_frame).contiguous()
 
-    def widen(self, x: Tensor, reach: int) -> tuple[Tensor, Chunks]:
+    def add_halo(self, x: Tensor, reach: int) -> tuple[Tensor, Chunks]:
         """Get the neighbours' nearest frames.
 
         Raises:
@@ -80,16 +80,19 @@ class SharedTimeline(Timeline):
         wider = torch.cat([received[:, :before], x, received[:, before:]], dim=1)
         return wider, clip_ranges(self.all_chunks, self.start - before, self.start + self.num_held + after)
 
-    def narrow(self, x: Tensor, reach: int) -> Tensor:
+    def drop_halo(self, x: Tensor, reach: int) -> Tensor:
         return x.narrow(1, self._beside(reach)[0], self.num_held)
 
-    def state_before(self, updates: FrameUpdates) -> Tensor:
+    def border_states(self, updates: FrameUpdates) -> BorderStates:
+        return self._state_before(updates), self._state_after(updates)
+
+    def _state_before(self, updates: FrameUpdates) -> Tensor:
         """Apply the composites of all processes that hold earlier frames, zero where there are none."""
         factor, term = updates.composite(range(self.num_held))
         size = self.group.size()
         return prefix(factor, term, range(size), [True] * size, self.group)
 
-    def state_after(self, updates: FrameUpdates) -> Tensor | None:
+    def _state_after(self, updates: FrameUpdates) -> Tensor | None:
         """Apply the composites of the rest of the chunk that goes on behind this process's last frame."""
         size = self.group.size()
         cuts = [self._cuts_chunk(process) for process in range(size)]
@@ -109,7 +112,7 @@ class SharedTimeline(Timeline):
         return any(start < border < stop for start, stop in self.all_chunks)
 
     def _beside(self, reach: int) -> Sequence[int]:
-        """Frames that `widen` adds before and after."""
+        """Frames that `add_halo` adds before and after."""
         rank = self.group.rank()
         return (reach if rank else 0, reach if rank + 1 < self.group.size() else 0)
 

@@ -42,7 +42,7 @@ def shard_model(model: ScenicModel, mesh: DeviceMesh, config: ShardingConfig) ->
     fully_shard(model.world, **options)
     fully_shard(model, **options)
     # Stages call these, not the modules, and parameters must be there by then.
-    register_fsdp_forward_method(model.world, "run")
+    register_fsdp_forward_method(model.world, "step")
     register_fsdp_forward_method(model, "text")
 
 

@@ -88,16 +88,8 @@ class GeneratorStage:
         noise = torch.randn_like(batch.latents)
         noisy = add_noise(batch.latents, noise, sigma)
         text, mask = self.model.text(batch.scene)
-        velocity, _ = self.model.world.window(
-            noisy,
-            1000.0 * sigma,
-            text,
-            mask,
-            batch.c2w,
-            batch.intrinsics,
-            batch.frame_index,
-            keep_state=False,
-        )
+        conditioning = batch.conditioning(text, mask)
+        velocity = self.model.world(noisy, 1000.0 * sigma, conditioning, mode="streaming")
         error = measure(velocity.float() - (noise - batch.latents), self.metric).square().mean((1, 3, 4))
         clean_error = (error * sigma.square())[trained].mean()
         alone = trained & (sigma == 1.0) & (trained[:, 1:2])

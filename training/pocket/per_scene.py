@@ -18,11 +18,11 @@ from torch import Tensor
 from engine.files.atomic import replacing
 from holodeck import get_place
 from holodeck.walks import walk
-from model.token_path import recall_tokens, token_intrinsics
 from model.vae.pocket import Autoencoder
 from training.data.holodeck.rendering import RenderJob, worker_pool
 from training.data.latents import LatentWalk, encode_frames, pack_windows, weights_tag
 from training.optimizer import MasterOptimizer, OptimizerConfig
+from training.pocket.token_path import recall_tokens, token_intrinsics
 from training.stages.scenic_model import ScenicModel
 
 TRAINED_PARTS = ("memor", "plucker_embedder", "blocks.0.plucker_proj", "final_layer", "x_embedder.proj.bias")

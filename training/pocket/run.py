@@ -17,7 +17,6 @@ from torch import Tensor
 import holodeck
 from engine.files.atomic import replacing
 from model.config import ModelConfig, pocket
-from model.token_path import hush_branches
 from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, AutoencoderConfig
 from training.data.clip import FPS
 from training.data.holodeck.rendering import RenderJob, is_drawn, render_walks
@@ -30,6 +29,7 @@ from training.pocket.per_scene import Glimpses, MemoryStage, gather_glimpses, is
 from training.pocket.publish import CHECKPOINTS, load_start
 from training.pocket.recipe import PocketRecipe
 from training.pocket.self_forcing import SelfForcingStage
+from training.pocket.token_path import hush_branches
 from training.progress import RecipeProgress
 from training.report.page import write_report
 from training.run_folder import RunFolder

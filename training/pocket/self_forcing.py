@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.conditioning import Conditioning
 from model.rollout import RolloutState
 from training.data.batches import MAX_INDEX_SHIFT
 from training.data.latents import LatentWalk
@@ -165,7 +166,8 @@ class SelfForcingStage:
         )
         text, mask = self.model.text(torch.tensor([r.walk.scene for r in rollouts]))
         times = torch.full((len(rollouts), 1), 1000.0 * sigma)
-        return self.model.world.step(latents, times, poses, intrinsics, index, text, mask, state)
+        conditioning = Conditioning(text, mask, poses, intrinsics, index)
+        return self.model.world.step(latents, times, conditioning, state)
 
     def _advance(
         self, rollouts: Sequence[Rollout], state: RolloutState, rng: np.random.Generator, last: bool

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.attention.gdn import Chunks
-from model.attention.mask import chunk_ranges
 from model.config import ModelConfig
 from training.data.batches import ClipBatches, WindowBatch
 from training.optimizer import MasterOptimizer
@@ -104,7 +103,7 @@ def chunks_of(config: ModelConfig, num_latent_frames: int, sight: Sight) -> Chun
     """Cut a clip into the ranges that see one another in both directions."""
     if sight == "bidirectional":
         return [(0, num_latent_frames)]
-    return chunk_ranges(config, num_latent_frames, starts=True)
+    return config.chunk_ranges(num_latent_frames)
 
 
 def text_of(model: ScenicModel, batch: WindowBatch, nulled: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -130,21 +129,8 @@ def predict_velocity(
     nulled: Tensor | None = None,
 ) -> Tensor:
     """Predict the velocity of a batch's noisy latents [B, C, T, H, W] at sigma [B, T], at least float32."""
-    text, mask = text_of(model, batch, nulled)
-    chunks = chunks_of(model.world.config, latents.shape[2], sight)
-    velocity, _ = model.world.run(
-        latents,
-        1000.0 * sigma,
-        text,
-        mask,
-        batch.c2w,
-        batch.intrinsics,
-        batch.frame_index,
-        chunks,
-        None,
-        streaming=False,
-    )
-    return velocity
+    conditioning = batch.conditioning(*text_of(model, batch, nulled))
+    return model.world(latents, 1000.0 * sigma, conditioning, mode=sight)
 
 
 def velocity_loss(

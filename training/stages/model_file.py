@@ -113,7 +113,7 @@ def check_sizes(path: Path, found: ModelConfig, wanted: ModelConfig, names: Sequ
 
 def _with_texts(world: WorldModel, num_scenes: int, path: Path) -> ScenicModel:
     """Put a fresh table of texts beside a network."""
-    if world.config.scene_units:
+    if world.config.memory_rows:
         raise ValueError(
             f"{path} has its places in memories that lie elsewhere; start from a .model.safetensors file"
         )

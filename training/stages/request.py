@@ -283,7 +283,7 @@ def _texts_of(request: StageRequest, model: ModelConfig, sources: Sequence[ClipS
     except ImportError as error:
         raise ValueError(f"reading captions needs more: pip install -e '.[worlds]' ({error})") from None
 
-    if model.scene_units:
+    if model.memory_rows:
         raise ValueError(
             f"{model.name} has a memory for each of its texts, which no language model gives; leave --text-encoder out"
         )

@@ -18,7 +18,7 @@ class ScenicModel(nn.Module):
         self.world = WorldModel(config, fresh=True)
         self.scenes = nn.Parameter(torch.randn(num_scenes, config.text_length, config.text_dim))
         """[num_scenes, L, D]."""
-        fresh = [random_memory(config) for _ in range(num_scenes)] if config.scene_units else []
+        fresh = [random_memory(config) for _ in range(num_scenes)] if config.memory_rows else []
         self.memories = nn.ParameterList(matrix for memory in fresh for matrix in memory.flatten(0, 1))
         """Keys and values [U, D] of each scene, of each block: matrices of their own, as optimisers take them."""
 
@@ -45,7 +45,7 @@ class ScenicModel(nn.Module):
             raise ValueError(f"a scene's text has the shape {list(text.shape)}, which is not this model's")
         self.scenes[scene] = text[rows:]
         if rows:
-            matrices = text[:rows].unflatten(0, (-1, self.world.config.scene_units))
+            matrices = text[:rows].unflatten(0, (len(self.memories) // len(self.scenes), -1))
             for own, matrix in zip(self.memories[scene * len(matrices) :], matrices, strict=False):
                 own.copy_(matrix)
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from model.camera import plucker_maps, scale_translations
+from model.camera import scale_translations
 from model.config import ModelConfig
 from model.precision import full_precision, wide
+from model.scene_memory import ray_maps
 from model.world_model import MAX_TIMESTEP, WorldModel
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def recall_tokens(model: WorldModel, memory: Tensor, c2w: Tensor, intrinsics: Te
     with full_precision(c2w):
         poses = scale_translations(c2w.flatten(1, 2), config.translation_scale)
         cameras = intrinsics[:, :, None].expand(-1, -1, stride, -1).flatten(1, 2)
-        maps = plucker_maps(config, poses, cameras)[:, :, 0]
+        maps = ray_maps(config, poses, cameras)[:, :, 0]
     plucker = model.plucker_embedder(maps.to(dtype))
     assert model.x_embedder.proj.bias is not None
     x = model.x_embedder.proj.bias + cast("Block", model.blocks[0]).plucker_proj(plucker)
