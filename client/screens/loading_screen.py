@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pygame
 
 from client.input.actions import Step
-from client.screens.menus import problem_menu
+from client.screens.menu_stack import MenuStack
 from client.setup.opening import LoadingStages, Opened, Opening, Stage, open_walk
 from client.setup.options import PlayOptions
 from client.ui import theme
@@ -41,53 +42,43 @@ class LoadingScreen(Screen):
         self._options = options
         self._ready = ready
         self._back = back
-        self.problem: Menu | None = None
-        """What went wrong, once something has."""
+        self._menus = MenuStack(app)
         self._backdrop: pygame.Surface | None = None
         self._place = pygame.Rect(0, 0, 0, 0)
-        folders = list(app.folders)
         app.release_controls()
-        self._opening = Opening(lambda say, seen: open_walk(options, folders, say, seen), app.clock)
+        self._opening = Opening(partial(open_walk, options, list(app.folders)), app.clock)
 
     @property
     def world(self) -> World | None:
         """The world being opened, as soon as it is read."""
         return self._opening.world
 
+    @property
+    def problem(self) -> Menu | None:
+        """What went wrong, once something has."""
+        return self._menus.top
+
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
-        step = step_of(event)
-        if self.problem is None:
-            if step is Step.BACK:
+        if not self._menus.is_open:
+            if step_of(event) is Step.BACK:
                 self._app.show(self._back)
             return
-        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
-            index = self.problem.at(event.pos)
-            if index is not None:
-                self.problem.chosen = index
-                step = Step.ACCEPT
-        if step in (Step.UP, Step.DOWN):
-            self.problem.move(1 if step is Step.DOWN else -1)
-        elif step is Step.BACK:
-            self._app.show(self._back)
-        elif step is Step.ACCEPT:
-            self._choose(self.problem.key)
-
-    def _choose(self, key: str) -> None:
+        key = self._menus.handle(event)
         if key == "again":
             options, ready, back, app = self._options, self._ready, self._back, self._app
             app.show(lambda: LoadingScreen(app, options, ready, back))
-        elif key == "worlds":
+        elif key in ("worlds", "resume"):
             self._app.show(self._back)
-        else:
+        elif key == "quit":
             self._app.quit()
 
     def update(self, now_s: float) -> bool:
-        if self.problem is not None:
+        if self._menus.is_open:
             return False
         try:
             opened = self._opening.poll()
         except Exception as error:
-            self.problem = problem_menu("This world cannot be opened", error)
+            self._menus.explain("This world cannot be opened", error)
             return True
         if opened is not None:
             options = self._options
@@ -97,10 +88,10 @@ class LoadingScreen(Screen):
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         world, look = self._opening.world, self._app.look
-        if self.problem is not None:
+        if self._menus.is_open:
             target.fill(theme.INK)
             self._draw_backdrop(target)
-            self.problem.draw(target, look)
+            self._menus.draw(target, look)
             return
         title = world.title if world is not None else "Opening"
         expected_s = self._app.opened_s.get(self._options.backend)
@@ -108,7 +99,7 @@ class LoadingScreen(Screen):
         self._place = draw_loading(target, look, title, stages, now_s, backdrop, expected_s)
 
     def taken(self) -> Sequence[pygame.Rect]:
-        return [self._place if self.problem is None else self.problem.place]
+        return self._menus.taken() or [self._place]
 
     def _draw_backdrop(self, target: pygame.Surface) -> None:
         world = self._opening.world

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from client.input.actions import ACTIONS
@@ -44,32 +45,20 @@ def pause_menu(key_of: Callable[[str], str]) -> Menu:
     )
 
 
-def settings_menu(settings: Settings, chosen: int = 0) -> Menu:
-    """Return the menu with the settings' present values."""
-    values = {
-        "pace": ("Walking speed", f"{100 * settings.pace:.0f} %"),
-        "mouse_deg_px": ("Mouse speed", f"{settings.mouse_deg_px:.2f} deg/px"),
-        "invert_y": ("Mouse up looks", "down" if settings.invert_y else "up"),
-        "dead_zone": ("Stick's rest", f"{100 * settings.dead_zone:.0f} %"),
-        "picture": ("Edges", settings.picture),
-        "text_size": ("Size of texts", f"{100 * settings.text_size:.0f} %"),
-        **{name: (label, _switch(getattr(settings, name))) for name, label in SWITCHES.items()},
-    }
-    menu = Menu(
-        "Settings",
-        [
-            *(Choice(name, label, value, note=NOTES[name]) for name, (label, value) in values.items()),
-            Choice("keys", "Change the keys", note="Any action on any key."),
-            Choice("defaults", "All as at first", note="Everything here; the keys have a line of their own."),
-            Choice("back", "Back", note="What was set is kept."),
-        ],
-    )
-    menu.chosen = chosen
-    return menu
+@dataclass(frozen=True)
+class _Setting:
+    """One line of the settings menu."""
+
+    label: str
+    note: str
+    shown: Callable[[Settings], str]
+    """Returns the present value as it is shown."""
+    changed: Callable[[Settings, int], Any]
+    """Returns the value one step up (1) or down (-1)."""
 
 
-def _switch(on: bool) -> str:
-    return "on" if on else "off"
+def _scaled(value: float, direction: int, low: float, high: float) -> float:
+    return max(low, min(high, round(value * _STEP**direction, 4)))
 
 
 def changed_pace(pace: float, direction: int) -> float:
@@ -77,54 +66,75 @@ def changed_pace(pace: float, direction: int) -> float:
     return _scaled(pace, direction, 0.25, 4.0)
 
 
-def _scaled(value: float, direction: int, low: float, high: float) -> float:
-    return max(low, min(high, round(value * _STEP**direction, 4)))
+def _switch(name: str, label: str, note: str) -> _Setting:
+    return _Setting(
+        label,
+        note,
+        lambda settings: "on" if getattr(settings, name) else "off",
+        lambda settings, _: not getattr(settings, name),
+    )
 
 
-def _next_style(settings: Settings, direction: int) -> Style:
-    return _STYLES[(_STYLES.index(settings.picture) + direction) % len(_STYLES)]
-
-
-SWITCHES = {
-    "reproject": "Instant look",
-    "hud": "Metrics",
-    "show_map": "Map",
-    "show_held": "Held keys",
-}
-"""Settings that are on or off."""
-NOTES = {
-    "pace": "How fast a held key walks.",
-    "mouse_deg_px": "How far the view turns with the mouse.",
-    "invert_y": "Where the view goes as the mouse goes up.",
-    "dead_zone": "How far a stick moves before it counts.",
-    "picture": "How the model's small pictures are enlarged.",
-    "text_size": "Of everything but the world.",
-    "reproject": "The picture turns before the model answers.",
-    "hud": "What is shown, what makes it, where you are.",
-    "show_map": "The walk from above.",
-    "show_held": "What keys and sticks ask for just now.",
-}
-"""What each setting is, in one line."""
-
-_CHANGES: Mapping[str, Callable[[Settings, int], Any]] = {
-    "pace": lambda settings, direction: changed_pace(settings.pace, direction),
-    "mouse_deg_px": lambda settings, direction: _scaled(settings.mouse_deg_px, direction, 0.01, 2.0),
-    "invert_y": lambda settings, _: not settings.invert_y,
-    "dead_zone": lambda settings, direction: max(
-        0.05, min(0.5, round(settings.dead_zone + 0.05 * direction, 2))
+_SETTINGS: Mapping[str, _Setting] = {
+    "pace": _Setting(
+        "Walking speed",
+        "How fast a held key walks.",
+        lambda settings: f"{100 * settings.pace:.0f} %",
+        lambda settings, direction: changed_pace(settings.pace, direction),
     ),
-    "picture": _next_style,
-    "text_size": lambda settings, direction: max(0.75, min(2.0, settings.text_size + 0.25 * direction)),
+    "mouse_deg_px": _Setting(
+        "Mouse speed",
+        "How far the view turns with the mouse.",
+        lambda settings: f"{settings.mouse_deg_px:.2f} deg/px",
+        lambda settings, direction: _scaled(settings.mouse_deg_px, direction, 0.01, 2.0),
+    ),
+    "invert_y": _Setting(
+        "Mouse up looks",
+        "Where the view goes as the mouse goes up.",
+        lambda settings: "down" if settings.invert_y else "up",
+        lambda settings, _: not settings.invert_y,
+    ),
+    "dead_zone": _Setting(
+        "Stick's dead zone",
+        "How far a stick moves before it counts.",
+        lambda settings: f"{100 * settings.dead_zone:.0f} %",
+        lambda settings, direction: max(0.05, min(0.5, round(settings.dead_zone + 0.05 * direction, 2))),
+    ),
+    "picture": _Setting(
+        "Edges",
+        "How the model's small frames are enlarged.",
+        lambda settings: settings.picture,
+        lambda settings, direction: _STYLES[(_STYLES.index(settings.picture) + direction) % len(_STYLES)],
+    ),
+    "text_size": _Setting(
+        "Size of texts",
+        "Of everything but the world.",
+        lambda settings: f"{100 * settings.text_size:.0f} %",
+        lambda settings, direction: max(0.75, min(2.0, settings.text_size + 0.25 * direction)),
+    ),
+    "reproject": _switch("reproject", "Late reprojection", "The view turns before the model answers."),
+    "hud": _switch("hud", "Metrics", "What is shown, what makes it, where you are."),
+    "show_map": _switch("show_map", "Map", "The walk from above."),
+    "show_held": _switch("show_held", "Held keys", "What keys and sticks ask for just now."),
 }
+
+
+def settings_menu(settings: Settings, chosen: int = 0) -> Menu:
+    """Return the menu with the settings' present values."""
+    lines = [Choice(key, line.label, line.shown(settings), note=line.note) for key, line in _SETTINGS.items()]
+    lines += [
+        Choice("keys", "Change the keys", note="Any action on any key."),
+        Choice("defaults", "All as at first", note="Everything here; the keys have a line of their own."),
+        Choice("back", "Back", note="What was set is kept."),
+    ]
+    return Menu("Settings", lines, chosen=chosen)
 
 
 def adjust(settings: Settings, key: str, direction: int) -> Settings:
     """Return the settings with one value moved up (1) or down (-1); unchanged for a line without a value."""
-    if key in SWITCHES:
-        return settings.model_copy(update={key: not getattr(settings, key)})
-    if key in _CHANGES:
-        return settings.model_copy(update={key: _CHANGES[key](settings, direction)})
-    return settings
+    if key not in _SETTINGS:
+        return settings
+    return settings.model_copy(update={key: _SETTINGS[key].changed(settings, direction)})
 
 
 def defaults(settings: Settings) -> Settings:
@@ -144,8 +154,8 @@ class KeysMenu(Menu):
             "Keys",
             [*lines, Choice("default_keys", "All as at first"), Choice("back", "Back")],
             _KEY_WANTED if waiting else _KEYS_HINT,
+            chosen=chosen,
         )
-        self.chosen = chosen
 
     @property
     def on_action(self) -> bool:
@@ -158,13 +168,14 @@ class KeysMenu(Menu):
 
     def take(self, scancode: int) -> KeysMenu:
         """Return the menu with the chosen action on a key, instead of the keys it had."""
-        keys = () if scancode in RESERVED else (scancode,)
-        bindings = self.bindings.with_keys(ACTIONS[self.chosen].name, keys) if keys else self.bindings
-        return KeysMenu(bindings, self.chosen)
+        return KeysMenu(self.bindings, self.chosen) if scancode in RESERVED else self._with_keys((scancode,))
 
     def clear(self) -> KeysMenu:
         """Return the menu with the chosen action on no key."""
-        return KeysMenu(self.bindings.with_keys(ACTIONS[self.chosen].name, ()), self.chosen)
+        return self._with_keys(())
+
+    def _with_keys(self, keys: tuple[int, ...]) -> KeysMenu:
+        return KeysMenu(self.bindings.with_keys(ACTIONS[self.chosen].name, keys), self.chosen)
 
     def reset(self) -> KeysMenu:
         """Return the menu with every action on the keys it had at first."""

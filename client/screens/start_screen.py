@@ -157,9 +157,8 @@ def engine_menu(choices: Sequence[EngineChoice] | None, backend: str) -> Menu:
         )
         for choice in choices
     ]
-    menu = Menu(ENGINES, [*lines, Choice("resume", "Back", note="Leave the engine as it is.")])
-    menu.chosen = next((i for i, choice in enumerate(choices) if choice.backend == backend), 0)
-    return menu
+    chosen = next((i for i, choice in enumerate(choices) if choice.backend == backend), 0)
+    return Menu(ENGINES, [*lines, Choice("resume", "Back", note="Leave the engine as it is.")], chosen=chosen)
 
 
 def _state(choice: EngineChoice, backend: str) -> str:

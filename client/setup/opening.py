@@ -24,7 +24,6 @@ from engine.session.opening import open_session
 from engine.session.protocol import Session, check_seed
 from engine.session.replay import check_replayable
 
-Say = Callable[[str], None]
 _NO_WORLD = "a camera track does not say which world it is for; name one with --world"
 
 
@@ -37,34 +36,31 @@ class Opened:
     seed: int
 
 
-def open_walk(
-    options: PlayOptions, folders: Sequence[Path], say: Say, seen: Callable[[World], None]
-) -> Opened:
+def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[str | World], None]) -> Opened:
     """Open what the options ask for.
 
     Args:
         options: Its world or its replay must be given.
         folders: Where worlds are looked for by name.
-        say: Told what is begun, in a few words.
-        seen: Given the world as soon as it is read.
+        report: Given the label of each step as it begins, and the world as soon as it is read.
     """
     replayed: Recording | Track | None = None
     if options.replay is not None:
-        say("Reading the walk")
+        report("Reading the walk")
         replayed, options = _read_replay(options, options.replay)
-    say("Reading the world")
+    report("Reading the world")
     if options.world is None:
         raise ValueError(_NO_WORLD)
     world = find_any_world(options.world, folders)
-    seen(world)
+    report(world)
     bundle = None
     if options.backend != "holodeck":
-        say("Checking the engine's files")
+        report("Checking the engine's files")
         bundle = assets.find_bundle(options.engine) if options.engine else assets.bundle_for(world.info.model)
-    say("Starting the engine")
+    report("Starting the engine")
     session = open_session(world, bundle, options.backend, keep_latents=True)
     try:
-        say("Taking the first step")
+        report("Taking the first step")
         return Opened(session, _planner(session, replayed), _seed(options, replayed))
     except BaseException:
         session.close()
@@ -116,7 +112,7 @@ def _seed(options: PlayOptions, replayed: Recording | Track | None) -> int:
     return replayed.header.seed if isinstance(replayed, Recording) else options.seed
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stage:
     """One step of opening a world."""
 
@@ -129,33 +125,28 @@ class LoadingStages:
     """The steps of opening a world, each with its clock; one is under way at a time."""
 
     def __init__(self) -> None:
-        self._stages: list[Stage] = []
+        self.stages: list[Stage] = []
 
     def begin(self, label: str, now_s: float) -> None:
         """End the step under way and begin the next."""
         self.end(now_s)
-        self._stages.append(Stage(label, now_s))
+        self.stages.append(Stage(label, now_s))
 
     def end(self, now_s: float) -> None:
         """End the step under way, if there is one."""
-        if self._stages and self._stages[-1].ended_s is None:
-            last = self._stages[-1]
-            self._stages[-1] = Stage(last.label, last.began_s, now_s)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        return tuple(self._stages)
+        if self.stages and self.stages[-1].ended_s is None:
+            self.stages[-1].ended_s = now_s
 
     def elapsed_s(self, now_s: float) -> float:
         """Return the time since the first step began."""
-        return now_s - self._stages[0].began_s if self._stages else 0.0
+        return now_s - self.stages[0].began_s if self.stages else 0.0
 
 
 class Opening:
     """A world being opened; owned by the client thread."""
 
     def __init__(
-        self, run: Callable[[Say, Callable[[World], None]], Opened], clock: Callable[[], float]
+        self, run: Callable[[Callable[[str | World], None]], Opened], clock: Callable[[], float]
     ) -> None:
         """Start the thread; `run` is `open_walk` with its options."""
         self.stages = LoadingStages()
@@ -201,19 +192,19 @@ class Opening:
             if isinstance(news, Opened):
                 news.session.close()
 
-    def _run(self, run: Callable[[Say, Callable[[World], None]], Opened]) -> None:
+    def _run(self, run: Callable[[Callable[[str | World], None]], Opened]) -> None:
         try:
-            opened = run(self._tell, self._tell)
+            opened = run(self._report)
         except Exception as error:
-            self._tell(error)
+            self._report(error)
             return
         # The walk before this one is gone by now, and what it freed would stay with this process.
         give_back()
         with self._lock:
             if not self._abandoned:
-                self._tell(opened)
+                self._report(opened)
                 return
         opened.session.close()
 
-    def _tell(self, news: str | World | Opened | Exception) -> None:
+    def _report(self, news: str | World | Opened | Exception) -> None:
         self._news.put((self._clock(), news))

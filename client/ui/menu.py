@@ -52,11 +52,13 @@ class Choice:
 class Menu:
     """A menu in the middle of the window; lines that do not fit are reached by moving to them."""
 
-    def __init__(self, title: str, choices: Sequence[Choice], text: str = "", warning: bool = False) -> None:
+    def __init__(
+        self, title: str, choices: Sequence[Choice], text: str = "", warning: bool = False, chosen: int = 0
+    ) -> None:
         self.title = title
         self.text = text
         self.choices = list(choices)
-        self.chosen = 0
+        self.chosen = chosen
         self._warning = warning
         self._notes = [choice.note for choice in choices if choice.note]
         self._top = 0
