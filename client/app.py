@@ -66,7 +66,7 @@ def run(options: PlayOptions) -> list[str]:
             problems.append(f"the settings were not kept: {error}")
     finally:
         window.close()
-    return problems + [str(error) for error in context.chores.finish()]
+    return problems + [str(error) for error in context.jobs.finish()]
 
 
 class App:
@@ -116,7 +116,7 @@ class App:
         began_s, work_s = self._context.clock(), time.thread_time()
         toasts = self._context.toasts
         redraw = self._pump(began_s)
-        redraw |= self._context.chores.update()
+        redraw |= self._context.jobs.update()
         redraw |= self._screen.update(began_s)
         redraw |= self._follow()
         texts = toasts.texts(began_s)

@@ -31,7 +31,7 @@ import pygame
 from client.app import App
 from client.input.actions import ACTIONS
 from client.input.controls import MOVING
-from client.playback.footprint import Footprint, footprint, give_back
+from client.playback.resource_usage import ResourceUsage, release_memory, resource_usage
 from client.screens.loading_screen import LoadingScreen
 from client.screens.menu_stack import ProblemScreen
 from client.screens.walk_screen import WalkScreen
@@ -75,7 +75,7 @@ class Report:
     screens: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     """What screens that failed said."""
-    held: list[Footprint] = field(default_factory=list)
+    held: list[ResourceUsage] = field(default_factory=list)
     """Measured on the start screen at equal distances; the first after the warm-up."""
 
     @property
@@ -91,7 +91,7 @@ class Report:
         return what_leaked(self.held[0], self.held[-1], self.growth_mb)
 
 
-def what_leaked(before: Footprint, after: Footprint, growth_mb: float) -> list[str]:
+def what_leaked(before: ResourceUsage, after: ResourceUsage, growth_mb: float) -> list[str]:
     """Say what is held after a run and was not before it."""
     found: list[str] = []
     if after.num_threads > before.num_threads:
@@ -134,7 +134,7 @@ class Soak:
 
     def close(self) -> None:
         self._app.screen.leave()
-        self._context.chores.finish()
+        self._context.jobs.finish()
         self._window.close()
 
     def _play(self, seconds: float) -> None:
@@ -225,12 +225,12 @@ class Soak:
             if file.is_file() and file != recording and not file.name.startswith("."):
                 file.unlink(missing_ok=True)
 
-    def _measure(self) -> Footprint:
+    def _measure(self) -> ResourceUsage:
         pygame.event.clear()
         return measure_at_rest(self._context, self._app)
 
 
-def measure_at_rest(context: AppContext, app: App) -> Footprint:
+def measure_at_rest(context: AppContext, app: App) -> ResourceUsage:
     """Go back to the start screen, where nothing of a walk should be held, and measure."""
     context.show(app._start)
     app.turn()
@@ -238,12 +238,12 @@ def measure_at_rest(context: AppContext, app: App) -> Footprint:
     deadline_s = time.perf_counter() + REST_S
     gc.collect()
     # Threads of a walk that was being opened when it was left end by themselves, and those of files when they are done.
-    while footprint().num_threads > 1 and time.perf_counter() < deadline_s:
+    while resource_usage().num_threads > 1 and time.perf_counter() < deadline_s:
         app.turn()
         time.sleep(0.05)
     gc.collect()
-    give_back()
-    return footprint()
+    release_memory()
+    return resource_usage()
 
 
 def main() -> int:

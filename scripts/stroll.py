@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pygame
 
 from client.app import App
-from client.playback.footprint import Footprint, footprint
+from client.playback.resource_usage import ResourceUsage, resource_usage
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
@@ -94,9 +94,9 @@ class Report:
     recordings: int = 0
     recorded_chunks: int = 0
     problems: list[str] = field(default_factory=list)
-    at_rest: list[Footprint] = field(default_factory=list)
+    at_rest: list[ResourceUsage] = field(default_factory=list)
     """On the start screen, after a first minute and after the last."""
-    each_minute: list[Footprint] = field(default_factory=list)
+    each_minute: list[ResourceUsage] = field(default_factory=list)
     """In the middle of the walk."""
     past_bytes: list[int] = field(default_factory=list)
     """What the moments to go back to took of it; they have a bound of their own."""
@@ -148,7 +148,7 @@ class Stroll:
         whole, rest = divmod(minutes, 1.0)
         for _ in range(int(whole)):
             self._play(60.0)
-            self._report.each_minute.append(footprint())
+            self._report.each_minute.append(resource_usage())
             self._report.past_bytes.append(self._past_bytes())
         self._play(60.0 * rest)
         self._report.at_rest.append(self._rest())
@@ -159,7 +159,7 @@ class Stroll:
 
     def close(self) -> None:
         self._app.screen.leave()
-        self._context.chores.finish()
+        self._context.jobs.finish()
         self._window.close()
 
     def _play(self, seconds: float) -> None:
@@ -203,7 +203,7 @@ class Stroll:
 
     def _past_bytes(self) -> int:
         screen = self._app.screen
-        return screen.walk.past.num_bytes if isinstance(screen, WalkScreen) else 0
+        return screen.walk.history.num_bytes if isinstance(screen, WalkScreen) else 0
 
     def _do(self, name: str) -> Iterator[None]:
         """Do one thing that is done now and then."""
@@ -259,13 +259,13 @@ class Stroll:
         if menu is not None and menu.text not in self._report.problems:
             self._report.problems.append(menu.text)
 
-    def _rest(self) -> Footprint:
+    def _rest(self) -> ResourceUsage:
         pygame.event.clear()
         return measure_at_rest(self._context, self._app)
 
     def _check_recordings(self) -> None:
         """Read every recording that was made: each must be whole."""
-        self._context.chores.finish()
+        self._context.jobs.finish()
         for file in sorted(self._scratch.rglob(f"*{SUFFIX}")):
             try:
                 recording = read_recording(file)

@@ -79,7 +79,7 @@ class Player:
         self.app.turn()
 
     def wait_for_files(self) -> None:
-        self.wait(lambda: self.context.chores.in_hand is None, "files to be written")
+        self.wait(lambda: self.context.jobs.current is None, "files to be written")
 
     def frames_go_by(self, number: int) -> None:
         start = self.walk.walk.frame.index
@@ -87,7 +87,7 @@ class Player:
 
     def close(self) -> None:
         self.app.screen.leave()
-        self.context.chores.finish()
+        self.context.jobs.finish()
         self.window.close()
 
 

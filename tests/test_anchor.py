@@ -161,17 +161,17 @@ def test_a_walk_goes_over_at_once_and_begins_at_the_picture_that_was_on(
     try:
         wait(walk, lambda: walk.recorder.num_chunks >= 5, ahead)
         old_rig = walk.planner.rig
-        walk.past.clear()
-        assert walk.ending is not None
-        frame, latent = walk.ending
+        walk.history.clear()
+        assert walk.chunk_end is not None
+        frame, latent = walk.chunk_end
         assert frame.index >= walk.frame.index
         walk.enter(world_from_walk(toy_world, latent, frame.pixels, frame.c2w))
         wait(walk, lambda: not walk.entering, ahead)
         assert (walk.frame.pixels == frame.pixels).all()
         assert (walk.frame.c2w == frame.c2w).all()
-        assert walk.ending is None
+        assert walk.chunk_end is None
         assert walk.recorder.num_chunks == 0
-        assert not walk.past.moments
+        assert not walk.history.snapshots
         wait(walk, lambda: walk.recorder.num_chunks >= 2, ahead)
         first = walk.recorder.walked(1)[0].track.c2w[0]
         assert np.linalg.norm(first[:3, 3] - frame.c2w[:3, 3]) < 0.2
@@ -191,8 +191,8 @@ def test_a_pause_on_the_way_to_another_world_holds_there_and_ends(
     ahead = Intent(forward=1.0)
     try:
         wait(walk, lambda: walk.recorder.num_chunks >= 2, ahead)
-        assert walk.ending is not None
-        frame, latent = walk.ending
+        assert walk.chunk_end is not None
+        frame, latent = walk.chunk_end
         walk.enter(world_from_walk(toy_world, latent, frame.pixels, frame.c2w))
         walk.pause()
         wait(walk, lambda: not walk.entering, ahead)
@@ -264,8 +264,8 @@ def test_a_world_that_cannot_be_entered_begins_no_recording(
     walk, arrived = Walk(session, rig_planner(session), 3, time.perf_counter), []
     try:
         wait(walk, lambda: walk.recorder.num_chunks >= 2, Intent(forward=1.0))
-        assert walk.ending is not None
-        frame, latent = walk.ending
+        assert walk.chunk_end is not None
+        frame, latent = walk.chunk_end
 
         def fail(_: World) -> None:
             raise SpecMismatch("it does not fit")
@@ -286,12 +286,12 @@ def test_a_world_begun_after_going_back_is_that_of_the_moment_gone_back_to(
     walk = Walk(session, rig_planner(session), 3, time.perf_counter)
     try:
         wait(walk, lambda: walk.recorder.num_chunks >= 5, Intent(forward=1.0))
-        moment = walk.past.at(2)
+        moment = walk.history.at(2)
         assert moment is not None
         assert moment.latent is not None
         walk.branch_off(moment)
-        assert walk.ending is not None
-        frame, latent = walk.ending
+        assert walk.chunk_end is not None
+        frame, latent = walk.chunk_end
         assert frame is moment.frame
         assert (latent == moment.latent).all()
     finally:

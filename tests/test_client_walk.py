@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from client.camera.planner import TrackPlanner, rig_planner, track_planner
-from client.input.controls import STANDING, Intent
-from client.playback.readings import read_figures
+from client.input.controls import IDLE, Intent
 from client.playback.recorder import WalkRecorder
 from client.playback.walk import Walk
+from client.ui.metrics import read_metrics
 from engine.camera.tracks import Track
 from engine.errors import RolloutDiverged
 from engine.files.recording import read_recording
@@ -90,7 +90,7 @@ def walk(session: InstantSession) -> Iterator[Walk]:
     walk.close()
 
 
-def play_until(walk: Walk, done: Callable[[], bool], intent: Intent = STANDING) -> list[int]:
+def play_until(walk: Walk, done: Callable[[], bool], intent: Intent = IDLE) -> list[int]:
     """Run the client's side until something is so; return the frames shown."""
     shown: list[int] = []
     deadline_s = time.perf_counter() + PATIENCE_S
@@ -131,10 +131,10 @@ def test_a_tap_while_a_chunk_is_made_is_of_the_next_one_unless_the_player_is_gon
 ) -> None:
     session.stall.clear()
     play_until(walk, lambda: session.waiting)
-    for intent in (Intent(forward=1.0), STANDING):
+    for intent in (Intent(forward=1.0), IDLE):
         walk.update(intent, time.perf_counter())
     if gone:
-        walk.let_go()
+        walk.drop_taps()
     session.stall.set()
     play_until(walk, lambda: walk.recorder.num_chunks >= 4)
     asked = [float(chunk.intents[0, 1]) for chunk in walk.recorder.walked(4)]
@@ -201,7 +201,7 @@ def test_a_paused_walk_holds_its_frame_and_then_goes_on(walk: Walk) -> None:
     walk.pause()
     held = walk.frame.index
     for _ in range(50):
-        walk.update(STANDING, time.perf_counter())
+        walk.update(IDLE, time.perf_counter())
         time.sleep(0.002)
     assert walk.frame.index == held
     walk.resume()
@@ -235,7 +235,7 @@ def test_a_replay_follows_its_track_and_holds_its_last_frame(session: InstantSes
         play_until(walk, lambda: walk.progress == 1.0, Intent(forward=1.0))
         assert walk.frame.index == 12
         assert walk.frame.c2w == pytest.approx(c2w[-1])
-        assert not walk.update(STANDING, time.perf_counter())
+        assert not walk.update(IDLE, time.perf_counter())
     finally:
         walk.close()
 
@@ -243,8 +243,8 @@ def test_a_replay_follows_its_track_and_holds_its_last_frame(session: InstantSes
 def test_a_track_planner_repeats_its_last_chunk_for_whoever_asks_for_more() -> None:
     track = CameraTrack(np.tile(np.eye(4), (4, 1, 1)), np.ones((4, 4), np.float32))
     planner = TrackPlanner([track])
-    assert planner.plan(STANDING, 1) is track
-    assert planner.plan(STANDING, 2) is track
+    assert planner.plan(IDLE, 1) is track
+    assert planner.plan(IDLE, 2) is track
 
 
 def test_a_recording_that_cannot_be_made_leaves_the_walk_alone(walk: Walk, tmp_path: Path) -> None:
@@ -263,13 +263,11 @@ def test_the_figures_are_those_of_the_walk(walk: Walk) -> None:
     walk.update(Intent(forward=1.0), time.perf_counter())
     play_until(walk, lambda: walk.frame.index >= 24, Intent(forward=1.0))
     walk.note_shown(time.perf_counter(), reprojecting=True)
-    assert walk.instruments.meter.model.count == 1
-    figures = read_figures(walk, client_ms=1.5, reprojecting=True)
-    assert figures.seed == 3
-    assert figures.chunk_ms_p95 >= figures.chunk_ms_p50 > 0.0
-    assert figures.realtime_factor > 1.0
-    lines = {label: value for _, label, value in figures.more}
-    assert lines["model answers"].endswith(" ms")
-    assert lines["view answers"] == "not asked yet"
-    assert lines["steps"] == "1 of 1"
-    assert figures.fps_shown > 0.0
+    assert walk.statistics.latency.model.count == 1
+    statistics = read_metrics(walk, client_ms=1.5, reprojecting=True)
+    assert statistics.seed == 3
+    assert statistics.chunk_ms_p95 >= statistics.chunk_ms_p50 > 0.0
+    assert statistics.realtime_factor > 1.0
+    assert (statistics.model.count, statistics.warped.count) == (1, 0)
+    assert (statistics.num_steps, statistics.most_steps) == (1, 1)
+    assert statistics.fps_shown > 0.0

@@ -14,8 +14,8 @@ from cli.app import run
 from client.camera.planner import rig_planner
 from client.input.controls import Intent
 from client.playback.captures import describe_capture
-from client.playback.clip import Clip, RecentFrames, write_clip
-from client.playback.past import WalkFrame
+from client.playback.history import RecentFrames, WalkFrame
+from client.playback.recorder import Clip, write_clip
 from client.playback.walk import Walk
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
@@ -35,8 +35,8 @@ def frame(index: int) -> WalkFrame:
 def test_half_a_minute_is_kept_and_less_where_frames_are_large() -> None:
     recent, short = RecentFrames(16.0, 12), RecentFrames(16.0, 12, budget_bytes=120)
     for index in range(1000):
-        recent.add(frame(index))
-        short.add(frame(index))
+        recent.add([frame(index)])
+        short.add([frame(index)])
     assert [kept.index for kept in recent.until(999)] == list(range(520, 1000))
     assert [kept.index for kept in recent.until(522)] == [520, 521, 522]
     assert len(short.until(999)) == 10
@@ -44,12 +44,11 @@ def test_half_a_minute_is_kept_and_less_where_frames_are_large() -> None:
 
 def test_a_film_goes_on_from_the_frame_the_walk_does() -> None:
     recent, frames = RecentFrames(16.0, 12), [frame(index) for index in range(20)]
-    for each in frames:
-        recent.add(each)
-    recent.go_on_from(frames[7])
+    recent.add(frames)
+    recent.resume_at(frames[7])
     assert [kept.index for kept in recent.until(99)] == list(range(8))
     elsewhere = frame(300)
-    recent.go_on_from(elsewhere)
+    recent.resume_at(elsewhere)
     assert recent.until(999) == (elsewhere,)
 
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cli.app import run
 from client.playback.pacing_replay import replay_pacing
-from client.playback.readings import read_figures
 from client.playback.trace import InputLine, StartLine, TickLine, read_trace
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
+from client.ui.metrics import read_metrics
 from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import PATIENCE_S, Player
@@ -85,8 +85,8 @@ def test_arrows_and_mouse_turn_the_picture_while_the_engine_makes_nothing(
     assert (picture(player) != by_mouse).mean() > 0.2
     player.key(pygame.KSCAN_UP, down=False)
     assert player.walk.walk.frame.index == index
-    assert player.walk.walk.instruments.meter.warped.count >= 2
-    lines = {label: value for _, label, value in read_figures(player.walk.walk, 1.0, True).more}
+    assert player.walk.walk.statistics.latency.warped.count >= 2
+    lines = {label: value for _, label, value in read_metrics(player.walk.walk, 1.0, True).more}
     assert lines["view answers"].endswith(" ms")
     player.key(pygame.KSCAN_F2)
     player.context.toasts.clear()
@@ -97,7 +97,7 @@ def test_arrows_and_mouse_turn_the_picture_while_the_engine_makes_nothing(
 def test_the_squares_flip_with_an_input_and_with_the_models_answer(player: Player, stall: Stall) -> None:
     player.frames_go_by(2)
     freeze(player, stall)
-    meter = player.walk.walk.instruments.meter
+    meter = player.walk.walk.statistics.latency
 
     def squares() -> tuple[int, int]:
         shown = picture(player)

@@ -13,11 +13,11 @@ from client.input.controls import (
     AXIS_ACTIONS,
     MOVING,
     Axis,
+    GamepadState,
     KeyboardState,
     MouseLook,
-    PadReading,
     apply_dead_zone,
-    pad_axes,
+    gamepad_axes,
     read_intent,
 )
 
@@ -144,14 +144,14 @@ def test_a_stick_leaves_its_dead_zone_without_a_step() -> None:
 
 
 def test_a_gamepad_reaches_all_six_axes() -> None:
-    axes = pad_axes(PadReading(1.0, -1.0, 1.0, -1.0, 0.0, 1.0, False, True))
+    axes = gamepad_axes(GamepadState(1.0, -1.0, 1.0, -1.0, 0.0, 1.0, False, True))
     assert all(value > 0.5 for value in axes.values())
 
 
 def test_keyboard_and_gamepad_together_never_exceed_one() -> None:
     keyboard = KeyboardState()
     keyboard.press(W)
-    intent = read_intent(keyboard, MouseLook(0.002), [PadReading(left_y=-1.0)])
+    intent = read_intent(keyboard, MouseLook(0.002), [GamepadState(left_y=-1.0)])
     assert intent.forward == 1.0
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from client.camera.planner import rig_planner
-from client.input.controls import STANDING, Intent
-from client.playback.drift import FLOORS, RECENT_CHUNKS, REFERENCE_CHUNKS, DriftMeter, statistics
-from client.playback.readings import read_figures
-from client.playback.resting import REST_AFTER_S, Rest, stands
+from client.input.controls import IDLE, Intent
+from client.playback.meters import FLOORS, RECENT_CHUNKS, REFERENCE_CHUNKS, DriftMeter, image_statistics
+from client.playback.pacing import REST_AFTER_S, RestDetector, is_still
 from client.playback.walk import Walk
+from client.ui.metrics import read_metrics
 from engine.camera.integrator import rotation_y
 from engine.files.world import World
 from tests.test_client_walk import InstantSession, play_until
@@ -41,7 +41,7 @@ def test_the_same_pictures_have_not_drifted() -> None:
 
 
 def mean_statistics(frames: np.ndarray) -> np.ndarray:
-    return np.mean([statistics(frame) for frame in frames], axis=0)
+    return np.mean([image_statistics(frame) for frame in frames], axis=0)
 
 
 def test_the_reading_is_that_of_the_formula() -> None:
@@ -53,7 +53,7 @@ def test_the_reading_is_that_of_the_formula() -> None:
 def test_the_four_numbers_of_a_known_picture() -> None:
     frame = np.zeros((2, 2, 3), np.uint8)
     frame[:, 1] = (255, 0, 0)
-    (brightness, contrast, colour, detail) = statistics(frame)
+    (brightness, contrast, colour, detail) = image_statistics(frame)
     assert brightness == pytest.approx(0.299 / 2, abs=1e-6)
     assert contrast == pytest.approx(0.299 / 2, abs=1e-6)
     assert colour == pytest.approx(0.5, abs=1e-6)
@@ -99,7 +99,7 @@ def test_a_meter_says_nothing_before_it_has_seen_the_first_frames_and_begins_ane
 def test_large_frames_read_as_small_ones_do() -> None:
     small = np.tile(scene(count=1)[0], (2, 3, 1))[:, :80]
     large = np.repeat(np.repeat(small, 4, 0), 4, 1)
-    assert statistics(large) == pytest.approx(statistics(small), rel=0.02)
+    assert image_statistics(large) == pytest.approx(image_statistics(small), rel=0.02)
 
 
 def test_a_camera_stands_or_moves() -> None:
@@ -107,30 +107,30 @@ def test_a_camera_stands_or_moves() -> None:
     moving, turning = still.copy(), still.copy()
     moving[3, 0, 3] = 0.01
     turning[3, :3, :3] = rotation_y(0.001)
-    assert stands(still)
-    assert not stands(moving)
-    assert not stands(turning)
+    assert is_still(still)
+    assert not is_still(moving)
+    assert not is_still(turning)
 
 
 def test_the_film_rests_after_standing_and_never_in_an_animated_world() -> None:
     still = np.tile(np.eye(4), (4, 1, 1))
-    rest, animated = Rest(animated=False), Rest(animated=True)
+    rest, animated = RestDetector(animated=False), RestDetector(animated=True)
     for _ in range(round(REST_AFTER_S / 0.25)):
-        assert not rest.may_begin
-        rest.note(still, 0.25, latched_s=1.0)
-        animated.note(still, 0.25, latched_s=1.0)
-    assert rest.may_begin
-    assert not animated.may_begin
+        assert not rest.may_rest(False)
+        rest.note(still, 0.25, latched_s=1.0, flying=False)
+        animated.note(still, 0.25, latched_s=1.0, flying=False)
+    assert rest.may_rest(False)
+    assert not animated.may_rest(False)
     rest.ask(2.0)
-    assert not rest.may_begin
-    rest.note(still, 0.25, latched_s=1.5)
-    assert not rest.may_begin
-    rest.note(still, 0.25, latched_s=2.0)
-    assert rest.may_begin
+    assert not rest.may_rest(False)
+    rest.note(still, 0.25, latched_s=1.5, flying=False)
+    assert not rest.may_rest(False)
+    rest.note(still, 0.25, latched_s=2.0, flying=False)
+    assert rest.may_rest(False)
     elsewhere = still.copy()
     elsewhere[:, 0, 3] = 1.0
-    rest.note(elsewhere, 0.25, latched_s=2.0)
-    assert not rest.may_begin
+    rest.note(elsewhere, 0.25, latched_s=2.0, flying=False)
+    assert not rest.may_rest(False)
 
 
 @pytest.fixture
@@ -142,14 +142,14 @@ def test_a_walker_who_stands_gets_no_chunks_and_moves_on_without_a_stutter(sessi
     walk = Walk(session, rig_planner(session), 3, time.perf_counter)
     try:
         play_until(walk, lambda: walk.resting)
-        made, holds = len(session.tracks), read_figures(walk, 0.0, False).holds
+        made, holds = len(session.tracks), read_metrics(walk, 0.0, False).counts.holds
         shown = walk.frame.index
         for _ in range(100):
-            assert not walk.update(STANDING, time.perf_counter())
+            assert not walk.update(IDLE, time.perf_counter())
             time.sleep(0.002)
         assert len(session.tracks) == made
-        assert (read_figures(walk, 0.0, False).holds, walk.frame.index) == (holds, shown)
-        assert any(label == "rests" for _, label, _ in read_figures(walk, 0.0, False).more)
+        assert (read_metrics(walk, 0.0, False).counts.holds, walk.frame.index) == (holds, shown)
+        assert read_metrics(walk, 0.0, False).resting
         began_s = time.perf_counter()
         frames = play_until(walk, lambda: walk.frame.index >= shown + 8, Intent(forward=1.0))
         # A bound for a machine that is busy; a rest that is over only at its next chunk would take for ever.
@@ -180,7 +180,7 @@ def test_landing_wakes_a_resting_walk_and_a_pause_does_not(session: InstantSessi
     try:
         play_until(walk, lambda: walk.resting)
         walk.pause()
-        walk.update(STANDING, time.perf_counter())
+        walk.update(IDLE, time.perf_counter())
         assert walk.paused
         walk.resume()
         play_until(walk, lambda: walk.resting)

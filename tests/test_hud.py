@@ -11,6 +11,8 @@ from client.camera.pose_words import place_words, pose_angles_deg, view_words
 from client.input.actions import ACTIONS
 from client.input.bindings import DEFAULT_BINDINGS, Bindings, help_groups, key_name
 from client.input.controls import Intent
+from client.playback.meters import Drift, Response
+from client.playback.pacing import PacingCounts
 from client.playback.walk_map import WalkMap
 from client.screens.help import HelpPanel, lay_out
 from client.screens.loading_screen import draw_loading
@@ -21,11 +23,12 @@ from client.setup.opening import LoadingStages
 from client.setup.settings import Settings
 from client.ui import hud, theme
 from client.ui.menu import Choice, Menu
-from client.ui.metrics import ChunkBar, Metrics, Section, metric_lines
+from client.ui.metrics import Metrics, Section, metric_lines
 from client.ui.panels import draw_held, draw_map
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import TOAST_S, Toasts
 from engine.machine.assets import assets_dir
+from engine.types import ChunkTimes
 
 SIZES = [
     (0, 0),
@@ -63,20 +66,26 @@ def some_metrics() -> Metrics:
         chunk_ms_p50=110.0,
         chunk_ms_p95=190.0,
         deadline_ms=250.0,
-        bars=[ChunkBar(60.0, 15.0, 30.0), ChunkBar(600.0, 15.0, 30.0)] * 40,
+        chunk_times=[ChunkTimes(0.0, 0.0, denoised_s, 0.7, 0.7, 0.8) for denoised_s in (0.06, 0.6)] * 40,
+        num_steps=3,
+        most_steps=4,
+        steps_lowered=True,
+        model=Response(9, 210.2, 281.7, 9999.0),
+        warped=Response(9, 10672.0, 10765.0, 10787.0),
+        drift=Drift(0.5, "detail", 0.6),
+        resting=True,
         turned_deg=3.5,
         buffered_frames=2.5,
         in_flight=1,
         rate=1.0,
-        holds=3,
-        hold_s=0.4,
+        counts=PacingCounts(100, 0, 3, 3, 0.4, 2, 0.1),
         chunk_index=77,
         c2w=np.eye(4),
         flying=False,
         speed_m_s=1.6,
         memory_bytes=300 << 20,
         client_ms=2.0,
-        more=((Section.ENGINE, "drift", "0.02 of the first pictures"),),
+        more=((Section.PLACE, "branch", "2, 1 left"),),
     )
 
 
@@ -213,7 +222,8 @@ def test_lines_measured_elsewhere_stand_in_their_section() -> None:
     lines = metric_lines(some_metrics())
     sections = [section for section, _, _ in lines]
     assert sections == sorted(sections, key=list(Section).index)
-    assert (Section.ENGINE, "drift", "0.02 of the first pictures") in lines
+    assert (Section.PLACE, "branch", "2, 1 left") in lines
+    assert (Section.PICTURE, "drift", "0.50, detail 0.60 times the first") in lines
 
 
 def test_a_message_goes_by_itself_and_a_warning_stays_longer() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import holodeck
 from client.camera.planner import rig_planner
-from client.input.controls import STANDING, Intent
+from client.input.controls import IDLE, Intent
 from client.playback.walk import Walk
 from client.ui.picture import LivePicture
 from engine.files.world import read_world
@@ -82,7 +82,7 @@ def look_around(
                 moved_s.append(next_move_s)
                 next_move_s += float(random.uniform(0.03, 0.17))
             heading += turn
-            walk.update(Intent(look_dx_rad=turn) if turn else STANDING, now_s)
+            walk.update(Intent(look_dx_rad=turn) if turn else IDLE, now_s)
             # The picture shows the view to which all moves so far lead, or the move counts as not yet seen.
             seen = walk.frame.angles_rad[0] + walk.live_turn_rad[0]
             see(walk, heading)
@@ -103,7 +103,7 @@ def look_around(
 def check_meter(walk: Walk, answered: list[tuple[float, float]]) -> None:
     """The meter says the same, but for the time that an input lies unread."""
     truth_ms = np.percentile([1e3 * (shown_s - at_s) for at_s, shown_s in answered], 50)
-    warped = walk.instruments.meter.warped
+    warped = walk.statistics.latency.warped
     assert warped.count > 0
     assert warped.p99 == pytest.approx(1e3 * WORK_S, abs=0.01)
     assert warped.p50 <= truth_ms

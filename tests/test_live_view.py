@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.camera.late_reprojection import MAX_TURN_RAD
-from client.camera.live_view import LiveView
+from client.camera.late_reprojection import MAX_TURN_RAD, LiveView
 from client.camera.rig import WALKING, CameraRig, PlannedTurn
-from client.input.controls import STANDING, Intent
+from client.input.controls import IDLE, Intent
 from client.input.mailbox import IntentMailbox
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
 from engine.types import Intrinsics
@@ -71,13 +70,13 @@ def mouse_at(moment_s: float, look_rad: tuple[float, float]) -> Callable[[float]
     def asked(now_s: float) -> Intent:
         if moment_s <= now_s < moment_s + TICK_S:
             return Intent(look_dx_rad=look_rad[0], look_dy_rad=look_rad[1])
-        return STANDING
+        return IDLE
 
     return asked
 
 
 def held(intent: Intent, since_s: float, until_s: float) -> Callable[[float], Intent]:
-    return lambda now_s: intent if since_s <= now_s < until_s else STANDING
+    return lambda now_s: intent if since_s <= now_s < until_s else IDLE
 
 
 @pytest.mark.parametrize(("interval_s", "delay_s"), [(0.25, 0.06), (0.25, 0.3), (2.0, 2.0)])
@@ -154,10 +153,10 @@ def test_a_picture_reaches_a_view_as_far_as_it_can_be_turned() -> None:
     view = LiveView(make_rig())
     view.turn(Intent(look_dx_rad=0.3), 0.0, 0.0)
     assert view.is_reached_from(np.zeros(3))
-    np.testing.assert_allclose(view.ahead_of(np.array([0.1, 0.0, 0.0])), [0.2, 0.0, 0.0])
+    np.testing.assert_allclose(view.turn_from(np.array([0.1, 0.0, 0.0])), [0.2, 0.0, 0.0])
     view.turn(Intent(look_dx_rad=0.3), 0.1, 0.1)
     assert not view.is_reached_from(np.zeros(3))
-    np.testing.assert_allclose(view.ahead_of(np.zeros(3)), [MAX_TURN_RAD, 0.0, 0.0])
+    np.testing.assert_allclose(view.turn_from(np.zeros(3)), [MAX_TURN_RAD, 0.0, 0.0])
 
 
 AXIS = st.sampled_from([-1.0, -0.5, 0.0, 0.0, 1.0])
@@ -175,7 +174,7 @@ def test_whatever_was_asked_for_view_and_rig_end_alike(
     def asked(now_s: float) -> Intent:
         index, into = divmod(now_s, 0.3)
         if index >= len(inputs):
-            return STANDING
+            return IDLE
         yaw, pitch, roll, look = inputs[int(index)]
         intent = Intent(yaw=yaw, pitch=pitch, roll=roll)
         return replace(intent, look_dx_rad=look, look_dy_rad=look) if into < TICK_S else intent

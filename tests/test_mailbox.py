@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.input.controls import STANDING, Intent
+from client.input.controls import IDLE, Intent
 from client.input.mailbox import IntentMailbox
 
 AHEAD, BACK = Intent(forward=1.0), Intent(forward=-1.0)
@@ -33,17 +33,17 @@ def test_mouse_motion_adds_up_until_a_chunk_is_planned_by_it() -> None:
 
 
 def test_a_tap_between_two_latches_is_of_the_next_chunk_and_of_no_other() -> None:
-    chunks = latched([STANDING], [AHEAD, AHEAD, STANDING, STANDING], [STANDING], [])
+    chunks = latched([IDLE], [AHEAD, AHEAD, IDLE, IDLE], [IDLE], [])
     assert [chunk.forward for chunk in chunks] == [0.0, 1.0, 0.0, 0.0]
 
 
 def test_a_key_held_over_a_latch_ends_with_its_release() -> None:
-    chunks = latched([AHEAD], [AHEAD, STANDING], [])
+    chunks = latched([AHEAD], [AHEAD, IDLE], [])
     assert [chunk.forward for chunk in chunks] == [1.0, 0.0, 0.0]
 
 
 def test_a_key_let_go_and_tapped_again_counts_for_the_next_chunk() -> None:
-    chunks = latched([AHEAD], [STANDING, AHEAD, STANDING], [])
+    chunks = latched([AHEAD], [IDLE, AHEAD, IDLE], [])
     assert [chunk.forward for chunk in chunks] == [1.0, 1.0, 0.0]
 
 
@@ -53,28 +53,28 @@ def test_a_tap_of_the_opposite_key_counts_and_the_held_one_goes_on() -> None:
 
 
 def test_of_two_taps_of_opposite_keys_the_later_counts() -> None:
-    assert latched([AHEAD, STANDING, BACK, STANDING])[0].forward == -1.0
+    assert latched([AHEAD, IDLE, BACK, IDLE])[0].forward == -1.0
 
 
 def test_a_tap_followed_by_the_opposite_key_held_leaves_the_held_one() -> None:
-    assert latched([AHEAD, STANDING, BACK])[0].forward == -1.0
+    assert latched([AHEAD, IDLE, BACK])[0].forward == -1.0
 
 
 def test_a_flicked_stick_counts_by_how_far_it_went_and_one_under_way_by_where_it_is() -> None:
     pushed = [Intent(strafe=value) for value in (0.2, 0.9, 0.4)]
-    flicked, held = latched([*pushed, STANDING]), latched(pushed)
+    flicked, held = latched([*pushed, IDLE]), latched(pushed)
     assert (flicked[0].strafe, held[0].strafe) == (0.9, 0.4)
 
 
 def test_a_tap_of_one_key_keeps_nothing_of_another() -> None:
-    chunk = latched([Intent(forward=1.0, run=True)], [Intent(strafe=1.0, level=True), STANDING])[1]
+    chunk = latched([Intent(forward=1.0, run=True)], [Intent(strafe=1.0, level=True), IDLE])[1]
     assert chunk == Intent(strafe=1.0, level=True)
 
 
 def test_touches_that_were_let_go_are_of_no_chunk_but_the_mouse_is() -> None:
     mailbox = IntentMailbox()
     mailbox.post(Intent(forward=1.0, look_dx_rad=0.2))
-    mailbox.post(STANDING)
+    mailbox.post(IDLE)
     mailbox.let_go()
     assert mailbox.take() == Intent(look_dx_rad=0.2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from client.playback.meter import MAX_WAITING, InputMeter
+from client.playback.meters import MAX_WAITING, LatencyMeter
 from engine.types import ChunkTimes
 
 
@@ -15,7 +15,7 @@ def times(latched_s: float) -> ChunkTimes:
 
 
 def test_an_input_is_followed_through_the_first_chunk_that_knows_it() -> None:
-    meter = InputMeter()
+    meter = LatencyMeter()
     meter.note_input(1.0, 1.001, looks=False)
     meter.note_chunk(7, 24, times(0.9))
     assert meter.note_shown(27, 1.1, turned=False) == []
@@ -33,7 +33,7 @@ def test_an_input_is_followed_through_the_first_chunk_that_knows_it() -> None:
 
 
 def test_a_turned_picture_answers_looking_only_and_counts_apart() -> None:
-    meter = InputMeter()
+    meter = LatencyMeter()
     meter.note_input(1.0, 1.0, looks=True)
     meter.note_input(1.0, 1.0, looks=False)
     assert meter.note_shown(3, 1.016, turned=True) == []
@@ -50,7 +50,7 @@ def test_a_turned_picture_answers_looking_only_and_counts_apart() -> None:
 
 
 def test_without_instant_look_there_is_no_turned_answer() -> None:
-    meter = InputMeter()
+    meter = LatencyMeter()
     meter.note_input(1.0, 1.0, looks=True)
     meter.note_chunk(1, 1, times(1.0))
     (answered,) = meter.note_shown(1, 1.3, turned=False)
@@ -59,7 +59,7 @@ def test_without_instant_look_there_is_no_turned_answer() -> None:
 
 
 def test_inputs_of_one_chunk_are_answered_by_one_picture() -> None:
-    meter = InputMeter()
+    meter = LatencyMeter()
     for i in range(5):
         meter.note_input(1.0 + 0.016 * i, 1.0 + 0.016 * i, looks=True)
     meter.note_chunk(1, 1, times(1.04))
@@ -72,7 +72,7 @@ def test_inputs_of_one_chunk_are_answered_by_one_picture() -> None:
 
 
 def test_a_new_beginning_loses_what_waits_and_a_frozen_engine_holds_no_more_than_it_may() -> None:
-    meter = InputMeter()
+    meter = LatencyMeter()
     for i in range(MAX_WAITING + 10):
         meter.note_input(float(i), float(i), looks=True)
         meter.note_shown(0, float(i) + 0.01, turned=True)
@@ -85,7 +85,7 @@ def test_a_new_beginning_loses_what_waits_and_a_frozen_engine_holds_no_more_than
 
 
 def test_percentiles_are_those_of_the_answers() -> None:
-    meter = InputMeter()
+    meter = LatencyMeter()
     for i in range(100):
         meter.note_input(float(i), float(i), looks=False)
         meter.note_chunk(i, 4 * i, times(float(i)))

@@ -35,7 +35,7 @@ def test_saving_and_loading_work_in_the_pause_and_leave_it_open(paused: Player) 
     paused.key(pygame.KSCAN_F9)
     paused.wait(lambda: "as saved" in texts(paused), "the load")
     assert walk.paused
-    assert walk.past.name == 2
+    assert walk.history.name == 2
     paused.key(pygame.KSCAN_P)
     assert not walk.paused
     paused.frames_go_by(4)

@@ -61,7 +61,7 @@ def test_a_walk_goes_on_from_the_last_whole_chunk_with_its_recordings(
     assert not player.walk._menus.is_open
     assert walk.recorder.num_chunks == fell[0], "no whole chunk is lost"
     player.frames_go_by(12)
-    assert walk.past.name == 2
+    assert walk.history.name == 2
     second = walk.recorder.path
     player.key(pygame.KSCAN_F10)
     for file in (first, second):
@@ -106,7 +106,7 @@ def test_a_walk_that_keeps_no_moments_begins_again(player: Player, monkeypatch: 
     walk, fell = player.walk.walk, []
     player.frames_go_by(8)
     walk.session.keep_snapshots = False
-    walk.past.clear()
+    walk.history.clear()
 
     def once(_: HolodeckSession) -> bool:
         fell.append(True)

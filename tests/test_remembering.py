@@ -11,8 +11,7 @@ import pygame
 import pytest
 
 from client.playback.captures import read_photo_description
-from client.playback.past import Moment, WalkFrame
-from client.playback.reel import Reel
+from client.playback.history import Rewind, WalkFrame, WalkSnapshot
 from client.playback.saves import save_file
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
@@ -21,16 +20,17 @@ from engine.types import Snapshot
 from tests.player import Player
 
 
-def moments(count: int) -> list[Moment]:
+def moments(count: int) -> list[WalkSnapshot]:
     frame = np.zeros((2, 2, 3), np.uint8)
     snapshot = Snapshot("toy", 0, 1, np.eye(4), {})
     return [
-        Moment(i, WalkFrame(4 * i, frame, np.eye(4), i), snapshot, None, None) for i in range(1, count + 1)
+        WalkSnapshot(i, WalkFrame(4 * i, frame, np.eye(4), i), snapshot, None, None)
+        for i in range(1, count + 1)
     ]
 
 
 def test_a_tap_goes_back_by_one_and_holding_goes_ever_faster_to_the_beginning() -> None:
-    reel = Reel(moments(100), 10.0)
+    reel = Rewind(moments(100), 10.0)
     assert not reel.update(10.05)
     assert reel.index == 99
     seen = []
@@ -77,7 +77,7 @@ def test_holding_the_key_shows_the_past_and_letting_go_begins_a_branch(player: P
     assert "branch 2" in texts(player)
     assert "returns to branch 1" in texts(player)
     walk_on(player, pygame.KSCAN_D)
-    assert walk.past.name == 2
+    assert walk.history.name == 2
     player.key(pygame.KSCAN_B)
     assert "Branch 1 goes on" in texts(player)
     assert walk.frame.index >= before.index
@@ -121,7 +121,7 @@ def test_escape_returns_to_the_present(player: Player) -> None:
     player.key(pygame.KSCAN_ESCAPE)
     player.key(pygame.KSCAN_R, down=False)
     assert not walk.paused
-    assert walk.past.name == 1
+    assert walk.history.name == 1
     assert walk.frame.index >= present
     player.frames_go_by(4)
 
@@ -134,10 +134,10 @@ def test_a_gamepad_goes_back_and_changes_branches_too(player: Player) -> None:
     assert walk.paused
     assert past_frame(player).index < walk.frame.index
     player.post(pygame.CONTROLLERBUTTONUP, button=left, instance_id=0)
-    assert walk.past.name == 2
+    assert walk.history.name == 2
     player.frames_go_by(8)
     player.post(pygame.CONTROLLERBUTTONDOWN, button=right, instance_id=0)
-    assert walk.past.name == 1
+    assert walk.history.name == 1
     player.post(pygame.CONTROLLERBUTTONDOWN, button=left, instance_id=0)
     player.post(pygame.CONTROLLERDEVICEREMOVED, instance_id=0)
     assert player.walk.rewind.frame is None
@@ -161,7 +161,7 @@ def test_a_saved_walk_is_come_back_to_in_another_window(
     walk = player.walk.walk
     file = save_file(tmp_path / "pictures" / "saves", walk.session)
     assert file.exists()
-    saved_index = walk.past.moments[-1].frame.index
+    saved_index = walk.history.snapshots[-1].frame.index
     player.close()
     first = sorted(worlds.glob("*.world"))[0]
     again = play(PlayOptions(world=str(first), backend="holodeck"), [worlds])
@@ -259,9 +259,9 @@ def test_a_walk_that_is_left_lets_go_of_its_past_and_its_frames_at_once(player: 
     player.key(pygame.KSCAN_R)
     player.frames_go_by(16)
     walk = player.walk.walk
-    assert walk.past.branches
+    assert walk.history.branches
     kept: list[Snapshot | WalkFrame] = [
-        moment.snapshot for moment in (*walk.past.moments, walk.past.branches[0].tip)
+        moment.state for moment in (*walk.history.snapshots, walk.history.branches[0].tip)
     ]
     kept += walk.recent.until(walk.frame.index - 8)
     held = [weakref.ref(each) for each in kept]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client.camera.rig import WALKING, CameraRig, RigLimits
-from client.input.controls import STANDING, Intent
+from client.input.controls import IDLE, Intent
 from engine.session.holodeck_session import Slide
 from engine.types import Intrinsics
 
@@ -44,7 +44,7 @@ def heading_rad(c2w: NDArray[np.float64]) -> float:
 
 
 def test_a_track_has_one_pose_and_camera_per_frame() -> None:
-    track = make_rig().plan(STANDING, CHUNK_FRAMES, latched_s=7.0)
+    track = make_rig().plan(IDLE, CHUNK_FRAMES, latched_s=7.0)
     assert track.c2w.shape == (CHUNK_FRAMES, 4, 4)
     assert track.intrinsics.shape == (CHUNK_FRAMES, 4)
     assert track.latched_s == 7.0
@@ -62,7 +62,7 @@ def test_a_walk_that_begins_in_the_air_stays_there() -> None:
     start[:3, 3] = (0.0, -3.0, 0.0)
     rig = CameraRig(start, INTRINSICS, FPS, eye_y_m=-1.6)
     assert rig.flying
-    assert walk(rig, STANDING, 1.0)[-1, 1, 3] == pytest.approx(-3.0)
+    assert walk(rig, IDLE, 1.0)[-1, 1, 3] == pytest.approx(-3.0)
     assert not make_rig().flying
 
 
@@ -103,7 +103,7 @@ def test_mouse_look_is_spread_over_the_chunk_and_spent_once() -> None:
     rig = make_rig()
     headings = [heading_rad(pose) for pose in rig.plan(Intent(look_dx_rad=0.2), CHUNK_FRAMES).c2w]
     assert headings == pytest.approx([0.05, 0.10, 0.15, 0.20])
-    assert heading_rad(rig.plan(STANDING, CHUNK_FRAMES).c2w[-1]) == pytest.approx(0.20)
+    assert heading_rad(rig.plan(IDLE, CHUNK_FRAMES).c2w[-1]) == pytest.approx(0.20)
 
 
 @given(st.lists(st.floats(-3.0, 3.0), min_size=1, max_size=6))
@@ -111,7 +111,7 @@ def test_mouse_look_is_spread_over_the_chunk_and_spent_once() -> None:
 def test_no_mouse_turn_is_lost_or_doubled_however_fast(turns: list[float]) -> None:
     rig = make_rig()
     poses = [rig.plan(Intent(look_dx_rad=turn), CHUNK_FRAMES).c2w for turn in turns]
-    poses.append(walk(rig, STANDING, 12.0))
+    poses.append(walk(rig, IDLE, 12.0))
     headings = np.unwrap([0.0, *(heading_rad(pose) for pose in np.concatenate(poses))])
     assert headings[-1] == pytest.approx(sum(turns), abs=1e-6)
     assert np.abs(np.diff(headings)).max() <= RigLimits().look_limit_rad_s / FPS + 1e-9
@@ -133,11 +133,11 @@ def test_levelling_brings_the_horizon_back_even_against_the_roll_key() -> None:
 def test_a_walker_comes_back_down_and_a_flyer_stays_up() -> None:
     rig = make_rig()
     walk(rig, Intent(rise=1.0), 1.0)
-    walk(rig, STANDING, 2.0)
+    walk(rig, IDLE, 2.0)
     assert rig.flying
     assert rig.height_m > 1.0
     rig.flying = False
-    walk(rig, STANDING, 5.0)
+    walk(rig, IDLE, 5.0)
     assert rig.height_m == pytest.approx(0.0, abs=0.02)
 
 
@@ -167,7 +167,7 @@ def test_reset_stands_at_the_first_pose_at_rest() -> None:
     walk(rig, Intent(forward=1.0, rise=1.0, look_dx_rad=5.0), 1.0)
     rig.reset()
     assert not rig.flying
-    assert walk(rig, STANDING, 0.5)[-1] == pytest.approx(make_rig().c2w)
+    assert walk(rig, IDLE, 0.5)[-1] == pytest.approx(make_rig().c2w)
 
 
 @given(st.lists(INTENTS, min_size=1, max_size=5))

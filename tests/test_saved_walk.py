@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from client.camera.planner import TrackPlanner, rig_planner
-from client.input.controls import KEY_MAP_VERSION, STANDING, Intent
-from client.playback.saves import load_walk, save_walk
+from client.input.controls import IDLE, KEY_MAP_VERSION, Intent
+from client.playback.saves import load_walk, saved_walk
 from client.playback.walk import Walk
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.recording import read_recording
 from engine.files.recording_writer import RecordingStopped
-from engine.files.saved_walk import home_of, read_saved_walk
+from engine.files.saved_walk import home_of, read_saved_walk, write_saved_walk
 from engine.files.world import World
 from engine.session.opening import open_session
 from engine.session.protocol import Session
@@ -48,7 +48,7 @@ def walk(open_toy: Callable[..., Session]) -> Iterator[Walk]:
     walk.close()
 
 
-def make_chunks(walk: Walk, count: int, intent: Intent = STANDING) -> None:
+def make_chunks(walk: Walk, count: int, intent: Intent = IDLE) -> None:
     deadline_s = time.perf_counter() + PATIENCE_S
     wanted = walk.recorder.num_chunks + count
     while walk.recorder.num_chunks < wanted:
@@ -65,7 +65,7 @@ def test_going_back_and_on_the_same_way_gives_the_same_chunks_bit_for_bit(walk: 
     make_chunks(walk, 3, RUNNING)
     make_chunks(walk, 4)
     walk.pause()
-    moment = walk.past.at(4)
+    moment = walk.history.at(4)
     assert moment is not None
     before = walk.recorder.walked(7)
     walk.branch_off(moment)
@@ -79,7 +79,7 @@ def test_going_back_and_on_the_same_way_gives_the_same_chunks_bit_for_bit(walk: 
 
 def test_going_on_another_way_makes_another_walk_with_the_velocity_of_the_moment(walk: Walk) -> None:
     make_chunks(walk, 4, RUNNING)
-    moment = walk.past.at(2)
+    moment = walk.history.at(2)
     assert moment is not None
     assert moment.rig is not None
     assert moment.rig.camera.velocity.forward > 0.5
@@ -99,7 +99,7 @@ def test_a_recording_over_a_rewind_is_two_that_both_verify(
 ) -> None:
     walk.start_recording(tmp_path / "walk.flaneur")
     make_chunks(walk, 5, RUNNING)
-    moment = walk.past.at(2)
+    moment = walk.history.at(2)
     assert moment is not None
     assert walk.branch_off(moment) == tmp_path / "walk.flaneur"
     assert walk.recorder.path == tmp_path / "walk-2.flaneur"
@@ -125,7 +125,7 @@ def test_going_back_ends_a_recording_whose_file_is_gone_and_the_walk_goes_on(
     file = tmp_path / "walk.flaneur"
     walk.start_recording(file)
     make_chunks(walk, 4, RUNNING)
-    moment = walk.past.at(3)
+    moment = walk.history.at(3)
     assert moment is not None
     take_away(file)
     with pytest.raises(RecordingStopped, match="cannot be read back"):
@@ -141,12 +141,12 @@ def test_the_branch_that_was_left_goes_on_where_it_ended(
 ) -> None:
     make_chunks(walk, 6, RUNNING)
     left = hashes(walk)
-    moment = walk.past.at(2)
+    moment = walk.history.at(2)
     assert moment is not None
     walk.branch_off(moment)
     make_chunks(walk, 3)
     walk.return_to_branch()
-    assert walk.past.name == 1
+    assert walk.history.name == 1
     assert hashes(walk) == left
     make_chunks(walk, 2, RUNNING)
     walk.start_recording(tmp_path / "walk.flaneur")
@@ -170,7 +170,7 @@ def test_a_walk_with_taps_is_recorded_and_verifies(
 
 def test_a_moment_holds_no_more_memory_than_it_counts(walk: Walk) -> None:
     make_chunks(walk, 3, RUNNING)
-    for moment in walk.past.moments:
+    for moment in walk.history.snapshots:
         assert moment.latent is not None
         for array in (moment.frame.pixels, moment.latent):
             assert array.base is None
@@ -182,9 +182,9 @@ def test_a_saved_walk_goes_on_in_another_process_bit_for_bit(
     make_chunks(walk, 3, RUNNING)
     make_chunks(walk, 4)
     file = tmp_path / "toy.state"
-    moment = walk.past.at(4)
+    moment = walk.history.at(4)
     assert moment is not None
-    save_walk(file, walk, moment)
+    write_saved_walk(file, saved_walk(walk, moment))
     expected = walk.recorder.walked(7)
 
     other = Walk(session := open_toy(), rig_planner(session), 0, time.perf_counter)
@@ -211,9 +211,9 @@ def test_a_replay_that_was_saved_is_walked_on_from_where_it_was(
     replay = Walk(open_toy(), TrackPlanner(tracks), 5, time.perf_counter)
     try:
         make_chunks(replay, 4)
-        moment = replay.past.at(4)
+        moment = replay.history.at(4)
         assert moment is not None
-        save_walk(tmp_path / "toy.state", replay, moment)
+        write_saved_walk(tmp_path / "toy.state", saved_walk(replay, moment))
     finally:
         replay.close()
     other = Walk(session := open_toy(), rig_planner(session), 0, time.perf_counter)
@@ -232,9 +232,9 @@ def test_loading_over_a_recording_with_another_seed_ends_it_and_begins_a_true_on
     walk: Walk, open_toy: Callable[..., Session], tmp_path: Path
 ) -> None:
     make_chunks(walk, 3, RUNNING)
-    moment = walk.past.newest
+    moment = walk.history.newest
     assert moment is not None
-    save_walk(tmp_path / "toy.state", walk, moment)
+    write_saved_walk(tmp_path / "toy.state", saved_walk(walk, moment))
     other = Walk(session := open_toy(), rig_planner(session), 0, time.perf_counter)
     try:
         other.start_recording(tmp_path / "walk.flaneur")
@@ -253,9 +253,9 @@ def test_loading_over_a_recording_with_another_seed_ends_it_and_begins_a_true_on
 @pytest.fixture
 def file(walk: Walk, tmp_path: Path) -> Path:
     make_chunks(walk, 2, RUNNING)
-    moment = walk.past.newest
+    moment = walk.history.newest
     assert moment is not None
-    save_walk(tmp_path / "toy.state", walk, moment)
+    write_saved_walk(tmp_path / "toy.state", saved_walk(walk, moment))
     return tmp_path / "toy.state"
 
 
@@ -377,9 +377,9 @@ def test_a_full_disk_leaves_the_old_save(file: Path, walk: Walk, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fill)
-    moment = walk.past.newest
+    moment = walk.history.newest
     assert moment is not None
     with pytest.raises(ValueError, match="No space left on device"):
-        save_walk(file, walk, moment)
+        write_saved_walk(file, saved_walk(walk, moment))
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client.playback.footprint import Footprint
+from client.playback.resource_usage import ResourceUsage
 from scripts.stroll import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +65,6 @@ def test_a_stroll_judges_the_most_that_was_held_but_for_the_past(
     memory_mb: list[int], past_mb: list[int], growth_mb: int
 ) -> None:
     report = Report(0, 0.0, "town", "auto")
-    report.each_minute = [Footprint(held << 20, 1, 10) for held in memory_mb]
+    report.each_minute = [ResourceUsage(held << 20, 1, 10) for held in memory_mb]
     report.past_bytes = [held << 20 for held in past_mb]
     assert report.growth_mb == growth_mb

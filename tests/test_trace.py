@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cli.app import run
-from client.input.controls import STANDING, Intent
-from client.playback.instruments import Instruments
+from client.input.controls import IDLE, Intent
 from client.playback.pacing import FramePacer, PacingConfig
 from client.playback.pacing_replay import replay_pacing
+from client.playback.statistics import Statistics
 from client.playback.trace import (
     ChunkLine,
     CountsLine,
@@ -46,7 +46,7 @@ _ARRAYS = ("first_latent", "first_frame", "text", "text_mask", "intrinsics", "c2
 def trace_walk(path: Path, session: HolodeckSession, seed: int, seconds: float = 20.0) -> None:
     """Write the trace of a walk on a fake clock: an engine with jitter and a stall, keys, a pause, a new beginning."""
     random = np.random.Generator(np.random.Philox(key=[seed, 1]))
-    pacer, instruments = FramePacer(CONFIG), Instruments(session, CONFIG)
+    pacer, instruments = FramePacer(CONFIG), Statistics(session, CONFIG)
     instruments.begin(0.0, pacer.counts)
     pacer.add_first_frame()
     instruments.start_trace(TraceWriter(path))
@@ -55,12 +55,12 @@ def trace_walk(path: Path, session: HolodeckSession, seed: int, seconds: float =
     while now_s < seconds:
         if not pacer.paused:
             posted_s = now_s
-            instruments.note_input(Intent(forward=1.0) if int(now_s) % 2 else STANDING, posted_s, now_s)
+            instruments.note_input(Intent(forward=1.0) if int(now_s) % 2 else IDLE, posted_s, now_s)
         while under_way and under_way[0][1].ready_s <= now_s:
             _, times = under_way.pop(0)
             chunk = FrameChunk(
                 index,
-                np.zeros((4, 1, 1, 3), np.uint8),
+                np.zeros((4, 2, 2, 3), np.uint8),
                 CameraTrack(np.zeros((4, 4, 4)), np.zeros((4, 4), np.float32)),
                 times,
                 "",
@@ -152,7 +152,7 @@ def test_every_input_has_its_line_with_both_answers_apart(session: HolodeckSessi
 def test_a_crash_loses_no_line_but_the_one_being_written(session: HolodeckSession, tmp_path: Path) -> None:
     path = tmp_path / "walk.jsonl"
     writer = TraceWriter(path)
-    instruments = Instruments(session, CONFIG)
+    instruments = Statistics(session, CONFIG)
     instruments.begin(1.0, FramePacer(CONFIG).counts)
     instruments.start_trace(writer)
     for i in range(10):
@@ -171,7 +171,7 @@ def test_a_crash_loses_no_line_but_the_one_being_written(session: HolodeckSessio
 
 def test_a_full_disk_ends_the_trace_and_not_the_walk(session: HolodeckSession, tmp_path: Path) -> None:
     path = tmp_path / "walk.jsonl"
-    instruments = Instruments(session, CONFIG)
+    instruments = Statistics(session, CONFIG)
     instruments.start_trace(TraceWriter(path))
     instruments.note_tick(0.0, True)
     whole = path.read_bytes()
@@ -236,7 +236,7 @@ def test_a_trace_is_never_written_over(tmp_path: Path) -> None:
 
 
 def test_writing_a_tick_takes_no_time_to_speak_of(session: HolodeckSession, tmp_path: Path) -> None:
-    instruments = Instruments(session, CONFIG)
+    instruments = Statistics(session, CONFIG)
     instruments.start_trace(TraceWriter(tmp_path / "walk.jsonl"))
     began_s = time.thread_time()
     for i in range(1000):

@@ -5,10 +5,9 @@ import time
 import pygame
 import pytest
 
-from client.playback.instruments import _spoken
-from client.playback.meter import Response
-from client.playback.waiting import AGAIN_S, LONG_S, Waiting
-from client.ui.metrics import number_of
+from client.playback.meters import Response
+from client.ui.hud import STALL_AGAIN_S, STALL_S, StallNotice
+from client.ui.metrics import _percentiles, number_of
 from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import Player
@@ -25,21 +24,21 @@ def test_a_picture_that_waits_for_a_slow_model_says_so_once_in_a_while(
     player.frames_go_by(4)
 
     def slowly(session: HolodeckSession, track: CameraTrack) -> LatentChunk:
-        time.sleep(LONG_S + 1.0)
+        time.sleep(STALL_S + 1.0)
         return denoise(session, track)
 
     monkeypatch.setattr(HolodeckSession, "denoise", slowly)
     player.key(pygame.KSCAN_W, down=True)
     player.wait(lambda: "waits for the model" in texts(player, time.perf_counter()), "the message")
-    assert walk.showing.pacer.in_flight
+    assert walk.playback.pacer.in_flight
     player.key(pygame.KSCAN_W, down=False)
 
 
 def test_nothing_is_said_of_a_picture_that_is_held_or_waits_for_nothing(player: Player) -> None:
-    walk, waiting = player.walk.walk, Waiting(player.context, player.walk.walk)
+    walk, waiting = player.walk.walk, StallNotice(player.context, player.walk.walk)
     player.frames_go_by(4)
     walk.pause()
-    for second in range(int(2 * AGAIN_S)):
+    for second in range(int(2 * STALL_AGAIN_S)):
         waiting.update(1e6 + second)
         assert "waits" not in texts(player, 1e6 + second)
     walk.resume()
@@ -47,5 +46,5 @@ def test_nothing_is_said_of_a_picture_that_is_held_or_waits_for_nothing(player: 
 
 def test_figures_count_as_a_person_does() -> None:
     assert [number_of(count, "chunk") for count in (0, 1, 2)] == ["0 chunks", "1 chunk", "2 chunks"]
-    assert _spoken(Response(9, 210.2, 281.7, 9999.0)) == "p50 210, p90 282, p99 9999 ms"
-    assert _spoken(Response(9, 10672.0, 10765.0, 10787.0)) == "p50 10.7, p90 10.8, p99 10.8 s"
+    assert _percentiles(Response(9, 210.2, 281.7, 9999.0)) == "p50 210, p90 282, p99 9999 ms"
+    assert _percentiles(Response(9, 10672.0, 10765.0, 10787.0)) == "p50 10.7, p90 10.8, p99 10.8 s"

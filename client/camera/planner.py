@@ -24,7 +24,7 @@ from engine.types import CameraTrack, Intrinsics
 
 
 @dataclass(frozen=True, eq=False)
-class PlannedChunk:
+class ChunkPlan:
     """What a planner made of the input of one chunk."""
 
     track: CameraTrack
@@ -47,7 +47,7 @@ class Planner(ABC):
     """Denoising steps of the player's next chunks, None for all; set by the client thread."""
 
     def __init__(self) -> None:
-        self._planned: dict[int, PlannedChunk] = {}
+        self._planned: dict[int, ChunkPlan] = {}
         self._next = 0
 
     def plan(self, intent: Intent, chunk_index: int) -> CameraTrack:
@@ -62,17 +62,17 @@ class Planner(ABC):
         self._planned.clear()
         self._next = 0
 
-    def go_on_from(self, number: int, rig: RigState | None) -> None:
+    def resume_at(self, number: int, rig: RigState | None) -> None:
         """Make the chunk of a number, counted from 0, the next, from where the camera was then."""
         self._planned.clear()
         self._next = number
 
-    def take(self, number: int) -> PlannedChunk:
+    def take(self, number: int) -> ChunkPlan:
         """Return and forget a planned chunk, counted from 0; for the client thread, once it was made."""
         return self._planned.pop(number)
 
     @abstractmethod
-    def _plan(self, intent: Intent, number: int) -> PlannedChunk: ...
+    def _plan(self, intent: Intent, number: int) -> ChunkPlan: ...
 
 
 class RigPlanner(Planner):
@@ -92,14 +92,14 @@ class RigPlanner(Planner):
         super().reset()
         self.rig = self._rig = rig
 
-    def go_on_from(self, number: int, rig: RigState | None) -> None:
-        super().go_on_from(number, rig)
+    def resume_at(self, number: int, rig: RigState | None) -> None:
+        super().resume_at(number, rig)
         if rig is not None:
             self._rig.restore(rig)
 
-    def _plan(self, intent: Intent, number: int) -> PlannedChunk:
+    def _plan(self, intent: Intent, number: int) -> ChunkPlan:
         track = replace(self._rig.plan(intent, self._num_frames), num_steps=self.num_steps)
-        return PlannedChunk(track, intent_row(intent, number), self._rig.turn, self._rig.keep())
+        return ChunkPlan(track, intent_row(intent, number), self._rig.turn, self._rig.snapshot())
 
 
 class TrackPlanner(Planner):
@@ -110,8 +110,8 @@ class TrackPlanner(Planner):
         self.num_chunks = len(tracks)
         self._tracks = tracks
 
-    def _plan(self, intent: Intent, number: int) -> PlannedChunk:
-        return PlannedChunk(self._tracks[min(number, len(self._tracks) - 1)], None)
+    def _plan(self, intent: Intent, number: int) -> ChunkPlan:
+        return ChunkPlan(self._tracks[min(number, len(self._tracks) - 1)], None)
 
 
 def intent_row(intent: Intent, number: int) -> NDArray[np.float64]:

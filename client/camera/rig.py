@@ -106,15 +106,15 @@ class CameraRig:
         """Of the last plan."""
         self.flying = abs(self.height_m) > ON_THE_GROUND_M
 
-    def keep(self) -> RigState:
+    def snapshot(self) -> RigState:
         """Return how the camera moves behind the last planned frame."""
         return RigState(self._state, self.turn.left_rad, self.flying)
 
-    def restore(self, kept: RigState) -> None:
-        """Go on from what this rig, or another like it, kept."""
-        self._state, self.flying = kept.camera, kept.flying
-        self._look_rad = np.array(kept.left_rad)
-        self.turn = PlannedTurn(np.array([_angles(self._state)]), kept.left_rad)
+    def restore(self, state: RigState) -> None:
+        """Go on from a snapshot of this rig, or of another like it."""
+        self._state, self.flying = state.camera, state.flying
+        self._look_rad = np.array(state.left_rad)
+        self.turn = PlannedTurn(np.array([_angles(self._state)]), state.left_rad)
 
     @property
     def c2w(self) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import pygame
 
 from client.input.actions import ACTIONS, FIXED, Action, Group
 
-PAD_LINES = (
+GAMEPAD_LINES = (
     ("Sticks", "walk, look around"),
     ("Triggers", "sink, rise"),
     ("Shoulders", "lean"),
@@ -143,7 +143,7 @@ def _scancodes() -> Iterable[tuple[str, int]]:
 def help_groups(bindings: Bindings) -> list[HelpGroup]:
     """Return the help: for each group its keys and what they do; the gamepad comes last."""
     groups = [(group.value, _help_lines(group, bindings)) for group in Group]
-    return [*groups, ("Gamepad", [*PAD_LINES, *_button_lines()])]
+    return [*groups, ("Gamepad", [*GAMEPAD_LINES, *_button_lines()])]
 
 
 def _help_lines(group: Group, bindings: Bindings) -> list[tuple[str, str]]:

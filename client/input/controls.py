@@ -62,7 +62,7 @@ class Intent:
         return replace(self, look_dx_rad=0.0, look_dy_rad=0.0)
 
 
-STANDING = Intent()
+IDLE = Intent()
 
 AXIS_ACTIONS: Mapping[Axis, tuple[str, str]] = {
     Axis.FORWARD: ("ahead", "back"),
@@ -175,7 +175,7 @@ class MouseLook:
 
 
 @dataclass(frozen=True)
-class PadReading:
+class GamepadState:
     """One gamepad at one moment; sticks in [-1, 1] with y down, triggers in [0, 1]."""
 
     left_x: float = 0.0
@@ -191,7 +191,7 @@ class PadReading:
 
 
 def apply_dead_zone(x: float, y: float, dead_zone: float) -> tuple[float, float]:
-    """Silence a stick near its rest and stretch its remaining travel to the unit disc, without a step."""
+    """Zero a stick near its rest and stretch its remaining travel to the unit disc, without a step."""
     length = math.hypot(x, y)
     if not math.isfinite(length) or length <= dead_zone:
         return 0.0, 0.0
@@ -199,7 +199,7 @@ def apply_dead_zone(x: float, y: float, dead_zone: float) -> tuple[float, float]
     return x * scale, y * scale
 
 
-def pad_axes(pad: PadReading, dead_zone: float = DEAD_ZONE) -> dict[Axis, float]:
+def gamepad_axes(pad: GamepadState, dead_zone: float = DEAD_ZONE) -> dict[Axis, float]:
     """Return the six axes a gamepad asks for, each in [-1, 1].
 
     Left stick moves, right stick looks, triggers sink and rise, shoulders roll.
@@ -220,7 +220,7 @@ def pad_axes(pad: PadReading, dead_zone: float = DEAD_ZONE) -> dict[Axis, float]
 def read_intent(
     keyboard: KeyboardState,
     mouse: MouseLook,
-    pads: Iterable[PadReading] = (),
+    pads: Iterable[GamepadState] = (),
     *,
     dead_zone: float = DEAD_ZONE,
 ) -> Intent:
@@ -235,7 +235,7 @@ def read_intent(
     pads = tuple(pads)
     axes = {axis: keyboard.axis(axis) for axis in Axis}
     for pad in pads:
-        for axis, value in pad_axes(pad, dead_zone).items():
+        for axis, value in gamepad_axes(pad, dead_zone).items():
             axes[axis] += value
     look_dx_rad, look_dy_rad = mouse.take_rad()
     intent = Intent(

@@ -1,4 +1,4 @@
-"""Gamepads as they are plugged in and pulled out: readings for the controls, steps for the menus."""
+"""Gamepads as they are plugged in and pulled out: states for the controls, steps for the menus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pygame
 from pygame._sdl2 import controller
 
 from client.input.actions import Step
-from client.input.controls import PadReading
+from client.input.controls import GamepadState
 
 _STICK_RANGE = 32767.0
 _PUSHED, _RESTING = 0.6, 0.4
@@ -28,7 +28,7 @@ _STICK_STEPS = {
 }
 
 
-class Pads:
+class Gamepads:
     """All gamepads that are connected now."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Pads:
         self._pads[instance] = pad
         return "" if known else f"{pad.name or 'A gamepad'} is ready."
 
-    def readings(self) -> list[PadReading]:
+    def states(self) -> list[GamepadState]:
         """Return what each gamepad does now."""
         return [_read(pad) for pad in self._pads.values() if pad.attached()]
 
@@ -84,11 +84,11 @@ def step_of_button(button: int) -> Step | None:
     return _STEPS.get(button)
 
 
-def _read(pad: controller.Controller) -> PadReading:
+def _read(pad: controller.Controller) -> GamepadState:
     def axis(number: int) -> float:
         return max(-1.0, pad.get_axis(number) / _STICK_RANGE)
 
-    return PadReading(
+    return GamepadState(
         axis(pygame.CONTROLLER_AXIS_LEFTX),
         axis(pygame.CONTROLLER_AXIS_LEFTY),
         axis(pygame.CONTROLLER_AXIS_RIGHTX),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from client.input.controls import STANDING, Axis, Intent
+from client.input.controls import IDLE, Axis, Intent
 
 _TOUCHED = (*(axis.value for axis in Axis), "run", "level")
 """Fields of an intent that are pressed and let go."""
@@ -18,7 +18,7 @@ class IntentMailbox:
     """The player's intents on their way to the rig."""
 
     def __init__(self) -> None:
-        self._now = self._at_latch = STANDING
+        self._now = self._at_latch = IDLE
         self._look_rad = (0.0, 0.0)
         self._touched: dict[str, float] = {}
         """How far each field went in the newest touch since the last chunk was latched."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.camera.pose_words import place_words, view_words
-from client.playback.past import WalkFrame
+from client.playback.history import WalkFrame
 from client.setup.folders import make_folder
 from engine.camera.actions import KEY_MAPS
 from engine.files.atomic import replacing

@@ -1,16 +1,29 @@
-"""Which frame now, and when to ask for the next chunk.
+"""Which frame is on, when to ask for the next chunk, and whether none is needed.
 
-Pure arithmetic over clock readings passed in; knows no threads, no window and no pictures. Frames of a
-rollout are numbered from 0 in the order they are made; a chunk's frames exist all at once.
+Pure arithmetic over clock readings passed in; knows no engine, no threads and no window. Frames of a rollout are
+numbered from 0 in the order they are made; a chunk's frames exist all at once.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from client.playback.history import WalkFrame
+from engine.types import ChunkTimes
+
+SPEED_WINDOW_S = 2.0
+"""Length of time over which the frames shown a second are counted."""
+REST_AFTER_S = 4.0
+"""So long after the camera came to rest the picture has settled."""
+STILL_M = 1e-3
+STILL_RAD = 2e-4
+"""A camera that moves less than this within a chunk stands still."""
 
 
 @dataclass(frozen=True)
@@ -257,3 +270,96 @@ class FramePacer:
         unplayed = self.buffered_frames + self.in_flight * self.config.chunk_frames
         deadline_s = now_s + unplayed / self.config.fps
         return now_s >= deadline_s - self.predicted_s - self.config.margin_s
+
+
+class Playback:
+    """The frames of a walk under its presentation clock."""
+
+    def __init__(self, config: PacingConfig, frame: WalkFrame, now_s: float) -> None:
+        """Show a frame."""
+        self.pacer = FramePacer(config)
+        """Says which frame is on, and when to ask for more; what it learns is kept over a new beginning."""
+        self.begin(frame, now_s)
+
+    def begin(self, frame: WalkFrame, now_s: float) -> None:
+        """Show a frame, and what comes behind it."""
+        self._frames: deque[WalkFrame] = deque([frame])
+        self._first_index = frame.index
+        self.num_frames = frame.index + 1
+        """Frames that exist, counted from the world's first."""
+        self._shown_s: deque[float] = deque()
+        self.pacer.reset(now_s)
+        self.pacer.add_first_frame()
+
+    @property
+    def frame(self) -> WalkFrame:
+        """The frame that is on."""
+        return self._frames[0]
+
+    @property
+    def fps_shown(self) -> float:
+        """Different frames shown a second, lately."""
+        return len(self._shown_s) / SPEED_WINDOW_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all that was asked for is here, and its last frame is on."""
+        return self.pacer.in_flight == 0 and self.pacer.buffered_frames <= 1.0
+
+    def add(self, frames: Sequence[WalkFrame], times: ChunkTimes, answers: bool) -> None:
+        """Take in the frames of the next chunk; for `answers` see `FramePacer.add_chunk`."""
+        self._frames.extend(frames)
+        self.num_frames += len(frames)
+        self.pacer.add_chunk(len(frames), times.model_start_s, times.committed_s, times.ready_s, answers)
+
+    def tick(self, now_s: float) -> None:
+        """Move the clock and choose the frame."""
+        index = self.pacer.tick(now_s)
+        while index is not None and self._frames[0].index < self._first_index + index:
+            self._frames.popleft()
+            self._shown_s.append(now_s)
+        while self._shown_s and self._shown_s[0] < now_s - SPEED_WINDOW_S:
+            self._shown_s.popleft()
+
+
+class RestDetector:
+    """Says whether no chunk is needed: the camera has stood still for a while, in seconds of video, and nothing else moves."""
+
+    def __init__(self, animated: bool) -> None:
+        """Judge a world; where things move by themselves it never rests."""
+        self._animated = animated
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the camera: it is elsewhere now."""
+        self._still_s = 0.0
+        self._c2w: NDArray[np.float64] | None = None
+        self._asked_s = self._answered_s = -math.inf
+        self._flying: bool | None = None
+
+    def ask(self, posted_s: float) -> None:
+        """Note that something was asked for; every chunk knows it whose `latched_s` is no earlier."""
+        self._asked_s = posted_s
+
+    def note(
+        self, c2w: NDArray[np.float64], duration_s: float, latched_s: float, flying: bool | None
+    ) -> None:
+        """Note the poses of the next chunk, [F, 4, 4], its length, when its input was latched, and how it was planned."""
+        self._answered_s, self._flying = latched_s, flying
+        before = c2w[0] if self._c2w is None else self._c2w
+        self._c2w = c2w[-1]
+        self._still_s = self._still_s + duration_s if is_still(np.concatenate([before[None], c2w])) else 0.0
+
+    def may_rest(self, flying: bool) -> bool:
+        """Whether no chunk is needed until something is asked for, by a player who walks or flies."""
+        answered = self._answered_s >= self._asked_s
+        settled = answered and not self._animated and self._still_s >= REST_AFTER_S
+        return settled and flying == self._flying
+
+
+def is_still(c2w: NDArray[np.float64]) -> bool:
+    """Whether a camera stays where it is through poses [F, 4, 4]."""
+    moved_m = np.linalg.norm(c2w[:, :3, 3] - c2w[0, :3, 3], axis=-1).max()
+    # Entries of two rotation matrices differ by no more than the angle between them.
+    turned_rad = np.abs(c2w[:, :3, :3] - c2w[0, :3, :3]).max()
+    return bool(moved_m <= STILL_M and turned_rad <= STILL_RAD)

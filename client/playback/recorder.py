@@ -1,18 +1,28 @@
-"""Keeps the whole walk since its first frame, and writes it to a file while a recording is on.
+"""Keeps the whole walk since its first frame, and writes recordings and clips of it.
 
 A walk can only be generated again from its beginning, so a recording that is started late begins there too.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from client.playback.history import WalkFrame
+from client.setup.folders import make_folder
+from client.ui.picture import Style, enlarge
+from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.recording_writer import RecordingWriter
+from engine.files.video import open_video
+
+CLIP_WIDTH = 640
+"""Small frames of a clip are enlarged about to this, by a whole factor, as they were on the screen."""
 
 
 class WalkRecorder:
@@ -58,7 +68,7 @@ class WalkRecorder:
         self._writer = RecordingWriter(path, header)
         self._write_all(self._walked)
 
-    def go_on_from(self, chunks: Sequence[RecordedChunk], header: RecordingHeader) -> Path | None:
+    def resume_at(self, chunks: Sequence[RecordedChunk], header: RecordingHeader) -> Path | None:
         """Take another walk's chunks for the walk so far: of an earlier moment, of a branch, of a saved walk.
 
         A recording that is on ends whole, and another begins with these chunks, so that each holds one walk
@@ -141,3 +151,66 @@ def next_take(path: Path) -> Path:
     while (candidate := path.with_name(f"{base}-{take}{path.suffix}")).exists():
         take += 1
     return candidate
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """What is to be kept, gathered on the client thread and written on another."""
+
+    path: Path
+    """Of the video; the recording beside it has the same stem."""
+    frames: Sequence[WalkFrame]
+    fps: float
+    style: Style
+    header: RecordingHeader
+    chunks: Sequence[RecordedChunk]
+    """The walk from its first step to the last frame: only from there can it be walked again."""
+
+    @property
+    def recording_path(self) -> Path:
+        return self.path.with_suffix(RECORDING_SUFFIX)
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.frames) / self.fps
+
+    def description(self) -> dict[str, Any]:
+        """Return what the video says of itself; its poses are those of its first and its last frame."""
+        header, bundle_sha256 = self.header, self.header.identity.partition(":")[0]
+        return {
+            **header.model_dump(
+                include={
+                    *("app_version", "seed", "backend", "engine", "device", "weights_sha256"),
+                    *("world", "world_sha256", "key_map", "fps"),
+                }
+            ),
+            "bundle_sha256": bundle_sha256,
+            "first_frame": self.frames[0].index,
+            "last_frame": self.frames[-1].index,
+            "start_c2w": self.frames[0].c2w.tolist(),
+            "c2w": self.frames[-1].c2w.tolist(),
+            "poses": self.recording_path.name,
+            "poses_sha256": hashlib.sha256(
+                b"".join(frame.c2w.tobytes() for frame in self.frames)
+            ).hexdigest(),
+        }
+
+
+def write_clip(clip: Clip) -> None:
+    """Write the recording and the video; a video that cannot be written leaves the recording, which is whole.
+
+    Raises:
+        ValueError, RecordingStopped: In one sentence.
+    """
+    make_folder(clip.path.parent)
+    with RecordingWriter(clip.recording_path, clip.header) as recording:
+        for chunk in clip.chunks:
+            recording.append(chunk.track, chunk.latents_sha256, chunk.intents, chunk.latents)
+    height, width = clip.frames[0].pixels.shape[:2]
+    # A video needs an even width and height.
+    factor = max(1, CLIP_WIDTH // width)
+    factor += factor % 2 if width % 2 or height % 2 else 0
+    size = width * factor, height * factor
+    with open_video(clip.path, size, clip.fps, clip.description()) as video:
+        for frame in clip.frames:
+            video.write(enlarge(frame.pixels, *size, clip.style)[None])

@@ -1,4 +1,4 @@
-"""Moments of a walk on disk: what a quick save holds, and the moment it gives back."""
+"""Saved walks: what a quick save holds, and the snapshot that it gives back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from client.camera.rig import RigState
 from client.input.controls import KEY_MAP_VERSION
-from client.playback.past import Moment, WalkFrame
+from client.playback.history import WalkFrame, WalkSnapshot
 from client.playback.walk import Walk
 from engine.camera.integrator import Axes, IntegratorState
 from engine.errors import SpecMismatch
 from engine.files.recording import RecordedChunk
-from engine.files.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk, write_saved_walk
+from engine.files.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk
 from engine.machine.installing import app_version
 from engine.session.protocol import Session
 
@@ -31,45 +31,36 @@ def save_file(folder: Path, session: Session) -> Path:
     return folder / f"{session.world.name}-{engine}{SUFFIX}"
 
 
-def save_walk(path: Path, walk: Walk, moment: Moment) -> None:
-    """Write a moment of a walk, and the way to it, whole or not at all.
-
-    Raises:
-        ValueError: It cannot be written, in one sentence.
-    """
-    write_saved_walk(path, describe_moment(walk, moment))
-
-
-def describe_moment(walk: Walk, moment: Moment) -> SavedWalk:
+def saved_walk(walk: Walk, snapshot: WalkSnapshot) -> SavedWalk:
     """Gather what is to be saved; it may be written on any thread."""
-    session, rig = walk.session, moment.rig
+    session, rig = walk.session, snapshot.rig
     info = SavedInfo(
         app_version=app_version(),
         world=session.world.name,
         world_sha256=session.world.sha256,
         engine=session.engine,
         backend=session.backend,
-        identity=moment.snapshot.identity,
+        identity=snapshot.state.identity,
         key_map=str(KEY_MAP_VERSION),
-        seed=moment.snapshot.seed,
-        chunk_index=moment.snapshot.chunk_index,
-        frame_index=moment.frame.index,
+        seed=snapshot.state.seed,
+        chunk_index=snapshot.state.chunk_index,
+        frame_index=snapshot.frame.index,
         flying=rig is not None and rig.flying,
         held=[] if rig is None else sorted(rig.camera.held),
     )
     return SavedWalk(
         info,
-        moment.snapshot,
-        moment.frame.pixels,
-        moment.frame.c2w,
-        moment.latent,
+        snapshot.state,
+        snapshot.frame.pixels,
+        snapshot.frame.c2w,
+        snapshot.latent,
         np.empty(0) if rig is None else pack_rig(rig),
-        walk.recorder.walked(moment.number),
+        walk.recorder.walked(snapshot.number),
     )
 
 
-def load_walk(path: Path, home: Home) -> tuple[Moment, tuple[RecordedChunk, ...]]:
-    """Read a saved walk of this world and engine: its moment, and the walk from its first step to there.
+def load_walk(path: Path, home: Home) -> tuple[WalkSnapshot, tuple[RecordedChunk, ...]]:
+    """Read a saved walk of this world and engine: its snapshot, and the walk from its first step to there.
 
     Raises:
         ValueError, SpecMismatch: It is of another world, engine or key map, or damaged, in one sentence.
@@ -87,7 +78,7 @@ def load_walk(path: Path, home: Home) -> tuple[Moment, tuple[RecordedChunk, ...]
         saved.info.chunk_index - 1,
         angles_rad=angles_rad,
     )
-    return Moment(len(saved.chunks), frame, saved.snapshot, saved.latent, rig), saved.chunks
+    return WalkSnapshot(len(saved.chunks), frame, saved.snapshot, saved.latent, rig), saved.chunks
 
 
 def standing_at(c2w: NDArray[np.float64]) -> RigState:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.camera.live_view import LiveView
+from client.camera.late_reprojection import LiveView
 from client.camera.planner import (
-    PlannedChunk,
+    ChunkPlan,
     Planner,
     RigPlanner,
     no_intents,
@@ -20,12 +20,10 @@ from client.camera.planner import (
 )
 from client.input.controls import KEY_MAP_VERSION, Intent
 from client.input.mailbox import IntentMailbox
-from client.playback.chronicle import Chronicle, Ending
-from client.playback.instruments import Instruments
-from client.playback.pacing import PacingConfig
-from client.playback.past import Moment, WalkFrame
+from client.playback.history import ChunkEnd, History, RecentFrames, WalkFrame, WalkSnapshot
+from client.playback.pacing import PacingConfig, Playback, RestDetector
 from client.playback.recorder import WalkRecorder, num_shared
-from client.playback.showing import Showing
+from client.playback.statistics import Statistics
 from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.world import World
 from engine.session.protocol import Session
@@ -33,7 +31,7 @@ from engine.session.replay import header_for
 from engine.session.worker import Worker
 from engine.types import FrameChunk
 
-PAST_BYTES = 256 << 20
+HISTORY_BYTES = 256 << 20
 
 
 class Walk:
@@ -46,36 +44,35 @@ class Walk:
         seed: int,
         clock: Callable[[], float],
         *,
-        past_bytes: int = PAST_BYTES,
+        history_bytes: int = HISTORY_BYTES,
         record_latents: bool = False,
     ) -> None:
         """Begin a walk.
 
         Args:
-            past_bytes: Memory for the moments it can go back to.
+            history_bytes: Memory for the snapshots it can be rewound to.
             record_latents: Whether recordings hold their latents, where the session keeps them.
         """
         self.session = session
         self.planner = planner
         self.seed = seed
         self.recorder = WalkRecorder(record_latents)
-        self.chronicle = Chronicle(session, past_bytes)
-        self.past, self.recent = self.chronicle.past, self.chronicle.recent
-        """Moments to go back to, and frames for a clip."""
+        self.history = History(history_bytes)
+        self.recent = RecentFrames(session.fps, session.world.first_frame.nbytes)
         self._entering: Future[None] | None = None
         self._arrived: Callable[[], None] | None = None
         self.closed = False
         """Whether the walk was left: nothing can be asked of it any more."""
         self.resting = False
         """Whether no chunk is made because nothing moves and nobody asks for anything."""
-        session.keep_snapshots = self.past.has_room_for(session.snapshot_bytes)
+        session.keep_snapshots = self.history.has_room_for(session.snapshot_bytes)
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
         config = PacingConfig(session.fps, session.frames_per_chunk)
-        self.showing = Showing(config, self._first_frame(), clock())
+        self.playback = Playback(config, self._first_frame(), clock())
         """Which frame is on, and the pacing that chose it."""
-        self._pacer = self.showing.pacer
-        self.instruments = Instruments(session, config)
+        self._pacer = self.playback.pacer
+        self.statistics = Statistics(session, config)
         self._worker: Worker[Intent] = Worker(
             session,
             planner.plan,
@@ -91,30 +88,33 @@ class Walk:
         return WalkFrame(0, world.first_frame, world.c2w, 0)
 
     def _begin_anew(self) -> None:
-        self.chronicle.begin()
+        self.history.clear()
+        self.statistics.drift.begin()
+        self._rest = RestDetector(self.session.world.info.animated)
         self._begin(self._first_frame())
 
-    def _begin(self, frame: WalkFrame, moment: Moment | None = None) -> None:
-        """Show a frame and go on behind it: the world's first, or that of a moment."""
-        self.chronicle.go_on_from(frame, moment.latent if moment is not None else None)
-        self._num_chunks = self._num_requested = moment.number if moment is not None else 0
+    def _begin(self, frame: WalkFrame, snapshot: WalkSnapshot | None = None) -> None:
+        """Show a frame and go on behind it: the world's first, or that of a snapshot."""
+        self.recent.resume_at(frame, snapshot.latent if snapshot is not None else None)
+        self._rest.begin()
+        self._num_chunks = self._num_requested = snapshot.number if snapshot is not None else 0
         self._paused = self.resting = False
         self._updated_s = self._clock()
-        self.instruments.begin(self._updated_s, self._pacer.counts)
+        self.statistics.begin(self._updated_s, self._pacer.counts)
         if self._live is not None:
-            rig = moment.rig if moment is not None else None
+            rig = snapshot.rig if snapshot is not None else None
             self._live.begin(rig.view() if rig is not None else None)
-        self.showing.begin(frame, self._updated_s)
+        self.playback.begin(frame, self._updated_s)
 
     @property
     def frame(self) -> WalkFrame:
         """The frame that is on."""
-        return self.showing.frame
+        return self.playback.frame
 
     @property
-    def ending(self) -> Ending | None:
+    def chunk_end(self) -> ChunkEnd | None:
         """The last frame of the chunk that is on, and the latent behind it; None before the first, or without latents."""
-        return self.chronicle.ending(self.frame.index)
+        return self.recent.chunk_end(self.frame.index)
 
     @property
     def paused(self) -> bool:
@@ -125,7 +125,7 @@ class Walk:
         """How far the player's view is turned beyond the frame that is on: yaw, pitch and roll, [3]."""
         if self._live is None:
             return np.zeros(3)
-        return self._live.ahead_of(self.frame.angles_rad)
+        return self._live.turn_from(self.frame.angles_rad)
 
     @property
     def live_rotations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -169,34 +169,34 @@ class Walk:
         try:
             self._collect(now_s)
         finally:
-            self.showing.tick(now_s)
+            self.playback.tick(now_s)
             asks = not self._rest_or_wake(now_s) and not self._at_end
             if asks:
                 self._request(now_s)
-            self.instruments.note_tick(now_s, asks)
+            self.statistics.note_tick(now_s, asks)
         return self.frame.index != before
 
     def _rest_or_wake(self, now_s: float) -> bool:
         """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""
         rig = self.planner.rig
-        quiet = rig is not None and self.chronicle.may_rest(rig.flying)
-        if quiet and self.showing.is_over and not self.resting and not self.paused:
+        quiet = rig is not None and self._rest.may_rest(rig.flying)
+        if quiet and self.playback.is_over and not self.resting and not self.paused:
             self._pacer.pause(now_s)
-            self.instruments.note_pause(True, now_s)
+            self.statistics.note_pause(True, now_s)
             self.resting = True
         elif not quiet and self.resting and not self.paused:
             self._pacer.resume(now_s)
-            self.instruments.note_pause(False, now_s)
+            self.statistics.note_pause(False, now_s)
             self.resting = False
         return quiet
 
     def _post(self, intent: Intent, now_s: float) -> None:
         posted_s = self._worker.post(intent)
         if not intent.is_idle:
-            self.chronicle.note_asked(posted_s)
+            self._rest.ask(posted_s)
         if self._live is not None:
             elapsed_s = min(max(0.0, now_s - self._updated_s), self._pacer.config.longest_tick_s)
-            self.instruments.note_input(intent, posted_s, now_s)
+            self.statistics.note_input(intent, posted_s, now_s)
             self._live.turn(intent, posted_s, elapsed_s, self._pacer.pace)
 
     def _collect(self, now_s: float) -> None:
@@ -208,25 +208,33 @@ class Walk:
                 angles_rad = planned.turn.angles_rad[1:]
                 self._live.take_plan(planned.turn, chunk.times.latched_s)
             answers = self._measure(chunk, planned, now_s)
-            # A moment may keep the last frame for long, and must not keep the whole chunk with it.
-            pictures = [*chunk.frames[:-1], chunk.frames[-1].copy()]
+            # A snapshot may keep the last frame for long, and must not keep the whole chunk with it.
+            images = [*chunk.frames[:-1], chunk.frames[-1].copy()]
             frames = [
-                WalkFrame(self.showing.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
-                for i, (pixels, c2w, angles) in enumerate(zip(pictures, chunk.c2w, angles_rad, strict=True))
+                WalkFrame(self.playback.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
+                for i, (pixels, c2w, angles) in enumerate(zip(images, chunk.c2w, angles_rad, strict=True))
             ]
-            self.showing.add(frames, chunk.times, answers)
-            self.chronicle.note(self._num_chunks, chunk, planned, frames)
+            self.playback.add(frames, chunk.times, answers)
+            self._remember(chunk, planned, frames)
             self._record(chunk, planned)
 
-    def _measure(self, chunk: FrameChunk, planned: PlannedChunk, now_s: float) -> bool:
+    def _measure(self, chunk: FrameChunk, planned: ChunkPlan, now_s: float) -> bool:
         """Note a chunk's times and let them decide about the next; say whether it answers the player."""
-        governed = self._live is not None
+        adaptive = self._live is not None
         steps = planned.track.num_steps
-        answers = self.instruments.note_chunk(chunk, self.showing.num_frames, steps, governed, now_s)
-        self.planner.num_steps = self.instruments.num_steps
+        answers = self.statistics.note_chunk(chunk, self.playback.num_frames, steps, adaptive, now_s)
+        self.planner.num_steps = self.statistics.num_steps
         return answers
 
-    def _record(self, chunk: FrameChunk, planned: PlannedChunk) -> None:
+    def _remember(self, chunk: FrameChunk, planned: ChunkPlan, frames: Sequence[WalkFrame]) -> None:
+        flying = None if planned.rig is None else planned.rig.flying
+        self._rest.note(planned.track.c2w, len(frames) / self.session.fps, chunk.times.latched_s, flying)
+        latent = None if chunk.latents is None else chunk.latents[:, -1].copy()
+        self.recent.add(frames, latent)
+        if chunk.snapshot is not None:
+            self.history.add(WalkSnapshot(self._num_chunks, frames[-1], chunk.snapshot, latent, planned.rig))
+
+    def _record(self, chunk: FrameChunk, planned: ChunkPlan) -> None:
         track = replace(planned.track, latched_s=chunk.times.latched_s)
         intents = no_intents() if planned.intents is None else planned.intents
         self.recorder.add(
@@ -242,16 +250,16 @@ class Walk:
         if self._pacer.should_request(now_s):
             self._worker.request()
             self._pacer.note_request(now_s)
-            self.instruments.note_request(now_s)
+            self.statistics.note_request(now_s)
             self._num_requested += 1
 
     def note_shown(self, shown_s: float, reprojecting: bool) -> None:
         """Note that the picture of the last update is on the display, turned to the player's view or not."""
         turned = reprojecting and self._live is not None and self._live.is_reached_from(self.frame.angles_rad)
-        self.instruments.note_shown(self.frame.index, shown_s, turned)
+        self.statistics.note_shown(self.frame.index, shown_s, turned)
 
-    def let_go(self) -> None:
-        """Drop touches that the model has not seen: whoever made them is gone."""
+    def drop_taps(self) -> None:
+        """Drop taps that the model has not seen: whoever made them is gone."""
         self._worker.let_go()
 
     def pause(self) -> None:
@@ -260,7 +268,7 @@ class Walk:
             self._paused = True
             now_s = self._clock()
             self._pacer.pause(now_s)
-            self.instruments.note_pause(True, now_s)
+            self.statistics.note_pause(True, now_s)
             self._worker.pause()
 
     def resume(self) -> None:
@@ -268,7 +276,7 @@ class Walk:
             self._paused = self.resting = False
             now_s = self._clock()
             self._pacer.resume(now_s)
-            self.instruments.note_pause(False, now_s)
+            self.statistics.note_pause(False, now_s)
             self._worker.resume()
 
     def reset(self) -> None:
@@ -306,12 +314,14 @@ class Walk:
                 self.pause()
         return True
 
-    def branch_off(self, moment: Moment, chunks: Sequence[RecordedChunk] | None = None) -> Path | None:
-        """Go on from a moment another way; the branch that is left can be returned to.
+    def branch_off(
+        self, snapshot: WalkSnapshot, chunks: Sequence[RecordedChunk] | None = None
+    ) -> Path | None:
+        """Go on from a snapshot another way; the branch that is left can be returned to.
 
         Args:
-            moment: Of this walk or, with `chunks`, one that was saved.
-            chunks: The walk from its first step to the moment.
+            snapshot: Of this walk or, with `chunks`, one that was saved.
+            chunks: The walk from its first step to the snapshot.
 
         Returns:
             The recording that ended with the branch that is left, where one was on.
@@ -320,22 +330,24 @@ class Walk:
             ValueError, RecordingStopped: The walk goes on, its recording is over.
         """
         walked = self.recorder.walked(self._num_chunks)
-        chunks = walked[: moment.number] if chunks is None else chunks
-        self.past.branch_off(moment, walked, num_shared(walked, chunks))
-        return self._go_on_from(moment, chunks)
+        chunks = walked[: snapshot.number] if chunks is None else chunks
+        self.history.branch_off(snapshot, walked, num_shared(walked, chunks))
+        return self._resume_at(snapshot, chunks)
 
     def return_to_branch(self) -> Path | None:
         """Go on where the branch that was left last ended; there must be one. Returns and raises as `branch_off`."""
         walked = self.recorder.walked(self._num_chunks)
-        branch = self.past.return_to_last(walked, lambda branch: num_shared(walked, branch.chunks))
-        return self._go_on_from(branch.tip, branch.chunks)
+        branch = self.history.return_to_last(walked, lambda branch: num_shared(walked, branch.chunks))
+        return self._resume_at(branch.tip, branch.chunks)
 
-    def _go_on_from(self, moment: Moment, chunks: Sequence[RecordedChunk]) -> Path | None:
+    def _resume_at(self, snapshot: WalkSnapshot, chunks: Sequence[RecordedChunk]) -> Path | None:
         self.resume()
-        self.seed = moment.snapshot.seed
-        self._worker.restore(moment.snapshot, then=lambda: self.planner.go_on_from(moment.number, moment.rig))
-        self._begin(moment.frame, moment)
-        return self.recorder.go_on_from(chunks, self.header())
+        self.seed = snapshot.state.seed
+        self._worker.restore(
+            snapshot.state, then=lambda: self.planner.resume_at(snapshot.number, snapshot.rig)
+        )
+        self._begin(snapshot.frame, snapshot)
+        return self.recorder.resume_at(chunks, self.header())
 
     def start_recording(self, path: Path) -> None:
         """Record to a new file, from the walk's first chunk on."""
@@ -348,6 +360,8 @@ class Walk:
     def close(self) -> bool:
         """End the walk and let go of what it kept; say whether the engine's threads ended in time."""
         self.closed = True
-        self.instruments.close(self._pacer.counts)
-        self.chronicle.close()
+        self.statistics.close(self._pacer.counts)
+        # Whoever holds frames belongs to cycles of objects that may outlive the walk by minutes.
+        self.history.clear()
+        self.recent.clear()
         return self._worker.close()

@@ -8,9 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from client.playback.captures import PHOTO_SUFFIX, describe_photo, save_photo
-from client.playback.clip import Clip, write_clip
-from client.playback.past import WalkFrame
-from client.playback.recorder import next_take
+from client.playback.history import WalkFrame
+from client.playback.recorder import Clip, next_take, write_clip
 from client.playback.trace import TraceWriter
 from client.playback.walk import Walk
 from client.setup.folders import OWN_WORLDS, make_folder, path_for_message, unused_path
@@ -126,7 +125,7 @@ class CaptureController:
     def start_trace(self, path: Path) -> None:
         """Write the walk's timing to a new file; before the walk's first update."""
         try:
-            self._walk.instruments.start_trace(TraceWriter(path))
+            self._walk.statistics.start_trace(TraceWriter(path))
         except ValueError as error:
             self._app.warn(error)
 
@@ -144,9 +143,7 @@ class CaptureController:
             save_photo(path, enlarge(frame.pixels, *size, style), description)
             return path
 
-        app.chores.begin(
-            "the photo", write, lambda path: app.say(f"Saved {path_for_message(path)}"), app.warn
-        )
+        app.jobs.start("the photo", write, lambda path: app.say(f"Saved {path_for_message(path)}"), app.warn)
 
     def save_clip(self, now_s: float) -> None:
         """Save the last half minute: as a video, and as a recording of the walk up to there."""
@@ -178,7 +175,7 @@ class CaptureController:
             self._writing_clip = False
             app.warn(error)
 
-        app.chores.begin("the clip", lambda: write_clip(clip), done, failed)
+        app.jobs.start("the clip", lambda: write_clip(clip), done, failed)
 
     def reseed(self, now_s: float) -> None:
         """Make the frame on the screen the first frame of a new world, go on in it, and save it."""
@@ -188,7 +185,7 @@ class CaptureController:
             return
         if walk.paused:
             return
-        if (ending := walk.ending) is None:
+        if (ending := walk.chunk_end) is None:
             app.say(
                 "No chunk was made yet, or none that a world could begin with: the holodeck has no latents."
             )
@@ -199,7 +196,7 @@ class CaptureController:
         world = replace(world, path=path)
         walk.enter(world, self.split_recording("the new world"))
         app.window.set_title(world.title)
-        app.chores.begin(
+        app.jobs.start(
             "the new world",
             lambda: _write_world(path, world),
             lambda _: app.say(f"A new world begins here: {path_for_message(path)}"),

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pygame
 
-from client.playback.past import Moment, WalkFrame
-from client.playback.reel import Reel
-from client.playback.saves import describe_moment, load_walk, save_file
+from client.playback.history import Rewind, WalkFrame, WalkSnapshot
+from client.playback.saves import load_walk, save_file, saved_walk
 from client.playback.walk import Walk
 from client.screens.capture import CaptureController
 from client.setup.folders import SAVES, make_folder
@@ -36,7 +35,7 @@ class RewindController:
         self._app = app
         self._walk = walk
         self._capture = capture
-        self._reel: Reel | None = None
+        self._rewind: Rewind | None = None
         self._strip = FilmStrip()
         self._recovery_chunks = 1
         """How far the last recovery went back."""
@@ -46,121 +45,125 @@ class RewindController:
     @property
     def frame(self) -> WalkFrame | None:
         """The frame that a rewind shows; None where none is under way."""
-        return self._reel.moment.frame if self._reel is not None else None
+        return self._rewind.snapshot.frame if self._rewind is not None else None
 
     def quick_save(self, now_s: float) -> None:
-        """Write the moment on the screen, and the walk up to it."""
-        moment = self._reel.moment if self._reel is not None else self.moment_on_screen()
-        if moment is None:
+        """Write the snapshot on the screen, and the walk up to it."""
+        snapshot = self._rewind.snapshot if self._rewind is not None else self.snapshot_on_screen()
+        if snapshot is None:
             return
-        saved = describe_moment(self._walk, moment)
+        saved = saved_walk(self._walk, snapshot)
         path = save_file(self._app.pictures_dir / SAVES, self._walk.session)
 
         def write() -> None:
             make_folder(path.parent)
             write_saved_walk(path, saved)
 
-        message = f"Saved at {self._seconds(moment.frame)}; {self._app.key_of('quick_load')} comes back here."
+        message = (
+            f"Saved at {self._seconds(snapshot.frame)}; {self._app.key_of('quick_load')} comes back here."
+        )
         self._say_if_busy("Saving")
-        self._app.chores.begin("the save", write, lambda _: self._app.say(message), self._app.warn)
+        self._app.jobs.start("the save", write, lambda _: self._app.say(message), self._app.warn)
 
     def quick_load(self, now_s: float) -> None:
-        """Read the saved moment of this world, and go on from there."""
+        """Read the saved snapshot of this world, and go on from there."""
         session = self._walk.session
         path = save_file(self._app.pictures_dir / SAVES, session)
-        if not path.exists() and self._app.chores.in_hand is None:
+        if not path.exists() and self._app.jobs.current is None:
             self._app.say(f"Nothing is saved in this world yet; {self._app.key_of('quick_save')} saves.")
         elif self._walk.planner.rig is None:
             self._app.say("A replay cannot be left for a saved walk; open the world to walk.")
         else:
             self._say_if_busy("Loading")
             read = partial(load_walk, path, home_of(session))
-            self._app.chores.begin("what was saved", read, self._go_to_saved, self._app.warn)
+            self._app.jobs.start("what was saved", read, self._go_to_saved, self._app.warn)
 
-    def _go_to_saved(self, loaded: tuple[Moment, tuple[RecordedChunk, ...]]) -> None:
-        moment, chunks = loaded
+    def _go_to_saved(self, loaded: tuple[WalkSnapshot, tuple[RecordedChunk, ...]]) -> None:
+        snapshot, chunks = loaded
         walk = self._walk
         if walk.closed:
             return
-        if walk.entering or moment.snapshot.identity != walk.session.identity:
+        if walk.entering or snapshot.state.identity != walk.session.identity:
             self._app.say("Another world has begun meanwhile; load again for what was saved in this one.")
             return
         self.cancel()
         paused = walk.paused
-        self._branch_off(f"Back at {self._seconds(moment.frame)}, as saved:", moment, chunks)
+        self._branch_off(f"Back at {self._seconds(snapshot.frame)}, as saved:", snapshot, chunks)
         if paused:
             walk.pause()
 
     def begin_rewind(self, now_s: float) -> None:
-        """Show earlier moments, ever further back while the key is held."""
+        """Show earlier snapshots, ever further back while the key is held."""
         walk = self._walk
-        if walk.paused or self._reel is not None or self.moment_on_screen() is None:
+        if walk.paused or self._rewind is not None or self.snapshot_on_screen() is None:
             return
-        film = [moment for moment in walk.past.moments if moment.frame.index < walk.frame.index]
-        if film:
+        snapshots = [
+            snapshot for snapshot in walk.history.snapshots if snapshot.frame.index < walk.frame.index
+        ]
+        if snapshots:
             walk.pause()
-            self._reel = Reel(film, now_s)
+            self._rewind = Rewind(snapshots, now_s)
 
     def end_rewind(self, now_s: float) -> None:
-        """Go on from the moment that is shown."""
-        if self._reel is not None:
-            moment = self._reel.moment
+        """Go on from the snapshot that is shown."""
+        if self._rewind is not None:
+            snapshot = self._rewind.snapshot
             self.forget()
-            self._branch_off(f"From {self._seconds(moment.frame)} on:", moment, None)
+            self._branch_off(f"From {self._seconds(snapshot.frame)} on:", snapshot, None)
 
     def cancel(self) -> bool:
         """Go back to the present; return whether a rewind was under way."""
-        if self._reel is None:
+        if self._rewind is None:
             return False
         self.forget()
         self._walk.resume()
         return True
 
     def forget(self) -> None:
-        """Release the moments of the rewind."""
-        self._reel = None
+        """Release the snapshots of the rewind."""
+        self._rewind = None
         self._strip.clear()
 
     def other_branch(self, now_s: float) -> None:
         """Go on where the branch that was left last ended."""
         walk, app = self._walk, self._app
-        if self._reel is not None or walk.paused:
+        if self._rewind is not None or walk.paused:
             return
-        if not walk.past.branches:
+        if not walk.history.branches:
             app.say(f"There is one branch only; hold {app.key_of('rewind')} to go back and begin another.")
             return
         with self._warning():
             ended = walk.return_to_branch()
             app.say(
-                f"Branch {walk.past.name} goes on at {self._seconds(walk.frame)}.{self._next_take(ended)}"
+                f"Branch {walk.history.name} goes on at {self._seconds(walk.frame)}.{self._next_take(ended)}"
             )
 
     def update(self, now_s: float) -> bool:
         """Go further back while the key is held; return whether the picture changed."""
-        return self._reel is not None and self._reel.update(now_s)
+        return self._rewind is not None and self._rewind.update(now_s)
 
     def draw(self, target: pygame.Surface, look: Theme) -> None:
         """Draw the film strip during a rewind."""
-        if (reel := self._reel) is not None:
-            back = self._walk.frame.index - reel.moment.frame.index
-            title = f"{self._seconds(reel.moment.frame)}, {back / self._walk.session.fps:.1f} s back"
+        if (rewind := self._rewind) is not None:
+            back = self._walk.frame.index - rewind.snapshot.frame.index
+            title = f"{self._seconds(rewind.snapshot.frame)}, {back / self._walk.session.fps:.1f} s back"
             hint = f"Let {self._app.key_of('rewind')} go to walk on from here. Esc returns to the present."
-            self._strip.draw(target, look, reel, title, hint)
+            self._strip.draw(target, look, rewind, title, hint)
 
     def taken(self) -> list[pygame.Rect]:
         """Return where the film strip lies, during a rewind."""
-        return [self._strip.place] if self._reel is not None else []
+        return [self._strip.place] if self._rewind is not None else []
 
     def metric_lines(self) -> list[Line]:
         """Return the metrics of the history."""
-        past, session = self._walk.past, self._walk.session
+        history, session = self._walk.history, self._walk.session
         if not session.keep_snapshots:
             held = f"off: a state takes {session.snapshot_bytes / 2**20:.0f} MB"
         else:
-            used, budget = past.num_bytes / 2**20, past.budget_bytes / 2**20
-            held = f"{len(past.moments)} moments, {used:.0f} of {budget:.0f} MB"
-        others = f", {len(past.branches)} left" if past.branches else ""
-        return [(Section.PLACE, "the past", held), (Section.PLACE, "branch", f"{past.name}{others}")]
+            used, budget = history.num_bytes / 2**20, history.budget_bytes / 2**20
+            held = f"{len(history.snapshots)} snapshots, {used:.0f} of {budget:.0f} MB"
+        others = f", {len(history.branches)} left" if history.branches else ""
+        return [(Section.PLACE, "the past", held), (Section.PLACE, "branch", f"{history.name}{others}")]
 
     def recover(self) -> bool:
         """Go back behind what diverged, and say so; return False where going back does not help.
@@ -176,40 +179,42 @@ class RewindController:
         if in_a_row and self._recovered_at == 0:
             return False
         self._recovery_chunks = self._recovery_chunks * FURTHER if in_a_row else 1
-        moment = walk.past.at(reached + 1 - self._recovery_chunks)
-        self._recovered_at = 0 if moment is None else moment.number
-        if moment is None:
+        snapshot = walk.history.at(reached + 1 - self._recovery_chunks)
+        self._recovered_at = 0 if snapshot is None else snapshot.number
+        if snapshot is None:
             self._capture.restart()
         else:
             with self._warning():
-                walk.branch_off(moment)
+                walk.branch_off(snapshot)
         if paused:
             walk.pause()
         chunk_s = walk.session.frames_per_chunk / walk.session.fps
         goes_on = (
-            f"goes on from {self._recovered_at * chunk_s:.1f} s" if moment is not None else "begins again"
+            f"goes on from {self._recovered_at * chunk_s:.1f} s" if snapshot is not None else "begins again"
         )
         self._app.say(
             f"The model diverged (NaN) at {reached * chunk_s:.1f} s; the walk {goes_on}.", warning=True
         )
         return True
 
-    def _branch_off(self, beginning: str, moment: Moment, chunks: tuple[RecordedChunk, ...] | None) -> None:
+    def _branch_off(
+        self, beginning: str, snapshot: WalkSnapshot, chunks: tuple[RecordedChunk, ...] | None
+    ) -> None:
         walk = self._walk
-        before = walk.past.name
+        before = walk.history.name
         self._app.mouse.forget()
         with self._warning():
-            ended = walk.branch_off(moment, chunks)
-            kept = any(branch.name == before for branch in walk.past.branches)
+            ended = walk.branch_off(snapshot, chunks)
+            kept = any(branch.name == before for branch in walk.history.branches)
             back = f" {self._app.key_of('other_branch')} returns to branch {before}." if kept else ""
-            self._app.say(f"{beginning} branch {walk.past.name}.{back}{self._next_take(ended)}")
+            self._app.say(f"{beginning} branch {walk.history.name}.{back}{self._next_take(ended)}")
 
     def _next_take(self, ended: Path | None) -> str:
         now = self._walk.recorder.path
         return "" if ended is None or now is None else f" {ended.name} is whole; recording to {now.name} now."
 
-    def moment_on_screen(self) -> Moment | None:
-        """Return the moment nearest to the frame that is on, or say why there is none."""
+    def snapshot_on_screen(self) -> WalkSnapshot | None:
+        """Return the snapshot nearest to the frame that is on, or say why there is none."""
         walk = self._walk
         if not walk.session.keep_snapshots:
             size = walk.session.snapshot_bytes / 2**20
@@ -217,16 +222,16 @@ class RewindController:
                 f"A state of this engine takes {size:.0f} MB; allow more memory for the past in the settings file."
             )
             return None
-        moment = walk.past.at(-(-walk.frame.index // walk.session.frames_per_chunk))
-        if moment is None:
+        snapshot = walk.history.at(-(-walk.frame.index // walk.session.frames_per_chunk))
+        if snapshot is None:
             self._app.say("Nothing to go back to yet; the first step is being made.")
-        return moment
+        return snapshot
 
     def _seconds(self, frame: WalkFrame) -> str:
         return f"{frame.index / self._walk.session.fps:.1f} s"
 
     def _say_if_busy(self, doing: str) -> None:
-        if (job := self._app.chores.in_hand) is not None:
+        if (job := self._app.jobs.current) is not None:
             self._app.say(f"{doing}, as soon as {job} is done ...")
 
     @contextmanager

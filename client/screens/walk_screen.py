@@ -61,11 +61,11 @@ class WalkScreen(Screen):
             opened.planner,
             opened.seed,
             app.clock,
-            past_bytes=past_bytes,
+            history_bytes=past_bytes,
             record_latents=options.record_latents,
         )
         self._menus = MenuStack(app)
-        self._marker = LatencyMarker(self.walk.instruments.meter)
+        self._marker = LatencyMarker(self.walk.statistics.latency)
         self._capture = CaptureController(
             app, self.walk, lambda: self._picture_rect()[2:], lambda: self.rewind.frame
         )
@@ -120,7 +120,7 @@ class WalkScreen(Screen):
         self._changed = True
         if event.type == pygame.WINDOWFOCUSLOST:
             self._actions.end_all(now_s)
-            self.walk.let_go()
+            self.walk.drop_taps()
         elif self._menus.is_open and self._help.is_open:
             self._help_event(event, now_s)
         elif self._menus.is_open:
@@ -251,7 +251,7 @@ class WalkScreen(Screen):
         except Exception as error:
             self._break(error)
         changed |= self.rewind.update(now_s)
-        if (problem := self.walk.instruments.take_problem()) is not None:
+        if (problem := self.walk.statistics.take_problem()) is not None:
             self._app.warn(problem)
         turn_rad = self.walk.live_turn_rad if self._app.settings.reproject else np.zeros(3)
         changed |= not np.array_equal(turn_rad, self._turn_rad)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.camera.planner import Planner, TrackPlanner, rig_planner, track_planner
-from client.playback.footprint import give_back
+from client.playback.resource_usage import release_memory
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
 from client.setup.options import PlayOptions, check_engine
 from engine.camera.formats.track_files import load_track
@@ -199,7 +199,7 @@ class Opening:
             self._report(error)
             return
         # The walk before this one is gone by now, and what it freed would stay with this process.
-        give_back()
+        release_memory()
         with self._lock:
             if not self._abandoned:
                 self._report(opened)

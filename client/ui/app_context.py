@@ -13,8 +13,8 @@ import pygame
 from client.input.actions import Step
 from client.input.bindings import DEFAULT_BINDINGS, Bindings, letter_of
 from client.input.controls import Intent, KeyboardState, MouseLook, read_intent
-from client.input.gamepads import STICK_STEP, Pads, step_of_button
-from client.playback.chores import Chores
+from client.input.gamepads import STICK_STEP, Gamepads, step_of_button
+from client.playback.background_jobs import BackgroundJobs
 from client.setup.catalog import EngineSurvey, WorldChoice
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
@@ -109,8 +109,8 @@ class AppContext:
         self.clock = clock
         self.worlds: list[WorldChoice] = []
         self.toasts = Toasts()
-        self.chores = Chores()
-        self.pads = Pads()
+        self.jobs = BackgroundJobs()
+        self.pads = Gamepads()
         self.bindings = DEFAULT_BINDINGS
         """What keys do, as the player set them."""
         self.captures_keys = False
@@ -146,7 +146,7 @@ class AppContext:
 
     def read_intent(self) -> Intent:
         """Return what all devices ask for now; the mouse's motion is spent."""
-        pads = self.pads.readings() if self.focused else []
+        pads = self.pads.states() if self.focused else []
         return read_intent(self.keyboard, self.mouse, pads, dead_zone=self.settings.dead_zone)
 
     def keep_settings(self) -> None:

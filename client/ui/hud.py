@@ -7,19 +7,23 @@ from dataclasses import replace
 
 import pygame
 
-from client.input.controls import STANDING, Intent
-from client.playback.meter import InputMeter
-from client.playback.readings import read_figures
-from client.playback.waiting import Waiting
+from client.input.controls import IDLE, Intent
+from client.playback.meters import LatencyMeter
 from client.playback.walk import Walk
 from client.playback.walk_map import WalkMap
 from client.ui import theme
 from client.ui.app_context import AppContext
-from client.ui.metrics import NUM_BARS, ChunkBar, Line, Metrics, Section, metric_lines
+from client.ui.metrics import NUM_BARS, Line, Metrics, Section, metric_lines, read_metrics
 from client.ui.panels import draw_held, draw_map
 from client.ui.theme import Theme
+from engine.types import ChunkTimes
 
 METRICS_EVERY_S = 0.25
+STALL_S = 2.0
+"""A picture that stands for so long while more is under way looks like a hang."""
+STALL_AGAIN_S = 30.0
+"""Not to be said again before."""
+_STALL = "The picture waits for the model"
 _SIZE = 13
 _ROW = 2.25
 _WIDEST_VALUE = "0.00 of 00 a second, at 000 % speed"
@@ -44,8 +48,8 @@ class Hud:
         self._app = app
         self._walk = walk
         self._map = WalkMap()
-        self._waiting = Waiting(app, walk)
-        self._intent = STANDING
+        self._stall = StallNotice(app, walk)
+        self._intent = IDLE
         self._held: tuple[int, ...] = ()
         self._metrics: Metrics | None = None
         self._metrics_s = 0.0
@@ -54,7 +58,7 @@ class Hud:
 
     def update(self, intent: Intent, now_s: float) -> bool:
         """Take in what happened; say whether something that is shown changed by it."""
-        self._waiting.update(now_s)
+        self._stall.update(now_s)
         settings, held = self._app.settings, self._app.keyboard.held
         changed = settings.show_held and (intent != self._intent or held != self._held)
         self._intent, self._held = intent, held
@@ -62,7 +66,7 @@ class Hud:
         if not settings.hud:
             self._metrics = None
         elif self._metrics is None or now_s - self._metrics_s >= METRICS_EVERY_S:
-            metrics = read_figures(self._walk, self._app.client_ms, settings.reproject)
+            metrics = read_metrics(self._walk, self._app.client_ms, settings.reproject)
             self._metrics = replace(metrics, more=(*metrics.more, *self._more()))
             self._metrics_s = now_s
             changed = True
@@ -86,6 +90,34 @@ class Hud:
             self.taken += draw_recording(target, look, walk.walked_s)
         if progress is not None:
             self.taken += draw_progress(target, look, _replay_label(progress, walk), progress)
+
+
+class StallNotice:
+    """Says so when the picture waits for the model, so that a slow machine does not look like a hang."""
+
+    def __init__(self, app: AppContext, walk: Walk) -> None:
+        self._app = app
+        self._walk = walk
+        self._index = -1
+        self._since_s = 0.0
+        self._next_s = 0.0
+
+    def update(self, now_s: float) -> None:
+        """Look at the frame that is on."""
+        walk = self._walk
+        waits = walk.playback.pacer.in_flight and not (walk.paused or walk.resting or walk.entering)
+        if not waits or walk.frame.index != self._index:
+            self._index, self._since_s = walk.frame.index, now_s
+        elif now_s - self._since_s >= STALL_S and now_s >= self._next_s:
+            self._next_s = now_s + STALL_AGAIN_S
+            self._app.toasts.replace(_STALL, self._why(), now_s)
+
+    def _why(self) -> str:
+        usual_ms, _ = self._walk.statistics.chunk_ms()
+        chunk_s = self._walk.playback.pacer.config.chunk_s
+        if usual_ms <= 1e3 * chunk_s:
+            return "; this machine has little time for it just now."
+        return f": {chunk_s:.2g} s of the walk take it {usual_ms / 1e3:.1f} s on this machine."
 
 
 def _replay_label(progress: float, walk: Walk) -> str:
@@ -129,7 +161,7 @@ def draw_metrics(target: pygame.Surface, look: Theme, metrics: Metrics, bottom_p
             return places
         places.append(pygame.Rect(area.left - pad, origin, width + 2 * pad, bars_px + 2 * pad))
         target.blit(look.panel(*places[1].size), places[1])
-    draw_timeline(target, look, area, metrics.bars, metrics.deadline_ms)
+    draw_timeline(target, look, area, metrics.chunk_times, metrics.deadline_ms)
     return places
 
 
@@ -153,7 +185,7 @@ def _rows_within(rows: Sequence[Line], room: int, row_px: int, gap_px: int) -> S
 
 
 def draw_timeline(
-    target: pygame.Surface, look: Theme, area: pygame.Rect, bars: Sequence[ChunkBar], deadline_ms: float
+    target: pygame.Surface, look: Theme, area: pygame.Rect, bars: Sequence[ChunkTimes], deadline_ms: float
 ) -> None:
     """Draw the recent chunks as stacked bars under a line at their deadline, with what the colours mean below."""
     legend_px = look.px(2.5)
@@ -181,7 +213,7 @@ def draw_timeline(
 
 
 def _draw_legend(
-    target: pygame.Surface, look: Theme, area: pygame.Rect, y: int, last: ChunkBar, deadline_ms: float
+    target: pygame.Surface, look: Theme, area: pygame.Rect, y: int, last: ChunkTimes, deadline_ms: float
 ) -> None:
     x = area.left
     for name, part_ms, colour in (
@@ -237,7 +269,7 @@ class LatencyMarker:
     They change in the very frames that the meter counts, so that light on the screen can be held against its metrics.
     """
 
-    def __init__(self, meter: InputMeter) -> None:
+    def __init__(self, meter: LatencyMeter) -> None:
         self._meter = meter
         self._on = False
 

@@ -10,8 +10,7 @@ import pygame
 
 from client.input.bindings import Bindings
 from client.input.controls import Intent
-from client.playback.past import Moment
-from client.playback.reel import Reel
+from client.playback.history import Rewind, WalkSnapshot
 from client.playback.walk_map import WalkMap
 from client.ui import theme
 from client.ui.menu import frame_surface
@@ -132,7 +131,7 @@ def _draw_walker(target: pygame.Surface, look: Theme, place: tuple[float, float]
 
 
 class FilmStrip:
-    """Draws a reel; small pictures made once are kept for as long as the reel is."""
+    """Draws a rewind; small pictures made once are kept for as long as the rewind is."""
 
     def __init__(self) -> None:
         self._thumbnails: dict[tuple[int, int], pygame.Surface] = {}
@@ -143,9 +142,9 @@ class FilmStrip:
         """Forget the small pictures."""
         self._thumbnails.clear()
 
-    def draw(self, target: pygame.Surface, look: Theme, reel: Reel, title: str, hint: str) -> None:
-        """Draw the moments around the one that is shown, which stands in the middle; `title` says when it was."""
-        frame = reel.moment.frame.pixels
+    def draw(self, target: pygame.Surface, look: Theme, rewind: Rewind, title: str, hint: str) -> None:
+        """Draw the snapshots around the one that is shown, which stands in the middle; `title` says when it was."""
+        frame = rewind.snapshot.frame.pixels
         width = look.px(THUMBNAIL_WIDTH)
         height = max(1, round(width * frame.shape[0] / frame.shape[1]))
         gap, pad = look.px(1), look.px(2)
@@ -158,13 +157,13 @@ class FilmStrip:
         clip = pygame.Rect(look.px(2) + pad, top, room - 2 * pad, panel_height)
         target.set_clip(clip)
         reach = room // (2 * (width + gap)) + 1
-        for i in range(max(0, reel.index - reach), min(len(reel.film), reel.index + reach + 1)):
-            left = middle - width // 2 + (i - reel.index) * (width + gap)
+        for i in range(max(0, rewind.index - reach), min(len(rewind.snapshots), rewind.index + reach + 1)):
+            left = middle - width // 2 + (i - rewind.index) * (width + gap)
             place = pygame.Rect(left, top + look.px(1.5), width, height)
-            if i == reel.index:
+            if i == rewind.index:
                 rim = place.inflate(look.px(1), look.px(1))
                 target.fill(theme.AMBER, rim)
-            target.blit(self._thumbnail(reel.film[i], place.size), place)
+            target.blit(self._thumbnail(rewind.snapshots[i], place.size), place)
         target.set_clip(None)
         y = top + height + look.px(3.5)
         target.blit(look.text(title, 16, bold=True, colour=theme.AMBER), (clip.left, y))
@@ -172,8 +171,8 @@ class FilmStrip:
         label = look.text(hint, 15)
         target.blit(label, (clip.right - label.get_width(), y))
 
-    def _thumbnail(self, moment: Moment, size: tuple[int, int]) -> pygame.Surface:
-        key = (moment.frame.index, size[0])
+    def _thumbnail(self, snapshot: WalkSnapshot, size: tuple[int, int]) -> pygame.Surface:
+        key = (snapshot.frame.index, size[0])
         if key not in self._thumbnails:
-            self._thumbnails[key] = frame_surface(enlarge(moment.frame.pixels, *size, "smooth"))
+            self._thumbnails[key] = frame_surface(enlarge(snapshot.frame.pixels, *size, "smooth"))
         return self._thumbnails[key]

@@ -9,15 +9,17 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.playback.governor import Governor, GovernorConfig
+from client.playback.step_controller import StepController, StepControllerConfig
 
-CONFIG = GovernorConfig(most_steps=4, deadline_s=0.25)
+CONFIG = StepControllerConfig(most_steps=4, deadline_s=0.25)
 COMMIT_S = 0.02
 
 
-def govern(step_s: Callable[[int], float], num_chunks: int, governor: Governor | None = None) -> list[int]:
+def govern(
+    step_s: Callable[[int], float], num_chunks: int, governor: StepController | None = None
+) -> list[int]:
     """Make chunks whose steps take `step_s(index)` each; return the steps of every chunk."""
-    governor = governor or Governor(CONFIG)
+    governor = governor or StepController(CONFIG)
     steps: list[int] = []
     for index in range(num_chunks):
         num_steps = governor.num_steps
@@ -51,7 +53,7 @@ def test_steps_come_back_one_by_one_and_later_than_they_went() -> None:
 
 def test_an_engine_at_the_edge_is_tried_more_and_more_seldom() -> None:
     """The estimate says that a step more fits, and it never does."""
-    governor = Governor(CONFIG)
+    governor = StepController(CONFIG)
     tried: list[int] = []
     for index in range(1500):
         num_steps = governor.num_steps
@@ -65,7 +67,7 @@ def test_an_engine_at_the_edge_is_tried_more_and_more_seldom() -> None:
 
 
 def test_a_chunk_asked_for_before_the_change_teaches_nothing() -> None:
-    governor = Governor(CONFIG)
+    governor = StepController(CONFIG)
     for _ in range(3):
         governor.note_chunk(4, 0.4, COMMIT_S)
     assert governor.num_steps == 2
@@ -75,7 +77,7 @@ def test_a_chunk_asked_for_before_the_change_teaches_nothing() -> None:
 
 
 def test_a_schedule_of_one_step_is_left_alone() -> None:
-    governor = Governor(GovernorConfig(most_steps=1, deadline_s=0.25))
+    governor = StepController(StepControllerConfig(most_steps=1, deadline_s=0.25))
     assert set(govern(lambda index: 3.0, 50, governor)) == {1}
     assert not governor.lowered
 
@@ -83,7 +85,7 @@ def test_a_schedule_of_one_step_is_left_alone() -> None:
 @given(st.lists(st.floats(0.0, 1.0), max_size=300), st.integers(1, 8))
 @settings(max_examples=60, deadline=None)
 def test_the_steps_stay_within_the_schedule_whatever_the_times(times_s: list[float], most_steps: int) -> None:
-    governor = Governor(GovernorConfig(most_steps, 0.25))
+    governor = StepController(StepControllerConfig(most_steps, 0.25))
     steps = govern(lambda index: times_s[index], len(times_s), governor)
     assert all(1 <= count <= most_steps for count in steps)
     # Neighbours differ by many steps only on the way down.

@@ -1,6 +1,7 @@
 """What is measured of a walk, and what follows from it: inputs on their way, chunk times, denoising steps, the trace.
 
-The walk says what happens; the meter, the governor and the trace make something of it. Knows no window and no clock.
+The walk says what happens; the meters, the step controller and the trace make something of it. Knows no window and no
+clock.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from client.input.controls import STANDING, Intent
-from client.playback.governor import Governor, GovernorConfig
-from client.playback.meter import InputMeter, Response
+from client.input.controls import IDLE, Axis, Intent
+from client.playback.meters import DriftMeter, LatencyMeter
 from client.playback.pacing import PacingConfig, PacingCounts
+from client.playback.step_controller import StepController, StepControllerConfig
 from client.playback.trace import (
     ChunkLine,
     CountsLine,
@@ -24,31 +25,28 @@ from client.playback.trace import (
     TickLine,
     TraceWriter,
 )
-from client.ui.metrics import NUM_BARS, ChunkBar, Line, Section, counted
 from engine.errors import EngineError
 from engine.session.protocol import Session
-from engine.types import FrameChunk
+from engine.types import ChunkTimes, FrameChunk
 
 NUM_TIMED_CHUNKS = 64
 DECISIVE = 0.5
 """Change of an axis that a player waits to see: less is a stick on its way."""
-LONG_MS = 9_999.5
-_AXES = ("forward", "strafe", "rise", "yaw", "pitch", "roll")
 
 
-class Instruments:
-    """The instruments of one walk; for the client thread."""
+class Statistics:
+    """The statistics of one walk; for the client thread."""
 
     def __init__(self, session: Session, pacing: PacingConfig) -> None:
-        self.meter = InputMeter()
-        self.governor = Governor(GovernorConfig(session.num_steps, pacing.chunk_s))
-        self.bars: deque[ChunkBar] = deque(maxlen=NUM_BARS)
-        """Times of the last chunks, newest last."""
-        self._most_steps = session.num_steps
-        self._last_steps = session.num_steps
-        self._chunk_ms: deque[float] = deque(maxlen=NUM_TIMED_CHUNKS)
+        self.latency = LatencyMeter()
+        self.drift = DriftMeter()
+        self.controller = StepController(StepControllerConfig(session.num_steps, pacing.chunk_s))
+        self.chunk_times: deque[ChunkTimes] = deque(maxlen=NUM_TIMED_CHUNKS)
+        """Of the last chunks, newest last."""
+        self.last_steps = session.num_steps
+        """Denoising steps of the last chunk."""
         self._requested_s: deque[float] = deque()
-        self._before, self._minded = STANDING, STANDING
+        self._before, self._minded = IDLE, IDLE
         self._decided_s: float | None = None
         self._trace: TraceWriter | None = None
         self._begun_s: float | None = None
@@ -72,22 +70,23 @@ class Instruments:
     @property
     def num_steps(self) -> int | None:
         """Denoising steps of the next chunk, None for all of them."""
-        return self.governor.num_steps if self.governor.lowered else None
+        return self.controller.num_steps if self.controller.lowered else None
 
     def chunk_ms(self) -> tuple[float, float]:
         """Return the median and the 95th percentile of the last chunks' times, 0 before the first."""
-        if not self._chunk_ms:
+        if not self.chunk_times:
             return 0.0, 0.0
-        p50, p95 = np.percentile(self._chunk_ms, (50, 95))
+        p50, p95 = np.percentile([times.chunk_ms for times in self.chunk_times], (50, 95))
         return float(p50), float(p95)
 
     def begin(self, now_s: float, counts: PacingCounts) -> None:
         """Note that a new rollout begins; `counts` are those of the one before."""
         self._note_end(counts)
         self._begun_s = now_s
-        self.meter.reset()
+        self.latency.reset()
+        self.drift.forget_recent()
         self._requested_s.clear()
-        self._before = self._minded = STANDING
+        self._before = self._minded = IDLE
         self._decided_s = None
         self._write(MarkLine(kind="begin", at_s=now_s))
 
@@ -101,7 +100,7 @@ class Instruments:
         self._before = held
         turned = intent.look_dx_rad != 0.0 or intent.look_dy_rad != 0.0
         if turned or held != before:
-            self.meter.note_input(now_s, posted_s, looks=turned or _looking(held) != _looking(before))
+            self.latency.note_input(now_s, posted_s, looks=turned or _looking(held) != _looking(before))
         if _is_decisive(self._minded, held):
             self._minded, self._decided_s = held, posted_s
 
@@ -115,24 +114,24 @@ class Instruments:
         self._requested_s.append(now_s)
 
     def note_chunk(
-        self, chunk: FrameChunk, first_frame: int, num_steps: int | None, governed: bool, now_s: float
+        self, chunk: FrameChunk, first_frame: int, num_steps: int | None, adaptive: bool, now_s: float
     ) -> bool:
         """Note a chunk that arrived.
 
         Args:
             first_frame: Number of its first frame.
             num_steps: Denoising steps it was made with, None for all of them.
-            governed: Whether the steps are the governor's choice.
+            adaptive: Whether the steps are the controller's choice.
             now_s: Of the tick that takes it in.
 
         Returns:
             Whether it is the first that knows the newest change of what the player asks for.
         """
-        times, steps = chunk.times, num_steps or self._most_steps
-        self._chunk_ms.append(times.chunk_ms)
-        self.bars.append(ChunkBar(times.denoise_ms, times.commit_ms, times.decode_ms))
-        self._last_steps = steps
-        self.meter.note_chunk(chunk.chunk_index, first_frame, times)
+        times, steps = chunk.times, num_steps or self.controller.config.most_steps
+        self.chunk_times.append(times)
+        self.drift.add(chunk.frames[-1])
+        self.last_steps = steps
+        self.latency.note_chunk(chunk.chunk_index, first_frame, times)
         answers = self._decided_s is not None and times.latched_s >= self._decided_s
         if answers:
             self._decided_s = None
@@ -148,13 +147,13 @@ class Instruments:
                 **asdict(times),
             )
         )
-        if governed and self.governor.note_chunk(steps, times.denoise_ms / 1e3, times.commit_ms / 1e3):
-            self._write(StepsLine(at_s=times.ready_s, num_steps=self.governor.num_steps))
+        if adaptive and self.controller.note_chunk(steps, times.denoise_ms / 1e3, times.commit_ms / 1e3):
+            self._write(StepsLine(at_s=times.ready_s, num_steps=self.controller.num_steps))
         return answers
 
     def note_shown(self, frame_index: int, shown_s: float, turned: bool) -> None:
-        """Note the picture that is on; the arguments are those of `InputMeter.note_shown`."""
-        for answered in self.meter.note_shown(frame_index, shown_s, turned):
+        """Note the picture that is on; the arguments are those of `LatencyMeter.note_shown`."""
+        for answered in self.latency.note_shown(frame_index, shown_s, turned):
             self._write(InputLine.model_validate(answered, from_attributes=True))
 
     def take_problem(self) -> EngineError | None:
@@ -169,16 +168,6 @@ class Instruments:
         self._note_end(counts)
         if self._trace is not None:
             self._trace.close()
-
-    def lines(self, counts: PacingCounts) -> list[Line]:
-        """Return what the panel of figures shows of it."""
-        steps = f"{self._last_steps} of {self._most_steps}"
-        return [
-            (Section.PICTURE, "model answers", _spoken(self.meter.model)),
-            (Section.PICTURE, "view answers", _spoken(self.meter.warped)),
-            (Section.PICTURE, "cut over", counted(counts.overlaps, counts.overlap_s)),
-            (Section.ENGINE, "steps", f"{steps}, to keep time" if self.governor.lowered else steps),
-        ]
 
     def _note_end(self, counts: PacingCounts) -> None:
         if self._begun_s is not None:
@@ -197,13 +186,4 @@ def _looking(intent: Intent) -> Intent:
 def _is_decisive(before: Intent, after: Intent) -> bool:
     if (before.run, before.level) != (after.run, after.level):
         return True
-    return any(abs(getattr(after, name) - getattr(before, name)) > DECISIVE for name in _AXES)
-
-
-def _spoken(response: Response) -> str:
-    if not response.count:
-        return "not asked yet"
-    values = response.p50, response.p90, response.p99
-    # Seconds where milliseconds would be wider than the panel.
-    p50, p90, p99 = (f"{ms / 1e3:.1f}" if response.p99 >= LONG_MS else f"{ms:.0f}" for ms in values)
-    return f"p50 {p50}, p90 {p90}, p99 {p99} {'s' if response.p99 >= LONG_MS else 'ms'}"
+    return any(abs(getattr(after, name) - getattr(before, name)) > DECISIVE for name in Axis)

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from client.playback.past import MAX_BRANCHES, Branch, Moment, Past, WalkFrame
+from client.playback.history import MAX_BRANCHES, Branch, History, WalkFrame, WalkSnapshot
 from client.playback.recorder import num_shared
 from engine.files.recording import RecordedChunk
 from engine.types import CameraTrack, Snapshot
@@ -14,10 +14,10 @@ STATE_BYTES = 1000
 FRAME_BYTES = 12
 
 
-def moment(number: int) -> Moment:
+def moment(number: int) -> WalkSnapshot:
     frame = WalkFrame(4 * number, np.zeros((2, 2, 3), np.uint8), np.eye(4), number)
     arrays = {"state.memory": np.full(STATE_BYTES, number % 256, np.uint8)}
-    return Moment(number, frame, Snapshot("toy", 0, number + 1, np.eye(4), arrays), None, None)
+    return WalkSnapshot(number, frame, Snapshot("toy", 0, number + 1, np.eye(4), arrays), None, None)
 
 
 def chunk(number: int, line: str = "a") -> RecordedChunk:
@@ -26,28 +26,28 @@ def chunk(number: int, line: str = "a") -> RecordedChunk:
     return RecordedChunk(number, track, sha256, np.empty((0, 11)))
 
 
-def walk_to(past: Past, last: int, first: int = 1) -> None:
+def walk_to(past: History, last: int, first: int = 1) -> None:
     for number in range(first, last + 1):
         past.add(moment(number))
 
 
-def numbers(past: Past) -> list[int]:
-    return [moment.number for moment in past.moments]
+def numbers(past: History) -> list[int]:
+    return [moment.number for moment in past.snapshots]
 
 
 @pytest.mark.parametrize("num_moments", [5, 12, 40])
 def test_the_past_keeps_to_its_budget_however_long_the_walk(num_moments: int) -> None:
-    past = Past(num_moments * (STATE_BYTES + FRAME_BYTES))
+    past = History(num_moments * (STATE_BYTES + FRAME_BYTES))
     for number in range(1, 2000):
         past.add(moment(number))
-        assert past.num_bytes == sum(moment.num_bytes for moment in past.moments) <= past.budget_bytes
-    assert len(past.moments) == num_moments
+        assert past.num_bytes == sum(moment.num_bytes for moment in past.snapshots) <= past.budget_bytes
+    assert len(past.snapshots) == num_moments
     assert numbers(past)[0] == 1
     assert numbers(past)[-1] == 1999
 
 
 def test_the_last_seconds_are_kept_whole_and_gaps_grow_with_age() -> None:
-    past = Past(40 * (STATE_BYTES + FRAME_BYTES))
+    past = History(40 * (STATE_BYTES + FRAME_BYTES))
     walk_to(past, 1000)
     kept = numbers(past)
     assert kept[-5:] == [996, 997, 998, 999, 1000]
@@ -57,7 +57,7 @@ def test_the_last_seconds_are_kept_whole_and_gaps_grow_with_age() -> None:
 
 
 def test_a_moment_is_found_by_the_chunks_walked() -> None:
-    past = Past(1 << 20)
+    past = History(1 << 20)
     walk_to(past, 5)
     assert (found := past.at(3)) is not None
     assert found.number == 3
@@ -65,7 +65,7 @@ def test_a_moment_is_found_by_the_chunks_walked() -> None:
 
 
 def test_branching_off_forgets_what_came_after_and_keeps_it_as_a_branch() -> None:
-    past, walked = Past(1 << 20), [chunk(n) for n in range(6)]
+    past, walked = History(1 << 20), [chunk(n) for n in range(6)]
     walk_to(past, 6)
     target = past.at(2)
     assert target is not None
@@ -77,17 +77,17 @@ def test_branching_off_forgets_what_came_after_and_keeps_it_as_a_branch() -> Non
 
 
 def test_a_branch_with_nothing_new_in_it_is_not_kept() -> None:
-    past, walked = Past(1 << 20), [chunk(n) for n in range(6)]
+    past, walked = History(1 << 20), [chunk(n) for n in range(6)]
     walk_to(past, 6)
-    past.branch_off(past.moments[3], walked, 4)
-    assert past.branch_off(past.moments[1], walked[:4], 2) is None
+    past.branch_off(past.snapshots[3], walked, 4)
+    assert past.branch_off(past.snapshots[1], walked[:4], 2) is None
     assert [branch.name for branch in past.branches] == [1]
 
 
 def test_two_branches_change_places_without_mixing_their_moments() -> None:
-    past, first = Past(1 << 20), [chunk(n) for n in range(6)]
+    past, first = History(1 << 20), [chunk(n) for n in range(6)]
     walk_to(past, 6)
-    past.branch_off(past.moments[1], first, 2)
+    past.branch_off(past.snapshots[1], first, 2)
     second = first[:2] + [chunk(n, "b") for n in range(2, 5)]
     walk_to(past, 5, first=3)
 
@@ -102,16 +102,16 @@ def test_two_branches_change_places_without_mixing_their_moments() -> None:
 
 
 def test_a_loaded_walk_leaves_no_foreign_moment_to_go_back_to() -> None:
-    past, walked = Past(1 << 20), [chunk(n) for n in range(6)]
+    past, walked = History(1 << 20), [chunk(n) for n in range(6)]
     walk_to(past, 6)
     loaded = moment(9)
     past.branch_off(loaded, walked, 0)
-    assert list(past.moments) == [loaded]
+    assert list(past.snapshots) == [loaded]
     assert past.branches[-1].tip.number == 6
 
 
 def test_loading_the_newest_moment_of_a_full_past_takes_its_place() -> None:
-    past, walked = Past(6 * (STATE_BYTES + FRAME_BYTES)), [chunk(n) for n in range(20)]
+    past, walked = History(6 * (STATE_BYTES + FRAME_BYTES)), [chunk(n) for n in range(20)]
     walk_to(past, 20)
     loaded = moment(20)
     past.branch_off(loaded, walked, 20)
@@ -121,15 +121,15 @@ def test_loading_the_newest_moment_of_a_full_past_takes_its_place() -> None:
 
 
 def test_branches_count_in_the_budget_and_are_few() -> None:
-    past = Past(6 * (STATE_BYTES + FRAME_BYTES))
+    past = History(6 * (STATE_BYTES + FRAME_BYTES))
     for line in range(20):
-        walk_to(past, 8, first=past.moments[-1].number + 1 if past.moments else 1)
+        walk_to(past, 8, first=past.snapshots[-1].number + 1 if past.snapshots else 1)
         walked = [chunk(n, str(line)) for n in range(8)]
-        past.branch_off(past.moments[0], walked, past.moments[0].number)
+        past.branch_off(past.snapshots[0], walked, past.snapshots[0].number)
         assert past.num_bytes <= past.budget_bytes
         assert len(past.branches) <= MAX_BRANCHES
 
 
 def test_a_budget_for_no_film_is_told_apart() -> None:
-    assert Past(4 * 1000).has_room_for(1000)
-    assert not Past(4 * 1000 - 1).has_room_for(1000)
+    assert History(4 * 1000).has_room_for(1000)
+    assert not History(4 * 1000 - 1).has_room_for(1000)

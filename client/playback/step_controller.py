@@ -11,7 +11,7 @@ from statistics import median
 
 
 @dataclass(frozen=True)
-class GovernorConfig:
+class StepControllerConfig:
     """When to change, with hysteresis: lowered soon, raised late, and later each time that raising failed."""
 
     most_steps: int
@@ -29,10 +29,10 @@ class GovernorConfig:
     longest_patience: int = 128
 
 
-class Governor:
+class StepController:
     """Chooses the steps of the next chunks from the times of the last ones."""
 
-    def __init__(self, config: GovernorConfig) -> None:
+    def __init__(self, config: StepControllerConfig) -> None:
         self.config = config
         self.num_steps = config.most_steps
         """For the next chunk."""

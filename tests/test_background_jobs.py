@@ -11,8 +11,8 @@ import pytest
 
 from client.app import run
 from client.playback import captures
-from client.playback.chores import Chores
-from client.playback.clip import Clip
+from client.playback.background_jobs import BackgroundJobs
+from client.playback.recorder import Clip
 from client.screens import capture
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
@@ -42,32 +42,32 @@ def texts(player: Player) -> str:
     return " ".join(player.context.toasts.texts(time.perf_counter()))
 
 
-def wait(chores: Chores, done: Callable[[], bool]) -> None:
+def wait(jobs: BackgroundJobs, done: Callable[[], bool]) -> None:
     deadline_s = time.perf_counter() + WAIT_S
     while not done():
         assert time.perf_counter() < deadline_s
-        chores.update()
+        jobs.update()
         time.sleep(0.001)
 
 
 def test_work_is_done_in_order_and_told_of_on_the_calling_thread() -> None:
-    chores, told = Chores(), []
+    jobs, told = BackgroundJobs(), []
 
     def note(number: int) -> None:
         told.append((number, threading.current_thread()))
 
     for number in range(3):
-        chores.begin(f"number {number}", lambda number=number: number, note, lambda error: None)
-    assert chores.in_hand == "number 0"
-    wait(chores, lambda: len(told) == 3)
+        jobs.start(f"number {number}", lambda number=number: number, note, lambda error: None)
+    assert jobs.current == "number 0"
+    wait(jobs, lambda: len(told) == 3)
     assert told == [(number, threading.current_thread()) for number in range(3)]
-    assert chores.in_hand is None
+    assert jobs.current is None
 
 
 def test_no_thread_is_kept_for_work_that_is_done() -> None:
-    before, chores = set(threading.enumerate()), Chores()
-    chores.begin("a file", lambda: None, lambda _: None, lambda error: None)
-    wait(chores, lambda: chores.in_hand is None)
+    before, jobs = set(threading.enumerate()), BackgroundJobs()
+    jobs.start("a file", lambda: None, lambda _: None, lambda error: None)
+    wait(jobs, lambda: jobs.current is None)
     deadline_s = time.perf_counter() + WAIT_S
     while set(threading.enumerate()) - before:
         assert time.perf_counter() < deadline_s
@@ -75,14 +75,14 @@ def test_no_thread_is_kept_for_work_that_is_done() -> None:
 
 
 def test_the_end_waits_for_what_was_begun_and_names_what_failed() -> None:
-    chores, done = Chores(), []
+    jobs, done = BackgroundJobs(), []
 
     def fail() -> None:
         raise ValueError("no space left")
 
-    chores.begin("a clip", fail, done.append, lambda error: None)
-    chores.begin("a save", lambda: done.append("written"), lambda _: None, lambda error: None)
-    assert [str(error) for error in chores.finish()] == ["no space left"]
+    jobs.start("a clip", fail, done.append, lambda error: None)
+    jobs.start("a save", lambda: done.append("written"), lambda _: None, lambda error: None)
+    assert [str(error) for error in jobs.finish()] == ["no space left"]
     assert done == ["written"]
 
 
@@ -144,10 +144,10 @@ def test_a_load_that_comes_after_its_walk_changes_nothing(player: Player, gate: 
     left = player.walk.walk
     player.key(pygame.KSCAN_N)
     gate.set()
-    player.wait(lambda: player.context.chores.in_hand is None, "the load")
+    player.wait(lambda: player.context.jobs.current is None, "the load")
     player.wait_for(WalkScreen)
     assert player.walk.walk is not left
-    assert left.past.name == player.walk.walk.past.name == 1
+    assert left.history.name == player.walk.walk.history.name == 1
 
 
 def test_a_new_world_that_overtakes_a_load_is_not_loaded_into_and_the_message_says_why(
@@ -165,7 +165,7 @@ def test_a_new_world_that_overtakes_a_load_is_not_loaded_into_and_the_message_sa
     player.wait(lambda: "-from-" in walk.session.world.name and not walk.entering, "the new world")
     player.context.toasts.clear()
     gate.set()
-    player.wait(lambda: player.context.chores.in_hand is None, "the load")
+    player.wait(lambda: player.context.jobs.current is None, "the load")
     assert "Another world has begun meanwhile" in texts(player)
     assert "saved in another world" not in texts(player)
 
@@ -192,6 +192,6 @@ def test_a_file_that_fails_after_the_window_is_closed_is_told_on_the_terminal(
         return changed
 
     monkeypatch.setattr(WalkScreen, "update", play_and_leave)
-    monkeypatch.setattr("client.ui.app_context.Chores.update", lambda _: False)
+    monkeypatch.setattr("client.ui.app_context.BackgroundJobs.update", lambda _: False)
     problems = run(PlayOptions(world=str(world), backend="holodeck"))
     assert any("cannot make the folder" in problem for problem in problems)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from client.camera.planner import TrackPlanner, rig_planner
-from client.input.controls import STANDING, Intent
+from client.input.controls import IDLE, Intent
 from client.playback.pacing_replay import replay_pacing
-from client.playback.readings import read_figures
 from client.playback.trace import ChunkLine, StepsLine, TraceWriter, read_trace
 from client.playback.walk import Walk
+from client.ui.metrics import metric_lines, read_metrics
 from engine.files.bundle import Bundle
 from engine.files.recording import read_recording
 from engine.files.world import World
@@ -63,8 +63,8 @@ def play_until(walk: Walk, done: Callable[[], bool], intent: Intent) -> None:
 
 
 def steps_line(walk: Walk) -> str:
-    more = read_figures(walk, client_ms=1.0, reprojecting=True).more
-    return next(value for _, label, value in more if label == "steps")
+    lines = metric_lines(read_metrics(walk, client_ms=1.0, reprojecting=True))
+    return next(value for _, label, value in lines if label == "steps")
 
 
 def test_steps_go_and_come_with_the_engines_speed_and_the_recording_verifies(
@@ -76,19 +76,19 @@ def test_steps_go_and_come_with_the_engines_speed_and_the_recording_verifies(
 ) -> None:
     throttle = Throttle(session, monkeypatch)
     walk = Walk(session, rig_planner(session), 3, time.perf_counter)
-    walk.instruments.start_trace(TraceWriter(tmp_path / "walk.jsonl"))
-    governor = walk.instruments.governor
+    walk.statistics.start_trace(TraceWriter(tmp_path / "walk.jsonl"))
+    controller = walk.statistics.controller
     try:
         walk.start_recording(tmp_path / "walk.flaneur")
         play_until(walk, lambda: walk.recorder.num_chunks >= 4, Intent(forward=1.0))
         assert steps_line(walk) == "4 of 4"
         throttle.step_s = 0.045
-        play_until(walk, lambda: governor.num_steps <= 2, Intent(yaw=1.0))
+        play_until(walk, lambda: controller.num_steps <= 2, Intent(yaw=1.0))
         lowered_at = walk.recorder.num_chunks
         play_until(walk, lambda: walk.recorder.num_chunks >= lowered_at + 4, Intent(yaw=1.0))
-        assert steps_line(walk) == f"{governor.num_steps} of 4, to keep time"
+        assert steps_line(walk) == f"{controller.num_steps} of 4, to keep time"
         throttle.step_s = 0.0
-        play_until(walk, lambda: not governor.lowered, Intent(forward=1.0, yaw=-0.5))
+        play_until(walk, lambda: not controller.lowered, Intent(forward=1.0, yaw=-0.5))
         assert walk.recorder.stop() is not None
     finally:
         walk.close()
@@ -99,7 +99,7 @@ def test_steps_go_and_come_with_the_engines_speed_and_the_recording_verifies(
     lines = list(read_trace(tmp_path / "walk.jsonl"))
     traced = [line.num_steps for line in lines if isinstance(line, ChunkLine)]
     assert traced[: len(steps)] == [count or 4 for count in steps]
-    assert sum(isinstance(line, StepsLine) for line in lines) == governor.changes
+    assert sum(isinstance(line, StepsLine) for line in lines) == controller.changes
     assert verify_replay(recording, open_session(toy_world, toy_bundle)).identical
     (paced,) = replay_pacing(lines)
     assert paced.counts == paced.traced
@@ -108,7 +108,7 @@ def test_steps_go_and_come_with_the_engines_speed_and_the_recording_verifies(
 def test_a_replay_keeps_the_steps_of_its_recording_however_slow_it_is(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    track = rig_planner(session).plan(STANDING, 1)
+    track = rig_planner(session).plan(IDLE, 1)
     tracks = [
         CameraTrack(track.c2w, track.intrinsics, num_steps=count) for count in (None, 3, 1, 4, 2, 4, 4, 4)
     ]
@@ -123,8 +123,8 @@ def test_a_replay_keeps_the_steps_of_its_recording_however_slow_it_is(
     monkeypatch.setattr(session, "denoise", noting)
     walk = Walk(session, TrackPlanner(tracks), 3, time.perf_counter)
     try:
-        play_until(walk, lambda: walk.progress == 1.0, STANDING)
+        play_until(walk, lambda: walk.progress == 1.0, IDLE)
     finally:
         walk.close()
     assert made == [None, 3, 1, 4, 2, 4, 4, 4]
-    assert not walk.instruments.governor.lowered
+    assert not walk.statistics.controller.lowered

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Footprint:
+class ResourceUsage:
     """What a process holds at one moment."""
 
     memory_bytes: int
@@ -23,9 +23,9 @@ class Footprint:
     """Open files, sockets and pipes; None where the system does not list them."""
 
 
-def footprint() -> Footprint:
+def resource_usage() -> ResourceUsage:
     """Measure this process."""
-    return Footprint(memory_bytes(), threading.active_count(), num_handles())
+    return ResourceUsage(memory_bytes(), threading.active_count(), num_handles())
 
 
 def memory_bytes(statm: Path = Path("/proc/self/statm")) -> int:
@@ -56,7 +56,7 @@ def num_handles() -> int | None:
     return None
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Hand freed memory back to the system; glibc keeps it otherwise, in pieces, for as long as the program runs."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
