@@ -159,8 +159,6 @@ class FrameChunk:
     times: ChunkTimes
     latents_sha256: str
     """Of the latents these frames were decoded from (of the frames themselves in the holodeck)."""
-    epoch: int = 0
-    """Counts resets and restores, so that a late chunk of an earlier rollout is never shown."""
     latents: NDArray[np.float32] | None = field(default=None, repr=False)
     """[C, T, H, W], where the session was asked to keep them."""
     snapshot: Snapshot | None = field(default=None, repr=False)

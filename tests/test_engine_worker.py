@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import replace
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
 
 WAIT_S = 10.0
 """Bound on every wait for another thread; reached only when a test is about to fail."""
+SETTLE_S = 0.05
+"""How long to watch for what must not happen."""
 
 
 class GatedSession(Session):
@@ -154,9 +156,12 @@ def start(session: GatedSession, planner: Planner) -> Iterator[Callable[..., Wor
     """Start a worker, and check in the end that none of its threads is left."""
     workers: list[Worker[float]] = []
 
-    def make(**options: Any) -> Worker[float]:
-        workers.append(Worker(session, planner, options.pop("intents", LatestWins(0.0)), **options))
-        return workers[-1]
+    def make(num_requests: int = MAX_IN_FLIGHT, **options: Any) -> Worker[float]:
+        worker = Worker(session, planner, options.pop("intents", LatestWins(0.0)), **options)
+        workers.append(worker)
+        for _ in range(num_requests):
+            worker.request()
+        return worker
 
     yield make
     session.open_gates()
@@ -166,6 +171,8 @@ def start(session: GatedSession, planner: Planner) -> Iterator[Callable[..., Wor
 
 
 def take(worker: Worker[float]) -> FrameChunk:
+    """Request one more chunk and wait for the next."""
+    worker.request()
     chunk = worker.poll(WAIT_S)
     assert chunk is not None
     return chunk
@@ -201,11 +208,10 @@ def test_the_intent_is_latched_after_the_wait_for_room(
 def test_a_held_intent_stays(
     start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
 ) -> None:
-    worker = start(on_request=True)
+    worker = start(0)
     session.open_gates()
     worker.post(4.0)
     for _ in range(3):
-        worker.request()
         take(worker)
     assert [intent for intent, _ in planner.calls] == [4.0] * 3
 
@@ -213,15 +219,13 @@ def test_a_held_intent_stays(
 def test_movement_adds_up_until_it_is_latched_and_is_used_once(
     start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
 ) -> None:
-    worker = start(on_request=True, intents=Adding())
+    worker = start(0, intents=Adding())
     session.open_gates()
     worker.post(1.0)
     worker.post(2.0)
     for _ in range(2):
-        worker.request()
         take(worker)
     worker.post(5.0)
-    worker.request()
     take(worker)
     assert [intent for intent, _ in planner.calls] == [3.0, 0.0, 5.0]
 
@@ -229,12 +233,11 @@ def test_movement_adds_up_until_it_is_latched_and_is_used_once(
 def test_a_touch_that_a_pause_came_before_is_of_no_later_chunk(
     start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
 ) -> None:
-    worker = start(on_request=True, intents=Adding())
+    worker = start(0, intents=Adding())
     session.open_gates()
     worker.post(1.0)
     worker.pause()
     worker.resume()
-    worker.request()
     take(worker)
     assert [intent for intent, _ in planner.calls] == [0.0]
 
@@ -243,40 +246,37 @@ def test_the_track_says_when_its_intent_was_posted(
     start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
     now_s = [10.0]
-    worker = start(on_request=True, clock=lambda: now_s[0])
+    worker = start(0, clock=lambda: now_s[0])
     session.open_gates()
     now_s[0] = 11.0
     worker.post(1.0)
     now_s[0] = 12.0
-    worker.request()
     assert take(worker).times.latched_s == 11.0
 
 
 def test_no_more_chunks_are_made_than_there_is_room_for(
-    start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
+    start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
     worker = start()
     session.open_gates()
     for _ in range(MAX_IN_FLIGHT):
+        assert session.denoising.acquire(timeout=WAIT_S)
         assert session.decoding.acquire(timeout=WAIT_S)
-    # A command runs only between chunks, so after it the engine has had its chance to start a third one.
-    worker.call(lambda: None).result(WAIT_S)
-    assert len(planner.calls) == MAX_IN_FLIGHT
+    worker.request()
+    assert not session.denoising.acquire(timeout=SETTLE_S)
     take(worker)
-    assert session.decoding.acquire(timeout=WAIT_S)
-    assert len(planner.calls) == MAX_IN_FLIGHT + 1
+    assert session.denoising.acquire(timeout=WAIT_S)
 
 
 def test_nothing_is_made_without_a_request(
     start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
 ) -> None:
-    worker = start(on_request=True)
+    worker = start(0)
     session.open_gates()
-    worker.call(lambda: None).result(WAIT_S)
-    assert planner.calls == []
-    worker.request()
+    assert not session.denoising.acquire(timeout=SETTLE_S)
     take(worker)
-    worker.call(lambda: None).result(WAIT_S)
+    assert session.denoising.acquire(timeout=WAIT_S)
+    assert not session.denoising.acquire(timeout=SETTLE_S)
     assert len(planner.calls) == 1
 
 
@@ -318,7 +318,7 @@ def test_a_reset_drops_chunks_waiting_and_in_the_making(
     assert worker.poll() is None
     session.open_gates()
     chunk = take(worker)
-    assert (chunk.latents_sha256, chunk.epoch, worker.epoch) == ("2.0", 2, 2)
+    assert chunk.latents_sha256 == "2.0"
 
 
 def test_a_reset_while_denoising_drops_that_chunk(
@@ -334,14 +334,16 @@ def test_a_reset_while_denoising_drops_that_chunk(
 def test_a_request_made_after_a_reset_is_not_lost_to_the_old_rollout(
     start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
 ) -> None:
-    worker = start(on_request=True)
+    worker = start(0)
     worker.request()
     assert session.denoising.acquire(timeout=WAIT_S)
     worker.reset(2)
     worker.post(8.0)
     worker.request()
     session.open_gates()
-    assert take(worker).latents_sha256 == "2.0"
+    chunk = worker.poll(WAIT_S)
+    assert chunk is not None
+    assert chunk.latents_sha256 == "2.0"
     assert planner.calls[-1] == (8.0, 0)
 
 
@@ -356,47 +358,25 @@ def test_then_runs_before_the_next_plan(
     assert planner.calls[0] == (0.0, 0)
 
 
-def test_a_snapshot_lies_behind_the_chunks_in_the_making(
-    start: Callable[..., Worker[float]], session: GatedSession
-) -> None:
-    worker = start()
-    assert session.denoising.acquire(timeout=WAIT_S)
-    future = worker.snapshot()
-    session.open_gates()
-    assert future.result(WAIT_S).chunk_index == 1
-
-
-def test_a_snapshot_needs_nobody_to_poll(start: Callable[..., Worker[float]], session: GatedSession) -> None:
-    worker = start()
-    session.open_gates()
-    for _ in range(MAX_IN_FLIGHT):
-        assert session.decoding.acquire(timeout=WAIT_S)
-    assert worker.snapshot().result(WAIT_S).chunk_index == MAX_IN_FLIGHT
-
-
 def test_restoring_continues_from_the_snapshot(
     start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
-    worker = start(seed=1)
+    worker = start(seed=2)
     session.open_gates()
     take(worker)
-    snapshot = worker.snapshot().result(WAIT_S)
-    worker.reset(2)
-    assert take(worker).latents_sha256 == "2.0"
-    worker.restore(snapshot)
-    assert take(worker).latents_sha256 == f"1.{snapshot.chunk_index}"
+    worker.restore(Snapshot("gated", 1, 4, np.eye(4), {}))
+    assert take(worker).latents_sha256 == "1.4"
 
 
 def test_a_paused_worker_starts_nothing_but_takes_commands(
-    start: Callable[..., Worker[float]], session: GatedSession, planner: Planner
+    start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
-    worker = start(on_request=True)
+    worker = start(0)
     worker.pause()
-    assert worker.paused
     session.open_gates()
+    worker.reset(1).result(WAIT_S)
     worker.request()
-    worker.snapshot().result(WAIT_S)
-    assert planner.calls == []
+    assert not session.denoising.acquire(timeout=SETTLE_S)
     worker.resume()
     take(worker)
 
@@ -447,8 +427,11 @@ def test_a_planning_error_reaches_the_client(session: GatedSession) -> None:
     def fail(intent: float, chunk_index: int) -> CameraTrack:
         raise ValueError("no plan")
 
-    with Worker(session, fail, LatestWins(0.0)) as worker, pytest.raises(ValueError, match="no plan"):
-        worker.poll(WAIT_S)
+    with (
+        closing(Worker(session, fail, LatestWins(0.0))) as worker,
+        pytest.raises(ValueError, match="no plan"),
+    ):
+        take(worker)
 
 
 def test_a_failed_reset_reaches_poll_and_future(
@@ -475,16 +458,6 @@ def test_a_failed_reset_does_not_outlive_the_reset_behind_it(
     session.open_gates()
     assert take(worker).latents_sha256 == "2.0"
     assert isinstance(given_up.exception(WAIT_S), ZeroDivisionError)
-
-
-def test_a_failed_call_stays_in_its_future(
-    start: Callable[..., Worker[float]], session: GatedSession
-) -> None:
-    worker = start()
-    session.open_gates()
-    with pytest.raises(ZeroDivisionError):
-        worker.call(lambda: 1 / 0).result(WAIT_S)
-    take(worker)
 
 
 def test_closing_with_a_full_queue_does_not_hang(
@@ -514,7 +487,7 @@ def test_closing_mid_chunk_gives_up_after_its_timeout_and_ends_later(
 def test_closing_cancels_what_waits(start: Callable[..., Worker[float]], session: GatedSession) -> None:
     worker = start()
     assert session.denoising.acquire(timeout=WAIT_S)
-    future = worker.snapshot()
+    future = worker.reset(1)
     worker.close(0.0)
     with pytest.raises(CancelledError):
         future.result(WAIT_S)
@@ -541,16 +514,17 @@ def test_a_model_on_a_worker_makes_the_bits_it_makes_alone(make_bundle: Any, toy
     alone = open_session(toy_world, make_bundle())
     alone.reset(6)
     expected = [alone.step(plan(0.5, index)) for index in range(1, 9)]
-    with Worker(open_session(toy_world, make_bundle()), plan, LatestWins(0.5), seed=6) as worker:
+    session = open_session(toy_world, make_bundle())
+    session.keep_snapshots = True
+    with closing(Worker(session, plan, LatestWins(0.5), seed=6)) as worker:
         chunks = [take(worker) for _ in expected]
-        snapshot = worker.snapshot().result(WAIT_S)
+        snapshot = chunks[-1].snapshot
+        assert snapshot is not None
         worker.reset(1)
         take(worker)
-        worker.restore(replace(snapshot))
+        worker.restore(snapshot)
         later = take(worker)
     for chunk, want in zip(chunks, expected, strict=True):
         assert chunk.latents_sha256 == want.latents_sha256
         np.testing.assert_array_equal(chunk.frames, want.frames)
-    while alone.next_chunk_index < later.chunk_index:
-        alone.step(plan(0.5, alone.next_chunk_index))
     np.testing.assert_array_equal(alone.step(plan(0.5, later.chunk_index)).frames, later.frames)

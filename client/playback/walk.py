@@ -78,7 +78,6 @@ class Walk:
             planner.plan,
             IntentMailbox(),
             seed=seed,
-            on_request=True,
             clock=clock,
         )
         self._begin_anew()

@@ -73,7 +73,7 @@ def run_bench(
         raise ValueError(f"a measurement takes at least 2 chunks, got {num_chunks}")
     track = curve(session.world, 1 + num_chunks * session.frames_per_chunk)
     run = run_headless(session, track, num_chunks, seed, None, progress, started_s=started_s, clock=clock)
-    ready_s = [record.ready_s for record in run.log.records]
+    ready_s = [times.ready_s for times in run.log.times]
     intervals_ms = 1e3 * np.diff(ready_s)
     quarter = max(1, len(intervals_ms) // 4)
     deadline_ms = 1e3 * session.frames_per_chunk / session.fps

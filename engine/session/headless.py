@@ -130,7 +130,7 @@ def report_run(
         num_chunks=len(latents_sha256),
         num_frames=1 + len(latents_sha256) * session.frames_per_chunk,
         fps=session.fps,
-        first_frame_s=log.records[0].ready_s - started_s,
+        first_frame_s=log.times[0].ready_s - started_s,
         log=log,
         latents_sha256=latents_sha256,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from engine.types import FrameChunk
+from engine.types import ChunkTimes, FrameChunk
 
 STAGES = ("denoise_ms", "commit_ms", "decode_ms", "chunk_ms")
 
@@ -31,52 +31,29 @@ def percentiles(values_ms: Sequence[float]) -> Percentiles:
     return Percentiles(float(p50), float(p95))
 
 
-@dataclass(frozen=True)
-class ChunkRecord:
-    """One line of the log."""
-
-    chunk_index: int
-    epoch: int
-    num_frames: int
-    latched_s: float
-    model_start_s: float
-    denoised_s: float
-    committed_s: float
-    decode_start_s: float
-    ready_s: float
-    denoise_ms: float
-    commit_ms: float
-    decode_ms: float
-    chunk_ms: float
-
-
 class TimingLog:
     """The times of every chunk of a run, in the order they became ready."""
 
     def __init__(self, fps: float) -> None:
         self._fps = fps
-        self.records: list[ChunkRecord] = []
+        self._num_frames: list[int] = []
+        self.times: list[ChunkTimes] = []
 
     def add(self, chunk: FrameChunk) -> None:
-        stages = {stage: getattr(chunk.times, stage) for stage in STAGES}
-        self.records.append(
-            ChunkRecord(
-                chunk.chunk_index, chunk.epoch, chunk.frames.shape[0], **asdict(chunk.times), **stages
-            )
-        )
+        self.times.append(chunk.times)
+        self._num_frames.append(len(chunk.frames))
 
     def stage(self, name: str) -> Percentiles:
         """Return the percentiles of one of STAGES."""
-        return percentiles([getattr(record, name) for record in self.records])
+        return percentiles([getattr(times, name) for times in self.times])
 
     @property
     def realtime_factor(self) -> float | None:
         """Seconds of video made per second of wall time, first chunk excluded; None before the second chunk.
 
-        The wall time runs from the moment the first chunk was ready to the moment the last one was.
+        The wall time runs from when the first chunk was ready to when the last one was.
         """
-        if len(self.records) < 2:
+        if len(self.times) < 2:
             return None
-        wall_s = self.records[-1].ready_s - self.records[0].ready_s
-        made_s = sum(record.num_frames for record in self.records[1:]) / self._fps
-        return made_s / wall_s if wall_s > 0 else None
+        wall_s = self.times[-1].ready_s - self.times[0].ready_s
+        return sum(self._num_frames[1:]) / self._fps / wall_s if wall_s > 0 else None

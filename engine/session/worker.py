@@ -1,7 +1,7 @@
 """A session on threads of its own: the latest intent goes in, frames come out.
 
 The engine thread denoises, the decoder thread decodes the chunk before. The client thread never waits for
-either: `post`, `request`, `poll`, `pause`, `resume`, `reset` and `restore` return at once, `close` in bounded
+either: `post`, `request`, `poll`, `pause`, `resume`, `reset`, `enter` and `restore` return at once, `close` in bounded
 time.
 """
 
@@ -14,14 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from engine.files.world import World
 from engine.session.protocol import Clock, Session, Snapshot
 from engine.types import CameraTrack, FrameChunk, LatentChunk
 
 IntentT = TypeVar("IntentT")
-ResultT = TypeVar("ResultT")
 
 MAX_IN_FLIGHT = 2
 """Chunks that may be in the making or waiting to be polled: one to decode while the next is denoised."""
@@ -51,10 +50,10 @@ class Mailbox(Protocol[IntentT]):
 class _Command:
     """Work for the engine thread between two chunks."""
 
-    run: Callable[[], Any]
-    future: Future[Any]
-    begins: int | None = None
-    """Epoch of the rollout it begins, whose polls raise its error; None where it begins none."""
+    run: Callable[[], None]
+    future: Future[None]
+    epoch: int
+    """Of the rollout it begins, whose polls raise its error."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class _Latched(Generic[IntentT]):
 
 
 class Worker(Generic[IntentT]):
-    """Runs a session as fast as there is room for its chunks, or as they are requested."""
+    """Runs a session as chunks are requested, as far as there is room for them."""
 
     def __init__(
         self,
@@ -75,7 +74,6 @@ class Worker(Generic[IntentT]):
         intents: Mailbox[IntentT],
         *,
         seed: int = 0,
-        on_request: bool = False,
         clock: Clock = time.perf_counter,
     ) -> None:
         """Start the threads and reset the session.
@@ -84,11 +82,9 @@ class Worker(Generic[IntentT]):
             planner: Makes the next chunk's cameras from the intent latched for it and the chunk's index. It
                 runs on the engine thread, at the last moment before the model starts.
             intents: Says what becomes of intents between two latches; what it holds at first is the first intent.
-            on_request: Make a chunk for each `request` only, instead of whenever there is room.
         """
         self._session = session
         self._planner = planner
-        self._on_request = on_request
         self._clock = clock
         self._changed = threading.Condition()
         self._intents, self._posted_s = intents, clock()
@@ -98,6 +94,7 @@ class Worker(Generic[IntentT]):
         self._ready: deque[FrameChunk] = deque()
         self._decoding = False
         self._epoch = 0
+        """Counts the rollouts begun; a chunk of an earlier one is never returned."""
         self._paused = self._closing = False
         self._error: Exception | None = None
         self._traceback: TracebackType | None = None
@@ -106,21 +103,6 @@ class Worker(Generic[IntentT]):
         self._engine = threading.Thread(target=self._run_engine, name="flaneur-engine", daemon=True)
         self._decoder.start()
         self._engine.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def epoch(self) -> int:
-        """Number of resets and restores so far; `poll` never returns a chunk of an earlier one."""
-        return self._epoch
-
-    @property
-    def paused(self) -> bool:
-        return self._paused
 
     def post(self, intent: IntentT) -> float:
         """Say what the player wants now; it holds until the next post.
@@ -191,14 +173,6 @@ class Worker(Generic[IntentT]):
         """Continue from a snapshot; `then` is as for `reset`."""
         return self._begin(lambda: self._session.restore(snapshot), then)
 
-    def snapshot(self) -> Future[Snapshot]:
-        """Take a snapshot behind the chunks in the making."""
-        return self.call(self._session.snapshot)
-
-    def call(self, run: Callable[[], ResultT]) -> Future[ResultT]:
-        """Run something on the engine thread between two chunks, when nothing is in the making."""
-        return self._enqueue(_Command(run, Future()))
-
     def close(self, timeout_s: float = 5.0) -> bool:
         """Stop both threads and close the session; say whether they ended within the timeout."""
         with self._changed:
@@ -225,9 +199,9 @@ class Worker(Generic[IntentT]):
             self._num_requested = 0
             self._intents.forget()
             self._error = self._traceback = None
-            return self._enqueue(_Command(run, Future(), begins=self._epoch))
+            return self._enqueue(_Command(run, Future(), self._epoch))
 
-    def _enqueue(self, command: _Command) -> Future[Any]:
+    def _enqueue(self, command: _Command) -> Future[None]:
         with self._changed:
             if self._closing:
                 command.future.cancel()
@@ -261,24 +235,23 @@ class Worker(Generic[IntentT]):
             and not self._paused
             and self._error is None
             and in_flight < MAX_IN_FLIGHT
-            and (self._num_requested > 0 or not self._on_request)
+            and self._num_requested > 0
         )
 
     def _execute(self, command: _Command) -> None:
         if not command.future.set_running_or_notify_cancel():
             return
         try:
-            result = command.run()
+            command.run()
         except Exception as error:
-            if command.begins is not None:
-                self._fail(error, command.begins)
+            self._fail(error, command.epoch)
             command.future.set_exception(error)
         else:
-            command.future.set_result(result)
+            command.future.set_result(None)
 
     def _latch(self) -> _Latched[IntentT]:
         """Take the intent for the next chunk, and the request it answers; the lock is held."""
-        self._num_requested = max(0, self._num_requested - 1)
+        self._num_requested -= 1
         return _Latched(self._intents.take(), self._posted_s)
 
     def _denoise(self, latched: _Latched[IntentT], epoch: int) -> None:
@@ -309,7 +282,7 @@ class Worker(Generic[IntentT]):
             with self._changed:
                 self._decoding = False
                 if frames is not None and epoch == self._epoch and not self._closing:
-                    self._ready.append(replace(frames, epoch=epoch))
+                    self._ready.append(frames)
                 self._changed.notify_all()
 
     def _fail(self, error: Exception, epoch: int) -> None:
