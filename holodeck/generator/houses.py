@@ -16,7 +16,7 @@ def house(plan: Plan, side: Side, start: float, setback: float) -> tuple[list[Sh
     Returns:
         Its shapes and where it ends along the side.
     """
-    dice, color = plan.dice, plan.wall_color()
+    dice, color = plan.dice, plan.facade_color()
     period, story = dice.pick((1.6, 2.0, 2.4)), dice.between(2.2, 2.9)
     columns, stories = dice.count(2, 4), dice.count(1, 3)
     start, near = math.ceil(start / period) * period, _snapped(side, setback, period)
@@ -43,7 +43,7 @@ def tower(plan: Plan, side: Side, start: float, setback: float) -> tuple[list[Sh
     """Build a tower from `start` along a side; returns as `house`."""
     dice = plan.dice
     dark = plan.mood.night
-    color: Color = shade(plan.wall_color(), 0.38) if dark else plan.wall_color()
+    color: Color = shade(plan.facade_color(), 0.38) if dark else plan.facade_color()
     period, story = dice.pick((1.6, 1.9, 2.3)), dice.between(1.9, 2.4)
     start, near = math.ceil(start / period) * period, _snapped(side, setback, period)
     length, depth, height = dice.count(2, 4) * period, dice.count(2, 4) * period, dice.count(3, 7) * story

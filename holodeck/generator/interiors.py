@@ -80,7 +80,7 @@ def furnish_rooms(plan: Plan, rooms: list[Room], height: float) -> None:
         x, z = _middle(room)
         half_x, half_z = _halves(room)
         _floor(plan, room)
-        for index in dice.shuffled(range(4))[: dice.count(1, 3)]:
+        for index in dice.shuffled(range(4))[: dice.count(2, 4)]:
             _hang(plan, room, index, height)
         names = (
             "statue",
@@ -95,7 +95,7 @@ def furnish_rooms(plan: Plan, rooms: list[Room], height: float) -> None:
             "cone",
             "umbrella",
         )
-        for sign_x, sign_z in dice.shuffled([(a, b) for a in (-1, 1) for b in (-1, 1)])[: dice.count(1, 3)]:
+        for sign_x, sign_z in dice.shuffled([(a, b) for a in (-1, 1) for b in (-1, 1)])[: dice.count(2, 4)]:
             feature = FEATURES[dice.pick(names)]
             shapes = feature.build(plan, x + sign_x * (half_x - 1.3), z + sign_z * (half_z - 1.3))
             if max(-shape.low[1] for shape in shapes) < height and _inside(shapes, room):

@@ -42,6 +42,7 @@ class Plan:
     """What stands on the floor; the last can be taken away again."""
     brushes: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     """Calls of GroundPainter's methods, in order."""
+    _facades: list[Color] = field(default_factory=list)
 
     @property
     def groups(self) -> list[Group]:
@@ -72,6 +73,11 @@ class Plan:
 
     def wall_color(self) -> Color:
         return self.dice.pick(self.palette.walls)
+
+    def facade_color(self) -> Color:
+        """Pick a colour for a house, each of the palette's in turn, so that neighbours differ."""
+        self._facades = self._facades or self.dice.shuffled([*self.palette.walls, self.palette.light])
+        return self._facades.pop()
 
     def contrast(self, color: Color) -> Color:
         """Pick a colour that can be told from another."""

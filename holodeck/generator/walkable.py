@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holodeck.generator.dice import Dice
-from holodeck.generator.plan import Group, Plan, Rectangle
+from holodeck.generator.plan import Plan, Rectangle
 from holodeck.shapes import Shape
+
+Array = NDArray[np.float64]
 
 CELL_M = 0.25
 CLEARANCE_M = 0.72
@@ -25,17 +27,20 @@ CANDIDATES = 90
 FAN_DEG = tuple(range(-35, 36, 5))
 """Directions in view that a start is judged by."""
 OPEN_M = 14.0
+"""Further is no better."""
+FARTHEST_M = 20.0
+"""Things further away than this do not count as seen."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A pose to start from, and how good its view is."""
+    """A pose to start from."""
 
     xz: tuple[float, float]
     yaw_deg: float
 
 
-def reachable(plan: Plan, bounds: Rectangle) -> tuple[NDArray[np.float64], float, float]:
+def reachable(plan: Plan, bounds: Rectangle) -> tuple[Array, float, float]:
     """Find the cells that are connected.
 
     Returns:
@@ -66,46 +71,49 @@ def is_walkable(plan: Plan, bounds: Rectangle) -> bool:
 def choose_start(plan: Plan, bounds: Rectangle) -> Start:
     """Choose among random free poses the one that sees most things at a good distance."""
     cells, _, _ = reachable(plan, bounds)
-    groups = [group for group in plan.groups if max(-shape.low[1] for shape in group.shapes) > 0.8]
+    tall = [(n, shape) for n, group in enumerate(plan.groups) for shape in group.shapes if _stands(shape)]
+    owner = np.array([n for n, _ in tall])
+    low = np.array([(shape.low[0], shape.low[2]) for _, shape in tall])
+    high = np.array([(shape.high[0], shape.high[2]) for _, shape in tall])
     best, start = -np.inf, Start((0.0, 0.0), 0.0)
     for _ in range(CANDIDATES):
         candidate = _draw_start(plan.dice, cells)
-        score = _view_score(candidate, groups)
+        score = _view_score(candidate, low, high, owner)
         if score > best:
             best, start = score, candidate
     return start
 
 
-def _draw_start(dice: Dice, cells: NDArray[np.float64]) -> Start:
+def _draw_start(dice: Dice, cells: Array) -> Start:
     x, z = cells[int(len(cells) * dice.between(0, 0.999))]
     return Start((round(float(x), 3), round(float(z), 3)), dice.between(-180, 180))
 
 
-def _view_score(start: Start, groups: list[Group]) -> float:
-    """Number of things in view, how open the view is, and a penalty for what stands in the way."""
-    seen, distances = set(), []
-    for angle in FAN_DEG:
-        distance, group = _first_hit(start.xz, np.radians(start.yaw_deg + angle), groups)
-        distances.append(min(distance, OPEN_M))
-        if distance < 20.0:
-            seen.add(group)
-    middle = min(distances[len(distances) // 2 - 3 : len(distances) // 2 + 4])
-    blocked = max(0.0, 3.0 - min(distances)) * 2 + max(0.0, 4.5 - middle) * 2
-    return round(1.3 * len(seen) + float(np.mean(distances)) / 3 - blocked, 6)
+def _view_score(start: Start, low: Array, high: Array, owner: NDArray[np.int64]) -> float:
+    """Number of things in view, how open the view is, and a penalty for what stands in the way.
 
-
-def _first_hit(xz: tuple[float, float], yaw: float, groups: list[Group]) -> tuple[float, int]:
-    """Distance to the nearest footprint along a direction, metres, and which it is."""
-    direction = np.array([np.sin(yaw), np.cos(yaw)])
-    direction[np.abs(direction) < 1e-9] = 1e-9
-    low, high = np.array([g.footprint[:2] for g in groups]), np.array([g.footprint[2:] for g in groups])
-    first, second = (low - xz) / direction, (high - xz) / direction
-    near, far = np.minimum(first, second).max(1), np.maximum(first, second).min(1)
+    Args:
+        low, high: Corners of the footprints of the shapes, [N, 2], metres.
+        owner: Which thing each shape belongs to, [N].
+    """
+    yaw = np.radians(start.yaw_deg + np.array(FAN_DEG, np.float64))
+    directions = np.stack([np.sin(yaw), np.cos(yaw)], 1)
+    directions[np.abs(directions) < 1e-9] = 1e-9
+    first, second = (low - start.xz) / directions[:, None], (high - start.xz) / directions[:, None]
+    near, far = np.minimum(first, second).max(2), np.maximum(first, second).min(2)
     distance = np.where((near < far) & (near > 0), near, np.inf)
-    nearest = int(distance.argmin())
-    return float(distance[nearest]), nearest
+    nearest = np.minimum(distance.min(1), OPEN_M)
+    seen = len(set(owner[distance.argmin(1)[distance.min(1) < FARTHEST_M]].tolist()))
+    middle = nearest[len(FAN_DEG) // 2 - 3 : len(FAN_DEG) // 2 + 4].min()
+    blocked = max(0.0, 3.0 - nearest.min()) * 2 + max(0.0, 4.5 - middle) * 2
+    return round(float(1.3 * seen + nearest.mean() / 3 - blocked), 6)
 
 
 def _blocks(shape: Shape) -> bool:
     bottom, top = -shape.high[1], -shape.low[1]
     return shape.solid and top > HEIGHTS_M[0] and bottom < HEIGHTS_M[1]
+
+
+def _stands(shape: Shape) -> bool:
+    """Whether a shape is seen from eye height: not flat on the ground, not overhead."""
+    return -shape.low[1] > 0.8 and -shape.high[1] < HEIGHTS_M[1]
