@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engine.files.bundle import SPEC_FILE, EngineSpec
+from pydantic import BaseModel
+
+from engine.files.bundle import SPEC_FILE
 
 PARTIAL = ".partial"
 """Ends the names of folders that are being filled or removed."""
@@ -21,13 +23,16 @@ ASIDE = ".old"
 
 
 @contextmanager
-def making_bundle(destination: Path) -> Iterator[Path]:
+def making_bundle(destination: Path, spec_file: str = SPEC_FILE) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `destination` when the block ends well.
+
+    Args:
+        spec_file: The description's name, by which a folder of this kind is known.
 
     Raises:
         ValueError: The destination is something else than a bundle, or the disk is full.
     """
-    check_destination(destination)
+    check_destination(destination, spec_file)
     try:
         with partial_folder(destination) as partial:
             # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
@@ -108,15 +113,15 @@ def ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def check_destination(destination: Path) -> None:
+def check_destination(destination: Path, spec_file: str = SPEC_FILE) -> None:
     """Refuse to write a bundle over anything but a bundle."""
-    if destination.exists() and not (destination / SPEC_FILE).is_file():
+    if destination.exists() and not (destination / spec_file).is_file():
         raise ValueError(f"{destination} exists and is no bundle; name a new folder")
 
 
-def write_spec(folder: Path, spec: EngineSpec) -> None:
+def write_spec(folder: Path, spec: BaseModel, spec_file: str = SPEC_FILE) -> None:
     """Write a bundle's description, its last file."""
-    (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / spec_file).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def link_or_copy(source: Path, folder: Path) -> None:

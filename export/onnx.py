@@ -117,17 +117,17 @@ def _fill(
     report: Progress,
 ) -> None:
     config = model.config
-    plain = _plain(model)
+    network = plain(model)
     weights = SharedWeights(folder / WEIGHTS_FILE)
     step_graphs: dict[str, str] = {}
     for num_frames in sorted({config.first_chunk_size, config.chunk_size}):
         report(f"step graph for {num_frames} latent frames")
         step_graphs[str(num_frames)] = f"step_{num_frames}.onnx"
-        _export_step(plain, num_frames, folder / step_graphs[str(num_frames)], weights)
+        _export_step(network, num_frames, folder / step_graphs[str(num_frames)], weights)
     report("decoder graph")
     caches = decoder.cache_spec(config.latent_height, config.latent_width)  # type: ignore[operator]
     grid = (config.in_channels, config.latent_height, config.latent_width)
-    export_decoder(_plain(decoder), grid, caches, folder / "decoder.onnx", weights)
+    export_decoder(plain(decoder), grid, caches, folder / "decoder.onnx", weights)
     report("description")
     spec = EngineSpec(
         format_version=1,
@@ -159,7 +159,7 @@ def _fill(
     write_spec(folder, spec)
 
 
-def _plain(module: Module) -> Module:
+def plain(module: Module) -> Module:
     """Return a module in float32 that neither learns nor drops; itself where it is that already, for want of memory."""
     learns = module.training or any(parameter.requires_grad for parameter in module.parameters())
     if not learns and all(tensor.dtype == torch.float32 for tensor in module.parameters()):
@@ -178,7 +178,7 @@ def _export_step(model: WorldModel, num_frames: int, path: Path, weights: Shared
     dynamic: list[Any] = [{}] * len(STEP_INPUTS)
     dynamic[STEP_INPUTS.index("text")] = {1: length}
     dynamic[STEP_INPUTS.index("text_mask")] = {1: length}
-    _write_graph(
+    write_graph(
         StepGraph(model),
         step_inputs(model.config, num_frames),
         path,
@@ -205,7 +205,7 @@ def export_decoder(
     """
     names = [name for name, _ in caches]
     channels, height, width = latent_size
-    _write_graph(
+    write_graph(
         decoder,
         (torch.zeros(1, channels, 1, height, width), *(torch.zeros(shape) for _, shape in caches)),
         path,
@@ -216,7 +216,7 @@ def export_decoder(
     )
 
 
-def _write_graph(
+def write_graph(
     module: nn.Module,
     example: tuple[Tensor, ...],
     path: Path,
@@ -225,6 +225,17 @@ def _write_graph(
     outputs: list[str],
     dynamic: Any,
 ) -> None:
+    """Write a module's graph with nodes named after its layers.
+
+    Args:
+        example: Inputs of the right shapes.
+        weights: Where they go if they are too large for the graph.
+        inputs, outputs: Names, in the order the module takes and gives tensors.
+        dynamic: Axes of any length, as `torch.onnx.export` takes them.
+
+    Raises:
+        BuildFailed: The exporter gave up.
+    """
     size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
     is_large = size > INLINE_LIMIT_BYTES
     with torch.no_grad(), _quiet():

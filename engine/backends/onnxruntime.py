@@ -25,6 +25,7 @@ from engine.backends.protocol import (
 )
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
+from engine.files.refiner import RefinerFolder
 
 ELEMENT_TYPES = {
     "float": "float32",
@@ -92,6 +93,20 @@ class OnnxRuntimeBackend(Backend):
         del self._decoder
 
 
+class OnnxRuntimeGraphs:
+    """The graphs of an exported refiner in ONNX Runtime's CPU provider; a `GraphRunner`."""
+
+    def __init__(self, folder: RefinerFolder, num_threads: int) -> None:
+        """Open every graph of the folder."""
+        self._graphs = {name: _open(folder.path / name, num_threads) for name in folder.spec.graphs}
+
+    def run(
+        self, graph: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """Run the graph in a file and return the outputs asked for."""
+        return dict(zip(outputs, _run(self._graphs[graph], outputs, dict(inputs)), strict=True))
+
+
 def _run(
     graph: onnxruntime.InferenceSession, outputs: Sequence[str], feed: dict[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
@@ -108,6 +123,13 @@ def _run(
 def _load(
     path: Path, num_threads: int, interface: GraphInterface, mapped: bool
 ) -> onnxruntime.InferenceSession:
+    graph = _open(path, num_threads, mapped)
+    given = {node.name: GraphInput(_dtype(node.type), tuple(node.shape)) for node in graph.get_inputs()}
+    interface.check(given, [node.name for node in graph.get_outputs()])
+    return graph
+
+
+def _open(path: Path, num_threads: int, mapped: bool = False) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
@@ -119,14 +141,11 @@ def _load(
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     try:
-        graph = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise SpecMismatch(
             f"ONNX Runtime cannot load {path} ({_reason(error)}); export the bundle again with this version"
         ) from error
-    given = {node.name: GraphInput(_dtype(node.type), tuple(node.shape)) for node in graph.get_inputs()}
-    interface.check(given, [node.name for node in graph.get_outputs()])
-    return graph
 
 
 def _dtype(name: str) -> str | None:

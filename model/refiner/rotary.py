@@ -19,8 +19,9 @@ RotaryTable = tuple[Tensor, Tensor]
 
 
 def _frequencies(count: int, theta: float, device: torch.device) -> Tensor:
-    exponents = torch.linspace(0.0, 1.0, count, dtype=torch.float64, device=device)
-    return (theta**exponents * (math.pi / 2)).float()
+    # Plain numbers become a constant when a graph is exported; tensor arithmetic would be folded in float32.
+    values = [theta ** (index / max(count - 1, 1)) * (math.pi / 2) for index in range(count)]
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _table(fractions: Tensor, width: int, num_heads: int, theta: float) -> RotaryTable:

@@ -20,6 +20,8 @@ from model.refiner.rotary import RotaryTable
 
 MAX_TIMESTEP = 1000.0
 """Of sigma 1."""
+HIDDEN_TEXT = -10000.0
+"""Added to the scores of text tokens that do not count."""
 TIME_CHANNELS = 256
 """Sines and cosines of a timestep."""
 
@@ -57,6 +59,11 @@ class Prefix:
     """Per block, the values of the same runs."""
     mask: Tensor | None
     """Additive, over prefix and own tokens, broadcastable to [B, h, N, keys]; None shows everything."""
+
+
+def text_bias(mask: Tensor) -> Tensor:
+    """Turn a mask of text tokens [B, L], 1 for those that count, into an additive one, [B, 1, 1, L]."""
+    return (HIDDEN_TEXT * (1 - mask))[:, None, None]
 
 
 class _TimestepMlp(nn.Module):
@@ -188,7 +195,7 @@ class RefinerTransformer(nn.Module):
         captions = self.caption_projection(text.to(self.device, self.dtype))
         pairs = [block.attn2.keys_values(captions) for block in self.blocks()]
         mask = mask.to(self.device, self.dtype)
-        bias = None if bool((mask == 1).all()) else (-10000.0 * (1 - mask))[:, None, None]
+        bias = None if bool((mask == 1).all()) else text_bias(mask)
         return TextContext(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs), bias)
 
     def embed(self, latents: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,136 @@
+"""Refining a stream of latents with exported graphs: three Euler steps and a commit for every block of latents.
+
+It knows nothing of what runs the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.files.bundle import OUT
+from engine.files.refiner import CACHES, NUM_FRAMES, RefinerSpec, Segment
+
+Arrays = Mapping[str, NDArray[Any]]
+OWN = ("key", "value")
+"""Keys, before rotation, and values of the tokens at hand, per block."""
+TEXT = ("text_key", "text_value")
+
+
+class GraphRunner(Protocol):
+    """What runs graphs."""
+
+    def run(self, graph: str, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Run the graph in a file and return the outputs asked for."""
+        ...
+
+
+def names(segment: Segment, parts: Sequence[str], end: str = "") -> list[str]:
+    """Name some tensors of each block of a segment, in the order graphs take them."""
+    return [f"blocks.{block}.{part}{end}" for block in segment.blocks for part in parts]
+
+
+class RefinerStream:
+    """One stream of refined latents.
+
+    The state is never changed in place: a stream can be put back to what `state` was at any block.
+    """
+
+    def __init__(
+        self,
+        spec: RefinerSpec,
+        runner: GraphRunner,
+        text: NDArray[np.float32],
+        text_mask: NDArray[np.float32],
+    ) -> None:
+        """Read the text.
+
+        Args:
+            text: As the connectors give it, [L, text_dim].
+            text_mask: 1 for tokens that count, [L].
+        """
+        if text.shape != (len(text_mask), spec.text_dim):
+            raise ValueError(
+                f"the text has the shape {text.shape} and its mask {text_mask.shape}; the refiner reads [L, {spec.text_dim}]"
+            )
+        self._spec, self._runner = spec, runner
+        given = {"text": text[None], "text_mask": text_mask[None]}
+        captions = runner.run(spec.caption_graph, given, ["captions", "text_bias"])
+        self._text: dict[str, NDArray[Any]] = {"text_bias": captions["text_bias"]}
+        for segment in spec.segments:
+            shown = {"captions": captions["captions"]}
+            self._text |= runner.run(segment.text_graph, shown, names(segment, TEXT))
+        self.state: Arrays = {tensor.name: tensor.zeros() for tensor in spec.state}
+
+    def begin(self, latent: NDArray[np.float32]) -> None:
+        """Start again from the first latent frame [C, h, w], which is never refined."""
+        self.state = {tensor.name: tensor.zeros() for tensor in self._spec.state}
+        block = np.zeros(self._shape, np.float32)
+        # While nothing is committed, only the first frame of a block is seen: it is the sink.
+        block[0, :, 0] = latent
+        self._commit(block, self._positions(), num_frames=1)
+
+    def refine(self, latents: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Refine the latents [1, C, T, h, w] that follow, T being the block size, from unit Gaussian noise; and commit them."""
+        if latents.shape != self._shape or noise.shape != self._shape:
+            raise ValueError(f"latents are {latents.shape} and noise {noise.shape}; a block is {self._shape}")
+        sigmas = self._spec.sigmas
+        x = latents.copy()
+        x += np.float32(sigmas[0]) * (noise - latents)
+        positions = self._positions()
+        for sigma, following in pairwise(sigmas):
+            tokens, time, _ = self._through_blocks(x, sigma, positions, keep=False)
+            head = {"hidden": tokens, "time": time}
+            x += (
+                np.float32(following - sigma)
+                * self._runner.run(self._spec.head_graph, head, ["velocity"])["velocity"]
+            )
+        self._commit(x, positions, num_frames=self._spec.block_size)
+        return x
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        spec = self._spec
+        return (1, spec.latent_channels, spec.block_size, spec.latent_height, spec.latent_width)
+
+    def _positions(self) -> dict[str, NDArray[Any]]:
+        """Compute rotary tables, the mask and the sinks where they stand now."""
+        sinks = [name for segment in self._spec.segments for name in names(segment, ("sink_key",))]
+        inputs = {name: self.state[name] for name in (NUM_FRAMES, *sinks)}
+        outputs = ["cos", "sin", "mask", *(name + OUT for name in sinks)]
+        return self._runner.run(self._spec.positions_graph, inputs, outputs)
+
+    def _through_blocks(
+        self, x: NDArray[np.float32], sigma: float, positions: Arrays, keep: bool
+    ) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
+        """Run the transformer up to its head: tokens, time, and where kept each block's own keys and values."""
+        noisy = {"latents": x, "sigma": np.full((1, 1), sigma, np.float32)}
+        embedded = self._runner.run(self._spec.embed_graph, noisy, ["hidden", "time", "modulation"])
+        hidden, kept = embedded["hidden"], dict[str, NDArray[Any]]()
+        shared = {"modulation": embedded["modulation"], "text_bias": self._text["text_bias"]}
+        shared |= {name: positions[name] for name in ("cos", "sin", "mask")}
+        for segment in self._spec.segments:
+            inputs = {"hidden": hidden, **shared}
+            inputs |= {name: self._text[name] for name in names(segment, TEXT)}
+            inputs |= {name: self.state[name] for name in names(segment, CACHES[1:])}
+            inputs |= {name: positions[name + OUT] for name in names(segment, CACHES[:1])}
+            own = names(segment, OWN) if keep else []
+            outputs = self._runner.run(segment.blocks_graph, inputs, ["hidden_out", *own])
+            hidden = outputs.pop("hidden_out")
+            kept |= outputs
+        return hidden, embedded["time"], kept
+
+    def _commit(self, x: NDArray[np.float32], positions: Arrays, num_frames: int) -> None:
+        _, _, own = self._through_blocks(x, 0.0, positions, keep=True)
+        after: dict[str, NDArray[Any]] = {NUM_FRAMES: self.state[NUM_FRAMES] + np.float32(num_frames)}
+        shared = {NUM_FRAMES: self.state[NUM_FRAMES], "cos": positions["cos"], "sin": positions["sin"]}
+        for segment in self._spec.segments:
+            inputs = {**shared, **{name: own[name] for name in names(segment, OWN)}}
+            inputs |= {name: self.state[name] for name in names(segment, CACHES)}
+            written = self._runner.run(segment.commit_graph, inputs, names(segment, CACHES, OUT))
+            after |= {name.removesuffix(OUT): value for name, value in written.items()}
+        self.state = after
