@@ -59,7 +59,7 @@ def _measure(
 ) -> BenchReport:
     """Walk, and return what it took."""
     started_s = time.perf_counter()
-    from cli.headless import open_walk
+    from cli.walks import open_walk
     from engine.machine.bench import run_bench
 
     session = open_walk(world, engine, backend, keep_latents=False)

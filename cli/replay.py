@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,9 +24,8 @@ from cli.arguments import (
 from cli.report import print_json, say
 
 if TYPE_CHECKING:
-    from cli.headless import Outputs
     from engine.files.recording import Recording
-    from engine.session.replay import VerifyReport
+    from engine.session.walk_files import Outputs
 
 EXIT_DIFFERENT = 1
 """Exit status of a replay that does not verify."""
@@ -70,13 +69,13 @@ def replay(
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
     if in_window:
-        from cli.window import open_window
+        from cli.walks import open_window
         from client.setup.options import PlayOptions
 
         return open_window(
             PlayOptions(world, engine, backend.value, seed or 0, fullscreen=fullscreen, replay=file)
         )
-    from cli.headless import Outputs
+    from engine.session.walk_files import Outputs
 
     source = _Source(file, world, engine, backend, seed, Outputs(video=video, frames=frames), started_s)
     if file.suffix == SUFFIX:
@@ -100,21 +99,23 @@ class _Source:
 
 
 def _replay_track(source: _Source, as_json: bool) -> int:
-    from cli.headless import fit_track, open_walk, print_walk, walk
+    from cli.walks import fit_track, open_walk, print_walk, walk
     from engine.camera.formats.track_files import load_track
+    from engine.session.walk_files import WalkRequest
 
     track = load_track(source.file)
     with closing(open_walk(source.world, source.engine, source.backend.value)) as session:
-        cameras = fit_track(session, track)
-        result = walk(session, cameras, None, source.seed or 0, source.outputs, source.started_s)
+        request = WalkRequest(fit_track(session, track), source.seed or 0, source.outputs)
+        result = walk(session, request, source.started_s)
     print_walk(result, as_json)
     return 0
 
 
 def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json: bool) -> int:
-    from cli.headless import fit_track, open_walk, print_walk, walk
+    from cli.walks import fit_track, open_walk, print_walk, walk
     from engine.files.recording import read_recording
     from engine.session.replay import Comparison, check_replayable
+    from engine.session.walk_files import WalkRequest
 
     recording = read_recording(source.file, with_latents=verify or from_latents)
     if not recording.complete:
@@ -127,24 +128,19 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
     with closing(open_walk(source.world or _world_of(recording), source.engine, backend)) as session:
         if comparison is not None:
             check_replayable(recording, session)
-        result = walk(
-            session,
-            fit_track(session, recording.track()),
-            len(recording.chunks),
-            header.seed if source.seed is None else source.seed,
-            source.outputs,
-            source.started_s,
-            comparison,
-            recording if from_latents else None,
-            [chunk.track.num_steps for chunk in recording.chunks],
+        request = WalkRequest(
+            track=fit_track(session, recording.track()),
+            seed=header.seed if source.seed is None else source.seed,
+            outputs=source.outputs,
+            num_chunks=len(recording.chunks),
+            num_steps=[chunk.track.num_steps for chunk in recording.chunks],
+            decoded=recording if from_latents else None,
         )
+        result = walk(session, request, source.started_s, comparison)
     if comparison is None:
         print_walk(result, as_json)
         return 0
-    return _print_verdict(result, comparison.report(), as_json)
-
-
-def _print_verdict(result: dict[str, Any], report: VerifyReport, as_json: bool) -> int:
+    report = comparison.report()
     if as_json:
         verdict = {"identical": report.identical, "first_different": report.first_different}
         print_json(result | verdict | asdict(report))

@@ -292,12 +292,10 @@ def test_files_that_cannot_be_written_are_refused_before_the_walk(flaneur: Flane
 def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
     flaneur: Flaneur, toy: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from cli import headless
-
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(headless._Sinks, "take", interrupt)
+    monkeypatch.setattr("engine.session.walk_files.WalkFiles.write", interrupt)
     before = sorted(Path().iterdir())
     files = ("--video", "walk.mp4", "--frames", "walk.npz", "--record", "walk.flaneur")
     status, _, err = flaneur(*toy, "--chunks", 3, *files)
