@@ -1,7 +1,6 @@
 """What lies over the world can be read over any world, fits any window, and goes when its time has come."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pygame
@@ -208,16 +207,6 @@ def test_a_long_name_of_a_world_is_told_in_full(
     assert some_metrics().world in " ".join(" ".join(drawn).split())
 
 
-def test_the_metrics_speak_of_sides_and_not_of_signs() -> None:
-    c2w = np.eye(4)
-    c2w[:3, 3] = (-0.9, -1.6, 0.02)
-    lines = {label: value for _, label, value in metric_lines(replace(some_metrics(), c2w=c2w))}
-    assert lines["you stand"] == "0.9 m left, 1.6 m up, 0.0 m ahead"
-    assert lines["you look"] == "0 deg right"
-    assert lines["seed"] == "1234567890, chunk 77"
-    assert lines["you go"] == "1.6 m/s, walking"
-
-
 def test_lines_measured_elsewhere_stand_in_their_section() -> None:
     lines = metric_lines(some_metrics())
     sections = [section for section, _, _ in lines]
@@ -276,7 +265,7 @@ def test_moving_through_the_worlds_stops_at_the_edges_and_goes_down_to_the_butto
     assert menu.chosen == 7
 
 
-def test_a_card_is_chosen_from_around_its_ends() -> None:
+def test_a_menu_is_chosen_from_around_its_ends() -> None:
     menu = Menu("Title", [Choice("a", "A"), Choice("b", "B")])
     menu.move(-1)
     assert menu.key == "b"
@@ -284,7 +273,7 @@ def test_a_card_is_chosen_from_around_its_ends() -> None:
     assert menu.key == "a"
 
 
-def test_each_setting_of_the_card_moves_within_its_bounds() -> None:
+def test_each_setting_of_the_menu_moves_within_its_bounds() -> None:
     settings = Settings()
     for _ in range(100):
         settings = adjust(settings, "mouse_deg_px", 1)

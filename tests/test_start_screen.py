@@ -7,7 +7,7 @@ from pathlib import Path
 import pygame
 import pytest
 
-from client.screens.start_screen import ENGINES, StartScreen, engine_menu
+from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.screens.world_menu import WorldMenu
 from client.setup import catalog
@@ -134,23 +134,6 @@ def test_a_missing_runtime_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     choices = {choice.backend: choice for choice in engine_choices()}
     assert not choices["onnxruntime"].available
     assert "pip install onnxruntime" in choices["onnxruntime"].detail
-
-
-def test_notes_of_engines_leave_the_lines_below_where_they_are() -> None:
-    pygame.font.init()
-    look, target = Theme(scale_for(1280, 768), assets_dir() / "fonts"), pygame.Surface((1280, 768))
-    choices = (
-        EngineChoice("auto", "Short.", True),
-        EngineChoice("tensorrt", "A much longer sentence about what is missing here. " * 3, False),
-    )
-    menu = engine_menu(choices, "auto")
-    tops: set[int] = set()
-    for chosen in range(len(menu.choices)):
-        menu.chosen = chosen
-        menu.draw(target, look)
-        tops.add(menu._places[0][1].top)
-    assert len(tops) == 1
-    assert menu.title == ENGINES
 
 
 @pytest.mark.parametrize(
