@@ -40,20 +40,7 @@ Minutes = Annotated[
 Steps = Annotated[
     int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
 ]
-ChainMinutes = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Training time of the paper's stages together; with --minutes, their share of it; "
-        "default: the recipe's, 0 for pocket.",
-    ),
-]
-StartFrom = Annotated[
-    Path | None,
-    typer.Option(
-        help="Go on from these weights, such as assets; with --chain-minutes, from their autoencoder alone."
-    ),
-]
+StartFrom = Annotated[Path | None, typer.Option(help="Go on from these weights, such as assets.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")]
 
@@ -76,7 +63,6 @@ def pocket(
     preset: Recipe = Preset.pocket,
     minutes: Minutes = None,
     steps: Steps = None,
-    chain_minutes: ChainMinutes = None,
     start_from: StartFrom = None,
     dry_run: DryRun = False,
     json_output: JsonOutput = False,
@@ -85,14 +71,12 @@ def pocket(
     if train_stages.launched() is not None:
         raise ValueError("the pocket's recipe is for one process; start it without torchrun")
     with extra_needed("training", "train"):
-        from training.pocket.build import chain_within, train_pocket
+        from training.pocket.build import prepare, train_pocket
         from training.pocket.plan import as_json, as_text, expected_s, make_plan
-        from training.pocket.presets import prepare
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
-    run = prepare(preset.value, runs, minutes, steps, start_from, chain_minutes)
-    chain = chain_within(preset.value, run.recipe.chain_minutes, steps)
-    plan = make_plan(run, chain)
+    run = prepare(preset.value, runs, minutes, steps, start_from)
+    plan = make_plan(run)
     if dry_run:
         if json_output:
             print_json(as_json(run, plan))
@@ -100,7 +84,7 @@ def pocket(
             print(as_text(plan, shutil.get_terminal_size().columns))
         return
     try:
-        page = train_pocket(run, chain, output, expected_s(plan), say)
+        page = train_pocket(run, output, expected_s(plan), say)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the same command goes on from what {runs} holds") from None
     result = {

@@ -36,11 +36,11 @@ class Filters(Enum):
 
 
 Preset = Annotated[
-    StagePreset, typer.Option(help="Pocket size, the paper's figures, or two steps on thumbnails.")
+    StagePreset, typer.Option(help="Pocket size, the paper's sizes, or two steps on thumbnails.")
 ]
 Runs = Annotated[
     Path | None,
-    typer.Option(help="Run folder; walks in data/, outcomes in stages/. Default: runs/PRESET."),
+    typer.Option(help="Run folder; walks in data/, checkpoints in stages/. Default: runs/PRESET."),
 ]
 StartFrom = Annotated[
     Path | None,
@@ -71,15 +71,15 @@ ContextParallel = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan, with the data that is found, and exit.")
 ]
-JsonOutput = Annotated[bool, typer.Option("--json", help="Print plan or outcome as JSON.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print plan or checkpoint as JSON.")]
 
 
 def register(train: typer.Typer) -> None:
     """Add a command for each stage, and the ablation's."""
-    from training.stages.table import PURPOSES
+    from training.stages.table import STAGES
 
-    for name, purpose in PURPOSES.items():
-        sentence = f"Stage {name}: {purpose}."
+    for name, stage in STAGES.items():
+        sentence = f"Stage {name}: {stage.purpose}."
         train.command(name, help=sentence, rich_help_panel="The paper's stages")(_command(name))
     train.command("ablation", rich_help_panel="The paper's stages")(ablation)
 
@@ -122,12 +122,14 @@ def _command(name: str) -> Callable[..., None]:
             result = plan_of(request, launch)
         else:
             if request.is_done and (launch is None or launch.rank == 0):
-                say(f"{name} is done already; delete its outcome, or name another --runs, to train it anew")
+                say(
+                    f"{name} is done already; delete its checkpoint, or name another --runs, to train it anew"
+                )
             try:
-                outcome, left_out = train_one(request, launch)
+                checkpoint, left_out = train_one(request, launch)
             except KeyboardInterrupt:
                 raise Interrupted(f"stopped; the same command goes on from what {folder} holds") from None
-            result = {"model": str(outcome)} | _told(left_out)
+            result = {"model": str(checkpoint)} | _told(left_out)
         if launch is None or launch.rank == 0:
             (print_json if json_output else print_table)(result)
 

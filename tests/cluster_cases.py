@@ -34,11 +34,11 @@ from training.parallel.sharding import ShardingConfig
 from training.parallel.single_process import Cluster
 from training.pocket.generator import GeneratorStage, NoiseMixture
 from training.progress import RecipeProgress
-from training.stage import Stage
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.config import DistillationConfig
-from training.stages.presets import stage_config
+from training.stages.presets import pocket_stages
 from training.stages.scenic_model import ScenicModel
+from training.trainable import Trainable
 
 CONFIG = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2)
 WINDOW = 13
@@ -109,7 +109,7 @@ def train_shared(
     return train(cluster, folder, num_steps, min_side, stop_in)
 
 
-def stages(folder: Path, cluster: Cluster) -> Iterator[Stage]:
+def stages(folder: Path, cluster: Cluster) -> Iterator[Trainable]:
     """Build the stages that are no plain flow matching, each on weights and data of its own, a clip a batch."""
     rng, clips = np.random.default_rng(3), WalkClips(walks())
     films = [rng.integers(256, size=(24, 32, 32, 3), dtype=np.uint8)]
@@ -123,7 +123,7 @@ def stages(folder: Path, cluster: Cluster) -> Iterator[Stage]:
     few = DistillationConfig((1000, 700), 1, num_trajectories=5, generator_every=2, critic=adam)
     for name, length in (("ode-regression", 7), ("self-forcing-short", 7), ("self-forcing-long", 10)):
         memory = replace(few, num_cached_chunks=2, sink=True) if name == "self-forcing-long" else few
-        preset = replace(stage_config(name, "pocket"), num_latent_frames=length, batch_size=1)
+        preset = replace(pocket_stages()[name], num_latent_frames=length, batch_size=1)
         config = replace(preset, optimizer=adam, distillation=memory)
         own, judge, fake = (copy.deepcopy(model) for model in (student, teacher, critic))
         if name == "ode-regression":

@@ -89,11 +89,9 @@ def after_two_steps(end: End) -> None:
 
 
 POINTS: dict[str, Callable[[End], None]] = {
-    "drawing": in_phase("drawing walks", 1),
+    "rendering": in_phase("rendering walks", 1),
     "save": in_save(3),
     "encoding": in_phase("encoding walks", 1),
-    "chain": in_phase("hybrid-attention", 1),
-    "critic": in_phase("self-forcing-short", 1),
     "rollouts": in_phase("self-forcing", 4),
     "publishing": in_publishing,
     "data": after_two_steps,

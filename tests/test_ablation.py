@@ -22,7 +22,7 @@ from training.ablation.variants import (
     run_variant,
 )
 from training.data.latents import LatentWalk
-from training.stages.conversions import silence_cameras
+from training.stages.conversions import disable_cameras
 from training.stages.scenic_model import ScenicModel
 
 CONFIG = AblationConfig(
@@ -67,7 +67,7 @@ def test_fewer_branches_learn_fewer_parameters(tmp_path):
 def test_a_rollout_that_leaves_the_world_is_seen_when_it_does():
     torch.manual_seed(0)
     model = ScenicModel(MODEL, 2)
-    silence_cameras(model)
+    disable_cameras(model)
     assert rollout_ends(model, walks(), 6) == [None, None]
     with torch.no_grad():
         model.world.final_layer.linear.bias.fill_(1e4)

@@ -13,10 +13,10 @@ from holodeck import get_place, place_names
 from holodeck.collision import is_free
 from holodeck.walks import clear_points
 from training.data.clip import ClipRejected, LeftOut, count_left_out, readable
+from training.data.clip_quality import blank_share, camera_words, empty_share
 from training.data.holodeck import families
 from training.data.holodeck.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, pace
 from training.data.holodeck.rendering import HolodeckClips, RenderJob, caption, family_jobs
-from training.data.judging import blank_share, camera_words, empty_share
 
 FILM = RenderJob("town", 0, 49, 32, 16, 16, (20.0, 20.0, 16.0, 8.0))
 BODY_M = 0.55

@@ -21,7 +21,7 @@ from training.distillation.distribution_matching import (
 from training.loop import LoopConfig, run_stage
 from training.optimizer import NO_MATRIX, OptimizerConfig
 from training.stages.config import DistillationConfig, StageConfig
-from training.stages.presets import stage_config
+from training.stages.presets import pocket_stages
 from training.stages.scenic_model import ScenicModel
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, chunk_size=2)
@@ -39,7 +39,7 @@ def clips() -> WalkClips:
 
 def stage_of(distillation: DistillationConfig = FEW, length: int = 5) -> DistributionMatchingStage:
     config: StageConfig = replace(
-        stage_config("self-forcing-short", "pocket"),
+        pocket_stages()["self-forcing-short"],
         num_latent_frames=length,
         batch_size=2,
         optimizer=ADAM,

@@ -8,15 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training.checkpoint import load_state, read_values
-from training.pocket.build import DISTILLING, TEACHING, chain_within, train_pocket
-from training.pocket.presets import miniature_recipe, miniature_run
+from training.pocket.build import prepare, train_pocket
 from training.pocket.publish import WORLD_FILE
 from training.pocket.run import PocketRun
 from training.report.page import write_report
@@ -26,7 +24,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("autoencoder", "autoencoder-whole", "memory", "generator-pose", "self-forcing")
-PAPER = (*TEACHING, *DISTILLING)
 WEIGHTS = (".safetensors", ".world", ".onnx")
 
 
@@ -65,16 +62,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     assert all(read_values(whole / f"{stage}.state.safetensors")["finished"] for stage in STAGES)
-    assert all(read_values(whole / "stages" / f"{stage}.state.safetensors")["finished"] for stage in PAPER)
     record = read_record(whole)
     assert record is not None
-    assert {*STAGES, *PAPER} | {"drawing walks", "encoding walks", "publishing", "measuring"} <= set(
-        record.seconds
-    )
+    assert {*STAGES} | {"rendering walks", "encoding walks", "publishing", "measuring"} <= set(record.seconds)
     page = (whole / "report" / "index.html").read_text()
     assert len(page) < 2_000_000
     assert page.count("data:image/jpeg") == 2
-    for said in (*STAGES, *PAPER, "PSNR", "frames trained per second", "autoencoder crops"):
+    for said in (*STAGES, "PSNR", "frames trained per second", "autoencoder crops"):
         assert said in page
     world, bundle = whole / "assets" / "worlds" / "garden.world", whole / "assets" / "bundles" / "pocket"
     asked = ["play", str(world), "--engine", str(bundle), "--headless", "--chunks", "3", "--actions", "w-6"]
@@ -84,7 +78,7 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
 
 def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
     runs = tmp_path / "killed"
-    for point in ("drawing", "save", "encoding", "chain", "critic", "rollouts", "publishing"):
+    for point in ("rendering", "save", "encoding", "rollouts", "publishing"):
         ended = flaneur(*training(runs), kill=(point, "SIGKILL"))
         assert ended.returncode == -signal.SIGKILL, f"{point}: {ended.stderr}"
         for state in runs.glob("*.state.safetensors"):
@@ -106,9 +100,9 @@ def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_c
     shutil.copytree(whole / "assets", assets)
     made = []
     for _ in range(2):
-        small = miniature_run(runs, replace(miniature_recipe(), chain_minutes=0.0))
+        small = prepare("miniature", runs)
         run = PocketRun(small.recipe, runs, small.config, assets, small.autoencoder_config)
-        train_pocket(run, chain_within("miniature", 0.0), assets, {}, lambda line: None)
+        train_pocket(run, assets, {}, lambda line: None)
         files = sorted(file for file in assets.rglob("*.*") if file.suffix in WEIGHTS)
         made.append({file.name: file.read_bytes() for file in files})
     assert made[0] == made[1]
@@ -117,7 +111,7 @@ def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_c
 
 
 def test_ctrl_c_says_in_one_sentence_how_to_go_on(tmp_path: Path) -> None:
-    for point in ("drawing", "save"):
+    for point in ("rendering", "save"):
         stopped = flaneur(*training(tmp_path), kill=(point, "SIGINT"))
         said = stopped.stderr.strip().splitlines()[-1]
         assert stopped.returncode == 130

@@ -27,7 +27,7 @@ from training.data.latent_cache import LatentCache
 from training.data.sets import open_set
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, EncodedTexts
-from training.parallel.memory_check import Room
+from training.parallel.memory_check import MemoryBudget
 from training.stages import request as stage_request
 from training.stages.data import SetData
 from training.stages.flow_matching import FlowMatchingStage
@@ -191,7 +191,7 @@ def test_data_is_named_by_its_clips_and_by_what_their_captions_become(tmp_path: 
     folder = archives(tmp_path / "set")
 
     def identity(texts: CaptionTable | EncodedTexts = captions) -> str:
-        return SetData([open_set(folder)], MODEL, texts).identity
+        return SetData([open_set(folder)], MODEL, texts).identity()
 
     own = identity()
     assert identity() == own
@@ -242,7 +242,7 @@ def test_what_the_paper_s_preset_cannot_do_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(stage_request, "room_alone", lambda: Room(1, 8 << 30))
+    monkeypatch.setattr(stage_request, "budget_alone", lambda: MemoryBudget(1, 8 << 30))
     write_archive(tmp_path / "SET", "hall", [clip(0)])
     named = [str(tmp_path / option) if option.isupper() else option for option in options]
     call = ["train", "minute-camera", "--preset", "paper", *named, "--runs", str(tmp_path / "runs")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from model.config import ModelConfig, tiny
 from training.data.batches import WalkClips, WindowBatch
+from training.data.clip_quality import ClipFilters, best_clips, clip_scores
 from training.data.latents import LatentWalk
 from training.distillation.ode_regression import (
     OdeRegressionStage,
@@ -21,30 +23,25 @@ from training.distillation.ode_regression import (
 )
 from training.loop import LoopConfig
 from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.stages.best_clips import ClipFilters, best_clips, best_clips_stage, clip_scores
+from training.presets import paper_preset
 from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
 from training.stages.conversions import (
     add_cameras,
-    autoencoder_swap_stage,
     base_config,
-    base_stage,
-    chunk_causal_stage,
-    framewise_gdn_stage,
-    hybrid_attention_stage,
+    disable_cameras,
     is_camera,
     is_renewed,
-    minute_camera_stage,
     rebuilt,
-    silence_cameras,
     swap_autoencoder,
     to_framewise_gdn,
     to_hybrid,
 )
 from training.stages.flow_matching import FlowMatchingStage, predict_velocity
 from training.stages.noise import ONE_LEVEL, ChunkMixture
-from training.stages.presets import paper_stages, pocket_stages, stage_config
+from training.stages.pipeline import Pipeline
+from training.stages.presets import paper_stages, pocket_stages
 from training.stages.scenic_model import ScenicModel
-from training.stages.table import ORDER, PURPOSES
+from training.stages.table import STAGES
 
 CONFIG = replace(tiny(), in_channels=8, num_layers=2, softmax_every_n=2)
 BASE = base_config(CONFIG, in_channels=6)
@@ -66,9 +63,9 @@ def walks(channels: int, count: int = 2, length: int = 12) -> list[LatentWalk]:
 def stage_of(name: str, length: int = 4, **fields: object) -> StageConfig:
     """A preset's stage, small and quick."""
     quick = OptimizerConfig(adam_lr=1e-2, min_side=NO_MATRIX)
-    noise = replace(stage_config(name, "pocket").noise, image_conditioning=1.0, caption_dropout=0.0)
+    noise = replace(pocket_stages()[name].noise, image_conditioning=1.0, caption_dropout=0.0)
     config = replace(
-        stage_config(name, "pocket"), num_latent_frames=length, batch_size=4, optimizer=quick, noise=noise
+        pocket_stages()[name], num_latent_frames=length, batch_size=4, optimizer=quick, noise=noise
     )
     return replace(config, **fields)  # pyright: ignore[reportArgumentType]
 
@@ -88,7 +85,7 @@ def before_stage(name: str) -> ScenicModel:
     }
     model = model_of(configs.get(name, CONFIG))
     if name in configs:
-        silence_cameras(model)
+        disable_cameras(model)
     return model
 
 
@@ -96,21 +93,20 @@ def clips(channels: int = CONFIG.in_channels) -> WalkClips:
     return WalkClips(walks(channels))
 
 
-def flow_stage(name: str) -> FlowMatchingStage:
-    config = stage_of(name)
-    builders: dict[str, Callable[[], FlowMatchingStage]] = {
-        "base": lambda: base_stage(config, BASE, 2, clips(6)),
-        "autoencoder-swap": lambda: autoencoder_swap_stage(
-            config, before_stage(name), replace(BASE, in_channels=8), clips()
-        ),
-        "framewise-gdn": lambda: framewise_gdn_stage(config, before_stage(name), clips()),
-        "hybrid-attention": lambda: hybrid_attention_stage(config, before_stage(name), 2, clips()),
-        "minute-camera": lambda: minute_camera_stage(config, before_stage(name), clips()),
-        "best-clips": lambda: best_clips_stage(config, before_stage(name), clips()),
-        "chunk-causal": lambda: chunk_causal_stage(config, before_stage(name), clips()),
-    }
+def flow_stage(name: str, config: StageConfig | None = None) -> FlowMatchingStage:
+    """Build a stage as the table does, on a model with random weights and walks in memory."""
+    channels = 6 if name == "base" else CONFIG.in_channels
+    pipeline = SimpleNamespace(
+        preset=SimpleNamespace(model=CONFIG),
+        base_channels=6,
+        num_scenes=2,
+        clips=lambda config, **wanted: clips(channels),
+        generator_before=lambda config, **wanted: before_stage(name),
+    )
     torch.manual_seed(0)
-    return builders[name]()
+    stage = STAGES[name].build(cast("Pipeline", pipeline), config or stage_of(name))
+    assert isinstance(stage, FlowMatchingStage)
+    return stage
 
 
 def held_loss(stage: FlowMatchingStage) -> float:
@@ -275,7 +271,7 @@ def test_chunk_causal_model_does_not_see_later_chunks():
 
 def test_a_given_first_frame_is_clean_and_not_counted():
     config = stage_of("chunk-causal", noise=NoiseConfig(ChunkMixture(), image_conditioning=0.5))
-    stage = chunk_causal_stage(replace(config, batch_size=200), model_of(CONFIG), clips())
+    stage = flow_stage("chunk-causal", replace(config, batch_size=200))
     sigma, counted = stage.levels(np.random.default_rng(0))
     given = ~counted[:, 0]
     assert float(given.float().mean()) == pytest.approx(0.5, abs=0.12)
@@ -399,7 +395,7 @@ def test_ode_regression_sees_each_chunk_at_one_step_and_counts_only_what_is_not_
 
 def test_presets_hold_the_published_figures():
     paper = paper_stages()
-    assert set(pocket_stages()) == set(ORDER) == set(PURPOSES)
+    assert set(pocket_stages()) == set(STAGES)
     steps = {name: config.loop.num_steps for name, config in paper.items()}
     assert steps == {
         "autoencoder-swap": 50_000,
@@ -427,9 +423,9 @@ def test_presets_hold_the_published_figures():
 
 def test_what_the_paper_does_not_train_is_said_in_one_sentence():
     with pytest.raises(ValueError, match="use --preset pocket"):
-        stage_config("base", "paper")
+        paper_preset().stage("base")
     with pytest.raises(ValueError, match="choose one of"):
-        stage_config("alchemy", "paper")
+        paper_preset().stage("alchemy")
 
 
 def test_walks_that_are_too_short_for_a_stage_are_refused():

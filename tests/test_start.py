@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,32 +10,27 @@ import torch
 from model.checkpoint import weights_sha256
 from model.vae.pocket import Autoencoder
 from training.checkpoint import save_state
-from training.pocket.build import PaperStages, chain_within
+from training.pocket.build import checked_start, prepare
 from training.pocket.plan import make_plan
-from training.pocket.presets import miniature_model, miniature_recipe, miniature_run
 from training.pocket.publish import CHECKPOINTS, in_half, save_start
 from training.pocket.run import PocketRun
-from training.pocket.start import checked_start
 from training.run_folder import RECORD_FILE, RunFolder, RunRecord, Start
 from training.stages.scenic_model import ScenicModel
 
 
 def publish_weights(folder: Path, generator_seed: int, autoencoder_seed: int = 0) -> str:
     """Put random weights where a publishing would; returns the generator's hash."""
-    run = miniature_run(folder)
+    run = prepare("miniature", folder)
     torch.manual_seed(autoencoder_seed)
     autoencoder = Autoencoder(run.autoencoder_config)
     torch.manual_seed(generator_seed)
-    model = ScenicModel(miniature_model(), 2)
+    model = ScenicModel(run.config, 2)
     save_start(model, autoencoder, folder / CHECKPOINTS)
     return weights_sha256(in_half(model.world))
 
 
-def run_from(
-    runs: Path, start_from: Path | None, num_steps: int = 6, chain_minutes: float = 0.0
-) -> PocketRun:
-    recipe = replace(miniature_recipe(), num_steps=num_steps, chain_minutes=chain_minutes)
-    small = miniature_run(runs, recipe)
+def run_from(runs: Path, start_from: Path | None) -> PocketRun:
+    small = prepare("miniature", runs)
     return PocketRun(small.recipe, runs, small.config, start_from, small.autoencoder_config)
 
 
@@ -82,7 +76,7 @@ def test_other_weights_than_a_run_began_with_are_refused(
     train_memory(tmp_path / "runs", tmp_path / "first")
     run = run_from(tmp_path / "runs", tmp_path / "other")
     with pytest.raises(ValueError, match=r"did not begin with the weights in .*other; name another folder"):
-        make_plan(run, chain_within("miniature", 1.0))
+        make_plan(run)
 
 
 def test_a_run_that_began_with_nothing_and_one_that_did_not_are_kept_apart(tmp_path: Path) -> None:
@@ -108,50 +102,7 @@ def test_a_folder_that_has_trained_no_generator_takes_any_start(tmp_path: Path) 
     assert checked_start(run_from(tmp_path / "runs", tmp_path / "first")) is not None
 
 
-def test_the_papers_stages_take_nothing_but_the_autoencoder_of_what_a_run_begins_with(tmp_path: Path) -> None:
-    class Others:
-        met = ""
-
-        def teach(self, model: ScenicModel) -> None:
-            self.met = weights_sha256(model.world)
-
-        def distil(self, model: ScenicModel) -> None: ...
-
-    generator, others = publish_weights(tmp_path / "first", 1), Others()
-    run = run_from(tmp_path / "runs", tmp_path / "first", num_steps=0)
-    autoencoder = run.autoencoder()
-    run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder, others)
-    assert others.met not in ("", generator)
-
-
-def test_a_run_of_the_papers_stages_goes_on_whatever_generator_lies_where_it_began(tmp_path: Path) -> None:
-    publish_weights(tmp_path / "assets", 1)
-    runs = tmp_path / "runs"
-    began = checked_start(run_from(runs, tmp_path / "assets", chain_minutes=1.0))
-    save_state(runs / "memory.state.safetensors", {"step": 7})
-    RunFolder(runs, RunRecord(recipe={}, model={}, machine="here", started_from=began)).write()
-    (tmp_path / "assets").rename(tmp_path / "before")
-    publish_weights(tmp_path / "assets", 2)
-    assert checked_start(run_from(runs, tmp_path / "assets", chain_minutes=1.0)) == began
-    with pytest.raises(ValueError, match="did not begin with"):
-        checked_start(run_from(runs, tmp_path / "assets"))
-
-
-def test_stages_that_were_run_with_another_autoencoder_are_refused_before_one_is_trained(
-    tmp_path: Path,
-) -> None:
-    publish_weights(tmp_path / "first", 1)
-    publish_weights(tmp_path / "other", 1, autoencoder_seed=3)
-    runs, chain = tmp_path / "runs", chain_within("miniature", 1.0)
-    run = run_from(runs, tmp_path / "first", chain_minutes=1.0)
-    PaperStages(run, chain, run.autoencoder())
-    assert checked_start(run) is not None
-    for start in (tmp_path / "other", None):
-        with pytest.raises(ValueError, match="another autoencoder than this run's; name another folder"):
-            checked_start(run_from(runs, start, chain_minutes=1.0))
-
-
 def test_a_start_that_is_not_there_is_refused_in_the_plan(tmp_path: Path) -> None:
     run = run_from(tmp_path / "runs", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="cannot use the autoencoder"):
-        make_plan(run, chain_within("miniature", 1.0))
+        make_plan(run)

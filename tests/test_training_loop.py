@@ -46,10 +46,10 @@ class LineStage:
     def frames_per_step(self) -> float:
         return 16.0
 
-    def memory_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"last": self.last}
 
-    def load_memory(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         self.last = memory["last"].clone()
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:

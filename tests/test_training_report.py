@@ -16,25 +16,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from cli.app import run as run_cli
-from model.vae.pocket import AUTOENCODER_FILE, Autoencoder
 from training.checkpoint import read_values, save_state, without_tensors
 from training.parallel.sharded_checkpoint import StateIndex
 from training.parallel.single_process import index_path
-from training.pocket.build import DISTILLING, TEACHING, chain_within
-from training.pocket.plan import Step, as_json, as_text, expected_s, make_plan
-from training.pocket.presets import prepare
+from training.pocket.build import prepare
+from training.pocket.plan import as_json, as_text, expected_s, make_plan
 from training.pocket.recipe import PocketRecipe
 from training.pocket.run import PocketRun
 from training.report.charts import line_chart, linear_axis, logarithmic_axis
 from training.report.page import write_report
 from training.run_folder import RunFolder, RunRecord, holding, read_record
-from training.stages.model_file import GENERATOR, save_autoencoder_file, save_models
-from training.stages.pipeline import FOLLOWING, Chain
-from training.stages.scenic_model import ScenicModel
-from training.stages.table import TEACHER
 from training.throughput import Pace
 
 
@@ -207,10 +200,10 @@ def test_chart_leaves_out_what_cannot_be_drawn_and_thins_long_lines() -> None:
 
 
 def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path) -> None:
-    run, chain = prepare("pocket", tmp_path, minutes=30.0), chain_within("pocket", 0.0)
-    plan = make_plan(run, chain)
+    run = prepare("pocket", tmp_path, minutes=30.0)
+    plan = make_plan(run)
     names = [step.name for step in plan]
-    assert names[0] == "drawing walks"
+    assert names[0] == "rendering walks"
     assert names[-2:] == ["publishing", "measuring"]
     assert set(run.stages) < set(names)
     trained_s = sum(step.left_s or 0.0 for step in plan if step.name in run.stages)
@@ -219,7 +212,7 @@ def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path
     assert values["left_s"] == pytest.approx(sum(expected_s(plan).values()), abs=0.1)
     save_state(tmp_path / "memory.state.safetensors", {"step": 7, "trained_s": 60.0, "finished": False})
     save_state(tmp_path / "autoencoder.state.safetensors", {"step": 9, "trained_s": 500.0, "finished": True})
-    later = {step.name: step for step in make_plan(run, chain)}
+    later = {step.name: step for step in make_plan(run)}
     assert later["memory"].on_disk == "7 steps in 60 s"
     assert later["memory"].left_s == pytest.approx(60.0 * run.recipe.memory_minutes - 60.0)
     assert (later["autoencoder"].on_disk, later["autoencoder"].left_s) == ("finished, 9 steps in 8 min", 0.0)
@@ -228,15 +221,13 @@ def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_plan_fits_the_terminal_and_names_every_step(tmp_path: Path, width: int) -> None:
     save_state(tmp_path / "memory.state.safetensors", {"step": 1702, "trained_s": 4600.0, "finished": True})
-    plan = make_plan(prepare("pocket", tmp_path, chain_minutes=100.0), chain_within("pocket", 100.0))
-    fresh = make_plan(prepare("pocket", tmp_path), chain_within("pocket", 0.0))
-    for steps in (plan, fresh):
-        text = as_text(steps, width)
-        assert max(map(len, text.splitlines())) <= width
-        assert all(step.name in text for step in steps)
-        assert all(step.purpose in " ".join(text.split()) for step in steps if "skipped" not in step.on_disk)
-    assert as_text(fresh, width).count("skipped (the recipe gives it no time)") == 1
-    assert "finished, 1702 steps" in as_text(fresh, width)
+    plan = make_plan(prepare("pocket", tmp_path))
+    text = as_text(plan, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert all(step.name in text for step in plan)
+    assert all(step.purpose in " ".join(text.split()) for step in plan if "skipped" not in step.on_disk)
+    assert text.count("skipped (the recipe gives it no time)") == 1
+    assert "finished, 1702 steps" in text
 
 
 def test_dry_run_prints_the_plan_and_makes_nothing(
@@ -256,68 +247,18 @@ def test_dry_run_prints_the_plan_and_makes_nothing(
 
 def test_a_stage_without_time_is_said_to_be_skipped(tmp_path: Path) -> None:
     run = PocketRun(replace(PocketRecipe(), pose_minutes=0.0), tmp_path)
-    plan = {step.name: step.on_disk for step in make_plan(run, chain_within("pocket", 0.0))}
-    assert plan["generator-pose"] == plan["hybrid-attention"] == "skipped: the recipe gives it no time"
+    plan = {step.name: step.on_disk for step in make_plan(run)}
+    assert plan["generator-pose"] == "skipped: the recipe gives it no time"
     assert plan["memory"] == "not begun"
-
-
-def test_minutes_of_the_papers_stages_are_shared_out_in_their_proportions(tmp_path: Path) -> None:
-    asked = ["train", "pocket", "--dry-run", "--runs", str(tmp_path), "--chain-minutes", "100", "--json"]
-    run = prepare("pocket", tmp_path, chain_minutes=100.0)
-    plan = make_plan(run, chain_within("pocket", 100.0))
-    steps = {step.name: step for step in plan}
-    paper = [steps[name] for name in (*TEACHING, *DISTILLING)]
-    assert sum(step.left_s or 0.0 for step in paper) == pytest.approx(6000.0)
-    assert steps["base"].left_s == pytest.approx(3.0 * (steps["base-autoencoder"].left_s or 0.0))
-    names = [step.name for step in plan]
-    assert names.index("best-clips") < names.index("memory") < names.index("chunk-causal")
-    assert names.index(FOLLOWING) + 1 == names.index("ode-regression")
-    assert run_cli(asked) == 0
-
-
-def test_steps_end_the_papers_stages_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for preset in ("pocket", "miniature"):
-        asked = ["--preset", preset, "--chain-minutes", "100", "--steps", "4", "--runs", str(tmp_path)]
-        assert run_cli(["train", "pocket", "--dry-run", "--json", *asked]) == 0
-        plan = {step["name"]: step["numbers"] for step in json.loads(capsys.readouterr().out)["steps"]}
-        assert {plan[name]["steps"] for name in (*TEACHING, *DISTILLING, "memory")} == {4}
 
 
 def test_minutes_are_those_of_the_stages_that_will_run(tmp_path: Path) -> None:
     for start_from in (None, Path(__file__).resolve().parent.parent / "assets"):
         run = prepare("pocket", tmp_path, 30.0, start_from=start_from)
-        plan = make_plan(run, chain_within("pocket", 0.0))
+        plan = make_plan(run)
         trained_s = sum(step.left_s or 0.0 for step in plan if step.name in run.stages)
         assert trained_s == pytest.approx(1800.0)
     assert run.recipe.memory_minutes == pytest.approx(30.0)
-
-
-def test_the_plan_counts_the_teachers_trajectories_and_their_time(tmp_path: Path) -> None:
-    def following() -> Step:
-        run = prepare("pocket", tmp_path, chain_minutes=100.0)
-        return {step.name: step for step in make_plan(run, chain_within("pocket", 100.0))}[FOLLOWING]
-
-    before = following()
-    assert before.on_disk == "0 of 96"
-    run = prepare("pocket", tmp_path)
-    chain = Chain(run, chain_within("pocket", 100.0))
-    torch.manual_seed(0)
-    teacher = ScenicModel(run.config, len(run.places))
-    save_models(chain.outcome(TEACHER), TEACHER, {GENERATOR: teacher})
-    autoencoder = Autoencoder(run.autoencoder_config)
-    save_autoencoder_file(chain.outcome("autoencoder"), autoencoder)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in autoencoder.state_dict().items()},
-        tmp_path / AUTOENCODER_FILE,
-    )
-    own = chain.trajectories(teacher)
-    for folder, count in ((own, 24), (own.with_name("another-teacher-s"), 40)):
-        folder.mkdir(parents=True)
-        for number in range(count):
-            (folder / f"{number:05d}.safetensors").touch()
-    assert before.left_s
-    assert following().left_s == pytest.approx(0.75 * before.left_s)
-    assert following().on_disk == "24 of 96"
 
 
 def test_minutes_of_a_recipe_that_counts_steps_are_refused(

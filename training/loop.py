@@ -21,9 +21,9 @@ from training.checkpoint import random_state, set_random_state
 from training.parallel.single_process import ALONE, Cluster
 from training.precision import PRECISIONS, PrecisionName, computing_in
 from training.progress import Phase, RecipeProgress
-from training.stage import Remembering, Stage
 from training.stage_log import StageLog
 from training.throughput import Ahead, Pace, stage_pace
+from training.trainable import Stateful, Trainable
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def learning_rate_scale(progress: float, config: LoopConfig) -> float:
 
 
 def run_stage(
-    stage: Stage,
+    stage: Trainable,
     config: LoopConfig,
     run_dir: Path,
     seed: int,
@@ -116,7 +116,7 @@ class StageRun:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: Trainable,
         config: LoopConfig,
         run_dir: Path,
         seed: int,
@@ -143,8 +143,8 @@ class StageRun:
         self.rng.bit_generator.state = json.loads(state["numpy_random"])
         self.step, self.trained_s = state["step"], state["trained_s"]
         self.precision = state.get("precision")
-        if isinstance(self.stage, Remembering) and "memory" in state and not state["finished"]:
-            self.stage.load_memory(state["memory"])
+        if isinstance(self.stage, Stateful) and "memory" in state and not state["finished"]:
+            self.stage.load_state_dict(state["memory"])
         return state["finished"]
 
     def save(self, finished: bool) -> None:
@@ -158,8 +158,8 @@ class StageRun:
             "precision": self.precision,
             "finished": finished,
         }
-        if isinstance(self.stage, Remembering) and not finished:
-            tree["memory"] = self.stage.memory_dict()
+        if isinstance(self.stage, Stateful) and not finished:
+            tree["memory"] = self.stage.state_dict()
         self.cluster.save(self.path, tree)
         if self.on_save is not None and self.cluster.is_first:
             self.on_save()

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.files.atomic import replacing
 from training.checkpoint import random_state, set_random_state
 from training.precision import PRECISIONS, PrecisionName, computing_in
-from training.stage import CountsFrames, Remembering, Stage
+from training.trainable import CountsFrames, Stateful, Trainable
 
 TIMED_STEPS = 2
 """For each precision, after one that warms up; the faster one counts."""
@@ -74,7 +74,7 @@ class Ahead:
     """May be infinite."""
 
 
-def stage_pace(stage: Stage, path: Path, ahead: Ahead, precision: PrecisionName | None) -> Pace:
+def stage_pace(stage: Trainable, path: Path, ahead: Ahead, precision: PrecisionName | None) -> Pace:
     """Return the pace of a stage, measuring it where that was not done on this machine.
 
     Args:
@@ -109,10 +109,10 @@ def _read(path: Path) -> Pace | None:
 
 
 @contextmanager
-def _leaving_no_trace(stage: Stage) -> Iterator[None]:
+def _leaving_no_trace(stage: Trainable) -> Iterator[None]:
     """Let a block take steps that the training afterwards knows nothing of."""
     random = random_state()
-    memory = copy.deepcopy(stage.memory_dict()) if isinstance(stage, Remembering) else None
+    memory = copy.deepcopy(stage.state_dict()) if isinstance(stage, Stateful) else None
     try:
         yield
     finally:
@@ -120,11 +120,11 @@ def _leaving_no_trace(stage: Stage) -> Iterator[None]:
         stage.optimizer.publish()
         for parameter in stage.optimizer.parameters:
             parameter.grad = None
-        if isinstance(stage, Remembering) and memory is not None:
-            stage.load_memory(memory)
+        if isinstance(stage, Stateful) and memory is not None:
+            stage.load_state_dict(memory)
 
 
-def measure_pace(stage: Stage, ahead: Ahead, precision: PrecisionName | None = None) -> Pace:
+def measure_pace(stage: Trainable, ahead: Ahead, precision: PrecisionName | None = None) -> Pace:
     """Take steps of a stage to count and time them; its random numbers and memory are moved on by that."""
     start_s = time.perf_counter()
     operations = count_operations(lambda: stage.backward(np.random.default_rng(0)))
@@ -148,7 +148,7 @@ def measure_pace(stage: Stage, ahead: Ahead, precision: PrecisionName | None = N
 
 
 def _fastest(
-    stage: Stage, stage_s: float, first_s: float
+    stage: Trainable, stage_s: float, first_s: float
 ) -> tuple[PrecisionName, dict[PrecisionName, float], tuple[str, ...]]:
     """Time a stage's own step in what could be fastest; the fastest, all times, and what was not tried."""
     usual: PrecisionName = "bfloat16" if training_dtype() is torch.bfloat16 else "float32"
@@ -187,13 +187,13 @@ def has_compiler() -> bool:
     return any(map(shutil.which, ("g++", "clang++", "cl")))
 
 
-def _step_s(stage: Stage, name: PrecisionName) -> float:
+def _step_s(stage: Trainable, name: PrecisionName) -> float:
     """Seconds of a step's gradients in a precision."""
-    fresh = copy.deepcopy(stage.memory_dict()) if isinstance(stage, Remembering) else None
+    fresh = copy.deepcopy(stage.state_dict()) if isinstance(stage, Stateful) else None
     with computing_in(name, stage.model):
         stage.optimizer.publish()
-        if isinstance(stage, Remembering) and fresh is not None:
-            stage.load_memory(fresh)
+        if isinstance(stage, Stateful) and fresh is not None:
+            stage.load_state_dict(fresh)
         stage.backward(np.random.default_rng(0))
         return min(_seconds(lambda: stage.backward(np.random.default_rng(0))) for _ in range(TIMED_STEPS))
 

@@ -29,13 +29,13 @@ from model.vae.pocket import Autoencoder
 from training.data.batches import WalkClips, WindowBatch
 from training.data.clip import FPS
 from training.data.holodeck.rendering import RenderJob, render_walks
+from training.data.holodeck.walk_set import INTRINSICS
 from training.data.latents import LatentWalk, encode_walks
 from training.loop import LoopConfig, run_stage
 from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.pocket.recipe import INTRINSICS
 from training.stage_log import read_log
 from training.stages.config import NoiseConfig, StageConfig
-from training.stages.conversions import silence_cameras
+from training.stages.conversions import disable_cameras
 from training.stages.flow_matching import FlowMatchingStage, predict_velocity, velocity_loss
 from training.stages.noise import ChunkMixture
 from training.stages.scenic_model import ScenicModel
@@ -96,14 +96,11 @@ class AblationConfig:
         """The stage that every variant runs: chunk-causal flow matching with AdamW, the clip at 0.5 as in the paper."""
         return StageConfig(
             stage=name,
-            purpose="one row of the ablation",
-            starts_from=None,
             data="walks through the holodeck's places",
             num_latent_frames=self.num_latent_frames,
             batch_size=self.batch_size,
             optimizer=OptimizerConfig(adam_lr=3e-3, min_side=NO_MATRIX, ema_decay=0.98, clip_norm=0.5),
             loop=LoopConfig(self.num_steps, log_every=1, precision="float32"),
-            loss="velocity MSE",
             noise=NoiseConfig(ChunkMixture(), shift=3.0, image_conditioning=1.0),
             seed=seed,
         )
@@ -201,7 +198,7 @@ def run_variant(
     torch.manual_seed(seed)
     num_scenes = 1 + max(walk.scene for walk in (*walks, *held_out))
     model = ScenicModel(numbers, num_scenes)
-    silence_cameras(model)
+    disable_cameras(model)
     silent = [part for branch, part in CAMERA_BRANCHES.items() if branch not in variant.branches]
     stage = FlowMatchingStage(
         config.stage(name, seed),

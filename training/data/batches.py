@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from training.data.clip import Clip, ClipRejected, ClipSource
 from training.data.latents import LatentWalk, pack_windows
 from training.data.stream import ClipStream
 from training.data.texts import Texts
-from training.stages.config import Cut
+
+Cut = Literal["front", "anywhere"]
+"""Latents of a clip that is longer than a stage wants: those it begins with, or its first and some from anywhere behind."""
 
 
 class ClipBatches(Protocol):

@@ -21,6 +21,7 @@ from model.vae.pocket import Autoencoder
 from training.data.archives.reader import ArchiveOptions, ClipArchives
 from training.data.archives.writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.clip import FPS, Clip, ClipSource, LeftOut, readable
+from training.data.clip_quality import camera_words
 from training.data.holodeck.families import FAMILIES
 from training.data.holodeck.rendering import (
     HolodeckClips,
@@ -29,11 +30,10 @@ from training.data.holodeck.rendering import (
     render_walks,
     rendered_clip,
 )
-from training.data.judging import camera_words
+from training.data.holodeck.walk_set import INTRINSICS
 from training.data.latent_cache import CachedClips, LatentCache
 from training.data.latents import EncodedClips, weights_tag
 from training.data.videos.folder import FilmFolder, FilmOptions
-from training.pocket.recipe import INTRINSICS
 
 RENDERED_FOLDER = "rendered"
 SHEET_COLUMNS = 6

@@ -125,11 +125,11 @@ class DistributionMatchingStage:
             optimizer.student.anew(self.model), optimizer.critic.anew(self.critic)
         )
 
-    def memory_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the data stands."""
         return self.clips.position()
 
-    def load_memory(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         """Go on with the data from there."""
         self.clips.go_on(memory)
 

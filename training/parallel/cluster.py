@@ -22,8 +22,8 @@ from training.parallel.context import ContextShard
 from training.parallel.sharded_checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
 from training.parallel.single_process import Cluster, batch_after_batch, index_path, is_shared_newer
-from training.stage import CountsFrames, Shareable, Stage
 from training.stages.scenic_model import ScenicModel
+from training.trainable import CountsFrames, Shareable, Trainable
 
 PATIENCE = timedelta(days=1)
 """For the others: the first process alone draws, encodes and reads what is missing. When one dies torchrun ends all."""
@@ -85,7 +85,7 @@ class ProcessCluster(Cluster):
     def keep_whole(self, model: nn.Module) -> None:
         model.to(self.device)
 
-    def adopt(self, stage: Stage) -> None:
+    def adopt(self, stage: Trainable) -> None:
         if not isinstance(stage, Shareable):
             raise ValueError(f"{stage.name} is trained by one process; start it without a launcher")
         stage.share_out(self)
@@ -101,7 +101,7 @@ class ProcessCluster(Cluster):
     def wait(self) -> None:
         dist.barrier()
 
-    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
+    def gradients(self, stage: Trainable, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
         """Average the gradients of all batches of a step; processes that share a clip draw the same."""
         own = range(self.group, self.batches_per_step, self.num_groups)
         figures = batch_after_batch(stage, own, seed, step, self._before_batch)
@@ -116,7 +116,7 @@ class ProcessCluster(Cluster):
         for network in self.networks:
             set_summing(network, is_last)
 
-    def rates(self, stage: Stage) -> Callable[[float], dict[str, float]]:
+    def rates(self, stage: Trainable) -> Callable[[float], dict[str, float]]:
         if not isinstance(stage, CountsFrames):
             return lambda steps_per_s: {}
         frames = stage.frames_per_step * self.batches_per_step

@@ -15,6 +15,7 @@ from model.config import ModelConfig, sana_wm
 from model.world_model import WorldModel
 from training.stages.config import StageConfig
 from training.stages.presets import paper_stages
+from training.stages.table import STAGES
 
 GIB = float(1 << 30)
 DAY_S = 86400.0
@@ -43,8 +44,6 @@ KEPT_BYTES = 265
 """Over C, of a token in a block: what the backward pass needs, in bfloat16 and, in scans and norms, float32 (measured)."""
 USABLE = 0.9
 """Share of a GPU's memory that can be filled; the rest goes to the driver, to buffers of a moment and to gaps between blocks."""
-CHUNK_CAUSAL = ("chunk-causal", "ode-regression")
-"""Stages that train on whole clips whose chunks see only their own and those before them."""
 PAPER_DAYS = {
     "autoencoder-swap": 3.5,
     "framewise-gdn": 2.75,
@@ -128,7 +127,7 @@ def seen_share(stage: StageConfig, num_sharing: int = 1) -> float:
     Args:
         num_sharing: Processes with equal runs of a clip's frames; of the pairs of the last, which sees most, where several.
     """
-    return 1 - 1 / (2 * num_sharing) if stage.stage in CHUNK_CAUSAL else 1.0
+    return 1 - 1 / (2 * num_sharing) if STAGES[stage.stage].mode == "chunk_causal" else 1.0
 
 
 def step_operations(
@@ -146,7 +145,7 @@ def step_operations(
     whole = forward_operations(config, stage.num_latent_frames, seen_share(stage, num_sharing))
     learning = (4 if recompute else 3) * whole
     distillation = stage.distillation
-    if distillation is None or stage.stage == "ode-regression":
+    if distillation is None or not STAGES[stage.stage].is_distribution_matching:
         return learning, 0.0
     streamed = forward_operations(config, stage.num_latent_frames, seen=0.0)
     rollout = ((len(distillation.timesteps) + 1) / 2 + 1) * streamed
@@ -206,8 +205,7 @@ def stage_needs(stage: StageConfig, config: ModelConfig, layout: Layout) -> Need
 
 def _networks(stage: StageConfig) -> tuple[int, int]:
     """How many networks a stage trains, and how many it only asks."""
-    judged = stage.distillation is not None and stage.stage != "ode-regression"
-    return (2, 1) if judged else (1, 0)
+    return (2, 1) if STAGES[stage.stage].is_distribution_matching else (1, 0)
 
 
 def state_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> float:

@@ -20,7 +20,7 @@ from training.stages.config import StageConfig
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """The memory that a training has on this machine."""
 
     num_processes: int
@@ -41,19 +41,19 @@ class Room:
         return self.memory_each if self.gpu_each is None else self.gpu_each
 
 
-def room_alone() -> Room:
+def budget_alone() -> MemoryBudget:
     """Look how much memory there is for a process on its own, which computes on processors."""
-    return Room(1, _machine_bytes())
+    return MemoryBudget(1, _machine_bytes())
 
 
-def room_here(num_processes: int, num_here: int) -> Room:
+def budget_here(num_processes: int, num_here: int) -> MemoryBudget:
     """Look how much memory there is for each of several processes, of which `num_here` are on this machine."""
     whole = _machine_bytes()
     each = None if whole is None else whole // num_here
     if not torch.cuda.is_available():
-        return Room(num_processes, each)
+        return MemoryBudget(num_processes, each)
     # Unlike `mem_get_info`, properties take no memory of a GPU that is another process's.
-    return Room(num_processes, each, torch.cuda.get_device_properties(0).total_memory)
+    return MemoryBudget(num_processes, each, torch.cuda.get_device_properties(0).total_memory)
 
 
 def _machine_bytes() -> int | None:
@@ -64,7 +64,7 @@ def _machine_bytes() -> int | None:
 
 
 def expected_gib(
-    stage: StageConfig, config: ModelConfig, room: Room, context_parallel: int, clips_at_once: int
+    stage: StageConfig, config: ModelConfig, budget: MemoryBudget, context_parallel: int, clips_at_once: int
 ) -> float:
     """Estimate what a process of a training holds where it computes, as `flaneur train needs` does.
 
@@ -72,28 +72,28 @@ def expected_gib(
         context_parallel: Processes that share one clip.
         clips_at_once: Clips of a step that are beside one another in a process; the others follow.
     """
-    groups = max(1, room.num_processes // context_parallel)
+    groups = max(1, budget.num_processes // context_parallel)
     batches = -(-stage.batch_size // (groups * clips_at_once))
     laid_out = replace(stage, context_parallel=context_parallel)
-    recompute = room.num_processes > 1
-    state, gathered, activations = memory_bytes(laid_out, config, room.num_processes, batches, recompute)
+    recompute = budget.num_processes > 1
+    state, gathered, activations = memory_bytes(laid_out, config, budget.num_processes, batches, recompute)
     return (state + gathered + clips_at_once * activations) / GIB
 
 
-def check_room(stage: StageConfig, config: ModelConfig, room: Room) -> None:
-    """Refuse a stage whose weights and optimiser alone are more than there is room for.
+def check_memory(stage: StageConfig, config: ModelConfig, budget: MemoryBudget) -> None:
+    """Refuse a stage whose weights and optimiser alone are more than the budget.
 
     Raises:
         ValueError: They are.
     """
-    whole, state = whole_bytes(stage, config), state_bytes(stage, config, room.num_processes)
-    if room.gpu_each is not None:
+    whole, state = whole_bytes(stage, config), state_bytes(stage, config, budget.num_processes)
+    if budget.gpu_each is not None:
         # Networks come to a GPU one after another, each whole until it is shared out.
         state = max(state, FROZEN_BYTES * num_parameters(config)[1])
-        _check(state, room.gpu_each, "of its GPU", "more processes", stage, config, room)
+        _check(state, budget.gpu_each, "of its GPU", "more processes", stage, config, budget)
         state = 0.0
-    _check(state, room.memory_each, "of memory", "more machines with torchrun", stage, config, room)
-    _check(whole, room.memory_each, "of memory", "fewer processes on each machine", stage, config, room)
+    _check(state, budget.memory_each, "of memory", "more machines with torchrun", stage, config, budget)
+    _check(whole, budget.memory_each, "of memory", "fewer processes on each machine", stage, config, budget)
 
 
 def _check(
@@ -103,10 +103,10 @@ def _check(
     remedy: str,
     stage: StageConfig,
     config: ModelConfig,
-    room: Room,
+    budget: MemoryBudget,
 ) -> None:
     if there is not None and least > there:
         raise ValueError(
-            f"{stage.stage} of {config.name} holds at least {least / GIB:.0f} GiB {where} in each of {room.processes}, "
+            f"{stage.stage} of {config.name} holds at least {least / GIB:.0f} GiB {where} in each of {budget.processes}, "
             f"and there are {there / GIB:.0f} GiB for one here; use {remedy}, or a smaller network with --config"
         )

@@ -15,8 +15,8 @@ from training.checkpoint import load_state, save_state
 
 if TYPE_CHECKING:
     from training.precision import PrecisionName
-    from training.stage import Stage
     from training.stages.scenic_model import ScenicModel
+    from training.trainable import Trainable
 
 
 class Cluster:
@@ -57,7 +57,7 @@ class Cluster:
     def keep_whole(self, model: nn.Module) -> None:
         """Make a network ready of which every process keeps all."""
 
-    def adopt(self, stage: Stage) -> None:
+    def adopt(self, stage: Trainable) -> None:
         """Share out a stage that was built on whole parameters, before its first step.
 
         Raises:
@@ -72,7 +72,7 @@ class Cluster:
     def wait(self) -> None:
         """Go on when every process has come here."""
 
-    def gradients(self, stage: Stage, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
+    def gradients(self, stage: Trainable, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
         """Leave the gradients of one step on the stage's parameters.
 
         Args:
@@ -86,7 +86,7 @@ class Cluster:
             return stage.backward(rng)
         return batch_after_batch(stage, range(self.num_batches), seed, step)
 
-    def rates(self, stage: Stage) -> Callable[[float], dict[str, float]]:
+    def rates(self, stage: Trainable) -> Callable[[float], dict[str, float]]:
         """Give what can be said of a speed in steps a second before any was measured."""
         return lambda steps_per_s: {}
 
@@ -123,7 +123,11 @@ ALONE = Cluster()
 
 
 def batch_after_batch(
-    stage: Stage, numbers: range, seed: int, step: int, before: Callable[[bool], None] = lambda is_last: None
+    stage: Trainable,
+    numbers: range,
+    seed: int,
+    step: int,
+    before: Callable[[bool], None] = lambda is_last: None,
 ) -> dict[str, float]:
     """Leave the mean gradient of some of a step's batches on the stage's parameters; returns the means of its figures.
 

@@ -1,96 +1,61 @@
-"""Making the pocket world: every stage, the bundle, the worlds and the report, held together in one run folder."""
+"""Building the pocket world: every stage, the bundle, the worlds and the report, held together in one run folder."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from evaluation.evaluate import evaluate_worlds
 from evaluation.scores import as_markdown
-from model.checkpoint import weights_sha256
-from model.vae.pocket import Autoencoder
-from training.loop import LoopConfig
-from training.pocket.publish import in_half, mend_publishing, publish
-from training.pocket.run import MEASURING, PUBLISHING, PocketRun
-from training.pocket.start import checked_start
+from model.checkpoint import load_checkpoint, weights_sha256
+from training.pocket.publish import CHECKPOINTS, WORLD_FILE, in_half, mend_publishing, publish
+from training.pocket.run import MEASURING, PUBLISHING, PocketRun, load_autoencoder
+from training.presets import PRESETS, RECIPES
 from training.progress import RecipeProgress
 from training.report.page import write_report
-from training.run_folder import RunFolder, RunRecord, holding
-from training.stages.model_file import GENERATOR, load_models, save_autoencoder_file, save_models
-from training.stages.pipeline import Chain, ChainConfig
-from training.stages.pipeline_presets import CHAINS
-from training.stages.scenic_model import ScenicModel
+from training.run_folder import RunFolder, RunRecord, Start, holding, read_record
 from training.throughput import machine_name
 
-TEACHING = (
-    "base-autoencoder", "base", "autoencoder-swap", "framewise-gdn", "hybrid-attention", "minute-camera", "best-clips",
-)  # fmt: skip
-"""Stages of the paper up to its teacher, which see whole clips."""
-DISTILLING = ("chunk-causal", "ode-regression", "self-forcing-short", "self-forcing-long")
-"""Stages that make a student of it, which sees chunks."""
+GENERATOR_STAGES = ("memory", "generator-pose", "self-forcing")
+"""Of the recipe, those that take over what the run began with."""
 
 
-class PaperStages:
-    """The paper's stages around the pocket's own: the teacher before places are learned by heart, its student after."""
-
-    def __init__(self, run: PocketRun, config: ChainConfig, autoencoder: Autoencoder) -> None:
-        """Put the pocket's own autoencoder where the chain looks for the one that stays.
-
-        `checked_start` refused another one there.
-        """
-        self.chain = Chain(run, config)
-        path = self.chain.outcome("autoencoder")
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_autoencoder_file(path, autoencoder)
-
-    def teach(self, model: ScenicModel) -> None:
-        """Run the stages up to the teacher and leave its weights in a model."""
-        for name in TEACHING:
-            self.chain.train(name)
-            self.chain.run.report()
-        _take_over(model, self.chain.outcome(TEACHING[-1]))
-
-    def distil(self, model: ScenicModel) -> None:
-        """Make a student that begins with a model's weights, and leave its own in there."""
-        start = self.chain.outcome("memory")
-        if not start.exists():
-            save_models(start, "memory", {GENERATOR: model})
-        for name in DISTILLING:
-            self.chain.train(name, start if name == DISTILLING[0] else None)
-            self.chain.run.report()
-        _take_over(model, self.chain.outcome(DISTILLING[-1]))
-
-
-def _take_over(model: ScenicModel, outcome: Path) -> None:
-    """Load what a stage left; how much its rollouts remember is no part of that."""
-    model.load_state_dict(load_models(outcome)[GENERATOR].state_dict())
-
-
-def chain_within(preset: str, minutes: float, num_steps: int | None = None) -> ChainConfig:
-    """The paper's stages of a preset.
+def prepare(
+    preset: str,
+    runs: Path,
+    minutes: float | None = None,
+    num_steps: int | None = None,
+    start_from: Path | None = None,
+) -> PocketRun:
+    """Prepare a run.
 
     Args:
-        minutes: Shared out among them in the preset's proportions; stages that count steps stay as they are.
-        num_steps: At which each of them ends; the preset's own where None.
+        minutes: Training time in total, of the stages that will run, in the recipe's proportions; the recipe's own where None.
+        num_steps: At which every stage ends; the recipe's own where None.
+        start_from: Folder that `publish` filled; the autoencoder is taken from there, the memory of places goes on.
+
+    Raises:
+        ValueError: The recipe does not go with what was asked for.
     """
-    config = CHAINS[preset]()
-    total = sum(config.stages[name].loop.max_minutes for name in (*TEACHING, *DISTILLING))
-    factor = minutes / total if math.isfinite(total) else 1.0
-
-    def within(loop: LoopConfig) -> LoopConfig:
-        steps = loop.num_steps if num_steps is None else num_steps
-        return replace(loop, num_steps=steps, max_minutes=loop.max_minutes * factor)
-
-    stages = {name: replace(stage, loop=within(stage.loop)) for name, stage in config.stages.items()}
-    return replace(config, stages=stages)
+    recipe, sizes = RECIPES[preset](), PRESETS[preset]()
+    if start_from is not None:
+        if preset != "pocket":
+            raise ValueError(
+                f"the {preset} has its own sizes and cannot start from {start_from}; leave that out"
+            )
+        recipe = replace(recipe, autoencoder_minutes=0.0, autoencoder_whole_minutes=0.0)
+    if minutes is not None:
+        recipe = recipe.scaled(minutes)
+    if num_steps is not None:
+        recipe = replace(recipe, num_steps=num_steps)
+    return PocketRun(recipe, runs, sizes.model, start_from, sizes.autoencoder)
 
 
 def train_pocket(
     run: PocketRun,
-    config: ChainConfig,
     destination: Path,
     expected_s: Mapping[str, float],
     say: Callable[[str], None],
@@ -98,7 +63,6 @@ def train_pocket(
     """Make the pocket world, or go on making it.
 
     Args:
-        config: The paper's stages, which are left out where the recipe gives them no time.
         destination: Gets `bundles/pocket`, `checkpoints` and `worlds/*.world`.
         expected_s: Seconds that each phase will take, for the bars.
 
@@ -114,12 +78,11 @@ def train_pocket(
         run.folder, run.progress = RunFolder(run.directory, _record(run)), RecipeProgress(expected_s)
         run.folder.write()
         autoencoder = run.autoencoder()
-        paper = PaperStages(run, config, autoencoder) if recipe.chain_minutes else None
-        model = run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder, paper)
+        model = run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder)
         run.folder.publishing(weights_sha256(in_half(model.world)))
         with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
             bundle = publish(
-                model, autoencoder, run.places, recipe.intrinsics, recipe.timesteps, destination, say
+                model, autoencoder, run.places, recipe.walks.intrinsics, recipe.timesteps, destination, say
             )
         with run.timing(MEASURING), run.progress.sharing(MEASURING) as tell:
             scores = evaluate_worlds(
@@ -136,11 +99,55 @@ def train_pocket(
 
 
 def _record(run: PocketRun) -> RunRecord:
-    own = tuple(run.stages)
     return RunRecord(
         recipe=asdict(run.recipe),
         model=run.config.to_dict(),
-        stages=(*own[:2], *TEACHING, own[2], *DISTILLING, *own[3:]),
+        stages=tuple(run.stages),
         machine=machine_name(),
         started_from=checked_start(run),
+    )
+
+
+def checked_start(run: PocketRun) -> Start | None:
+    """Say what a run begins with, or began with; None is nothing.
+
+    A folder that has trained a generator belongs to the weights which that began with. Where it has published over them, what
+    lies there now is its own and as good.
+
+    Raises:
+        ValueError: The folder's generator began with something else, or the weights cannot be read.
+    """
+    asked = None if run.start_from is None else read_start(run, run.start_from)
+    earlier = read_record(run.directory)
+    is_begun = any((run.directory / f"{name}.state.safetensors").exists() for name in GENERATOR_STAGES)
+    # Records of earlier versions did not say.
+    if not is_begun or earlier is None or "started_from" not in earlier.model_fields_set:
+        return asked
+    was = earlier.started_from
+    if asked is None:
+        if was is not None:
+            raise ValueError(
+                f"{run.directory} holds a training that began with the weights in {was.folder}; say --start-from {was.folder} to "
+                "go on with it, or name another folder with --runs"
+            )
+        return None
+    known = () if was is None else (was.generator, *earlier.made)
+    if was is None or asked.autoencoder != was.autoencoder or asked.generator not in known:
+        raise ValueError(
+            f"{run.directory} holds a training that did not begin with the weights in {run.start_from}; name another folder "
+            "with --runs"
+        )
+    return was
+
+
+def read_start(run: PocketRun, published: Path) -> Start:
+    """Hash the weights in a folder that `publish` filled.
+
+    Raises:
+        ValueError: They are missing or damaged.
+    """
+    autoencoder = load_autoencoder(published / CHECKPOINTS, run.autoencoder_config)
+    world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
+    return Start(
+        folder=str(published), autoencoder=weights_sha256(autoencoder), generator=weights_sha256(world)
     )

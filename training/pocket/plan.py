@@ -14,14 +14,14 @@ from model.vae.pocket import AUTOENCODER_FILE
 from training.checkpoint import read_values
 from training.data.clip import FPS
 from training.data.holodeck.rendering import is_drawn
+from training.data.holodeck.walk_set import RENDERING
 from training.data.latents import latents_path, weights_tag
 from training.loop import LoopConfig
-from training.pocket.build import DISTILLING, TEACHING
+from training.pocket.build import checked_start
 from training.pocket.per_scene import EVERY, glimpse_paths
 from training.pocket.publish import CHECKPOINTS, STAGED_PREFIX
 from training.pocket.recipe import UNLIMITED_STEPS, PocketStage
 from training.pocket.run import (
-    DRAWING,
     ENCODING,
     GLIMPSING,
     MEASURING,
@@ -29,17 +29,10 @@ from training.pocket.run import (
     PocketRun,
     load_autoencoder,
 )
-from training.pocket.start import checked_start
 from training.progress import as_duration
-from training.stages.config import StageConfig
-from training.stages.model_file import GENERATOR, load_models
-from training.stages.pipeline import FOLLOWING, STAGES_FOLDER, Chain, ChainConfig
-from training.stages.table import TEACHER
 
-DRAWN_PER_S, ENCODED_PER_S = 50.0, 140.0
+RENDERED_PER_S, ENCODED_PER_S = 50.0, 140.0
 """Frames of 160x96 on one Zen 3 core."""
-FOLLOWED_PER_S = 50.0
-"""Latent frames of the pocket that pass through its teacher on one Zen 3 core."""
 PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
 """Exporting the pocket; generating, drawing and encoding a held-out walk. On two Zen 3 cores."""
 
@@ -47,7 +40,6 @@ PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
 SKIPPED_MARK = "skipped: "
 """Stands before the reason."""
 SKIPPED = f"{SKIPPED_MARK}the recipe gives it no time"
-REGRESSION = "ode-regression"
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class Step:
     """None where only steps say when a stage ends and none was taken yet."""
 
 
-def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
+def make_plan(run: PocketRun) -> list[Step]:
     """List the steps of a run in their order.
 
     Raises:
@@ -73,13 +65,7 @@ def make_plan(run: PocketRun, config: ChainConfig) -> list[Step]:
     if start is None or (start / CHECKPOINTS).is_dir() or not any(start.glob(f"{STAGED_PREFIX}*")):
         checked_start(run)
     own = [_stage(run, name, stage) for name, stage in run.stages.items()]
-    teaching, distilling = (
-        [_paper_stage(run, config.stages[name]) for name in names] for names in (TEACHING, DISTILLING)
-    )
-    before = DISTILLING.index(REGRESSION)
-    distilling.insert(before, _following(run, config, distilling[before]))
-    begin = [_drawing(run), *own[:2], _encoding(run), _glimpsing(run)]
-    return [*begin, *teaching, own[2], *distilling, *own[3:], *_ending(run)]
+    return [_rendering(run), *own[:2], _encoding(run), _glimpsing(run), *own[2:], *_ending(run)]
 
 
 def expected_s(plan: list[Step]) -> dict[str, float]:
@@ -87,26 +73,28 @@ def expected_s(plan: list[Step]) -> dict[str, float]:
     return {step.name: step.left_s or 0.0 for step in plan}
 
 
-def _drawing(run: PocketRun) -> Step:
-    jobs = run.jobs(range(run.recipe.num_walks))
+def _rendering(run: PocketRun) -> Step:
+    jobs = run.walks.jobs()
     missing = [job for job in jobs if not is_drawn(job, run.data)]
-    left_s = len(missing) * run.recipe.walk_frames / (DRAWN_PER_S * torch.get_num_threads())
+    left_s = len(missing) * run.recipe.walks.walk_frames / (RENDERED_PER_S * torch.get_num_threads())
     numbers = {
         "places": len(run.places),
-        "walks_per_place": run.recipe.num_walks,
-        "frames": run.recipe.walk_frames,
+        "walks_per_place": run.recipe.walks.num_walks,
+        "frames": run.recipe.walks.walk_frames,
     }
     done = f"{len(jobs) - len(missing)} of {len(jobs)} walks"
-    return Step(DRAWING, "stroll through the places and draw what is seen", numbers, done, left_s)
+    return Step(RENDERING, "stroll through the places and render what is seen", numbers, done, left_s)
 
 
 def _encoding(run: PocketRun) -> Step:
-    jobs = run.jobs(range(run.recipe.num_walks))
+    jobs = run.walks.jobs()
     num_encoded = 0
     if (run.autoencoder_folder / AUTOENCODER_FILE).exists():
         tag = weights_tag(load_autoencoder(run.autoencoder_folder, run.autoencoder_config))
         num_encoded = sum(latents_path(job, tag, run.data).exists() for job in jobs)
-    left_s = (len(jobs) - num_encoded) * run.recipe.walk_frames / (ENCODED_PER_S * torch.get_num_threads())
+    left_s = (
+        (len(jobs) - num_encoded) * run.recipe.walks.walk_frames / (ENCODED_PER_S * torch.get_num_threads())
+    )
     numbers = {"latent_channels": run.autoencoder_config.latent_channels}
     return Step(
         ENCODING, "walks to latents, each once", numbers, f"{num_encoded} of {len(jobs)} walks", left_s
@@ -118,8 +106,8 @@ def _glimpsing(run: PocketRun) -> Step:
     if (run.autoencoder_folder / AUTOENCODER_FILE).exists():
         autoencoder = load_autoencoder(run.autoencoder_folder, run.autoencoder_config)
         num_done = sum(path.exists() for path in glimpse_paths(jobs, autoencoder, run.data))
-    num_frames = (len(jobs) - num_done) * run.recipe.walk_frames / EVERY
-    left_s = num_frames * (1.0 / DRAWN_PER_S + 1.0 / ENCODED_PER_S) / torch.get_num_threads()
+    num_frames = (len(jobs) - num_done) * run.recipe.walks.walk_frames / EVERY
+    left_s = num_frames * (1.0 / RENDERED_PER_S + 1.0 / ENCODED_PER_S) / torch.get_num_threads()
     numbers = {"walks_per_place": run.recipe.num_glimpsed_walks, "one_moment_in": EVERY}
     done = f"{num_done} of {len(jobs)} walks"
     return Step(GLIMPSING, "draw and encode single moments of further walks", numbers, done, left_s)
@@ -138,49 +126,6 @@ def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:
     if run.start_from is not None and name.startswith("autoencoder"):
         return Step(name, stage.purpose, numbers, f"{SKIPPED_MARK}taken from {run.start_from}", 0.0)
     return _standing(Step(name, stage.purpose, numbers, "", None), loop, run.directory)
-
-
-def _paper_stage(run: PocketRun, stage: StageConfig) -> Step:
-    numbers: dict[str, Any] = {}
-    if math.isfinite(stage.loop.max_minutes):
-        numbers["minutes"] = round(stage.loop.max_minutes, 2)
-    if stage.loop.num_steps < UNLIMITED_STEPS:
-        numbers["steps"] = stage.loop.num_steps
-    numbers |= {
-        "latents": stage.num_latent_frames,
-        "batch": stage.batch_size,
-        "adam_lr": stage.optimizer.adam_lr,
-    }
-    step = Step(stage.stage, stage.purpose, numbers, "", None)
-    if not run.recipe.chain_minutes:
-        return replace(step, on_disk=SKIPPED, left_s=0.0)
-    return _standing(step, stage.loop, run.directory / STAGES_FOLDER)
-
-
-def _following(run: PocketRun, config: ChainConfig, regression: Step) -> Step:
-    """The teacher's trajectories, which are stored before the student learns from them."""
-    stage = config.stages[REGRESSION]
-    assert stage.distillation is not None
-    wanted, timesteps = stage.distillation.num_trajectories, stage.distillation.timesteps
-    steps = len(timesteps) * stage.distillation.teacher_steps_between
-    step = Step(
-        FOLLOWING,
-        "store the teacher's way from noise to clips",
-        {"trajectories": wanted, "euler_steps": steps},
-        SKIPPED,
-        0.0,
-    )
-    if regression.on_disk == SKIPPED:
-        return step
-    chain, done = Chain(run, config), 0
-    # Those of an earlier teacher, or of other latents, are no use.
-    if all(chain.outcome(name).exists() for name in (TEACHER, "autoencoder")):
-        folder = chain.trajectories(load_models(chain.outcome(TEACHER))[GENERATOR])
-        done = min(wanted, len(list(folder.glob("*.safetensors"))))
-    # With guidance the teacher is asked twice, with and without the caption.
-    passes = steps * stage.num_latent_frames * (2 if stage.distillation.guidance else 1)
-    left_s = (wanted - done) * passes / (FOLLOWED_PER_S * torch.get_num_threads())
-    return replace(step, on_disk=f"{done} of {wanted}", left_s=0.0 if regression.left_s == 0.0 else left_s)
 
 
 def _standing(step: Step, loop: LoopConfig, directory: Path) -> Step:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from training.data.holodeck.walk_set import WalkSettings
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
 from training.precision import PrecisionName
 
-INTRINSICS = (104.0, 104.0, 80.0, 48.0)
-"""fx, fy, cx, cy in pixels: 75 degrees across 160 pixels."""
 UNLIMITED_STEPS = 1_000_000
 
 
@@ -45,24 +44,13 @@ class PocketStage:
 class PocketRecipe:
     """How the pocket world is made; minutes are of training, on whatever machine this is."""
 
-    places: tuple[str, ...] = ()
-    """Of the holodeck; all where empty."""
-    num_autoencoder_walks: int = 4
-    """Walks per place that the autoencoder sees."""
-    num_walks: int = 13
-    """Walks per place that the generator sees whole."""
+    walks: WalkSettings = field(default_factory=WalkSettings)
     num_glimpsed_walks: int = 84
-    """Further walks per place, of which it sees single moments."""
-    walk_frames: int = 961
-    """One minute each."""
-    intrinsics: tuple[float, float, float, float] = INTRINSICS
+    """Further walks per place, of which the generator sees sparse frames."""
     autoencoder_minutes: float = 20.0
     """On crops."""
     autoencoder_whole_minutes: float = 14.0
     """Then on whole frames."""
-    chain_minutes: float = 0.0
-    """All of the paper's stages together. None by default: the truth of every walk can be drawn here, and the weights that are
-    shipped were made without them."""
     memory_minutes: float = 80.0
     """Generator, token by token: places learned by heart."""
     pose_minutes: float = 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,13 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import holodeck
 from engine.files.atomic import replacing
 from model.config import ModelConfig, pocket
 from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, AutoencoderConfig
-from training.data.clip import FPS
-from training.data.holodeck.rendering import RenderJob, is_drawn, render_walks
-from training.data.latents import LatentWalk, encode_walks
+from training.data.holodeck.rendering import RenderJob
+from training.data.holodeck.walk_set import RENDERING, WalkSet
+from training.data.latents import LatentWalk
 from training.loop import run_stage
 from training.optimizer import MasterOptimizer
 from training.pocket.generator import GeneratorStage, NoiseMixture
@@ -33,21 +31,14 @@ from training.pocket.token_path import hush_branches
 from training.progress import RecipeProgress
 from training.report.page import write_report
 from training.run_folder import RunFolder
-from training.stage import Stage
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.scenic_model import ScenicModel
+from training.trainable import Trainable
 
 FIRST_GLIMPSED_SEED = 10_000
-DRAWING, ENCODING, GLIMPSING = "drawing walks", "encoding walks", "drawing glimpses"
+ENCODING, GLIMPSING = "encoding walks", "sparse frames"
 PUBLISHING, MEASURING = "publishing", "measuring"
 """Phases beside the stages."""
-
-
-class OtherStages(Protocol):
-    """Stages around those of the recipe; both leave their weights in the model."""
-
-    def teach(self, model: ScenicModel) -> None: ...
-    def distil(self, model: ScenicModel) -> None: ...
 
 
 class PocketRun:
@@ -64,8 +55,7 @@ class PocketRun:
         """Prepare a run.
 
         Args:
-            start_from: Folder that `publish` filled, whose weights the run begins with. Other stages in front of its own begin
-                anew and leave nothing of that generator: then it is the autoencoder alone.
+            start_from: Folder that `publish` filled, whose weights the run starts from.
         """
         self.recipe, self.directory, self.start_from = recipe, directory, start_from
         self.config = config or pocket()
@@ -74,35 +64,23 @@ class PocketRun:
         )
         self.stages = recipe.stages()
         self.data = directory / "data"
-        self.places = list(recipe.places) or holodeck.place_names()
+        self.walks = WalkSet(recipe.walks, self.config, self.data)
+        self.places = self.walks.places
         self.progress = RecipeProgress({}, shown=False)
         """Replaced where somebody watches."""
         self.folder: RunFolder | None = None
         """Gets the time of every phase, where it is to be kept."""
 
-    def jobs(self, seeds: range) -> list[RenderJob]:
-        """Walks to render, one of each seed in every place."""
-        width, height = self.config.frame_width, self.config.frame_height
-        frames = self.recipe.walk_frames
-        camera = self.recipe.intrinsics
-        return [RenderJob(p, s, frames, width, height, FPS, camera) for s in seeds for p in self.places]
-
-    def render(self, num_walks: int) -> list[RenderJob]:
-        """Draw the walks that are missing."""
-        jobs = self.jobs(range(num_walks))
-        missing = [job for job in jobs if not is_drawn(job, self.data)]
-        if missing:
-            done = render_walks(missing, self.data, num_workers=torch.get_num_threads())
-            with self.timing(DRAWING):
-                for _ in self.progress.over(DRAWING, done, len(missing)):
-                    pass
-        return jobs
+    def render(self, num_walks: int | None = None) -> list[RenderJob]:
+        """Render the walks that are missing."""
+        with self.timing(RENDERING):
+            return self.walks.render(self.progress, torch.get_num_threads(), num_walks)
 
     def timing(self, phase: str) -> AbstractContextManager[None]:
         """Note the time of a block, where a record is kept."""
         return nullcontext() if self.folder is None else self.folder.timing(phase)
 
-    def train(self, stage: Stage, seed: int) -> None:
+    def train(self, stage: Trainable, seed: int) -> None:
         """Bring one of the recipe's stages to its end."""
         loop = self.stages[stage.name].loop
         with self.timing(stage.name):
@@ -125,7 +103,7 @@ class PocketRun:
             return load_autoencoder(self.autoencoder_folder, config)
         path = self.directory / AUTOENCODER_FILE
         if not path.exists():
-            jobs = self.render(self.recipe.num_autoencoder_walks)
+            jobs = self.render(self.recipe.walks.num_autoencoder_walks)
             walks = [np.load(self.data / f"{job.stem}.frames.npy", mmap_mode="r") for job in jobs]
             self._train_autoencoder(config, walks, path)
         return load_autoencoder(self.directory, config)
@@ -149,16 +127,17 @@ class PocketRun:
 
     def latent_walks(self, autoencoder: Autoencoder) -> list[LatentWalk]:
         """Draw and encode every walk, each once."""
-        jobs = self.render(self.recipe.num_walks)
+        self.render()
         fast = Autoencoder(autoencoder.config)
         fast.load_state_dict(autoencoder.state_dict())
-        encoded = encode_walks(jobs, self.places, fast, self.data)
         with self.timing(ENCODING):
-            return list(self.progress.over(ENCODING, encoded, len(jobs)))
+            return self.walks.encode(fast, self.progress, ENCODING)
 
     def glimpsed_jobs(self) -> list[RenderJob]:
         """Walks of which single moments are drawn."""
-        return self.jobs(range(FIRST_GLIMPSED_SEED, FIRST_GLIMPSED_SEED + self.recipe.num_glimpsed_walks))
+        return self.walks.jobs(
+            range(FIRST_GLIMPSED_SEED, FIRST_GLIMPSED_SEED + self.recipe.num_glimpsed_walks)
+        )
 
     def glimpses(self, autoencoder: Autoencoder) -> list[Glimpses]:
         """Draw and encode moments of further walks, each once."""
@@ -168,27 +147,15 @@ class PocketRun:
             return list(self.progress.over(GLIMPSING, found, len(jobs)))
 
     def generator(
-        self,
-        walks: Sequence[LatentWalk],
-        glimpses: Sequence[Glimpses],
-        autoencoder: Autoencoder,
-        others: OtherStages | None = None,
+        self, walks: Sequence[LatentWalk], glimpses: Sequence[Glimpses], autoencoder: Autoencoder
     ) -> ScenicModel:
-        """Train the generator through its stages and return the averaged weights, fp32.
-
-        Args:
-            others: Come before places are learned by heart, and right after.
-        """
+        """Train the generator through its stages and return the EMA weights, fp32."""
         metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(self.recipe.seed)
         model = ScenicModel(self.config, len(self.places))
-        if others is not None:
-            others.teach(model)
-        elif self.start_from is not None:
+        if self.start_from is not None:
             load_start(model, self.start_from, self.places)
         self._memorise(model, walks, glimpses, metric)
-        if others is not None:
-            others.distil(model)
         pose = self._learn_to_hear(model, walks, metric)
         forcing = self._walk_on_own_frames(model, walks, metric, pose)
         model.load_state_dict(forcing.averaged_state(), strict=False)

@@ -82,14 +82,14 @@ class SelfForcingStage:
         """Video frames of the chunks that a step generates."""
         return float(self.batch_size * self.chunks_per_step * self.model.world.config.temporal_stride)
 
-    def memory_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The rollouts that are under way: walks by their number, and what is remembered of them."""
         numbers = {id(walk): number for number, walk in enumerate(self.walks)}
         rollouts = [{**vars(r), "walk": numbers[id(r.walk)]} for r in self.rollouts]
         return {"rollouts": rollouts, "state": {} if self.state is None else dict(self.state.tensors)}
 
-    def load_memory(self, memory: dict[str, Any]) -> None:
-        """Go on with the rollouts that `memory_dict` gave."""
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
+        """Go on with the rollouts that `state_dict` gave."""
         self.rollouts = [Rollout(**{**r, "walk": self.walks[r["walk"]]}) for r in memory["rollouts"]]
         # Rollouts write into their state, and what was given has to stay as it is.
         tensors = {name: tensor.clone() for name, tensor in memory["state"].items()}

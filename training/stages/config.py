@@ -1,17 +1,18 @@
-"""What every stage of training is given: data, lengths, rates, noise and rollouts; `stage_presets` has the figures."""
+"""Settings of every stage: data, lengths, rates, noise and rollouts; `presets` has the numbers."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from model.config import ModelConfig
+from model.vae.pocket import AutoencoderConfig
+from training.data.batches import Cut
+from training.data.holodeck.walk_set import WalkSettings
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
 from training.stages.noise import ONE_LEVEL, ChunkMixture
-
-Cut = Literal["front", "anywhere"]
-"""Latents of a clip that is longer than a stage wants: those it begins with, or its first and some from anywhere behind."""
+from training.stages.table import STAGES
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,6 @@ class StageConfig:
 
     stage: str
     """What the command line and files call it."""
-    purpose: str
-    starts_from: str | None
-    """Stage whose weights it takes over; None begins with random ones."""
     data: str
     num_latent_frames: int
     """Latents of a clip, the conditioning one included."""
@@ -66,7 +64,6 @@ class StageConfig:
     """Clips a step, over all processes."""
     optimizer: OptimizerConfig
     loop: LoopConfig
-    loss: str
     context_parallel: int = 1
     """Processes that share one clip."""
     cut: Cut = "front"
@@ -77,9 +74,35 @@ class StageConfig:
     distillation: DistillationConfig | None = None
     seed: int = 3407
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; an unlimited time is None."""
-        values = asdict(self)
-        if math.isinf(self.loop.max_minutes):
-            values["loop"]["max_minutes"] = None
-        return values
+
+@dataclass(frozen=True)
+class Preset:
+    """The stages at one size."""
+
+    name: str
+    model: ModelConfig
+    """Of the finished world model."""
+    stages: Mapping[str, StageConfig]
+    autoencoder: AutoencoderConfig
+    base_autoencoder: AutoencoderConfig
+    """Of the base model, which the swap replaces."""
+    walks: WalkSettings | None
+    """Training data where none is named; None where some must be."""
+    best_share: float = 0.25
+    """Of the walks, for the fine-tuning on the best."""
+    one_clip_at_a_time: bool = False
+    """Whether a process takes the clips of a step one after another, since they do not fit side by side."""
+
+    def stage(self, name: str) -> StageConfig:
+        """Return a stage.
+
+        Raises:
+            ValueError: There is no such stage, or it is not trained at this size.
+        """
+        if name not in STAGES:
+            raise ValueError(f"there is no stage {name}; choose one of {', '.join(STAGES)}")
+        if name not in self.stages:
+            raise ValueError(
+                f"{self.name} does not train {name}: it takes a released model; use --preset pocket for it"
+            )
+        return self.stages[name]

@@ -10,9 +10,6 @@ import torch
 from torch import nn
 
 from model.config import ModelConfig
-from training.data.batches import ClipBatches
-from training.stages.config import StageConfig
-from training.stages.flow_matching import FlowMatchingStage
 from training.stages.scenic_model import ScenicModel
 
 if TYPE_CHECKING:
@@ -26,6 +23,11 @@ CAMERA_PARTS = ("_cam", "plucker_")
 def is_camera(name: str) -> bool:
     """Whether a parameter belongs to a camera branch."""
     return any(part in name for part in CAMERA_PARTS)
+
+
+def is_no_camera(name: str) -> bool:
+    """Whether a parameter belongs to the rest of a model."""
+    return not is_camera(name)
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def rebuilt(
 
 
 @torch.no_grad()
-def silence_cameras(model: ScenicModel) -> None:
+def disable_cameras(model: ScenicModel) -> None:
     """Set the outputs of both camera branches to zero, so that the model does not hear where the camera is."""
     for block in model.world.blocks:
         block = cast("Block", block)
@@ -69,15 +71,6 @@ def base_config(config: ModelConfig, in_channels: int) -> ModelConfig:
     )
 
 
-def base_stage(
-    config: StageConfig, model_config: ModelConfig, num_scenes: int, clips: ClipBatches
-) -> FlowMatchingStage:
-    """Begin with random weights; the camera branches stay silent and do not learn."""
-    model = ScenicModel(model_config, num_scenes)
-    silence_cameras(model)
-    return FlowMatchingStage(config, model, clips, trained=lambda name: not is_camera(name))
-
-
 RENEWED = ("world.x_embedder.", "world.final_layer.linear.")
 """Beginnings of the names that begin anew: the patchify layer and the output projection."""
 
@@ -91,22 +84,9 @@ def swap_autoencoder(model: ScenicModel, config: ModelConfig) -> ScenicModel:
     return rebuilt(model, config, is_renewed)
 
 
-def autoencoder_swap_stage(
-    config: StageConfig, before: ScenicModel, model_config: ModelConfig, clips: ClipBatches
-) -> FlowMatchingStage:
-    """Adapt the whole model, camera branches apart, to latents it has never seen."""
-    model = swap_autoencoder(before, model_config)
-    return FlowMatchingStage(config, model, clips, trained=lambda name: not is_camera(name))
-
-
 def to_framewise_gdn(model: ScenicModel) -> ScenicModel:
     """Replace cumulative linear attention by the gated delta rule."""
     return rebuilt(model, replace(model.world.config, linear_attention=False))
-
-
-def framewise_gdn_stage(config: StageConfig, before: ScenicModel, clips: ClipBatches) -> FlowMatchingStage:
-    model = to_framewise_gdn(before)
-    return FlowMatchingStage(config, model, clips, trained=lambda name: not is_camera(name))
 
 
 def to_hybrid(model: ScenicModel, softmax_every_n: int) -> ScenicModel:
@@ -114,17 +94,10 @@ def to_hybrid(model: ScenicModel, softmax_every_n: int) -> ScenicModel:
     return rebuilt(model, replace(model.world.config, softmax_every_n=softmax_every_n))
 
 
-def hybrid_attention_stage(
-    config: StageConfig, before: ScenicModel, softmax_every_n: int, clips: ClipBatches
-) -> FlowMatchingStage:
-    model = to_hybrid(before, softmax_every_n)
-    return FlowMatchingStage(config, model, clips, trained=lambda name: not is_camera(name))
-
-
 @torch.no_grad()
 def add_cameras(model: ScenicModel) -> None:
     """Begin the camera branches: projections, norms and key convolutions from the base, outputs of zero."""
-    silence_cameras(model)
+    disable_cameras(model)
     for block in model.world.blocks:
         attn = cast("Block", block).attn
         rows = attn.qkv.weight.chunk(3)
@@ -135,13 +108,3 @@ def add_cameras(model: ScenicModel) -> None:
         attn.k_norm_cam.weight.copy_(attn.k_norm.weight)
         if not attn.is_softmax:
             attn.conv_k_cam.weight.copy_(attn.conv_k.weight)
-
-
-def minute_camera_stage(config: StageConfig, before: ScenicModel, clips: ClipBatches) -> FlowMatchingStage:
-    """Train everything on long clips; the model before is changed."""
-    add_cameras(before)
-    return FlowMatchingStage(config, before, clips)
-
-
-def chunk_causal_stage(config: StageConfig, before: ScenicModel, clips: ClipBatches) -> FlowMatchingStage:
-    return FlowMatchingStage(config, before, clips, sight="chunk_causal")

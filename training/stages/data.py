@@ -1,106 +1,103 @@
-"""Where the stages of a chain take their clips from: the walks of a pocket run, or sets of clips of any source."""
+"""Where the stages of a pipeline take their clips from: the walks of a pocket run, or sets of clips of any source."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from model.config import ModelConfig
-from model.vae.pocket import Autoencoder
 from training.data.batches import ClipBatches, FittingClips, StreamClips, WalkClips
 from training.data.clip import Clip, ClipSource, LeftOut, readable
+from training.data.clip_quality import best_clips, clip_scores
 from training.data.holodeck.rendering import load_walk
-from training.data.latents import LatentWalk, encode_walks, weights_tag
+from training.data.holodeck.walk_set import WalkSet
+from training.data.latents import weights_tag
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, Texts
 from training.parallel.single_process import ALONE, Cluster
-from training.pocket.run import PocketRun
+from training.progress import RecipeProgress
 from training.stages.autoencoder import Walk
-from training.stages.best_clips import best_clips, clip_scores
 from training.stages.config import StageConfig
 from training.stages.model_file import load_autoencoder_file
 
 
-class ChainData(Protocol):
-    """What a chain asks of its data."""
+class StageData(Protocol):
+    """What a pipeline asks of its data."""
 
     @property
     def num_scenes(self) -> int:
-        """Rows of the table of texts that a model is begun with."""
+        """Rows of the table of texts that a model starts with."""
         ...
 
     @property
-    def base_channels(self) -> int | None:
-        """Latent channels that the base model speaks; None where it has an autoencoder of its own."""
+    def is_encoded_here(self) -> bool:
+        """Whether clips are videos, which an autoencoder of the pipeline encodes, or latents of another."""
         ...
 
-    @property
-    def identity(self) -> str:
-        """Names the clips that stages are given, and what their texts are to a model."""
+    def identity(self, autoencoder: Path) -> str:
+        """Name the clips that stages are given, and what their texts are to a model.
+
+        Args:
+            autoencoder: Checkpoint of the one that encodes clips, where they are encoded here.
+        """
         ...
 
-    def films(self) -> Sequence[Walk]:
-        """Films [F, H, W, 3] for an autoencoder.
+    def videos(self) -> Sequence[Walk]:
+        """Videos [F, H, W, 3] for an autoencoder.
 
         Raises:
             ValueError: There are only latents.
         """
         ...
 
-    def clips(self, config: StageConfig) -> ClipBatches:
-        """Clips for a stage of the generator."""
+    def clips(
+        self, config: StageConfig, autoencoder: Path | None, best_only: bool, dealt: bool
+    ) -> ClipBatches:
+        """Clips for a stage of the generator, as `Pipeline.clips` has them."""
         ...
 
 
 class WalkData:
-    """Walks through the holodeck's places: drawn once, and encoded once by each of two autoencoders."""
+    """Walks through holodeck places: rendered once, and encoded once by each of two autoencoders."""
 
-    base_channels = None
+    is_encoded_here = True
 
-    def __init__(self, run: PocketRun, autoencoder: Callable[[str, str], Path], kept_share: float) -> None:
-        """Prepare.
+    def __init__(self, walks: WalkSet, best_share: float, progress: RecipeProgress) -> None:
+        """Prepare; `best_share` is the share of walks that the fine-tuning on the best gets."""
+        self.walks, self.best_share, self.progress = walks, best_share, progress
+        self.num_scenes = len(walks.places)
 
-        Args:
-            autoencoder: Finds what a stage needs of an autoencoder's stage, or says that it is missing.
-            kept_share: Of the walks, for the fine-tuning on the best.
-        """
-        self.run, self.autoencoder, self.kept_share = run, autoencoder, kept_share
-        self.num_scenes = len(run.places)
+    def identity(self, autoencoder: Path) -> str:
+        stems = [job.stem for job in self.walks.jobs()]
+        return _digest(*stems, weights_tag(load_autoencoder_file(autoencoder)))
 
-    @property
-    def identity(self) -> str:
-        stems = [job.stem for job in self.run.jobs(range(self.run.recipe.num_walks))]
-        return _digest(*stems, weights_tag(self._encoder("naming walks", "autoencoder")))
+    def videos(self) -> Sequence[Walk]:
+        return self._videos(self.walks.settings.num_autoencoder_walks)
 
-    def films(self) -> Sequence[Walk]:
-        jobs = self.run.render(self.run.recipe.num_autoencoder_walks)
-        return [load_walk(job, self.run.data)[0] for job in jobs]
-
-    def clips(self, config: StageConfig) -> WalkClips:
-        if config.stage == "base":
-            return WalkClips(self._walks("base", "base-autoencoder"))
-        walks = self._walks("a stage of the generator", "autoencoder")
-        if config.stage != "best-clips":
+    def clips(self, config: StageConfig, autoencoder: Path | None, best_only: bool, dealt: bool) -> WalkClips:
+        assert autoencoder is not None
+        encoder, phase = load_autoencoder_file(autoencoder), f"encoding for {config.stage}"
+        self.walks.render(self.progress, torch.get_num_threads())
+        walks = self.walks.encode(encoder, self.progress, phase)
+        if not best_only:
             return WalkClips(walks)
-        jobs = self.run.render(self.run.recipe.num_walks)
-        scores = [clip_scores(np.asarray(load_walk(job, self.run.data)[0])) for job in jobs]
-        return WalkClips([walks[number] for number in best_clips(scores, share=self.kept_share)])
+        scores = [clip_scores(np.asarray(video)) for video in self._videos()]
+        return WalkClips([walks[number] for number in best_clips(scores, share=self.best_share)])
 
-    def _walks(self, user: str, autoencoder: str) -> list[LatentWalk]:
-        jobs = self.run.render(self.run.recipe.num_walks)
-        encoded = encode_walks(jobs, self.run.places, self._encoder(user, autoencoder), self.run.data)
-        return list(self.run.progress.over(f"encoding for {autoencoder}", encoded, len(jobs)))
-
-    def _encoder(self, user: str, autoencoder: str) -> Autoencoder:
-        return load_autoencoder_file(self.autoencoder(user, autoencoder))
+    def _videos(self, num_walks: int | None = None) -> list[Walk]:
+        jobs = self.walks.render(self.progress, torch.get_num_threads(), num_walks)
+        return [load_walk(job, self.walks.folder)[0] for job in jobs]
 
 
 class SetData:
-    """Sets of encoded clips: archives in SANA-WM's format, latent caches of films, or both, shuffled into one stream."""
+    """Sets of encoded clips: archives in SANA-WM's format, latent caches of videos, or both, shuffled into one stream."""
+
+    is_encoded_here = False
 
     def __init__(
         self,
@@ -118,11 +115,10 @@ class SetData:
         """
         self.sources, self.config, self.texts = sources, config, texts
         self.cluster, self.num_workers = cluster, num_workers
-        self.num_scenes, self.base_channels = texts.num_scenes, config.in_channels
+        self.num_scenes = texts.num_scenes
         self.streams: list[ClipStream] = []
 
-    @property
-    def identity(self) -> str:
+    def identity(self, autoencoder: Path | None = None) -> str:
         # The first clip shows what labels do not: other latents under the same names, other captions.
         first: Clip | None = next((clip for source in self.sources for clip in readable(source, [])), None)
         shown: list[str | bytes] = []
@@ -134,14 +130,18 @@ class SetData:
         )
         return _digest(*labels, *shown, self.texts.identity)
 
-    def films(self) -> Sequence[Walk]:
+    def videos(self) -> Sequence[Walk]:
         raise ValueError("autoencoders learn from walks through places; leave --data out for their stages")
 
-    def clips(self, config: StageConfig) -> StreamClips:
+    def clips(
+        self,
+        config: StageConfig,
+        autoencoder: Path | None = None,
+        best_only: bool = False,
+        dealt: bool = True,
+    ) -> StreamClips:
         fitting = [FittingClips(source, self.config, config.num_latent_frames) for source in self.sources]
-        # Trajectories are made one by one, whoever makes them: each process finds its clips by their number.
-        is_dealt = config.stage != "ode-regression"
-        rank, num_ranks = (self.cluster.group, self.cluster.num_groups) if is_dealt else (0, 1)
+        rank, num_ranks = (self.cluster.group, self.cluster.num_groups) if dealt else (0, 1)
         stream = ClipStream(fitting, config.seed, rank, num_ranks, self.num_workers)
         self.streams.append(stream)
         return StreamClips(stream, self.config, self.texts, config.cut)

@@ -7,7 +7,7 @@ before them; nothing is streamed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,12 +21,10 @@ from training.optimizer import MasterOptimizer
 from training.stages.config import StageConfig
 from training.stages.noise import add_noise, frame_sigmas
 from training.stages.scenic_model import ScenicModel, is_hidden_matrix
+from training.stages.table import Mode
 
 if TYPE_CHECKING:
     from training.parallel.single_process import Cluster
-
-Sight = Literal["bidirectional", "chunk_causal"]
-"""Whether all frames of a clip see one another, or only their own chunk and the ones before."""
 
 
 class FlowMatchingStage:
@@ -37,7 +35,7 @@ class FlowMatchingStage:
         config: StageConfig,
         model: ScenicModel,
         clips: ClipBatches,
-        sight: Sight = "bidirectional",
+        mode: Mode = "bidirectional",
         trained: Callable[[str], bool] = lambda name: True,
     ) -> None:
         """Prepare the stage.
@@ -47,7 +45,7 @@ class FlowMatchingStage:
         """
         self.name, self.config = config.stage, config
         self.model, self.clips = model, clips
-        self.sight: Sight = sight
+        self.mode: Mode = mode
         self.optimizer = MasterOptimizer(model, config.optimizer, is_hidden_matrix, trained)
 
     @property
@@ -60,11 +58,11 @@ class FlowMatchingStage:
         cluster.share(self.model)
         self.optimizer = self.optimizer.anew(self.model)
 
-    def memory_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the data stands."""
         return self.clips.position()
 
-    def load_memory(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         """Go on with the data from there."""
         self.clips.go_on(memory)
 
@@ -76,14 +74,14 @@ class FlowMatchingStage:
         levels = self.levels(rng)
         nulled = torch.from_numpy(rng.random(config.batch_size) < config.noise.caption_dropout)
         sigma, counted, nulled = (tensor.to(device) for tensor in (*levels, nulled))
-        loss = velocity_loss(self.model, batch, sigma, counted, self.sight, nulled)
+        loss = velocity_loss(self.model, batch, sigma, counted, self.mode, nulled)
         loss.backward()
         return {"loss": float(loss.detach())}
 
     def levels(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Sigma of every latent frame, and which frames the loss counts, both [B, T]."""
         config = self.config
-        chunks = chunks_of(self.model.world.config, config.num_latent_frames, self.sight)
+        chunks = chunks_of(self.model.world.config, config.num_latent_frames, self.mode)
         noise = config.noise
         drawn = frame_sigmas(chunks, config.batch_size, noise.mixture, noise.shift, rng)
         sigma = torch.from_numpy(drawn)
@@ -99,9 +97,9 @@ def clip_frames(config: StageConfig, model: ModelConfig) -> float:
     return float(config.batch_size * (config.num_latent_frames - 1) * model.temporal_stride)
 
 
-def chunks_of(config: ModelConfig, num_latent_frames: int, sight: Sight) -> Chunks:
+def chunks_of(config: ModelConfig, num_latent_frames: int, mode: Mode) -> Chunks:
     """Cut a clip into the ranges that see one another in both directions."""
-    if sight == "bidirectional":
+    if mode == "bidirectional":
         return [(0, num_latent_frames)]
     return config.chunk_ranges(num_latent_frames)
 
@@ -125,12 +123,12 @@ def predict_velocity(
     latents: Tensor,
     sigma: Tensor,
     batch: WindowBatch,
-    sight: Sight,
+    mode: Mode,
     nulled: Tensor | None = None,
 ) -> Tensor:
     """Predict the velocity of a batch's noisy latents [B, C, T, H, W] at sigma [B, T], at least float32."""
     conditioning = batch.conditioning(*text_of(model, batch, nulled))
-    return model.world(latents, 1000.0 * sigma, conditioning, mode=sight)
+    return model.world(latents, 1000.0 * sigma, conditioning, mode=mode)
 
 
 def velocity_loss(
@@ -138,12 +136,12 @@ def velocity_loss(
     batch: WindowBatch,
     sigma: Tensor,
     counted: Tensor,
-    sight: Sight,
+    mode: Mode,
     nulled: Tensor | None = None,
 ) -> Tensor:
     """Mean square error of the velocity over the frames that count, [B, T] bool."""
     noise = torch.randn_like(batch.latents)
     noisy = add_noise(batch.latents, noise, sigma)
-    velocity = predict_velocity(model, noisy, sigma, batch, sight, nulled)
+    velocity = predict_velocity(model, noisy, sigma, batch, mode, nulled)
     error = (velocity - (noise - batch.latents)).square().mean((1, 3, 4))
     return error[counted].mean()

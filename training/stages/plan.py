@@ -7,6 +7,7 @@ import math
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
 from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
+from training.stages.table import STAGES
 
 
 def stage_plan(config: StageConfig, temporal_stride: int) -> dict[str, str]:
@@ -15,24 +16,24 @@ def stage_plan(config: StageConfig, temporal_stride: int) -> dict[str, str]:
     Args:
         temporal_stride: Video frames per latent frame.
     """
+    stage = STAGES[config.stage]
     frames = 1 + temporal_stride * (config.num_latent_frames - 1)
-    is_autoencoder = config.crop is not None
     clip = f"{config.num_latent_frames} latent frames, {frames} video frames"
     plan = {
         "stage": config.stage,
-        "purpose": config.purpose,
-        "starts from": config.starts_from or "random weights",
+        "purpose": stage.purpose,
+        "starts from": stage.starts_from or "random weights",
         "data": config.data,
-        "clip": f"two groups of {temporal_stride} frames" if is_autoencoder else clip,
+        "clip": f"two groups of {temporal_stride} frames" if stage.is_autoencoder else clip,
         "batch": f"{config.batch_size} clips"
         + (f", each shared by {config.context_parallel} processes" if config.context_parallel > 1 else ""),
         "optimiser": _optimiser(config.optimizer),
         "length": _length(config.loop),
-        "loss": config.loss,
+        "loss": stage.loss,
     }
     if config.distillation is not None:
-        return plan | _distillation(config.distillation, config.stage == "ode-regression")
-    return plan if is_autoencoder else plan | {"noise": _noise(config.noise)}
+        return plan | _distillation(config.distillation, not stage.is_distribution_matching)
+    return plan if stage.is_autoencoder else plan | {"noise": _noise(config.noise)}
 
 
 def _optimiser(config: OptimizerConfig) -> str:

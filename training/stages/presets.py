@@ -1,4 +1,4 @@
-"""The figures of every stage: for the pocket on two processor cores, and the paper's for a cluster.
+"""The numbers of every stage: for the pocket on two processor cores, and the paper's for a cluster.
 
 The paper's are those of its table 7 and of the public training configs; where neither says, a comment does.
 """
@@ -6,63 +6,23 @@ The paper's are those of its table 7 and of the public training configs; where n
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from model.sampler import STREAMING_TIMESTEPS
 from training.loop import LoopConfig
 from training.optimizer import NO_MATRIX, OptimizerConfig
 from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
 from training.stages.noise import ONE_LEVEL, ChunkMixture
-from training.stages.table import ORDER, PURPOSES, STARTS_FROM
 
-Preset = Literal["pocket", "paper"]
-
-VELOCITY = "mean square error of the velocity, noise - x0"
-LOSSES = {
-    "base-autoencoder": "reconstruction: Charbonnier, squares, gradients, 4x4 means, KL",
-    "autoencoder": "reconstruction: Charbonnier, squares, gradients, 4x4 means, KL",
-    "ode-regression": "mean square error of the clean estimate",
-    "self-forcing-short": "distribution matching for the student, flow matching for the critic",
-    "self-forcing-long": "distribution matching for the student, flow matching for the critic",
-}
-"""Of the stages whose loss is not `VELOCITY`."""
-
-
-def stage_config(name: str, preset: Preset) -> StageConfig:
-    """Return a stage's preset.
-
-    Raises:
-        ValueError: There is no such stage, or the paper does not train it.
-    """
-    if name not in ORDER:
-        raise ValueError(f"there is no stage {name}; choose one of {', '.join(ORDER)}")
-    presets = pocket_stages() if preset == "pocket" else paper_stages()
-    if name not in presets:
-        raise ValueError(
-            f"the paper does not train {name}: it takes a released model; use --preset pocket for it"
-        )
-    return presets[name]
-
-
-def _stage(name: str, **fields: Any) -> StageConfig:
-    return StageConfig(
-        stage=name,
-        purpose=PURPOSES[name],
-        starts_from=STARTS_FROM.get(name),
-        loss=LOSSES.get(name, VELOCITY),
-        **fields,
-    )
-
-
-FILMS = "films of walks through the holodeck's places"
+VIDEOS = "videos of walks through holodeck places"
 POCKET_TIMESTEPS = tuple(map(int, STREAMING_TIMESTEPS))
 """Of the pocket's students: the public streaming schedule."""
 
 
 def _pocket_autoencoder(name: str, minutes: float) -> StageConfig:
-    return _stage(
+    return StageConfig(
         name,
-        data=FILMS,
+        data=VIDEOS,
         num_latent_frames=2,
         batch_size=10,
         crop=(48, 80),
@@ -75,9 +35,9 @@ def _pocket(name: str, minutes: float, length: int, **fields: Any) -> StageConfi
     """A stage before distillation: Muon for matrices, half as much shift as the paper since frames have few tokens."""
     noise = NoiseConfig(fields.pop("mixture", ONE_LEVEL), shift=3.0)
     optimizer = OptimizerConfig(muon_lr=fields.pop("muon_lr", 0.01), adam_lr=fields.pop("adam_lr", 1e-3))
-    return _stage(
+    return StageConfig(
         name,
-        data=fields.pop("data", "latents of " + FILMS),
+        data=fields.pop("data", "latents of " + VIDEOS),
         num_latent_frames=length,
         batch_size=8,
         cut="anywhere",
@@ -96,9 +56,9 @@ def _pocket_distilled(name: str, minutes: float, length: int, lr: float, **field
         critic=OptimizerConfig(adam_lr=lr / 2, betas=(0.0, 0.999), min_side=NO_MATRIX, clip_norm=10.0),
         **fields,
     )
-    return _stage(
+    return StageConfig(
         name,
-        data="prompts and cameras of " + FILMS,
+        data="prompts and cameras of " + VIDEOS,
         num_latent_frames=length,
         batch_size=4,
         cut="anywhere",
@@ -112,7 +72,7 @@ def _pocket_ode() -> StageConfig:
     distillation = DistillationConfig(
         timesteps=POCKET_TIMESTEPS, teacher_steps_between=4, guidance=1.0, num_trajectories=96
     )
-    return _stage(
+    return StageConfig(
         "ode-regression",
         data="trajectories of the teacher",
         num_latent_frames=9,
@@ -157,7 +117,7 @@ def _paper(
     name: str, data: str, length: int, batch_size: int, lr: float, steps: int, **fields: Any
 ) -> StageConfig:
     """A stage before distillation: AdamW, gradients cut at 0.5, a constant rate."""
-    return _stage(
+    return StageConfig(
         name,
         data=data,
         num_latent_frames=length,
@@ -174,7 +134,7 @@ def _paper_distilled(name: str, length: int, steps: int, **fields: Any) -> Stage
     adam = OptimizerConfig(
         adam_lr=1e-5, betas=(0.0, 0.999), min_side=NO_MATRIX, ema_decay=0.0, clip_norm=10.0
     )
-    return _stage(
+    return StageConfig(
         name,
         data="prompts, first frames and cameras of the trajectories",
         num_latent_frames=length,
@@ -187,7 +147,7 @@ def _paper_distilled(name: str, length: int, steps: int, **fields: Any) -> Stage
 
 
 def _paper_ode() -> StageConfig:
-    return _stage(
+    return StageConfig(
         "ode-regression",
         data="stored trajectories of the teacher (not released)",
         num_latent_frames=43,

@@ -1,4 +1,4 @@
-"""One stage of a chain as somebody asks for it: what it would do, whether it fits, and doing it."""
+"""One stage as somebody asks for it: what it would do, whether it fits, and doing it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from typing import Literal
 import torch
 
 from model.config import ModelConfig
+from training.data.archives.reader import ARCHIVE_FILTERS
 from training.data.batches import check_fits
 from training.data.clip import Clip, ClipRejected, ClipSource, LeftOut, readable
+from training.data.holodeck.walk_set import WalkSet, WalkSettings
 from training.data.sets import open_set
 from training.data.texts import EncodedTexts, Texts
 from training.parallel.cluster import joined
 from training.parallel.cost_model import GIB, num_parameters
-from training.parallel.memory_check import Room, check_room, expected_gib, room_alone, room_here
+from training.parallel.memory_check import (
+    MemoryBudget,
+    budget_alone,
+    budget_here,
+    check_memory,
+    expected_gib,
+)
 from training.parallel.single_process import Cluster
-from training.pocket.presets import prepare
-from training.pocket.recipe import PocketRecipe
-from training.pocket.run import PocketRun
+from training.presets import PRESETS
 from training.progress import RecipeProgress
 from training.run_folder import holding
-from training.stages.config import StageConfig
-from training.stages.data import ChainData, SetData, caption_table
+from training.stages.config import Preset
+from training.stages.data import SetData, WalkData, caption_table
 from training.stages.model_file import model_path
-from training.stages.pipeline import AUTOENCODERS, STAGES_FOLDER, Chain
-from training.stages.pipeline_presets import CHAINS, FILTERS, MODELS
+from training.stages.pipeline import STAGES_FOLDER, Pipeline
 from training.stages.plan import stage_plan
-from training.stages.presets import stage_config
+from training.stages.table import STAGES
 
 PresetName = Literal["pocket", "miniature", "paper"]
 
@@ -62,11 +67,11 @@ class StageRequest:
     runs: Path
     """Run folder."""
     start_from: Path | None = None
-    """Outcome or network to start from; that of the stage before where None."""
+    """Checkpoint or network to start from; that of the stage before where None."""
     data: tuple[Path, ...] = ()
     """Folders of sets of clips; the run's own walks where empty."""
     filters: str = "none"
-    """Which clips of archives are wanted, a name in FILTERS."""
+    """Which clips of archives are wanted, a name in ARCHIVE_FILTERS."""
     model_file: Path | None = None
     """JSON of another model's numbers than the preset's."""
     text_encoder: Path | None = None
@@ -76,29 +81,21 @@ class StageRequest:
 
     @property
     def is_done(self) -> bool:
-        """Whether the outcome is there already, so that nothing will be trained."""
+        """Whether the checkpoint is there already, so that nothing will be trained."""
         return model_path(self.runs / STAGES_FOLDER, self.name).exists()
 
-    def model(self) -> ModelConfig:
-        """The numbers of the model.
+    def sizes(self) -> Preset:
+        """The preset with what was asked for in its place.
 
         Raises:
-            ValueError: The file that should say them does not.
+            ValueError: The preset has no such stage, or the model's file is no such file.
         """
-        return MODELS[self.preset]() if self.model_file is None else read_model_file(self.model_file)
-
-    def stage(self) -> StageConfig:
-        """The figures of the stage.
-
-        Raises:
-            ValueError: The preset has no such stage.
-        """
-        if self.preset == "paper":
-            stage_config(self.name, "paper")
-        stage = CHAINS[self.preset]().stages[self.name]
-        if self.num_steps is None:
-            return stage
-        return replace(stage, loop=replace(stage.loop, num_steps=self.num_steps))
+        preset = PRESETS[self.preset]()
+        stage = preset.stage(self.name)
+        if self.num_steps is not None:
+            stage = replace(stage, loop=replace(stage.loop, num_steps=self.num_steps))
+        model = preset.model if self.model_file is None else read_model_file(self.model_file)
+        return replace(preset, model=model, stages={**preset.stages, self.name: stage})
 
     @cached_property
     def sources(self) -> list[ClipSource]:
@@ -116,7 +113,7 @@ class StageRequest:
         Raises:
             ValueError: The folder holds none.
         """
-        return open_set(folder, FILTERS[self.filters]())
+        return open_set(folder, ARCHIVE_FILTERS[self.filters]())
 
     def check_data(self) -> None:
         """Refuse sets of clips where they are no use for the stage.
@@ -124,7 +121,7 @@ class StageRequest:
         Raises:
             ValueError: The stage learns from something else.
         """
-        if self.data and self.name in AUTOENCODERS:
+        if self.data and STAGES[self.name].is_autoencoder:
             raise ValueError(
                 f"{self.name} learns from walks through places, not from sets of latents; leave --data out"
             )
@@ -144,37 +141,33 @@ def read_model_file(path: Path) -> ModelConfig:
         ) from None
 
 
-def is_clip_by_clip(preset: PresetName) -> bool:
-    """Whether one process takes the clips of a step one after another: the paper's do not fit beside one another."""
-    return preset == "paper"
-
-
 def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, str]:
     """Say what a stage would do, with what data, and whether it would fit into this machine.
 
     Raises:
         ValueError: The preset has no such stage, or the stage takes no data.
     """
-    stage, model = request.stage(), request.model()
+    preset = request.sizes()
+    stage, model = preset.stage(request.name), preset.model
     plan = stage_plan(stage, model.temporal_stride)
     request.check_data()
-    if request.name in AUTOENCODERS:
+    if STAGES[request.name].is_autoencoder:
         return plan
     for folder in request.data:
-        plan[f"data in {folder}"] = _describe(request, folder, stage.num_latent_frames)
-    room = _room(launch)
-    each = "an unknown room" if room.computing is None else f"{room.computing / GIB:.0f} GiB"
+        plan[f"data in {folder}"] = _describe(request, folder, model, stage.num_latent_frames)
+    budget = _budget(launch)
+    each = "an unknown amount" if budget.computing is None else f"{budget.computing / GIB:.0f} GiB"
     sharing = 1 if launch is None else launch.context_parallel
-    at_once = stage.batch_size if launch is None and not is_clip_by_clip(request.preset) else 1
-    expected = expected_gib(stage, model, room, sharing, at_once)
+    at_once = stage.batch_size if launch is None and not preset.one_clip_at_a_time else 1
+    expected = expected_gib(stage, model, budget, sharing, at_once)
     plan["network"] = f"{model.name}, {num_parameters(model)[1] / 1e6:.1f} M parameters"
     plan["memory"] = (
-        f"about {expected:.1f} GiB in each of {room.processes} (an estimate); for one there is {each} here"
+        f"about {expected:.1f} GiB in each of {budget.processes} (an estimate); for one there is {each} here"
     )
     return plan
 
 
-def _describe(request: StageRequest, folder: Path, num_latent_frames: int) -> str:
+def _describe(request: StageRequest, folder: Path, model: ModelConfig, num_latent_frames: int) -> str:
     """Say what a folder holds and whether the stage could use it; a plan may be looked at before there is data."""
     try:
         source = request.source(folder)
@@ -182,16 +175,16 @@ def _describe(request: StageRequest, folder: Path, num_latent_frames: int) -> st
         return f"none yet: {error}"
     left_out: list[LeftOut] = []
     first: Clip | None = next(readable(source, left_out), None)
-    told = f"{len(source)} clips, {len(source.left_out)} left out at the opening"
+    counts = f"{len(source)} clips, {len(source.left_out)} left out at the opening"
     if first is None or first.latents is None:
-        return f"{told}; none of them can be read"
+        return f"{counts}; none of them can be read"
     size = "x".join(map(str, first.latents.shape))
-    told += f"; the first: {first.name}, latents {size}, {first.num_frames} frames at {first.fps:g} a second"
+    facts = f"{counts}; the first: {first.name}, latents {size}, {first.num_frames} frames at {first.fps:g} a second"
     try:
-        check_fits(first, request.model(), num_latent_frames)
+        check_fits(first, model, num_latent_frames)
     except ClipRejected as error:
-        return f"{told}; it would be left out: {error}"
-    return told
+        return f"{facts}; it would be left out: {error}"
+    return facts
 
 
 def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path, Sequence[LeftOut]]:
@@ -201,78 +194,76 @@ def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path
         launch: Where several processes do so together; None for this one alone.
 
     Returns:
-        Its outcome, and the clips that this process was not given.
+        Its checkpoint, and the clips that this process was not given.
 
     Raises:
         ValueError: What it needs is not there, or it is too large for this machine.
     """
-    stage, model = request.stage(), request.model()
-    _check(request, stage, model, launch)
-    run = _run_of(request, model)
-    config = CHAINS[request.preset]()
-    with _processes(request, stage, launch) as cluster:
+    preset = request.sizes()
+    _check(request, preset, launch)
+    stage = preset.stage(request.name)
+    with _processes(request, preset, launch) as cluster:
         if cluster.num_batches is not None:
             # A clip at a time: what does not fit beside one another follows one another.
-            stage = replace(stage, batch_size=1)
-        run.progress = RecipeProgress({}, shown=cluster.is_first)
-        data = _data_of(request, model, cluster)
-        config = replace(config, stages={**config.stages, request.name: stage})
-        outcome = Chain(run, config, cluster=cluster, data=data).train(request.name, request.start_from)
-        return outcome, data.left_out() if isinstance(data, SetData) else ()
+            one = {request.name: replace(stage, batch_size=1)}
+            preset = replace(preset, stages={**preset.stages, **one})
+        progress = RecipeProgress({}, shown=cluster.is_first)
+        data = _data_of(request, preset, cluster, progress)
+        pipeline = Pipeline(preset, request.runs / STAGES_FOLDER, data, cluster, progress)
+        checkpoint = pipeline.train(request.name, request.start_from)
+        return checkpoint, data.left_out() if isinstance(data, SetData) else ()
 
 
-def _check(request: StageRequest, stage: StageConfig, model: ModelConfig, launch: Launch | None) -> None:
+def _check(request: StageRequest, preset: Preset, launch: Launch | None) -> None:
     """Refuse what cannot be trained here, before anything is written."""
     # Opening them is what finds that they are no use.
     _ = request.sources
-    if request.name in AUTOENCODERS:
+    if STAGES[request.name].is_autoencoder:
         return
-    if request.preset == "paper" and not request.data:
+    model = preset.model
+    if preset.walks is None and not request.data:
         raise ValueError(
             "the paper's stages learn from sets of clips; name their folders with --data, see the plan with --dry-run, or use "
             "--preset pocket"
         )
-    if request.preset == "paper" and request.model_file is None and request.text_encoder is None:
+    if preset.walks is None and request.model_file is None and request.text_encoder is None:
         raise ValueError(
             f"{model.name} reads captions as gemma-2-2b-it does; name its folder with --text-encoder"
         )
-    if request.preset == "paper" or request.model_file is not None:
-        check_room(stage, model, _room(launch))
+    if preset.walks is None or request.model_file is not None:
+        check_memory(preset.stage(request.name), model, _budget(launch))
 
 
-def _room(launch: Launch | None) -> Room:
-    return room_alone() if launch is None else room_here(launch.size, launch.local_size)
-
-
-def _run_of(request: StageRequest, model: ModelConfig) -> PocketRun:
-    if request.preset == "paper":
-        return PocketRun(PocketRecipe(), request.runs, model)
-    run = prepare(request.preset, request.runs)
-    run.config = model
-    return run
+def _budget(launch: Launch | None) -> MemoryBudget:
+    return budget_alone() if launch is None else budget_here(launch.size, launch.local_size)
 
 
 @contextmanager
-def _processes(request: StageRequest, stage: StageConfig, launch: Launch | None) -> Iterator[Cluster]:
+def _processes(request: StageRequest, preset: Preset, launch: Launch | None) -> Iterator[Cluster]:
     """Hold the run folder, with whatever processes there are."""
+    batch_size = preset.stage(request.name).batch_size
     if launch is None:
         with holding(request.runs):
-            yield Cluster(stage.batch_size if is_clip_by_clip(request.preset) else None)
+            yield Cluster(batch_size if preset.one_clip_at_a_time else None)
         return
     with (
         holding(request.runs) if launch.rank == 0 else nullcontext(),
-        joined(launch.local_rank, launch.context_parallel, stage.batch_size) as cluster,
+        joined(launch.local_rank, launch.context_parallel, batch_size) as cluster,
     ):
         yield cluster
 
 
-def _data_of(request: StageRequest, model: ModelConfig, cluster: Cluster) -> ChainData | None:
+def _data_of(
+    request: StageRequest, preset: Preset, cluster: Cluster, progress: RecipeProgress
+) -> SetData | WalkData:
     if not request.data:
-        return None
+        walks = WalkSet(preset.walks or WalkSettings(), preset.model, request.runs / "data")
+        return WalkData(walks, preset.best_share, progress)
     with cluster.in_turn():
-        texts = _texts_of(request, model, request.sources)
+        texts = _texts_of(request, preset.model, request.sources)
     # A GPU waits for no clip to be unpacked.
-    return SetData(request.sources, model, texts, cluster, num_workers=2 if torch.cuda.is_available() else 0)
+    num_workers = 2 if torch.cuda.is_available() else 0
+    return SetData(request.sources, preset.model, texts, cluster, num_workers)
 
 
 def _texts_of(request: StageRequest, model: ModelConfig, sources: Sequence[ClipSource]) -> Texts:

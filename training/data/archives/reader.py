@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,10 @@ def sekai_game() -> ArchiveOptions:
         },
         captions={"_LongSceneStaticCaption-Qwen3-VL-30B-A3B-Instruct": 1.0},
     )
+
+
+ARCHIVE_FILTERS: dict[str, Callable[[], ArchiveOptions]] = {"none": ArchiveOptions, "sekai-game": sekai_game}
+"""Which clips are wanted, by name."""
 
 
 @dataclass(frozen=True)

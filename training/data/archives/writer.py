@@ -17,7 +17,7 @@ import numpy as np
 from engine.files.atomic import replacing
 from engine.files.video import open_video
 from training.data.clip import Clip
-from training.data.judging import blank_share
+from training.data.clip_quality import blank_share
 
 RAW_FOLDER, LATENTS_FOLDER = "raw", "latents"
 BLANK_SUFFIX = "_blank_share"

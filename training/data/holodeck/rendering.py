@@ -23,9 +23,9 @@ import holodeck
 from engine.files.atomic import replacing
 from holodeck import Place, get_place
 from training.data.clip import Clip, ClipRejected, LeftOut
+from training.data.clip_quality import BLANK_FRAMES, blank_share
 from training.data.holodeck import families
 from training.data.holodeck.families import draw_poses
-from training.data.judging import BLANK_FRAMES, blank_share
 
 
 @dataclass(frozen=True)

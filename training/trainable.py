@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.parallel.single_process import Cluster
 
 
-class Stage(Protocol):
+class Trainable(Protocol):
     """What the loop asks of a stage."""
 
     name: str
@@ -34,15 +34,15 @@ class Stage(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class Stateful(Protocol):
     """A stage that carries more than its weights from step to step."""
 
-    def memory_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs beside weights and random states: tensors and JSON values."""
         ...
 
-    def load_memory(self, memory: dict[str, Any]) -> None:
-        """Restore what `memory_dict` gave."""
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
         ...
 
 

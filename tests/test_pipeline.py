@@ -1,4 +1,4 @@
-"""The whole chain in miniature, its files, its plan on the command line, and what it says when something is missing."""
+"""The whole pipeline in miniature, its files, its plan on the command line, and what it says when something is missing."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ import torch
 
 from cli import app as cli
 from model.config import tiny
-from training.pocket.presets import miniature_recipe, miniature_run
-from training.pocket.run import PocketRun
+from training.data.holodeck.walk_set import WalkSet
+from training.presets import miniature_preset
+from training.progress import RecipeProgress
+from training.stages.config import Preset
+from training.stages.data import WalkData
 from training.stages.model_file import CRITIC, GENERATOR, load_autoencoder_file, load_models, save_models
-from training.stages.pipeline import AUTOENCODERS, Chain
-from training.stages.pipeline_presets import miniature_chain
+from training.stages.pipeline import STAGES_FOLDER, Pipeline
 from training.stages.request import StageRequest, plan_of, train_one
 from training.stages.scenic_model import ScenicModel
-from training.stages.table import ORDER, STARTS_FROM
+from training.stages.table import STAGES
 
 
 def test_every_stage_has_a_command_in_the_order_in_which_they_follow(capsys):
     assert cli.run(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    places = [re.search(rf"^\W*{name} ", text, re.MULTILINE) for name in ORDER]
+    places = [re.search(rf"^\W*{name} ", text, re.MULTILINE) for name in STAGES]
     places = [place.start() for place in places if place is not None]
-    assert len(places) == len(ORDER)
+    assert len(places) == len(STAGES)
     assert places == sorted(places)
-    assert all(ORDER.index(earlier) < ORDER.index(later) for later, earlier in STARTS_FROM.items())
+    order = list(STAGES)
+    followers = [stage for stage in STAGES.values() if stage.starts_from is not None]
+    assert all(order.index(str(stage.starts_from)) < order.index(stage.name) for stage in followers)
 
 
 @pytest.mark.parametrize("preset", ["pocket", "miniature"])
 def test_every_stage_has_a_plan(preset):
-    for name in ORDER:
+    for name in STAGES:
         plan = plan_of(StageRequest(name, preset, Path("runs")))
         assert plan["stage"] == name
         assert all(plan.values())
@@ -58,10 +62,10 @@ def test_what_the_paper_does_not_train_is_refused(tmp_path):
         train_one(StageRequest("base", "paper", tmp_path))
 
 
-@pytest.mark.parametrize("name", [name for name in ORDER if name in STARTS_FROM])
+@pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if stage.starts_from])
 def test_a_stage_says_what_it_needs_from_the_one_before(name, tmp_path):
-    with pytest.raises(ValueError, match=f"{name} needs what {STARTS_FROM[name]} makes"):
-        Chain(miniature_run(tmp_path), miniature_chain()).train(name)
+    with pytest.raises(ValueError, match=f"{name} needs the checkpoint of {STAGES[name].starts_from},"):
+        pipeline(tmp_path, miniature_preset()).train(name)
 
 
 def test_models_come_back_from_their_file_as_they_were(tmp_path):
@@ -97,38 +101,47 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return {f"{role}.{n}": t for role, model in models.items() for n, t in model.state_dict().items()}
 
 
-def run_chain(run: PocketRun) -> dict[str, Path]:
-    """Run every stage in its order, or go on; returns the outcome of each."""
-    chain = Chain(run, miniature_chain())
-    return {name: chain.train(name) for name in ORDER}
+def pipeline(runs: Path, preset: Preset) -> Pipeline:
+    assert preset.walks is not None
+    walks = WalkSet(preset.walks, preset.model, runs / "data")
+    data = WalkData(walks, preset.best_share, RecipeProgress({}, shown=False))
+    return Pipeline(preset, runs / STAGES_FOLDER, data)
+
+
+def run_stages(runs: Path, preset: Preset) -> dict[str, Path]:
+    """Run every stage in its order, or go on; returns the checkpoint of each."""
+    stages = pipeline(runs, preset)
+    return {name: stages.train(name) for name in STAGES}
 
 
 @pytest.mark.slow
 def test_every_stage_runs_one_after_another_and_a_second_call_goes_on(tmp_path):
-    run = miniature_run(tmp_path, replace(miniature_recipe(), walk_frames=33))
-    outcomes = run_chain(run)
-    assert list(outcomes) == list(ORDER)
-    for name, path in outcomes.items():
-        if name in AUTOENCODERS:
-            assert load_autoencoder_file(path).config.temporal_stride == run.config.temporal_stride
+    preset = miniature_preset()
+    assert preset.walks is not None
+    preset = replace(preset, walks=replace(preset.walks, walk_frames=33))
+    checkpoints = run_stages(tmp_path, preset)
+    assert list(checkpoints) == list(STAGES)
+    for name, path in checkpoints.items():
+        if STAGES[name].is_autoencoder:
+            assert load_autoencoder_file(path).config.temporal_stride == preset.model.temporal_stride
             continue
         models = load_models(path)
         assert (CRITIC in models) == name.startswith("self-forcing")
         assert all(p.isfinite().all() for model in models.values() for p in model.parameters())
-    base, last = load_models(outcomes["base"]), load_models(outcomes["self-forcing-long"])
+    base, last = load_models(checkpoints["base"]), load_models(checkpoints["self-forcing-long"])
     assert base[GENERATOR].world.config.linear_attention
     finished = last[GENERATOR].world.config
     assert (finished.sink, finished.num_cached_chunks, finished.in_channels) == (
         True,
         3,
-        run.config.in_channels,
+        preset.model.in_channels,
     )
-    stamps = {path: path.stat().st_mtime_ns for path in outcomes.values()}
-    assert run_chain(miniature_run(tmp_path, run.recipe)) == outcomes
+    stamps = {path: path.stat().st_mtime_ns for path in checkpoints.values()}
+    assert run_stages(tmp_path, preset) == checkpoints
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     # What was made after a lost stage is kept; the lost one is made again from its state, and equal.
-    before = weights_of(outcomes["hybrid-attention"])
-    outcomes["hybrid-attention"].unlink()
-    Chain(miniature_run(tmp_path, run.recipe), miniature_chain()).train("hybrid-attention")
-    after = weights_of(outcomes["hybrid-attention"])
+    before = weights_of(checkpoints["hybrid-attention"])
+    checkpoints["hybrid-attention"].unlink()
+    pipeline(tmp_path, preset).train("hybrid-attention")
+    after = weights_of(checkpoints["hybrid-attention"])
     assert all(torch.equal(before[name], after[name]) for name in before)
