@@ -24,6 +24,7 @@ from training.distillation.ode_regression import (
 from training.loop import LoopConfig
 from training.optimizer import NO_MATRIX, OptimizerConfig
 from training.presets import paper_preset
+from training.stages.builders import BUILDERS, Inputs
 from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
 from training.stages.conversions import (
     add_cameras,
@@ -38,7 +39,6 @@ from training.stages.conversions import (
 )
 from training.stages.flow_matching import FlowMatchingStage, predict_velocity
 from training.stages.noise import ONE_LEVEL, ChunkMixture
-from training.stages.pipeline import Pipeline
 from training.stages.presets import paper_stages, pocket_stages
 from training.stages.scenic_model import ScenicModel
 from training.stages.table import STAGES
@@ -94,9 +94,9 @@ def clips(channels: int = CONFIG.in_channels) -> WalkClips:
 
 
 def flow_stage(name: str, config: StageConfig | None = None) -> FlowMatchingStage:
-    """Build a stage as the table does, on a model with random weights and walks in memory."""
+    """Build a stage as a pipeline does, on a model with random weights and walks in memory."""
     channels = 6 if name == "base" else CONFIG.in_channels
-    pipeline = SimpleNamespace(
+    inputs = SimpleNamespace(
         preset=SimpleNamespace(model=CONFIG),
         base_channels=6,
         num_scenes=2,
@@ -104,7 +104,7 @@ def flow_stage(name: str, config: StageConfig | None = None) -> FlowMatchingStag
         generator_before=lambda config, **wanted: before_stage(name),
     )
     torch.manual_seed(0)
-    stage = STAGES[name].build(cast("Pipeline", pipeline), config or stage_of(name))
+    stage = BUILDERS[name](cast("Inputs", inputs), config or stage_of(name))
     assert isinstance(stage, FlowMatchingStage)
     return stage
 
@@ -395,7 +395,7 @@ def test_ode_regression_sees_each_chunk_at_one_step_and_counts_only_what_is_not_
 
 def test_presets_hold_the_published_figures():
     paper = paper_stages()
-    assert set(pocket_stages()) == set(STAGES)
+    assert set(pocket_stages()) == set(STAGES) == set(BUILDERS)
     steps = {name: config.loop.num_steps for name, config in paper.items()}
     assert steps == {
         "autoencoder-swap": 50_000,

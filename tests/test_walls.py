@@ -177,7 +177,6 @@ def test_no_module_breaks_a_wall():
 KNOWN_CIRCLES = {
     frozenset({"model.attention.gdn", "model.attention.sharding"}),
     frozenset({"model.initialise", "model.world_model"}),
-    frozenset({"training.parallel.single_process", "training.stage"}),
     frozenset({"cli.bench_pictures", "cli.eval"}),
 }
 

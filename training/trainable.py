@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
 
 from training.optimizer import StageOptimizer
-
-if TYPE_CHECKING:
-    from training.parallel.single_process import Cluster
 
 
 class Trainable(Protocol):
@@ -53,13 +50,4 @@ class CountsFrames(Protocol):
     @property
     def frames_per_step(self) -> float:
         """Video frames that the loss of one step looks at."""
-        ...
-
-
-@runtime_checkable
-class Shareable(Protocol):
-    """A stage that several processes can train together."""
-
-    def share_out(self, cluster: Cluster) -> None:
-        """Hand every network to the processes, before the first step, and take hold anew of what this one keeps."""
         ...

@@ -21,9 +21,15 @@ from training.checkpoint import load_state
 from training.parallel.context import ContextShard
 from training.parallel.sharded_checkpoint import load_shards, save_shards
 from training.parallel.sharding import ShardingConfig, set_summing, shard_model
-from training.parallel.single_process import Cluster, batch_after_batch, index_path, is_shared_newer
+from training.parallel.single_process import (
+    Cluster,
+    Shareable,
+    batch_after_batch,
+    index_path,
+    is_shared_newer,
+)
 from training.stages.scenic_model import ScenicModel
-from training.trainable import CountsFrames, Shareable, Trainable
+from training.trainable import CountsFrames, Trainable
 
 PATIENCE = timedelta(days=1)
 """For the others: the first process alone draws, encodes and reads what is missing. When one dies torchrun ends all."""

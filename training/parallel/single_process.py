@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -120,6 +120,15 @@ class Cluster:
 
 
 ALONE = Cluster()
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A stage that several processes can train together."""
+
+    def share_out(self, cluster: Cluster) -> None:
+        """Hand every network to the processes, before the first step, and take hold anew of what this one keeps."""
+        ...
 
 
 def batch_after_batch(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,6 +23,7 @@ from training.parallel.shards import whole
 from training.parallel.single_process import ALONE, Cluster
 from training.progress import RecipeProgress
 from training.stages.autoencoder import AutoencoderStage, Walk
+from training.stages.builders import BUILDERS, AnyStage
 from training.stages.config import Preset, StageConfig
 from training.stages.data import StageData
 from training.stages.flow_matching import FlowMatchingStage
@@ -41,9 +41,6 @@ from training.stages.model_file import (
 from training.stages.scenic_model import ScenicModel
 from training.stages.table import STAGES, TEACHER
 
-if TYPE_CHECKING:
-    from training.stages.table import AnyStage
-
 STAGES_FOLDER, TRAJECTORIES_FOLDER = "stages", "trajectories"
 """Of a run folder, which gets states, logs and checkpoints; and within it."""
 FOLLOWING = "teacher trajectories"
@@ -51,7 +48,7 @@ FOLLOWING = "teacher trajectories"
 
 
 class Pipeline:
-    """The stages of one run folder."""
+    """The stages of one run folder; what builders ask of it is described in `builders.Inputs`."""
 
     def __init__(
         self,
@@ -90,7 +87,7 @@ class Pipeline:
         self.start_from = start_from
         config = self.preset.stage(name)
         torch.manual_seed(config.seed)
-        stage = STAGES[name].build(self, config)
+        stage = BUILDERS[name](self, config)
         self.cluster.adopt(stage)
         run_stage(stage, config.loop, self.folder, config.seed, progress=self.progress, cluster=self.cluster)
         self._save(path, stage)
@@ -109,7 +106,6 @@ class Pipeline:
             save_models(path, stage.name, models)
 
     def videos(self) -> Sequence[Walk]:
-        """Videos [F, H, W, 3] for an autoencoder."""
         with self.cluster.in_turn():
             return self.data.videos()
 
@@ -120,30 +116,20 @@ class Pipeline:
         best_only: bool = False,
         dealt: bool = True,
     ) -> ClipBatches:
-        """Clips for a stage of the generator.
-
-        Args:
-            autoencoder: Stage whose latents they are, where clips are encoded here.
-            best_only: Whether only the best are wanted, where clips can be judged here.
-            dealt: Whether each process gets clips of its own.
-        """
         path = self.needed(config.stage, autoencoder) if self.data.is_encoded_here else None
         with self.cluster.in_turn():
             return self.data.clips(config, path, best_only, dealt)
 
     @property
     def num_scenes(self) -> int:
-        """Rows of the table of texts that a model starts with."""
         return self.data.num_scenes
 
     @property
     def base_channels(self) -> int:
-        """Latent channels of the base model."""
         own = self.preset.base_autoencoder.latent_channels
         return own if self.data.is_encoded_here else self.preset.model.in_channels
 
     def before(self, config: StageConfig, keeps_latents: bool = True) -> dict[str, ScenicModel]:
-        """Read the models that a stage starts from, by role."""
         earlier = STAGES[config.stage].starts_from
         assert earlier is not None
         path = self.start_from or self.needed(config.stage, earlier)
@@ -154,15 +140,12 @@ class Pipeline:
         return models
 
     def generator_before(self, config: StageConfig, keeps_latents: bool = True) -> ScenicModel:
-        """Read the generator that a stage starts from."""
         return self.before(config, keeps_latents)[GENERATOR]
 
     def teacher(self, config: StageConfig) -> ScenicModel:
-        """Read the model that teaches a distilled stage."""
         return load_models(self.needed(config.stage, TEACHER))[GENERATOR]
 
     def store_trajectories(self, config: StageConfig, clips: ClipBatches) -> StoredTrajectories:
-        """Store the teacher's trajectories that are missing."""
         teacher = self.teacher(config)
         self.cluster.keep_whole(teacher)
         identity = self.data.identity(self.checkpoint("autoencoder"))
