@@ -31,7 +31,8 @@ class Room:
     """One room."""
 
     area: Rectangle
-    color: Color
+    paint: Paint
+    """Of the walls."""
     openings: tuple[Opening | None, ...]
     """At most one door or window in each wall, in the order of `Side.index`."""
 
@@ -44,7 +45,10 @@ def build_rooms(plan: Plan, columns: int, rows: int, height: float) -> list[Room
     """
     xs = [-plan.half_x + 2 * plan.half_x * n / columns for n in range(columns + 1)]
     zs = [-plan.half_z + 2 * plan.half_z * n / rows for n in range(rows + 1)]
-    colors = plan.dice.shuffled([*plan.palette.walls, plan.palette.light, mix(*plan.palette.walls[:2], 0.5)])
+    light = plan.palette.light
+    colors = plan.dice.shuffled(
+        [*plan.palette.walls, mix(light, plan.wall_color(), 0.3), mix(*plan.palette.walls[:2], 0.5)]
+    )
     skirting = plan.palette.dark if plan.dice.chance(0.7) else plan.palette.light
     doors = {
         (axis, i, j): _door(plan, axis, xs, zs, i, j)
@@ -63,9 +67,9 @@ def build_rooms(plan: Plan, columns: int, rows: int, height: float) -> list[Room
             doors[1, i, j - 1] if j else _window(plan, 2, area, height),
             doors[0, i - 1, j] if i else _window(plan, 3, area, height),
         )
-        room = Room(area, colors[n % len(colors)], openings)
+        room = Room(area, _wallpaper(plan, colors[n % len(colors)], skirting), openings)
         for index in range(4):
-            shapes += _lining(room, index, height, skirting)
+            shapes += _lining(room, index, height)
         if plan.dice.chance(0.85):
             shapes.append(_ceiling(plan, room, height))
         rooms.append(room)
@@ -115,11 +119,11 @@ def build_hall(plan: Plan, height: float) -> None:
         )
         openings.append(opening if dice.chance(0.6) else None)
     area = (-plan.half_x, -plan.half_z, plan.half_x, plan.half_z)
-    room = Room(area, plan.wall_color(), tuple(openings))
-    shapes = [shape for index in range(4) for shape in _lining(room, index, height, plan.palette.dark)]
+    room = Room(area, _wallpaper(plan, plan.wall_color(), plan.palette.dark), tuple(openings))
+    shapes = [shape for index in range(4) for shape in _lining(room, index, height)]
     shapes.append(_ceiling(plan, room, height))
     spacing, radius = dice.between(2.8, 4.0), dice.between(0.22, 0.4)
-    color, beam = plan.wall_color(), Paint(plan.contrast(room.color))
+    color, beam = plan.wall_color(), Paint(plan.contrast(room.paint.color))
     square = dice.chance(0.4)
     paint = Paint(
         plan.palette.light, color, Pattern.BANDS, period_v=dice.between(0.8, 2.0), duty=dice.pick((0.2, 0.5))
@@ -164,9 +168,23 @@ def _window(plan: Plan, index: int, area: Rectangle, height: float) -> Opening |
     return Opening((low + high) / 2, (high - low) / 2 * plan.dice.between(0.5, 1.2), sill, top)
 
 
-def _lining(room: Room, index: int, height: float, skirting: Color) -> list[Shape]:
+def _wallpaper(plan: Plan, color: Color, skirting: Color) -> Paint:
+    """A skirting board, a panelled lower half, or stripes."""
+    kind = plan.dice.weighted({"skirting": 0.5, "panel": 0.25, "stripes": 0.15, "bands": 0.1})
+    if kind == "skirting":
+        return Paint(color, skirting, Pattern.TRIM, period_v=1.0, duty=0.22)
+    if kind == "panel":
+        return Paint(
+            color, plan.contrast(color), Pattern.TRIM, period_v=1.0, duty=plan.dice.between(0.8, 1.2)
+        )
+    period = plan.dice.between(0.5, 1.3)
+    pattern = Pattern.STRIPES if kind == "stripes" else Pattern.BANDS
+    return Paint(color, shade(color, 0.82), pattern, period=period, period_v=period)
+
+
+def _lining(room: Room, index: int, height: float) -> list[Shape]:
     """One wall of a room inside its rectangle, in up to four pieces about an opening."""
-    paint = Paint(room.color, skirting, Pattern.TRIM, period_v=1.0, duty=0.22)
+    paint = room.paint
     low, high = (room.area[1], room.area[3]) if index % 2 else (room.area[0], room.area[2])
     opening = room.openings[index]
     if opening is None:
@@ -178,7 +196,7 @@ def _lining(room: Room, index: int, height: float, skirting: Color) -> list[Shap
     ]
     if opening.sill > 0:
         shapes.append(_wall_piece(room, index, left, right, 0.0, opening.sill, paint))
-    shapes.append(_wall_piece(room, index, left, right, opening.top, height, Paint(room.color)))
+    shapes.append(_wall_piece(room, index, left, right, opening.top, height, Paint(paint.color)))
     return shapes
 
 
@@ -208,7 +226,7 @@ def _floor(plan: Plan, room: Room) -> None:
     dice, (x, z), (half_x, half_z) = plan.dice, _middle(room), _halves(room)
     base = mix(
         plan.palette.light,
-        dice.pick((plan.palette.trunk, room.color, plan.palette.dark)),
+        dice.pick((plan.palette.trunk, room.paint.color, plan.palette.dark)),
         dice.between(0.1, 0.4),
     )
     plan.paint("rectangle", x, z, 2 * half_x, 2 * half_z, base)
@@ -233,14 +251,16 @@ def _floor(plan: Plan, room: Room) -> None:
 
 
 def _hang(plan: Plan, room: Room, index: int, height: float) -> None:
-    """Hang a picture in a wall's quarter, where it is least likely to meet a door."""
+    """Hang a picture at one end of a wall, or at the other where there is a door or a window, or in neither."""
     dice, (x, z), (half_x, half_z) = plan.dice, _middle(room), _halves(room)
-    half = half_z if index % 2 else half_x
+    half, opening = half_z if index % 2 else half_x, room.openings[index]
     width, tall = dice.between(1.0, min(2.0, half * 0.6)), dice.between(0.8, min(1.6, height - 1.6))
-    along = (z if index % 2 else x) + dice.pick((-1, 1)) * (half - THICK_M - width / 2 - 0.4)
-    opening = room.openings[index]
-    if opening is not None and abs(opening.at - along) < (opening.width + width) / 2 + 0.1:
+    middle, reach = (z if index % 2 else x), half - THICK_M - width / 2 - 0.4
+    ends = [middle + sign * reach for sign in dice.shuffled((-1, 1))]
+    free = [at for at in ends if opening is None or abs(opening.at - at) > (opening.width + width) / 2 + 0.1]
+    if not free:
         return
+    along = free[0]
     frame = plan.patterned(min(width, tall) / 2, plain=0.1)
     towards, axis = (1 if index < 2 else -1), (0 if index % 2 else 2)
     face = (x, z)[axis // 2] + towards * ((half_x, half_z)[axis // 2] - THICK_M - 0.03)
