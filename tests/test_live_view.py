@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from client.camera.late_reprojection import MAX_TURN_RAD, LiveView
 from client.camera.rig import WALKING, CameraRig, PlannedTurn
-from client.input.controls import IDLE, Intent
-from client.input.mailbox import IntentMailbox
+from client.input.controls import IDLE, Intent, IntentMailbox
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
 from engine.types import Intrinsics
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.input.controls import IDLE, Intent
-from client.input.mailbox import IntentMailbox
+from client.input.controls import IDLE, Intent, IntentMailbox
 
 AHEAD, BACK = Intent(forward=1.0), Intent(forward=-1.0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,17 @@ from engine.session.protocol import Session
 from engine.types import CameraTrack, Intrinsics
 
 
+def no_intents() -> NDArray[np.float64]:
+    """Return what a recording keeps of a chunk nobody asked for, [0, 11]."""
+    return np.empty((0, len(INTENT_COLUMNS)))
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkPlan:
-    """What a planner made of the input of one chunk."""
+    """What a planner wants back with the frames of a chunk; travels as its track's `plan`."""
 
-    track: CameraTrack
-    intents: NDArray[np.float64] | None
-    """[N, 11], what was asked for; None where nobody did."""
+    intents: NDArray[np.float64] = field(default_factory=no_intents)
+    """[N, 11], what was asked for."""
     turn: PlannedTurn | None = None
     """How the player's camera turns through it; None where there is no player."""
     rig: RigState | None = None
@@ -47,32 +51,23 @@ class Planner(ABC):
     """Denoising steps of the player's next chunks, None for all; set by the client thread."""
 
     def __init__(self) -> None:
-        self._planned: dict[int, ChunkPlan] = {}
         self._next = 0
 
     def plan(self, intent: Intent, chunk_index: int) -> CameraTrack:
-        """Return the next chunk's cameras; the index is the session's and not needed."""
-        planned = self._plan(intent, self._next)
-        self._planned[self._next] = planned
+        """Return the next chunk's cameras with a `ChunkPlan`; the index is the session's and not needed."""
         self._next += 1
-        return planned.track
+        return self._plan(intent, self._next - 1)
 
     def reset(self) -> None:
         """Go back to the first chunk."""
-        self._planned.clear()
         self._next = 0
 
     def resume_at(self, number: int, rig: RigState | None) -> None:
         """Make the chunk of a number, counted from 0, the next, from where the camera was then."""
-        self._planned.clear()
         self._next = number
 
-    def take(self, number: int) -> ChunkPlan:
-        """Return and forget a planned chunk, counted from 0; for the client thread, once it was made."""
-        return self._planned.pop(number)
-
     @abstractmethod
-    def _plan(self, intent: Intent, number: int) -> ChunkPlan: ...
+    def _plan(self, intent: Intent, number: int) -> CameraTrack: ...
 
 
 class RigPlanner(Planner):
@@ -97,9 +92,10 @@ class RigPlanner(Planner):
         if rig is not None:
             self._rig.restore(rig)
 
-    def _plan(self, intent: Intent, number: int) -> ChunkPlan:
-        track = replace(self._rig.plan(intent, self._num_frames), num_steps=self.num_steps)
-        return ChunkPlan(track, intent_row(intent, number), self._rig.turn, self._rig.snapshot())
+    def _plan(self, intent: Intent, number: int) -> CameraTrack:
+        track = self._rig.plan(intent, self._num_frames)
+        plan = ChunkPlan(intent_row(intent, number), self._rig.turn, self._rig.snapshot())
+        return replace(track, num_steps=self.num_steps, plan=plan)
 
 
 class TrackPlanner(Planner):
@@ -110,8 +106,8 @@ class TrackPlanner(Planner):
         self.num_chunks = len(tracks)
         self._tracks = tracks
 
-    def _plan(self, intent: Intent, number: int) -> ChunkPlan:
-        return ChunkPlan(self._tracks[min(number, len(self._tracks) - 1)], None)
+    def _plan(self, intent: Intent, number: int) -> CameraTrack:
+        return replace(self._tracks[min(number, len(self._tracks) - 1)], plan=ChunkPlan())
 
 
 def intent_row(intent: Intent, number: int) -> NDArray[np.float64]:
@@ -121,18 +117,6 @@ def intent_row(intent: Intent, number: int) -> NDArray[np.float64]:
     return np.array([[float(number), *axes, *look, float(intent.run), float(intent.level)]])
 
 
-def no_intents() -> NDArray[np.float64]:
-    """Return what a recording keeps of a chunk nobody asked for, [0, 11]."""
-    return np.empty((0, len(INTENT_COLUMNS)))
-
-
-def world_intrinsics(world: World) -> Intrinsics:
-    """Return the camera of a world's first frame."""
-    fx, fy, cx, cy = (float(value) for value in world.intrinsics)
-    width, height = world.frame_size
-    return Intrinsics(fx, fy, cx, cy, width, height)
-
-
 def rig_planner(session: Session) -> RigPlanner:
     """Return the planner of a free walk."""
     return RigPlanner(world_rig(session.world, session.fps), session.frames_per_chunk)
@@ -140,9 +124,10 @@ def rig_planner(session: Session) -> RigPlanner:
 
 def world_rig(world: World, fps: float) -> CameraRig:
     """Return a walker's camera at a world's first frame."""
+    fx, fy, cx, cy = (float(value) for value in world.intrinsics)
     return CameraRig(
         world.c2w,
-        world_intrinsics(world),
+        Intrinsics(fx, fy, cx, cy, *world.frame_size),
         fps,
         world.info.speed_scale,
         place_slide(world),

@@ -11,15 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.camera.late_reprojection import LiveView
-from client.camera.planner import (
-    ChunkPlan,
-    Planner,
-    RigPlanner,
-    no_intents,
-    world_rig,
-)
-from client.input.controls import KEY_MAP_VERSION, Intent
-from client.input.mailbox import IntentMailbox
+from client.camera.planner import ChunkPlan, Planner, RigPlanner, world_rig
+from client.input.controls import KEY_MAP_VERSION, Intent, IntentMailbox
 from client.playback.history import ChunkEnd, History, RecentFrames, WalkFrame, WalkSnapshot
 from client.playback.pacing import PacingConfig, Playback, RestDetector
 from client.playback.recorder import WalkRecorder, num_shared
@@ -200,45 +193,40 @@ class Walk:
 
     def _collect(self, now_s: float) -> None:
         while (chunk := self._worker.poll()) is not None:
-            planned = self.planner.take(self._num_chunks)
+            plan: ChunkPlan = chunk.track.plan
             self._num_chunks += 1
-            angles_rad = np.zeros((len(chunk.frames), 3))
-            if self._live is not None and planned.turn is not None:
-                angles_rad = planned.turn.angles_rad[1:]
-                self._live.take_plan(planned.turn, chunk.times.latched_s)
-            answers = self._measure(chunk, planned, now_s)
-            # A snapshot may keep the last frame for long, and must not keep the whole chunk with it.
-            images = [*chunk.frames[:-1], chunk.frames[-1].copy()]
-            frames = [
-                WalkFrame(self.playback.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
-                for i, (pixels, c2w, angles) in enumerate(zip(images, chunk.c2w, angles_rad, strict=True))
-            ]
+            adaptive, first, steps = self._live is not None, self.playback.num_frames, chunk.track.num_steps
+            answers = self.statistics.note_chunk(chunk, first, steps, adaptive, now_s)
+            self.planner.num_steps = self.statistics.num_steps
+            frames = self._frames_of(chunk, plan)
             self.playback.add(frames, chunk.times, answers)
-            self._remember(chunk, planned, frames)
-            self._record(chunk, planned)
+            self._remember(chunk, plan, frames)
+            # What the camera needs again is in the snapshots: a recording of hours must not hold it too.
+            track = replace(chunk.track, plan=None)
+            self.recorder.add(
+                RecordedChunk(self._num_chunks - 1, track, chunk.latents_sha256, plan.intents, chunk.latents)
+            )
 
-    def _measure(self, chunk: FrameChunk, planned: ChunkPlan, now_s: float) -> bool:
-        """Note a chunk's times and let them decide about the next; say whether it answers the player."""
-        adaptive = self._live is not None
-        steps = planned.track.num_steps
-        answers = self.statistics.note_chunk(chunk, self.playback.num_frames, steps, adaptive, now_s)
-        self.planner.num_steps = self.statistics.num_steps
-        return answers
+    def _frames_of(self, chunk: FrameChunk, plan: ChunkPlan) -> list[WalkFrame]:
+        """Return the frames of the next chunk, and compare the live view with its plan."""
+        angles_rad = np.zeros((len(chunk.frames), 3))
+        if self._live is not None and plan.turn is not None:
+            angles_rad = plan.turn.angles_rad[1:]
+            self._live.take_plan(plan.turn, chunk.times.latched_s)
+        # A snapshot may keep the last frame for long, and must not keep the whole chunk with it.
+        images = [*chunk.frames[:-1], chunk.frames[-1].copy()]
+        return [
+            WalkFrame(self.playback.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
+            for i, (pixels, c2w, angles) in enumerate(zip(images, chunk.c2w, angles_rad, strict=True))
+        ]
 
-    def _remember(self, chunk: FrameChunk, planned: ChunkPlan, frames: Sequence[WalkFrame]) -> None:
-        flying = None if planned.rig is None else planned.rig.flying
-        self._rest.note(planned.track.c2w, len(frames) / self.session.fps, chunk.times.latched_s, flying)
+    def _remember(self, chunk: FrameChunk, plan: ChunkPlan, frames: Sequence[WalkFrame]) -> None:
+        flying = None if plan.rig is None else plan.rig.flying
+        self._rest.note(chunk.c2w, len(frames) / self.session.fps, chunk.times.latched_s, flying)
         latent = None if chunk.latents is None else chunk.latents[:, -1].copy()
         self.recent.add(frames, latent)
         if chunk.snapshot is not None:
-            self.history.add(WalkSnapshot(self._num_chunks, frames[-1], chunk.snapshot, latent, planned.rig))
-
-    def _record(self, chunk: FrameChunk, planned: ChunkPlan) -> None:
-        track = replace(planned.track, latched_s=chunk.times.latched_s)
-        intents = no_intents() if planned.intents is None else planned.intents
-        self.recorder.add(
-            RecordedChunk(self._num_chunks - 1, track, chunk.latents_sha256, intents, chunk.latents)
-        )
+            self.history.add(WalkSnapshot(self._num_chunks, frames[-1], chunk.snapshot, latent, plan.rig))
 
     @property
     def _at_end(self) -> bool:
