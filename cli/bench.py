@@ -36,6 +36,7 @@ def bench(
         str | None, typer.Option(help="Estimate a card's best, such as rtx5090; measures only with --engine.")
     ] = None,
     model: Annotated[str, typer.Option(help="Sizes to estimate: sana-wm or pocket.")] = "sana-wm",
+    refiner: Annotated[bool, typer.Option("--refiner", help="Estimate the second stage too.")] = False,
     precision: Annotated[Precision, typer.Option(help="To estimate: nvfp4, fp8 or bf16.")] = Precision.NVFP4,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +46,7 @@ def bench(
         return
     if roofline is not None:
         measured = None if engine is None else _measure(world, engine, backend.value, seed, chunks)
-        print_roofline(roofline, model, low_precision(precision, hadamard=False), measured, as_json)
+        print_roofline(roofline, model, low_precision(precision, hadamard=False), refiner, measured, as_json)
         return
     report = _measure(world, engine, backend.value, seed, chunks)
     if as_json:

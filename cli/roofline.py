@@ -17,12 +17,14 @@ PARTS = {"denoiser": ("denoise_ms", "commit_ms"), "decoder": ("decode_ms",)}
 """Stages of a measurement that make up each part of the estimate."""
 
 
-def print_roofline(card: str, model: str, low: Low, measured: BenchReport | None, as_json: bool) -> None:
+def print_roofline(
+    card: str, model: str, low: Low, refiner: bool, measured: BenchReport | None, as_json: bool
+) -> None:
     """Print the bound of a preset on a card, and beside it what was measured on this machine, if it was."""
     with extra_needed("counting operations", "export"):
         from export.roofline import ASSUMPTIONS, PUBLISHED, roofline
 
-    bound = roofline(model, card, low)
+    bound = roofline(model, card, low, refiner=refiner)
     here = {} if measured is None else _measured(measured)
     if as_json:
         print_json({**bound.to_dict(), "measured_ms": here})

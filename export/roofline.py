@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.files.bundle import STEP_INPUTS
+from engine.machine.refiner_cost import RefinerCost, refiner_cost
 from export.onnx import step_inputs
 from export.quantization.layers import DECODER_RULES, Low, precision_of
 from export.sources import PRESETS, new_decoder
@@ -28,6 +29,8 @@ BITS = {"nvfp4": 4.5, "fp8": 8.0, "bf16": 16.0, "fp32": 32.0}
 NUM_STEPS = {"sana-wm": len(STREAMING_TIMESTEPS), "pocket": 1}
 """Denoising steps per chunk; one pass more commits it."""
 WINDOWED = "aten._scaled_dot_product_flash_attention_for_cpu"
+REFINED = "sana-wm"
+"""The preset that a refiner was trained for."""
 USED_BY_PARENT = (".t_conv", ".conv_k", ".conv_k_cam")
 """Modules that only hold weights; what multiplies by them is the module around."""
 ASSUMPTIONS = (
@@ -60,10 +63,10 @@ PUBLISHED = {
         ("4 steps and sink, whole minute", "39 s"),
         ("the same in NVFP4", "34 s"),
         ("of which the denoiser", "8 s"),
-        ("left for all else", "about 25 s"),
+        ("of which the decoder", "26 s"),
     )
 }
-"""What SANA-WM's authors report for 60 s of video; whether their refiner is inside is not said."""
+"""What SANA-WM's authors report for 60 s of video; the decoder is the rest, and no refiner is in it."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,11 @@ class Roofline:
         return {"estimate": True, "bound_ms": self.bound_ms, "assumptions": ASSUMPTIONS, **asdict(self)}
 
 
-def roofline(model: str, card: str, low: Low, fps: float = 16.0) -> Roofline:
+def roofline(model: str, card: str, low: Low, fps: float = 16.0, refiner: bool = False) -> Roofline:
     """Count a preset's chunk and divide by a card's peaks.
+
+    Args:
+        refiner: Count the released refiner too, by `engine.machine.refiner_cost`.
 
     Raises:
         ValueError: The card or the preset is not known.
@@ -114,6 +120,8 @@ def roofline(model: str, card: str, low: Low, fps: float = 16.0) -> Roofline:
         raise ValueError(f"no peaks are known of {card!r}; use {', '.join(CARDS)}")
     if model not in PRESETS:
         raise ValueError(f"a speed model takes the sizes of {' or '.join(PRESETS)}, not {model!r}")
+    if refiner and model != REFINED:
+        raise ValueError(f"the refiner goes with {REFINED}; {model} has none")
     config, peaks = PRESETS[model](), CARDS[card]
     with FakeTensorMode():
         step, decode = _count_step(config, low), _count_decoder(config)
@@ -130,6 +138,10 @@ def roofline(model: str, card: str, low: Low, fps: float = 16.0) -> Roofline:
         own.append(Row(part, "state", 0.0, carried, 0.0, 1e3 * carried / peaks.bytes_per_s))
         rows += own
         part_ms[part] = max(sum(row.compute_ms for row in own), sum(row.memory_ms for row in own))
+    if refiner:
+        own = refiner_rows(refiner_cost(low), peaks)
+        rows += own
+        part_ms["refiner"] = max(sum(row.compute_ms for row in own), sum(row.memory_ms for row in own))
     chunk_s = config.chunk_size * config.temporal_stride / fps
     return Roofline(peaks.title, model, low, passes, tuple(rows), part_ms, chunk_s)
 
@@ -139,6 +151,28 @@ class _Counts:
     operations: Counter[str]
     weight_bytes: Counter[str]
     state_bytes: int
+
+
+def refiner_rows(cost: RefinerCost, card: Card) -> list[Row]:
+    """One block of latents, which is one chunk: the blocks' products, all else in bf16, and what is carried."""
+    half = cost.attention_operations + cost.other_operations
+    carried = (cost.num_passes + 1) * cost.state_bytes + cost.num_passes * cost.text_bytes
+    rows = (
+        (cost.precision, cost.product_operations, cost.num_passes * cost.product_bytes),
+        ("bf16", half, cost.num_passes * cost.other_bytes),
+        ("state", 0.0, float(carried)),
+    )
+    return [
+        Row(
+            "refiner",
+            precision,
+            operations,
+            size,
+            1e3 * operations / card.operations_per_s[precision] if operations else 0.0,
+            1e3 * size / card.bytes_per_s,
+        )
+        for precision, operations, size in rows
+    ]
 
 
 def _row(part: str, precision: str, counts: _Counts, times: int, card: Card) -> Row:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("onnxscript")
-from export.roofline import CARDS, Roofline, roofline
+from engine.machine.refiner_cost import refiner_cost
+from export.roofline import CARDS, Roofline, refiner_rows, roofline
 from model.config import pocket
 
 
@@ -51,3 +52,12 @@ def test_unknown_cards_and_models_are_named() -> None:
         roofline("pocket", "abacus", "nvfp4")
     with pytest.raises(ValueError, match="pocket"):
         roofline("giant", "rtx5090", "nvfp4")
+
+
+def test_the_refiner_is_counted_by_its_cost() -> None:
+    cost, card = refiner_cost("nvfp4"), CARDS["rtx5090"]
+    rows = refiner_rows(cost, card)
+    assert sum(row.compute_ms for row in rows) == pytest.approx(cost.compute_ms(card.operations_per_s))
+    assert sum(row.memory_ms for row in rows) == pytest.approx(cost.memory_ms(card.bytes_per_s))
+    with pytest.raises(ValueError, match="pocket has none"):
+        roofline("pocket", "rtx5090", "nvfp4", refiner=True)
