@@ -100,44 +100,6 @@ def teacher_timesteps(num_steps: int = TEACHER_STEPS, shift: float = TEACHER_SHI
     return shifted_timesteps(num_steps, shift)
 
 
-@torch.no_grad()
-def sample_clip(
-    model: WorldModel,
-    noise: Tensor,
-    first_latent: Tensor,
-    conditioning: Conditioning,
-    negative: Conditioning | None = None,
-    timesteps: Sequence[float] | None = None,
-    guidance: float = TEACHER_GUIDANCE,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Denoise all frames of a clip together, every frame seeing every other.
-
-    Args:
-        noise: Unit Gaussian, [B, C, T, H, W].
-        first_latent: Clean latent of frame 0, [B, C, 1, H, W].
-        negative: The same cameras with the negative prompt's text; needed where guidance is not 1.
-        timesteps: Decreasing from at most 1000, without the final 0; default: the released 60 steps.
-        guidance: velocity = negative + guidance * (text - negative).
-
-    Returns:
-        Clean latents, [B, C, T, H, W].
-    """
-    steps = check_timesteps(teacher_timesteps() if timesteps is None else timesteps)
-    latents = torch.cat([first_latent.to(noise.dtype), noise[:, :, 1:]], dim=2)
-    batch, frames = latents.shape[0], latents.shape[2]
-    # Times stay exact whatever the latents' precision: bfloat16 cannot tell 998 from 1000.
-    moving = torch.ones(batch, frames, device=noise.device, dtype=wide_dtype(noise.dtype))
-    moving[:, 0] = 0
-    for count, (step, following) in enumerate(zip(steps, [*steps[1:], 0.0], strict=True), start=1):
-        velocity = _guided(model, latents, moving * step, conditioning, negative, guidance, "bidirectional")
-        moved = euler_step(latents, velocity, moving * (step / 1000), moving * (following / 1000))
-        latents = moved.to(noise.dtype)
-        if progress is not None:
-            progress(count, len(steps))
-    return latents
-
-
 def staircase(num_chunks: int, num_steps: int, interval: float | None = None) -> list[list[int]]:
     """Say at which of its steps every chunk stands, for each network call.
 
@@ -161,29 +123,42 @@ def staircase(num_chunks: int, num_steps: int, interval: float | None = None) ->
 
 
 @torch.no_grad()
-def sample_staggered(
+def sample_clip(
     model: WorldModel,
     noise: Tensor,
     first_latent: Tensor,
     conditioning: Conditioning,
     negative: Conditioning | None = None,
+    *,
+    mode: Mode,
     timesteps: Sequence[float] | None = None,
     guidance: float = TEACHER_GUIDANCE,
     interval: float | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Denoise a clip chunk-causally, later chunks starting while earlier ones are still being denoised.
+    """Denoise a clip: all frames together, or chunk-causally, where later chunks start while earlier ones are under way.
 
     Every call runs the network once over all chunks that have begun, each at its own time, finished ones at 0; nothing is
-    cached. Chunks are those of the chunk-causal pass. Arguments and result are those of `sample_clip`; `interval` is
-    that of `staircase`.
+    cached.
+
+    Args:
+        noise: Unit Gaussian, [B, C, T, H, W].
+        first_latent: Clean latent of frame 0, [B, C, 1, H, W].
+        negative: The same cameras with the negative prompt's text; needed where guidance is not 1.
+        timesteps: Decreasing from at most 1000, without the final 0; default: the released 60 steps.
+        guidance: velocity = negative + guidance * (text - negative).
+        interval: Of chunks, as in `staircase`.
+
+    Returns:
+        Clean latents, [B, C, T, H, W].
     """
     schedule = check_timesteps(teacher_timesteps() if timesteps is None else timesteps)
+    # Times stay exact whatever the latents' precision: bfloat16 cannot tell 998 from 1000.
     steps = torch.tensor([*schedule, 0.0, 0.0], device=noise.device, dtype=wide_dtype(noise.dtype))
     latents = torch.cat([first_latent.to(noise.dtype), noise[:, :, 1:]], dim=2)
     batch, frames = latents.shape[0], latents.shape[2]
-    chunks = model.config.chunk_ranges(frames)
-    calls = staircase(len(chunks), len(steps) - 2, interval)
+    chunks = [(0, frames)] if mode == "bidirectional" else model.config.chunk_ranges(frames)
+    calls = staircase(len(chunks), len(schedule), interval)
     for count, standing in enumerate(calls, start=1):
         stop = chunks[len(standing) - 1][1]
         lengths = torch.tensor([b - a for a, b in chunks[: len(standing)]], device=noise.device)
@@ -191,7 +166,7 @@ def sample_staggered(
         now, following = (steps[at + ahead].expand(batch, -1).clone() for ahead in (0, 1))
         now[:, 0] = following[:, 0] = 0
         seen = latents[:, :, :stop]
-        velocity = _guided(model, seen, now, conditioning, negative, guidance, "chunk_causal")
+        velocity = _guided(model, seen, now, conditioning, negative, guidance, mode)
         moved = euler_step(seen, velocity, now / 1000, following / 1000).to(noise.dtype)
         latents = torch.cat([moved, latents[:, :, stop:]], dim=2)
         if progress is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,10 @@ from model.sampler import (
     STREAMING_TIMESTEPS,
     TEACHER_GUIDANCE,
     sample_clip,
-    sample_staggered,
     staircase,
     teacher_timesteps,
 )
-from model.world_model import WorldModel
+from model.world_model import Mode, WorldModel
 
 CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3, scene=None)
 FRAMES = 7
@@ -63,6 +63,15 @@ def oracle() -> TowardsTarget:
     return TowardsTarget(target, noise)
 
 
+def sample(
+    oracle: TowardsTarget, noise: Tensor, steps: list[float], mode: Mode, interval: float | None = None
+) -> Tensor:
+    given: Any = oracle
+    return sample_clip(
+        given, noise, *conditions(), mode=mode, timesteps=steps, guidance=1.0, interval=interval
+    )
+
+
 def test_the_released_schedule_has_60_steps() -> None:
     steps = teacher_timesteps()
     assert len(steps) == 60
@@ -73,20 +82,20 @@ def test_the_released_schedule_has_60_steps() -> None:
 
 def test_times_stay_exact_beside_bfloat16_latents(oracle: TowardsTarget) -> None:
     noise = oracle.noise.bfloat16()
-    for sample in (sample_clip, sample_staggered):
+    for mode in ("bidirectional", "chunk_causal"):
         oracle.times.clear()
-        out = sample(oracle, noise, *conditions(), None, [1000, 998.26, 400], 1.0)  # type: ignore[arg-type]
+        out = sample(oracle, noise, [1000, 998.26, 400], mode)
         assert out.dtype == torch.bfloat16
         assert min(abs(times[1] - 998.26) for times in oracle.times) < 1e-3
 
 
 def test_an_empty_schedule_is_refused(oracle: TowardsTarget) -> None:
     with pytest.raises(ValueError, match="timesteps"):
-        sample_clip(oracle, oracle.noise, *conditions(), None, [], 1.0)  # type: ignore[arg-type]
+        sample(oracle, oracle.noise, [], "bidirectional")
 
 
 def test_a_clip_ends_where_the_true_velocity_points(oracle: TowardsTarget) -> None:
-    out = sample_clip(oracle, oracle.noise, *conditions(), None, [1000, 800, 500], 1.0)  # type: ignore[arg-type]
+    out = sample(oracle, oracle.noise, [1000, 800, 500], "bidirectional")
     torch.testing.assert_close(out, oracle.target, atol=1e-5, rtol=0)
     assert oracle.times == [pytest.approx([0.0] + [step] * 6) for step in (1000, 800, 500)]
 
@@ -106,7 +115,7 @@ def test_staggered_chunks_end_where_the_true_velocity_points(
     oracle: TowardsTarget, interval: float | None
 ) -> None:
     steps = [1000, 800, 500, 250]
-    out = sample_staggered(oracle, oracle.noise, *conditions(), None, steps, 1.0, interval)  # type: ignore[arg-type]
+    out = sample(oracle, oracle.noise, steps, "chunk_causal", interval)
     torch.testing.assert_close(out, oracle.target, atol=1e-5, rtol=0)
     assert all(times[0] == 0.0 for times in oracle.times)
     # Within a chunk all frames stand at one time; a later chunk is never clearer than an earlier one.
@@ -121,7 +130,9 @@ def test_one_after_another_equals_a_loop_over_chunks() -> None:
     first_latent, given = conditions()
     noise = torch.randn(1, CONFIG.in_channels, FRAMES, *SIZE)
     steps = [1000.0, 600.0]
-    ours = sample_staggered(model, noise, first_latent, given, None, steps, 1.0, interval=1.0)
+    ours = sample_clip(
+        model, noise, first_latent, given, mode="chunk_causal", timesteps=steps, guidance=1.0, interval=1.0
+    )
     latents = torch.cat([first_latent, noise[:, :, 1:]], dim=2)
     for start, stop in ((0, 3), (3, 5), (5, 7)):
         for step, following in ((1000.0, 600.0), (600.0, 0.0)):
@@ -137,12 +148,13 @@ def test_one_after_another_equals_a_loop_over_chunks() -> None:
 def test_guidance_moves_away_from_the_null_prompt() -> None:
     torch.manual_seed(4)
     model = WorldModel(CONFIG, fresh=True).eval()
-    noise, steps = torch.randn(1, CONFIG.in_channels, FRAMES, *SIZE), [1000.0]
+    noise = torch.randn(1, CONFIG.in_channels, FRAMES, *SIZE)
+    how: Any = {"mode": "bidirectional", "timesteps": [1000.0]}
     (first, given), (_, null) = conditions(), conditions(text=0.0)
-    with_text = sample_clip(model, noise, first, given, None, steps, 1.0)
-    without = sample_clip(model, noise, first, null, None, steps, 1.0)
-    guided = sample_clip(model, noise, first, given, null, steps, 3.0)
+    with_text = sample_clip(model, noise, first, given, **how, guidance=1.0)
+    without = sample_clip(model, noise, first, null, **how, guidance=1.0)
+    guided = sample_clip(model, noise, first, given, null, **how, guidance=3.0)
     torch.testing.assert_close(guided, without + 3.0 * (with_text - without), atol=1e-4, rtol=1e-4)
     assert (with_text - without).abs().max() > 1e-3
     with pytest.raises(ValueError, match="negative prompt"):
-        sample_clip(model, noise, first, given, None, steps, 3.0)
+        sample_clip(model, noise, first, given, **how, guidance=3.0)

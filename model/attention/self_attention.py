@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,22 +128,10 @@ class SelfAttention(nn.Module):
         with full_precision(x):
             query = self._heads(rms_norm(q, self.q_norm)).relu()
             key = self._heads(rms_norm(k, self.k_norm, key_scale)).relu()
-            rotated_query, rotated_key = context.rope(query), context.rope(key)
             before = None if state is None else (state["numerator"], state["normaliser"])
-            main, after = frame_attention(
-                query.transpose(2, 3),
-                key.transpose(2, 3),
-                rotated_query.transpose(2, 3),
-                rotated_key.transpose(2, 3),
-                self._heads(v).transpose(2, 3),
-                beta,
-                decay,
-                context.shard.chunks,
-                before,
-                self.config.write_limit,
-                not self.config.linear_attention,
-                context.shard.border_states,
-            )
+            vectors = (query, key, context.rope(query), context.rope(key), self._heads(v))
+            by_head = [tensor.transpose(2, 3) for tensor in vectors]
+            main, after = frame_attention(*by_head, beta, decay, initial=before, **self._rule(context))
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
         if state is not None:
@@ -166,24 +155,25 @@ class SelfAttention(nn.Module):
         with full_precision(x):
             query = self._heads(rms_norm(q, self.q_norm_cam)).relu()
             key = self._heads(rms_norm(k, self.k_norm_cam, key_scale)).relu()
-            to_ray_q, to_ray_k, to_ray_v = self._to_ray(query, key, self._heads(v), context)
+            ray_q, ray_k, ray_v = self._to_ray(query, key, self._heads(v), context)
             with torch.no_grad():
-                ratio = to_ray_k.square().sum(-1).clamp_min(1e-12) / key.square().sum(-1).clamp_min(1e-12)
-                discount = ratio.mean(2).clamp_min(1)
-            tensors = [tensor.transpose(2, 3) for tensor in (to_ray_q, to_ray_k, to_ray_v)]
+                ratio = ray_k.square().sum(-1).clamp_min(1e-12) / key.square().sum(-1).clamp_min(1e-12)
+                discount = ratio.mean(2).clamp_min(1)[..., None]
+            ray_q, ray_k, ray_v = (tensor.transpose(2, 3) for tensor in (ray_q, ray_k, ray_v))
             states, last = delta_rule(
-                tensors[1],
-                tensors[2],
-                beta / discount[..., None],
-                decay,
-                context.shard.chunks,
-                initial,
-                self.config.write_limit,
-                not self.config.linear_attention,
-                context.shard.border_states,
+                ray_k, ray_v, beta / discount, decay, initial=initial, **self._rule(context)
             )
-            read = (tensors[0] @ states).transpose(2, 3)
+            read = (ray_q @ states).transpose(2, 3)
             return context.ray_read(read).flatten(-2), last
+
+    def _rule(self, context: SequenceContext) -> dict[str, Any]:
+        """Give the arguments that both delta rules share."""
+        return {
+            "chunks": context.shard.chunks,
+            "write_limit": self.config.write_limit,
+            "erases": not self.config.linear_attention,
+            "borders": context.shard.border_states,
+        }
 
     def _short_convolution(
         self, key: Tensor, conv: nn.Conv1d, context: SequenceContext, history: Tensor | None, across: bool
