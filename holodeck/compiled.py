@@ -41,8 +41,7 @@ def render_rgbd(
         `Place.depth`: raycast.FAR_M where there is sky.
 
     Raises:
-        ValueError: The picture is too small.
-        ModuleNotFoundError: Numba is missing.
+        ValueError: The picture is too small, or Numba is missing.
     """
     if min(width, height) < LEAST_SIDE_PX:
         raise ValueError(f"{width}x{height} is too small; render at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX}")
@@ -128,8 +127,9 @@ def _kernels() -> SimpleNamespace:
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
-        message = "the compiled renderer needs Numba; pip install 'flaneur[train]'"
-        raise ModuleNotFoundError(message, name="numba") from error
+        raise ValueError(
+            "the compiled renderer needs Numba, which is not installed; in a clone run pip install -e '.[train]'"
+        ) from error
     return SimpleNamespace(
         cast=casting.cast, pixel_depth=casting.pixel_depth, color_rows=coloring.color_rows, reduce=lens.reduce
     )

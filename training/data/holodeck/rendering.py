@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import holodeck
 from engine.files.atomic import replacing
 from holodeck import Place, get_place
+from holodeck.compiled import render_rgbd
 from training.data.clip import Clip, ClipRejected, LeftOut
 from training.data.clip_quality import BLANK_FRAMES, blank_share
 from training.data.holodeck import families
@@ -92,7 +93,7 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
     place = get_place(job.place)
     poses = draw_poses(job.family, place, job.num_frames, job.fps, job.seed, job.revisit)
     intrinsics = np.array(job.intrinsics, np.float32)
-    frames = np.stack([place.render(c2w, intrinsics, job.width, job.height) for c2w in poses])
+    frames = np.stack([render_rgbd(place, c2w, intrinsics, job.width, job.height)[0] for c2w in poses])
     save_array(directory / f"{job.stem}.frames.npy", frames)
     # The poses are written last: their presence says that the frames are whole.
     save_array(poses_path, poses)
