@@ -21,7 +21,7 @@ from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.recording import read_recording
 from engine.files.recording_writer import RecordingStopped
-from engine.files.saved_walk import home_of, read_saved_walk, write_saved_walk
+from engine.files.saved_walk import read_saved_walk, session_spec, write_saved_walk
 from engine.files.world import World
 from engine.session.opening import open_session
 from engine.session.protocol import Session
@@ -189,7 +189,7 @@ def test_a_saved_walk_goes_on_in_another_process_bit_for_bit(
 
     other = Walk(session := open_toy(), rig_planner(session), 0, time.perf_counter)
     try:
-        other.branch_off(*load_walk(file, home_of(session)))
+        other.branch_off(*load_walk(file, session_spec(session)))
         assert other.seed == 5
         assert (other.frame.pixels == moment.frame.pixels).all()
         make_chunks(other, 3)
@@ -219,7 +219,7 @@ def test_a_replay_that_was_saved_is_walked_on_from_where_it_was(
     other = Walk(session := open_toy(), rig_planner(session), 0, time.perf_counter)
     try:
         make_chunks(other, 1, Intent(forward=-1.0))
-        other.branch_off(*load_walk(tmp_path / "toy.state", home_of(session)))
+        other.branch_off(*load_walk(tmp_path / "toy.state", session_spec(session)))
         assert not other.live_turn_rad.any()
         make_chunks(other, 1)
         there = other.recorder.walked(5)[4].track.c2w[0]
@@ -239,7 +239,7 @@ def test_loading_over_a_recording_with_another_seed_ends_it_and_begins_a_true_on
     try:
         other.start_recording(tmp_path / "walk.flaneur")
         make_chunks(other, 2)
-        other.branch_off(*load_walk(tmp_path / "toy.state", home_of(session)))
+        other.branch_off(*load_walk(tmp_path / "toy.state", session_spec(session)))
         make_chunks(other, 2)
         other.recorder.stop()
     finally:
@@ -264,14 +264,14 @@ def test_another_world_engine_or_key_map_is_refused_in_one_sentence(
 ) -> None:
     elsewhere = open_toy(replace(toy_world, sha256="f" * 64))
     with pytest.raises(SpecMismatch, match="saved in another world, toy; load it there"):
-        read_saved_walk(file, home_of(elsewhere), KEY_MAP)
+        read_saved_walk(file, session_spec(elsewhere), KEY_MAP)
     session = open_toy()
     with pytest.raises(SpecMismatch, match="version 1 of the keys, this is 999"):
-        read_saved_walk(file, home_of(session), "999")
+        read_saved_walk(file, session_spec(session), "999")
     other = open_session(toy_world, make_bundle(3, 1), denoise_threads=1)
     try:
         with pytest.raises(SpecMismatch, match="saved with the engine toy on onnxruntime, another than this"):
-            read_saved_walk(file, home_of(other), KEY_MAP)
+            read_saved_walk(file, session_spec(other), KEY_MAP)
     finally:
         other.close()
 
@@ -281,17 +281,17 @@ def test_every_cut_and_every_flipped_bit_is_refused(file: Path, walk: Walk) -> N
     for length in (0, 7, 100, len(raw) // 2, len(raw) - 1):
         file.write_bytes(raw[:length])
         with pytest.raises(SpecMismatch):
-            read_saved_walk(file, home_of(session), KEY_MAP)
+            read_saved_walk(file, session_spec(session), KEY_MAP)
     file.write_bytes(raw + b"\0")
     with pytest.raises(SpecMismatch, match="tail"):
-        read_saved_walk(file, home_of(session), KEY_MAP)
+        read_saved_walk(file, session_spec(session), KEY_MAP)
     data_start = 8 + int.from_bytes(raw[:8], "little")
     for position in np.linspace(data_start, len(raw) - 1, 60).astype(int):
         flipped = bytearray(raw)
         flipped[position] ^= 1 << position % 8
         file.write_bytes(flipped)
         with pytest.raises(SpecMismatch, match="damaged"):
-            read_saved_walk(file, home_of(session), KEY_MAP)
+            read_saved_walk(file, session_spec(session), KEY_MAP)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_hostile_sizes_allocate_nothing(file: Path, walk: Walk, name: str, shape
     tracemalloc.start()
     try:
         with pytest.raises(SpecMismatch):
-            read_saved_walk(file, home_of(walk.session), KEY_MAP)
+            read_saved_walk(file, session_spec(walk.session), KEY_MAP)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -356,7 +356,7 @@ def test_a_foreign_tensor_or_one_missing_is_refused(file: Path, walk: Walk) -> N
         file.write_bytes(raw)
         rewrite_header(file, change)
         with pytest.raises(SpecMismatch):
-            read_saved_walk(file, home_of(walk.session), KEY_MAP)
+            read_saved_walk(file, session_spec(walk.session), KEY_MAP)
 
 
 @pytest.mark.parametrize("frame_index", [0, 3, 10**40])
@@ -367,7 +367,7 @@ def test_a_frame_that_the_walk_does_not_end_with_is_refused(file: Path, walk: Wa
 
     rewrite_header(file, change)
     with pytest.raises(SpecMismatch, match="does not add up"):
-        read_saved_walk(file, home_of(walk.session), KEY_MAP)
+        read_saved_walk(file, session_spec(walk.session), KEY_MAP)
 
 
 def test_a_full_disk_leaves_the_old_save(file: Path, walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:

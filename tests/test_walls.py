@@ -129,6 +129,7 @@ def all_imports() -> list[Import]:
     return [imported for module, source in sources().items() for imported in imports_of(module, source)]
 
 
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Return the modules of ours that each module names, wherever in its source it does."""
     modules = sources().keys()
@@ -174,11 +175,7 @@ def test_no_module_breaks_a_wall():
     assert not broken, "\n".join(broken)
 
 
-KNOWN_CIRCLES = {
-    frozenset({"model.attention.gdn", "model.attention.sharding"}),
-    frozenset({"model.initialise", "model.world_model"}),
-    frozenset({"cli.bench_pictures", "cli.eval"}),
-}
+KNOWN_CIRCLES = {frozenset({"cli.bench_pictures", "cli.eval"})}
 
 
 def test_no_modules_import_one_another_in_a_circle():

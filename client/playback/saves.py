@@ -14,7 +14,7 @@ from client.playback.walk import Walk
 from engine.camera.integrator import Axes, IntegratorState
 from engine.errors import SpecMismatch
 from engine.files.recording import RecordedChunk
-from engine.files.saved_walk import SUFFIX, Home, SavedInfo, SavedWalk, read_saved_walk
+from engine.files.saved_walk import SUFFIX, SavedInfo, SavedWalk, SessionSpec, read_saved_walk
 from engine.machine.installing import app_version
 from engine.session.protocol import Session
 
@@ -59,13 +59,13 @@ def saved_walk(walk: Walk, snapshot: WalkSnapshot) -> SavedWalk:
     )
 
 
-def load_walk(path: Path, home: Home) -> tuple[WalkSnapshot, tuple[RecordedChunk, ...]]:
+def load_walk(path: Path, spec: SessionSpec) -> tuple[WalkSnapshot, tuple[RecordedChunk, ...]]:
     """Read a saved walk of this world and engine: its snapshot, and the walk from its first step to there.
 
     Raises:
         ValueError, SpecMismatch: It is of another world, engine or key map, or damaged, in one sentence.
     """
-    saved = read_saved_walk(path, home, str(KEY_MAP_VERSION))
+    saved = read_saved_walk(path, spec, str(KEY_MAP_VERSION))
     if saved.rig.size not in (0, RIG_NUMBERS):
         raise SpecMismatch(f"the saved walk {path} moves another camera than this; save it again")
     rig, angles_rad = standing_at(saved.c2w), np.zeros(3)

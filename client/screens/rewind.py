@@ -20,7 +20,7 @@ from client.ui.panels import FilmStrip
 from client.ui.theme import Theme
 from engine.errors import EngineError
 from engine.files.recording import RecordedChunk
-from engine.files.saved_walk import home_of, write_saved_walk
+from engine.files.saved_walk import session_spec, write_saved_walk
 
 STEADY_CHUNKS = 8
 """A walk that comes so far after a recovery has recovered."""
@@ -75,7 +75,7 @@ class RewindController:
             self._app.say("A replay cannot be left for a saved walk; open the world to walk.")
         else:
             self._say_if_busy("Loading")
-            read = partial(load_walk, path, home_of(session))
+            read = partial(load_walk, path, session_spec(session))
             self._app.jobs.start("what was saved", read, self._go_to_saved, self._app.warn)
 
     def _go_to_saved(self, loaded: tuple[WalkSnapshot, tuple[RecordedChunk, ...]]) -> None:

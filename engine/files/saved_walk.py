@@ -77,7 +77,7 @@ class SavedInfo(BaseModel):
 
 
 @dataclass(frozen=True)
-class Home:
+class SessionSpec:
     """What a saved walk must belong to, as a session was when asked; the session may switch to another world."""
 
     world_sha256: str
@@ -139,9 +139,9 @@ def read_saved_info(path: str | Path) -> tuple[SavedInfo, NDArray[np.float64]]:
     return info, check_poses(pose[None], f"the saved walk {file}")[0]
 
 
-def home_of(session: Session) -> Home:
-    """Return where walks of a session belong now."""
-    return Home(
+def session_spec(session: Session) -> SessionSpec:
+    """Return what walks saved in a session now must belong to."""
+    return SessionSpec(
         session.world.sha256,
         session.identity,
         session.frame_size,
@@ -150,15 +150,15 @@ def home_of(session: Session) -> Home:
     )
 
 
-def read_saved_walk(path: str | Path, home: Home, key_map: str) -> SavedWalk:
+def read_saved_walk(path: str | Path, spec: SessionSpec, key_map: str) -> SavedWalk:
     """Read a walk that was saved in this world with this engine, or say in one sentence why not."""
     file = Path(path)
     try:
         with TensorFile(file, KIND) as source:
             info = _parse(source.description(), file)
-            _check_belongs(info, home, key_map, file)
+            _check_belongs(info, spec, key_map, file)
             spans = source.spans()
-            _check_sizes(spans, home, source)
+            _check_sizes(spans, spec, source)
             arrays = source.arrays(spans)
     except OSError as error:
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
@@ -176,10 +176,10 @@ def _parse(text: str, file: Path) -> SavedInfo:
         ) from error
 
 
-def _check_belongs(info: SavedInfo, home: Home, key_map: str, file: Path) -> None:
-    if info.world_sha256 != home.world_sha256:
+def _check_belongs(info: SavedInfo, spec: SessionSpec, key_map: str, file: Path) -> None:
+    if info.world_sha256 != spec.world_sha256:
         raise SpecMismatch(f"the walk {file} was saved in another world, {info.world}; load it there")
-    if info.identity != home.identity:
+    if info.identity != spec.identity:
         raise SpecMismatch(
             f"the walk {file} was saved with the engine {info.engine} on {info.backend}, another than this; "
             "load it there"
@@ -191,9 +191,9 @@ def _check_belongs(info: SavedInfo, home: Home, key_map: str, file: Path) -> Non
         )
 
 
-def _check_sizes(spans: Mapping[str, Span], home: Home, source: TensorFile) -> None:
-    """Refuse tensors of other sizes than a walk at home has, so that reading them allocates nothing unexpected."""
-    width, height = home.frame_size
+def _check_sizes(spans: Mapping[str, Span], spec: SessionSpec, source: TensorFile) -> None:
+    """Refuse tensors of other sizes than such a session keeps, so that reading them allocates nothing unexpected."""
+    width, height = spec.frame_size
     fixed = {
         "frame": ("U8", (height, width, 3)),
         "c2w": ("F64", (4, 4)),
@@ -202,7 +202,7 @@ def _check_sizes(spans: Mapping[str, Span], home: Home, source: TensorFile) -> N
     first = spans.get("walk.c2w")
     num_chunks = first.shape[0] if first is not None and first.shape else 0
     for name, (dtype, rest) in _WALK_LAYOUT.items():
-        per_frame = (home.frames_per_chunk,) if name in ("walk.c2w", "walk.intrinsics") else ()
+        per_frame = (spec.frames_per_chunk,) if name in ("walk.c2w", "walk.intrinsics") else ()
         fixed[name] = dtype, (num_chunks, *per_frame, *rest)
     bounded = {"walk.intents": len(INTENT_COLUMNS), "rig": MAX_RIG_NUMBERS, "latent": MAX_LATENT_BYTES // 4}
     snapshot = {name: span for name, span in spans.items() if name.startswith(_SNAPSHOT)}
@@ -211,7 +211,7 @@ def _check_sizes(spans: Mapping[str, Span], home: Home, source: TensorFile) -> N
         and not fixed.keys() - spans.keys()
         and 1 <= num_chunks <= MAX_CHUNKS
         and all((spans[name].dtype, spans[name].shape) == wanted for name, wanted in fixed.items())
-        and sum(span.num_bytes for span in snapshot.values()) == home.snapshot_bytes
+        and sum(span.num_bytes for span in snapshot.values()) == spec.snapshot_bytes
         and all(_is_bounded(name, spans[name], num_chunks) for name in bounded if name in spans)
     )
     if not sound:

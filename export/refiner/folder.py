@@ -15,6 +15,7 @@ from engine.files.bundle import CPU, OUT, TensorSpec, hash_file
 from engine.files.refiner import CACHES, NUM_FRAMES, REFINER_FILE, RefinerSpec, Segment
 from engine.session.refiner import OWN, TEXT, names
 from export.folders import making_bundle, write_spec
+from export.graph import SharedWeights
 from export.onnx import MAX_TEXT_LENGTH, Progress, plain, write_graph
 from export.refiner.graphs import (
     BlocksGraph,
@@ -26,7 +27,6 @@ from export.refiner.graphs import (
     Sizes,
     TextGraph,
 )
-from export.weights import SharedWeights
 from model.checkpoint import weights_sha256
 from model.refiner import Refiner
 from model.refiner.state import SINK_FRAMES, state_shapes
