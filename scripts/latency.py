@@ -1,4 +1,4 @@
-"""Measures how fast the window answers: the model's answer and that of instant look, p50 and p95, as a table.
+"""Measures how fast the window answers: the model's answer and that of late reprojection, p50 and p95, as a table.
 
     python scripts/latency.py [WORLD] [--backend BACKEND] [--seconds 40] [--json]
 
@@ -147,8 +147,8 @@ def answers(lines: list[Line], acted_s: list[float], instant: bool) -> list[Answ
             if line.warped_s is not None:
                 warped.append(1e3 * (line.warped_s - at_s))
     look = "on" if instant else "off"
-    rows = [_row(f"walking, model (instant look {look})", model[False])]
-    rows.append(_row(f"looking, model (instant look {look})", model[True]))
+    rows = [_row(f"walking, model (late reprojection {look})", model[False])]
+    rows.append(_row(f"looking, model (late reprojection {look})", model[True]))
     if instant:
         rows.append(_row("looking, turned picture", warped))
     return rows
@@ -186,7 +186,7 @@ def main() -> None:
         ]
         counts = next(line for line in lines if isinstance(line, CountsLine))
         p50, p95 = (round(float(value), 1) for value in np.percentile(chunk_ms, (50, 95)))
-        told[f"walk with instant look {'on' if instant else 'off'}"] = {
+        told[f"walk with late reprojection {'on' if instant else 'off'}"] = {
             "chunk_ms": {"p50": p50, "p95": p95},
             **counts.model_dump(exclude={"kind"}),
         }

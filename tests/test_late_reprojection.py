@@ -1,4 +1,4 @@
-"""With instant look on, the picture answers a look within one and a half display frames, whatever the model's speed."""
+"""With late reprojection on, the picture answers a look within one and a half display frames, whatever the model's speed."""
 
 from __future__ import annotations
 

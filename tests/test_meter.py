@@ -49,7 +49,7 @@ def test_a_turned_picture_answers_looking_only_and_counts_apart() -> None:
     assert meter.warped.p50 == pytest.approx(16.0)
 
 
-def test_without_instant_look_there_is_no_turned_answer() -> None:
+def test_without_late_reprojection_there_is_no_turned_answer() -> None:
     meter = LatencyMeter()
     meter.note_input(1.0, 1.0, looks=True)
     meter.note_chunk(1, 1, times(1.0))
@@ -76,9 +76,7 @@ def test_a_new_beginning_loses_what_waits_and_a_frozen_engine_holds_no_more_than
     for i in range(MAX_WAITING + 10):
         meter.note_input(float(i), float(i), looks=True)
         meter.note_shown(0, float(i) + 0.01, turned=True)
-    assert meter.num_lost == 10
     meter.reset()
-    assert meter.num_lost == MAX_WAITING + 10
     meter.note_chunk(1, 1, times(1e6))
     assert meter.note_shown(4, 1e6, turned=True) == []
     assert meter.warped.p99 == pytest.approx(10.0)

@@ -5,9 +5,7 @@ import time
 import pygame
 import pytest
 
-from client.playback.meters import Response
 from client.ui.hud import STALL_AGAIN_S, STALL_S, StallNotice
-from client.ui.metrics import _percentiles, number_of
 from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 from tests.player import Player
@@ -42,9 +40,3 @@ def test_nothing_is_said_of_a_picture_that_is_held_or_waits_for_nothing(player: 
         waiting.update(1e6 + second)
         assert "waits" not in texts(player, 1e6 + second)
     walk.resume()
-
-
-def test_figures_count_as_a_person_does() -> None:
-    assert [number_of(count, "chunk") for count in (0, 1, 2)] == ["0 chunks", "1 chunk", "2 chunks"]
-    assert _percentiles(Response(9, 210.2, 281.7, 9999.0)) == "p50 210, p90 282, p99 9999 ms"
-    assert _percentiles(Response(9, 10672.0, 10765.0, 10787.0)) == "p50 10.7, p90 10.8, p99 10.8 s"

@@ -32,7 +32,7 @@ MAX_REMEMBERED = 8192
 def homography(
     source: NDArray[np.float64], target: NDArray[np.float64], intrinsics: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the map of a picture's homogeneous pixels from one view direction to another, [3, 3].
+    """Return the map of an image's homogeneous pixels from one view direction to another, [3, 3].
 
     Args:
         source, target: Camera-to-world rotations [3, 3].
@@ -44,22 +44,22 @@ def homography(
 
 
 def warp(
-    picture: NDArray[np.uint8], mapping: NDArray[np.float64], frame_size: tuple[int, int]
+    image: NDArray[np.uint8], mapping: NDArray[np.float64], frame_size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Show an enlarged frame through a homography; what it does not cover is filled with its nearest edge.
 
     Args:
-        picture: The frame at any size, [h, w, 3] or [h, w, 4].
+        image: The frame at any size, [h, w, 3] or [h, w, 4].
         mapping: In pixels of the frame, [3, 3].
         frame_size: Width and height of the frame.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = np.diag([width / frame_size[0], height / frame_size[1], 1.0])
     # OpenCV counts from the centre of the first pixel.
     centre = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     inside = np.linalg.inv(centre) @ scale @ mapping @ np.linalg.inv(scale) @ centre
     warped = cv2.warpPerspective(
-        picture, inside, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        image, inside, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(warped, np.uint8)
 
@@ -101,7 +101,7 @@ class LiveView:
         return bounded(self.angles_rad - angles_rad)
 
     def is_reached_from(self, angles_rad: NDArray[np.float64]) -> bool:
-        """Say whether a picture of a frame with these angles can be turned all the way."""
+        """Say whether a frame with these angles can be turned all the way."""
         return bool(np.linalg.norm(self.angles_rad - angles_rad) <= MAX_TURN_RAD)
 
     def rotation(self, angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client.input.controls import Intent
+from client.input.controls import Axis, Intent
 from engine.camera.integrator import Axes, IntegratorState, MotionConstants, step
 from engine.session.holodeck_session import Slide
 from engine.types import CameraTrack, Intrinsics
@@ -244,9 +244,8 @@ def held_axes(intent: Intent) -> frozenset[str]:
     A name that is new in a frame makes the integrator answer at once, as it does to a new key; a stick on its
     way does not.
     """
-    names = ("forward", "strafe", "rise", "yaw", "pitch", "roll")
     return frozenset(
-        f"{name}{'+' if value > 0 else '-'}" for name in names if abs(value := getattr(intent, name)) == 1.0
+        f"{name}{'+' if value > 0 else '-'}" for name in Axis if abs(value := getattr(intent, name)) == 1.0
     )
 
 
@@ -258,10 +257,7 @@ def finite_intent(intent: Intent) -> Intent:
 
     return replace(
         intent,
-        **{
-            name: clean(getattr(intent, name), 1.0)
-            for name in ("forward", "strafe", "rise", "yaw", "pitch", "roll")
-        },
+        **{name.value: clean(getattr(intent, name), 1.0) for name in Axis},
         # Ten turns in one chunk is no hand, but a broken driver.
         **{name: clean(getattr(intent, name), 20.0 * math.pi) for name in ("look_dx_rad", "look_dy_rad")},
     )

@@ -27,7 +27,7 @@ class Action:
     """Something a player can ask for with a key or a button."""
 
     name: str
-    """Names it to the program, in settings too."""
+    """Names it to the program and in settings files, so that it stays when its label changes."""
     label: str
     """What it does, in a few words."""
     group: Group
@@ -75,7 +75,7 @@ ACTIONS: tuple[Action, ...] = (
         "lean_right", "lean right", Group.LOOK, (_key("X"),), pygame.CONTROLLER_BUTTON_RIGHTSHOULDER, "lean"
     ),
     Action("level", "level the horizon", Group.LOOK, (_key("V"),), pygame.CONTROLLER_BUTTON_Y),
-    Action("instant_look", "instant look on or off", Group.LOOK, (pygame.KSCAN_F2,)),
+    Action("instant_look", "late reprojection on or off", Group.LOOK, (pygame.KSCAN_F2,)),
     Action("restart", "start again", Group.WORLD, (pygame.KSCAN_BACKSPACE,)),
     Action("next_world", "next world", Group.WORLD, (_key("N"), pygame.KSCAN_PAGEDOWN)),
     Action("previous_world", "world before", Group.WORLD, (pygame.KSCAN_PAGEUP,)),
@@ -92,8 +92,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("help", "this help", Group.SHOW, (pygame.KSCAN_F1,), pygame.CONTROLLER_BUTTON_BACK),
     Action("map", "map of the walk", Group.SHOW, (_key("M"),)),
     Action("held_keys", "keys held", Group.SHOW, (_key("H"),)),
-    Action("figures", "figures", Group.SHOW, (pygame.KSCAN_F3,)),
-    Action("flash", "flash for a camera", Group.SHOW, (pygame.KSCAN_F4,)),
+    Action("figures", "metrics", Group.SHOW, (pygame.KSCAN_F3,)),
+    Action("flash", "latency marker", Group.SHOW, (pygame.KSCAN_F4,)),
     Action("full_screen", "full screen", Group.SHOW, (pygame.KSCAN_F11,)),
 )
 """Everything that can be bound. A new feature adds its line here and its handler to the walk screen's `ActionTable`."""

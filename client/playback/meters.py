@@ -35,7 +35,7 @@ class MeteredInput:
     posted_s: float
     """The stamp by which a chunk's `latched_s` says that it knows this input."""
     looks: bool
-    """Whether it asks to look elsewhere, which a turned picture can answer before the model."""
+    """Whether it asks to look elsewhere, which late reprojection can answer before the model."""
     chunk_index: int = -1
     """Of the first chunk that knows it; -1 until there is one."""
     first_frame: int = -1
@@ -46,7 +46,7 @@ class MeteredInput:
     shown_s: float | None = None
     """When the first frame that the model made of it was on."""
     warped_s: float | None = None
-    """When a picture turned by it was on; None where the model was first, or nothing was turned."""
+    """When late reprojection first showed it; None where the model was first, or nothing was turned."""
 
     @property
     def model_ms(self) -> float | None:
@@ -79,23 +79,17 @@ class LatencyMeter:
         self._warped_ms: deque[float] = deque(maxlen=NUM_ANSWERS)
         self.num_inputs = 0
         """Inputs seen since the walk was opened."""
-        self.num_lost = 0
-        """Inputs that never had an answer: the walk began anew, or too many waited."""
         self.num_answers = 0
         """Pictures shown that were the first to know an input, by the model's doing."""
-        self._waiting: deque[MeteredInput] = deque()
+        self._waiting: deque[MeteredInput] = deque(maxlen=MAX_WAITING)
 
     def reset(self) -> None:
         """Begin a new rollout: nothing that waits will be answered."""
-        self.num_lost += len(self._waiting)
         self._waiting.clear()
 
     def note_input(self, at_s: float, posted_s: float, looks: bool) -> None:
         """Note that the player asked for something else than before."""
         self.num_inputs += 1
-        if len(self._waiting) == MAX_WAITING:
-            self._waiting.popleft()
-            self.num_lost += 1
         self._waiting.append(MeteredInput(at_s, posted_s, looks))
 
     def note_chunk(self, chunk_index: int, first_frame: int, times: ChunkTimes) -> None:
@@ -153,7 +147,7 @@ class LatencyMeter:
 
     @property
     def warped(self) -> Response:
-        """How fast turned pictures answered lately."""
+        """How fast late reprojection answered lately."""
         return _response(self._warped_ms)
 
 

@@ -36,8 +36,6 @@ class StepController:
         self.config = config
         self.num_steps = config.most_steps
         """For the next chunk."""
-        self.changes = 0
-        """Times that the number changed."""
         self._patience: dict[int, int] = {}
         self._since_raise: int | None = None
         self._forget()
@@ -102,7 +100,6 @@ class StepController:
 
     def _change_to(self, num_steps: int) -> None:
         self.num_steps = num_steps
-        self.changes += 1
         self._forget()
 
     def _forget(self) -> None:

@@ -102,7 +102,7 @@ class InputLine(_Line):
 
 
 class StepsLine(_Line):
-    """The governor changed the denoising steps of the next chunks."""
+    """The step controller changed the denoising steps of the next chunks."""
 
     kind: Literal["steps"] = "steps"
     at_s: Seconds

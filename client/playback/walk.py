@@ -173,14 +173,16 @@ class Walk:
         rig = self.planner.rig
         quiet = rig is not None and self._rest.may_rest(rig.flying)
         if quiet and self.playback.is_over and not self.resting and not self.paused:
-            self._pacer.pause(now_s)
-            self.statistics.note_pause(True, now_s)
+            self._hold_clock(True, now_s)
             self.resting = True
         elif not quiet and self.resting and not self.paused:
-            self._pacer.resume(now_s)
-            self.statistics.note_pause(False, now_s)
+            self._hold_clock(False, now_s)
             self.resting = False
         return quiet
+
+    def _hold_clock(self, held: bool, now_s: float) -> None:
+        (self._pacer.pause if held else self._pacer.resume)(now_s)
+        self.statistics.note_pause(held, now_s)
 
     def _post(self, intent: Intent, now_s: float) -> None:
         posted_s = self._worker.post(intent)
@@ -253,17 +255,13 @@ class Walk:
         """Hold the frame and start nothing new."""
         if not self.paused:
             self._paused = True
-            now_s = self._clock()
-            self._pacer.pause(now_s)
-            self.statistics.note_pause(True, now_s)
+            self._hold_clock(True, self._clock())
             self._worker.pause()
 
     def resume(self) -> None:
         if self.paused:
             self._paused = self.resting = False
-            now_s = self._clock()
-            self._pacer.resume(now_s)
-            self.statistics.note_pause(False, now_s)
+            self._hold_clock(False, self._clock())
             self._worker.resume()
 
     def reset(self) -> None:
