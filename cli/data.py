@@ -86,17 +86,17 @@ def encode(
     autoencoder: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Encode films with poses, each once; a second call goes on where the first stopped."""
-    with extra_needed("encoding films", "data"):
+    """Encode videos with poses, each once; a second call goes on where the first stopped."""
+    with extra_needed("encoding videos", "data"):
         from training.data import sets
-        from training.data.videos.folder import FilmOptions
+        from training.data.videos.folder import VideoOptions
         from training.pocket.run import load_autoencoder
     from engine.machine import assets
 
-    options = FilmOptions((width, height), fps, frames, overlap=overlap, metres_per_unit=metres_per_unit)
+    options = VideoOptions((width, height), fps, frames, overlap=overlap, metres_per_unit=metres_per_unit)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
     with progress("encoding clips", None) as advance:
-        summary, encoded = sets.encode_films(folder, output, options, weights, advance)
+        summary, encoded = sets.encode_videos(folder, output, options, weights, advance)
     _report(summary, as_json, {"encoded_now": encoded})
 
 

@@ -12,7 +12,7 @@ from cli.extras import extra_needed
 from cli.report import print_json, print_rows
 
 if TYPE_CHECKING:
-    from training.parallel.cost_model import Needs
+    from training.parallel.cost_model import StageCost
 
 
 class Gpus(Enum):
@@ -41,8 +41,8 @@ def needs(
 ) -> None:
     """Estimate memory, speed and days of the paper's stages on a cluster, beside the paper's own days."""
     with extra_needed("an estimate", "train"):
-        from training.parallel.cost_model import GPUS, Layout, paper_needs
-    found = paper_needs(Layout(gpus, GPUS[gpu.value], utilisation, recompute))
+        from training.parallel.cost_model import GPUS, Layout, paper_costs
+    found = paper_costs(Layout(gpus, GPUS[gpu.value], utilisation, recompute))
     if json_output:
         print_json({"gpus": gpus, "gpu": gpu.value, "utilisation": utilisation, "stages": _as_json(found)})
         return
@@ -54,11 +54,11 @@ def needs(
     )
 
 
-def _as_json(found: list[Needs]) -> list[dict[str, Any]]:
+def _as_json(found: list[StageCost]) -> list[dict[str, Any]]:
     return [asdict(stage) for stage in found]
 
 
-def _row(stage: Needs) -> list[str]:
+def _row(stage: StageCost) -> list[str]:
     paper = ""
     if stage.paper_days is not None and stage.paper_utilisation is not None:
         paper = f"{stage.paper_days:g} at {stage.paper_utilisation:.0%}"

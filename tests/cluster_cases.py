@@ -77,7 +77,7 @@ class InterruptedStage(GeneratorStage):
 def train(
     cluster: Cluster, folder: Path, num_steps: int, min_side: int = 16, stop_in: int | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Train to a step, from the beginning or from what lies in the folder, and return the averaged weights.
+    """Train to a step, from the beginning or from what lies in the folder, and return the EMA weights.
 
     Args:
         min_side: Of the matrices that Muon takes.
@@ -92,7 +92,7 @@ def train(
     loop = LoopConfig(num_steps, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
     with suppress(KeyboardInterrupt):
         run_stage(stage, loop, folder, SEED, progress=RecipeProgress({}, shown=False), cluster=cluster)
-    return {name: np.asarray(tensor) for name, tensor in stage.optimizer.averaged_state().items()}
+    return {name: np.asarray(tensor) for name, tensor in stage.optimizer.ema_state().items()}
 
 
 def train_shared(
@@ -112,10 +112,10 @@ def train_shared(
 def stages(folder: Path, cluster: Cluster) -> Iterator[Trainable]:
     """Build the stages that are no plain flow matching, each on weights and data of its own, a clip a batch."""
     rng, clips = np.random.default_rng(3), WalkClips(walks())
-    films = [rng.integers(256, size=(24, 32, 32, 3), dtype=np.uint8)]
+    videos = [rng.integers(256, size=(24, 32, 32, 3), dtype=np.uint8)]
     sizes = AutoencoderConfig(8, 2, 8, 8, (1, 1), (1, 1))
     torch.manual_seed(0)
-    autoencoder = AutoencoderStage(sizes, films, 1, (16, 16), optimizer=OptimizerConfig(min_side=16))
+    autoencoder = AutoencoderStage(sizes, videos, 1, (16, 16), optimizer=OptimizerConfig(min_side=16))
     # All weights are drawn before the first stage draws anything.
     student, teacher, critic = (ScenicModel(CONFIG, 2) for _ in range(3))
     yield autoencoder
@@ -134,7 +134,7 @@ def stages(folder: Path, cluster: Cluster) -> Iterator[Trainable]:
 
 
 def train_stages(cluster: Cluster, folder: Path) -> dict[str, NDArray[Any]]:
-    """Take three steps of each of `stages` and return all averaged weights."""
+    """Take three steps of each of `stages` and return all EMA weights."""
     loop = LoopConfig(3, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
     bars, weights = RecipeProgress({}, shown=False), {}
     for stage in stages(folder, cluster):
@@ -145,7 +145,7 @@ def train_stages(cluster: Cluster, folder: Path) -> dict[str, NDArray[Any]]:
             both = {"student.": stage.optimizer.student, "critic.": stage.optimizer.critic}
         for role, optimizer in both.items():
             assert isinstance(optimizer, MasterOptimizer)
-            for name, tensor in optimizer.averaged_state().items():
+            for name, tensor in optimizer.ema_state().items():
                 weights[f"{stage.name}.{role}{name}"] = np.asarray(tensor)
     return weights
 

@@ -19,7 +19,7 @@ from training.parallel.cost_model import (
     Layout,
     forward_operations,
     num_parameters,
-    stage_needs,
+    stage_cost,
     step_operations,
 )
 from training.stages.presets import paper_stages
@@ -86,26 +86,26 @@ def test_chunks_that_see_only_what_is_before_them_cost_half_the_attention_and_th
     assert step_operations(causal, config, True, 2)[0] == pytest.approx(
         4 * (linear + (whole - linear) * 3 / 4)
     )
-    both, last = stage_needs(stages["minute-camera"], config, H100S), stage_needs(causal, config, H100S)
+    both, last = stage_cost(stages["minute-camera"], config, H100S), stage_cost(causal, config, H100S)
     assert last.step_s / both.step_s == pytest.approx((linear + (whole - linear) * 3 / 4) / whole)
     assert last.petaflop_per_step / both.petaflop_per_step == pytest.approx((1 + linear / whole) / 2)
 
 
 def test_the_paper_s_minute_fits_its_gpus_only_with_activations_computed_again() -> None:
     minute = paper_stages()["minute-camera"]
-    assert stage_needs(minute, sana_wm(), H100S).fits
-    assert not stage_needs(minute, sana_wm(), replace(H100S, recompute=False)).fits
+    assert stage_cost(minute, sana_wm(), H100S).fits
+    assert not stage_cost(minute, sana_wm(), replace(H100S, recompute=False)).fits
 
 
 def test_days_go_with_gpus_and_their_use() -> None:
     minute = paper_stages()["minute-camera"]
-    days = stage_needs(minute, sana_wm(), H100S).days
-    assert stage_needs(minute, sana_wm(), replace(H100S, utilisation=0.6)).days == pytest.approx(days / 2)
-    assert stage_needs(minute, sana_wm(), replace(H100S, num_gpus=16)).days == pytest.approx(days * 4)
+    days = stage_cost(minute, sana_wm(), H100S).days
+    assert stage_cost(minute, sana_wm(), replace(H100S, utilisation=0.6)).days == pytest.approx(days / 2)
+    assert stage_cost(minute, sana_wm(), replace(H100S, num_gpus=16)).days == pytest.approx(days * 4)
     # More groups than a step has clips have nothing to do.
-    assert stage_needs(minute, sana_wm(), replace(H100S, num_gpus=640)).gpus_used == 64
+    assert stage_cost(minute, sana_wm(), replace(H100S, num_gpus=640)).gpus_used == 64
 
 
 def test_gpus_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="groups of 2"):
-        stage_needs(paper_stages()["minute-camera"], sana_wm(), replace(H100S, num_gpus=7))
+        stage_cost(paper_stages()["minute-camera"], sana_wm(), replace(H100S, num_gpus=7))

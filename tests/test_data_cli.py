@@ -51,15 +51,15 @@ def test_a_set_is_made_once_shown_and_its_sheet_has_a_row_for_each_clip(
 def test_films_are_encoded_once_and_what_is_left_out_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    films = tmp_path / "films"
-    films.mkdir()
+    videos = tmp_path / "videos"
+    videos.mkdir()
     frames = np.random.default_rng(0).integers(0, 255, (17, 96, 160, 3)).astype(np.uint8)
     for name in ("street", "lonely"):
-        with open_video(films / f"{name}.mp4", (160, 96), 16.0) as writer:
+        with open_video(videos / f"{name}.mp4", (160, 96), 16.0) as writer:
             writer.write(frames)
     lens = np.tile([104.0, 104.0, 80.0, 48.0], (17, 1))
-    save_track(Track(np.tile(np.eye(4), (17, 1, 1)), lens), films / "street.npz")
-    encode = ["data", "encode", str(films), "-o", str(tmp_path / "set"), "--json"]
+    save_track(Track(np.tile(np.eye(4), (17, 1, 1)), lens), videos / "street.npz")
+    encode = ["data", "encode", str(videos), "-o", str(tmp_path / "set"), "--json"]
     for encoded_now in (1, 0):
         assert run(encode) == 0
         result, notes = said(capsys)

@@ -15,7 +15,7 @@ from holodeck.walks import clear_points
 from training.data.clip import ClipRejected, LeftOut, count_left_out, readable
 from training.data.clip_quality import blank_share, camera_words, empty_share
 from training.data.holodeck import families
-from training.data.holodeck.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, pace
+from training.data.holodeck.families import FAMILIES, MAX_SPEED, Curve, draw_poses, ease, throughput
 from training.data.holodeck.rendering import HolodeckClips, RenderJob, caption, family_jobs
 
 FILM = RenderJob("town", 0, 49, 32, 16, 16, (20.0, 20.0, 16.0, 8.0))
@@ -94,7 +94,7 @@ def test_a_stretch_begins_and_ends_at_rest_and_is_walked_whole():
     assert (np.diff(way) > 0.0).all()
     assert way[1] < 0.3 * (way[51] - way[50])
     straight = Curve(np.linspace([0.0, 0, 0], [4.0, 0, 0], 50), np.zeros((50, 3)))
-    back = pace(straight, 10.0, 81, 1.0, revisit=True)
+    back = throughput(straight, 10.0, 81, 1.0, revisit=True)
     assert back.position[0, 0] == pytest.approx(0.0)
     assert back.position[40, 0] == pytest.approx(4.0, abs=0.05)
     assert back.position[-1, 0] == pytest.approx(0.0, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Films with poses: found, matched in time, resized with their lens, encoded once."""
+"""Videos with poses: found, matched in time, resized with their lens, encoded once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.data.clip import LeftOut, count_left_out, readable
 from training.data.latent_cache import CachedClips, LatentCache
 from training.data.latents import EncodedClips, latent_walk, weights_tag
-from training.data.sets import encode_films, open_set
-from training.data.videos.folder import FilmFolder, FilmOptions
+from training.data.sets import encode_videos, open_set
+from training.data.videos.folder import VideoFolder, VideoOptions
 from training.data.videos.frames import fit_picture
 
-OPTIONS = FilmOptions((64, 32), fps=16.0, max_frames=33)
+OPTIONS = VideoOptions((64, 32), fps=16.0, max_frames=33)
 LENS = np.array([50.0, 50.0, 48.0, 32.0])
 SIZE = (96, 64)
 
@@ -53,7 +53,7 @@ def write_poses(path: Path, count: int = 33, **values) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "films"
+    folder = tmp_path / "videos"
     folder.mkdir()
     write_film(folder / "street.mp4")
     write_poses(folder / "street.npz")
@@ -67,15 +67,15 @@ def autoencoder() -> Autoencoder:
     return Autoencoder(AutoencoderConfig(16, 4, 8, 16, (1, 1), (1, 1))).eval()
 
 
-def clips(folder: Path, options: FilmOptions = OPTIONS):
+def clips(folder: Path, options: VideoOptions = OPTIONS):
     left_out: list[LeftOut] = []
-    return list(readable(FilmFolder(folder, options), left_out)), left_out
+    return list(readable(VideoFolder(folder, options), left_out)), left_out
 
 
 def test_a_video_with_a_pose_per_frame_becomes_a_clip(folder: Path):
     (clip,), left_out = clips(folder)
     assert left_out == []
-    assert (clip.scene, clip.caption, clip.source) == ("street", "A street of houses.", "films")
+    assert (clip.scene, clip.caption, clip.source) == ("street", "A street of houses.", "videos")
     np.testing.assert_array_equal(clip.c2w, poses(33))
     assert clip.frames is not None
     assert clip.frames.shape == (33, 32, 64, 3)
@@ -112,7 +112,7 @@ def test_tum_poses_are_matched_by_time_even_if_they_carry_the_time_of_day(folder
     (folder / "street.txt").write_text("\n".join(lines))
     found, left_out = clips(folder)
     assert found == []
-    assert "says nothing of the lens" in left_out[0].reason
+    assert "has no intrinsics" in left_out[0].reason
     (folder / "street.lens.txt").write_text("50 50 48 32\n")
     (clip,), left_out = clips(folder)
     assert left_out == []
@@ -124,7 +124,7 @@ def test_tum_poses_are_matched_by_time_even_if_they_carry_the_time_of_day(folder
 def test_poses_at_their_own_rate_are_interpolated(folder: Path):
     save_track(Track(poses(9), np.tile(LENS, (9, 1)), fps=4.0, image_size=SIZE), folder / "street.npz")
     (clip,), _ = clips(folder)
-    # Two seconds of film, a pose each quarter second: four frames a pose.
+    # Two seconds of video, a pose each quarter second: four frames a pose.
     np.testing.assert_allclose(clip.c2w[:, 0, 3], np.arange(33) / 4.0, atol=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_a_long_gap_between_poses_is_not_bridged(folder: Path):
 def test_long_films_become_clips_that_overlap_as_asked(folder: Path):
     write_film(folder / "street.mp4", 45)
     write_poses(folder / "street.npz", 45)
-    found, _ = clips(folder, FilmOptions((64, 32), max_frames=21, overlap=5, min_frames=10))
+    found, _ = clips(folder, VideoOptions((64, 32), max_frames=21, overlap=5, min_frames=10))
     assert [clip.name for clip in found] == ["street-000", "street-001", "street-002"]
     assert [clip.c2w[0, 0, 3] for clip in found] == [0.0, 16.0, 32.0]
     assert [clip.num_frames for clip in found] == [21, 21, 13]
@@ -149,12 +149,12 @@ def test_long_films_become_clips_that_overlap_as_asked(folder: Path):
 
 
 def test_lengths_are_turned_into_metres(folder: Path):
-    (clip,), _ = clips(folder, FilmOptions((64, 32), max_frames=33, metres_per_unit=0.25))
+    (clip,), _ = clips(folder, VideoOptions((64, 32), max_frames=33, metres_per_unit=0.25))
     np.testing.assert_allclose(clip.c2w[:, 0, 3], 0.25 * np.arange(33))
 
 
 def test_a_folder_of_pictures_with_transforms_becomes_a_clip(tmp_path: Path):
-    images = tmp_path / "films" / "house" / "images"
+    images = tmp_path / "videos" / "house" / "images"
     images.mkdir(parents=True)
     frames = []
     for n, picture in enumerate(pictures(17)):
@@ -163,7 +163,7 @@ def test_a_folder_of_pictures_with_transforms_becomes_a_clip(tmp_path: Path):
         frames.append({"file_path": f"./images/{n:03d}", "transform_matrix": pose.tolist()})
     lens = dict(zip(("fl_x", "fl_y", "cx", "cy", "w", "h"), (*LENS, *SIZE), strict=True))
     (images.parent / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
-    (clip,), left_out = clips(tmp_path / "films")
+    (clip,), left_out = clips(tmp_path / "videos")
     assert left_out == []
     assert clip.frames is not None
     assert clip.frames[:, 0, 0, 0].tolist() == [grey(n) for n in range(17)]
@@ -171,14 +171,14 @@ def test_a_folder_of_pictures_with_transforms_becomes_a_clip(tmp_path: Path):
 
 
 def test_pictures_named_after_their_times_are_matched_with_tum_poses(tmp_path: Path):
-    folder = tmp_path / "films" / "desk"
+    folder = tmp_path / "videos" / "desk"
     (folder / "rgb").mkdir(parents=True)
     for n, picture in enumerate(pictures(33)):
         cv2.imwrite(str(folder / "rgb" / f"{1000 + n / 16:.4f}.png"), picture)
     lines = [f"{1000 + n / 8:.6f} {2.0 * n} 0 0 0 0 0 1" for n in range(17)]
     (folder / "groundtruth.txt").write_text("# a trajectory\n" + "\n".join(lines))
     (folder / "lens.txt").write_text("50 50 48 32\n")
-    (clip,), left_out = clips(tmp_path / "films")
+    (clip,), left_out = clips(tmp_path / "videos")
     assert left_out == []
     np.testing.assert_allclose(clip.c2w[:, 0, 3], np.arange(33), atol=1e-3)
     assert clip.frames is not None
@@ -205,23 +205,23 @@ def test_broken_films_are_named_skipped_and_counted(folder: Path):
 
 
 def test_a_pose_file_cannot_lead_out_of_its_folder(tmp_path: Path):
-    images = tmp_path / "films" / "house" / "images"
+    images = tmp_path / "videos" / "house" / "images"
     images.mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "secret.png"), pictures(1)[0])
     cv2.imwrite(str(images / "a.png"), pictures(1)[0])
     frame = {"file_path": "../../../secret.png", "transform_matrix": np.eye(4).tolist()}
     lens = dict(zip(("fl_x", "fl_y", "cx", "cy", "w", "h"), (*LENS, *SIZE), strict=True))
     (images.parent / "transforms.json").write_text(json.dumps({**lens, "frames": [frame]}))
-    found, left_out = clips(tmp_path / "films")
+    found, left_out = clips(tmp_path / "videos")
     assert found == []
     assert "does not hold" in left_out[0].reason
 
 
 def test_films_are_encoded_once_and_read_back_equal(folder: Path, tmp_path: Path, autoencoder: Autoencoder):
     cache = LatentCache(tmp_path / "set", weights_tag(autoencoder))
-    first = EncodedClips(FilmFolder(folder, OPTIONS), cache, autoencoder)
+    first = EncodedClips(VideoFolder(folder, OPTIONS), cache, autoencoder)
     made = first[0]
-    again = EncodedClips(FilmFolder(folder, OPTIONS), cache, autoencoder)
+    again = EncodedClips(VideoFolder(folder, OPTIONS), cache, autoencoder)
     kept = again[0]
     assert (first.num_encoded, again.num_encoded) == (1, 0)
     for what in ("latents", "c2w", "intrinsics"):
@@ -233,16 +233,16 @@ def test_films_are_encoded_once_and_read_back_equal(folder: Path, tmp_path: Path
     assert kept.temporal_stride == 4
 
 
-@pytest.mark.parametrize("change", ["film", "poses", "caption", "autoencoder", "size"])
+@pytest.mark.parametrize("change", ["video", "poses", "caption", "autoencoder", "size"])
 def test_whatever_changes_is_encoded_anew(
     folder: Path, tmp_path: Path, autoencoder: Autoencoder, change: str
 ):
-    def encode(options: FilmOptions) -> int:
-        return encode_films(folder, tmp_path / "set", options, autoencoder, lambda done: None)[1]
+    def encode(options: VideoOptions) -> int:
+        return encode_videos(folder, tmp_path / "set", options, autoencoder, lambda done: None)[1]
 
     options = OPTIONS
     assert (encode(options), encode(options)) == (1, 0)
-    if change == "film":
+    if change == "video":
         with open_video(folder / "street.mp4", SIZE, 16.0) as writer:
             writer.write(255 - pictures(33))
     if change == "poses":
@@ -255,7 +255,7 @@ def test_whatever_changes_is_encoded_anew(
         with torch.no_grad():
             next(autoencoder.parameters()).add_(0.01)
     if change == "size":
-        options = FilmOptions((32, 32), max_frames=33)
+        options = VideoOptions((32, 32), max_frames=33)
     assert encode(options) == 1
 
 
@@ -271,9 +271,9 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode_films(folder, tmp_path / "set", OPTIONS, autoencoder, advance)
+        encode_videos(folder, tmp_path / "set", OPTIONS, autoencoder, advance)
     assert len(list((tmp_path / "set").iterdir())) == 2
-    summary, encoded = encode_films(folder, tmp_path / "set", OPTIONS, autoencoder, lambda done: None)
+    summary, encoded = encode_videos(folder, tmp_path / "set", OPTIONS, autoencoder, lambda done: None)
     assert (summary.clips, encoded) == (4, 2)
     assert len(open_set(tmp_path / "set")) == 4
 
@@ -282,7 +282,7 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(
 def test_a_damaged_file_of_latents_is_named_skipped_and_counted(
     folder: Path, tmp_path: Path, autoencoder: Autoencoder, keep: int
 ):
-    encode_films(folder, tmp_path / "set", OPTIONS, autoencoder, lambda done: None)
+    encode_videos(folder, tmp_path / "set", OPTIONS, autoencoder, lambda done: None)
     (path,) = (tmp_path / "set").iterdir()
     path.write_bytes(path.read_bytes()[:keep])
     left_out: list[LeftOut] = []
@@ -292,7 +292,7 @@ def test_a_damaged_file_of_latents_is_named_skipped_and_counted(
 
 
 def test_a_folder_without_films_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="holds no films"):
-        FilmFolder(tmp_path, OPTIONS)
+    with pytest.raises(ValueError, match="holds no videos"):
+        VideoFolder(tmp_path, OPTIONS)
     with pytest.raises(ValueError, match="there is no folder"):
-        FilmFolder(tmp_path / "none", OPTIONS)
+        VideoFolder(tmp_path / "none", OPTIONS)

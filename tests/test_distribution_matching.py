@@ -51,7 +51,7 @@ def stage_of(distillation: DistillationConfig = FEW, length: int = 5) -> Distrib
 
 
 def test_on_gaussians_the_student_is_moved_along_the_difference_of_scores():
-    """Students of N(a, 1) and films of N(b, 1): the estimates are known, and so is where every sample has to go."""
+    """Students of N(a, 1) and videos of N(b, 1): the estimates are known, and so is where every sample has to go."""
     torch.manual_seed(0)
     a, b, level = 3.0, -1.0, 0.6
     made = a + torch.randn(4, 2, 3, 5, 5)
@@ -156,7 +156,7 @@ def test_no_gradient_flows_from_one_chunk_to_the_next():
     stage._make_chunk = watched
     made = stage.rollout(batch, 0, learning=True)
     made[:, :, 3:].sum().backward()
-    # Chunk 1 was made and remembered, but the sum over chunk 2 does not reach it other than by zeros of the joined film.
+    # Chunk 1 was made and remembered, but the sum over chunk 2 does not reach it other than by zeros of the joined video.
     assert len(outputs) == 3
     assert outputs[1].grad is not None
     assert (outputs[1].grad == 0).all()
@@ -182,14 +182,14 @@ def test_the_student_has_its_turn_at_every_third_step_and_the_critic_at_each():
         before = [
             [p.detach().clone() for p in m.parameters()] for m in (stage.model, stage.critic, stage.teacher)
         ]
-        figures = stage.backward(rng)
+        metrics = stage.backward(rng)
         stage.optimizer.step(1.0)
         after = [list(m.parameters()) for m in (stage.model, stage.critic, stage.teacher)]
         changed = [
             any(not torch.equal(x, y) for x, y in zip(old, new, strict=True))
             for old, new in zip(before, after, strict=True)
         ]
-        turns.append((changed, "student_loss" in figures))
+        turns.append((changed, "student_loss" in metrics))
     student, rest = [True, True, False], [False, True, False]
     assert turns == [(student, True), (rest, False), (rest, False)] * 2 + [(student, True)]
 

@@ -20,7 +20,7 @@ def budget(num_processes: int, memory_gib: float, gpu_gib: float | None = None) 
 
 
 def test_masters_of_processes_with_gpus_begin_in_the_memory_of_the_machine():
-    # 2.66 B weights: 30 GiB with masters and averages, 10 GiB alone.
+    # 2.66 B weights: 30 GiB with master weights and EMA, 10 GiB alone.
     check_memory(STAGE, MODEL, budget(8, 40, gpu_gib=24))
     with pytest.raises(ValueError, match=r"30 GiB of memory.*fewer processes on each machine"):
         check_memory(STAGE, MODEL, budget(8, 20, gpu_gib=24))

@@ -61,7 +61,7 @@ def archives(folder: Path) -> Path:
 
 def cache(folder: Path) -> Path:
     for number in range(NUM_CLIPS):
-        LatentCache(folder, "0123abcd").clip(f"film{number}", lambda number=number: clip(number))
+        LatentCache(folder, "0123abcd").clip(f"video{number}", lambda number=number: clip(number))
     (folder / "film9.0123abcd.latents").write_bytes(b"cut short")
     return folder
 

@@ -288,11 +288,11 @@ def test_best_clips_pass_the_filters_and_are_the_sharpest():
     rng = np.random.default_rng(0)
     detail = np.repeat(np.repeat(rng.integers(0, 160, (12, 12, 3)), 4, 0), 4, 1).astype(np.uint8)
 
-    def film(picture: np.ndarray, step: int) -> np.ndarray:
+    def video(picture: np.ndarray, step: int) -> np.ndarray:
         return np.stack([np.roll(picture, n * step, 1) for n in range(10)])
 
     soft = np.full_like(detail, 90) + (detail // 8)
-    still, plain, sharp = film(detail, 0), film(soft, 2), film(detail, 2)
+    still, plain, sharp = video(detail, 0), video(soft, 2), video(detail, 2)
     cut = sharp.copy()
     cut[3:5], cut[6:8] = 255, 0
     scores = [clip_scores(frames) for frames in (still, plain, sharp, cut)]

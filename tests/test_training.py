@@ -129,7 +129,7 @@ def test_resumed_run_equals_one_that_never_stopped(tmp_path, frames):
         run_stage(cut, LoopConfig(6, save_every_s=-1.0, log_every=2), tmp_path / "cut", seed=1)
     resumed = stage()
     assert run_stage(resumed, LoopConfig(6, log_every=2), tmp_path / "cut", seed=1)
-    for a, b in zip(whole.optimizer.masters, resumed.optimizer.masters, strict=True):
+    for a, b in zip(whole.optimizer.master_weights, resumed.optimizer.master_weights, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert not run_stage(stage(), LoopConfig(6), tmp_path / "cut", seed=1)
 

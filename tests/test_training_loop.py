@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-import training.throughput as pace_module
+import training.throughput as throughput_module
 from model.config import tiny
 from training.checkpoint import load_state
 from training.data.latents import LatentWalk
@@ -26,7 +26,14 @@ from training.precision import PRECISIONS, computing_in
 from training.progress import Itinerary, RecipeProgress, as_duration
 from training.stage_log import StageLog, read_log
 from training.stages.scenic_model import ScenicModel
-from training.throughput import Ahead, Pace, count_operations, matrix_peak, measure_pace, stage_pace
+from training.throughput import (
+    Remaining,
+    Throughput,
+    count_operations,
+    matrix_peak,
+    measure_throughput,
+    stage_throughput,
+)
 
 WIDTH, BATCH = 32, 8
 
@@ -63,7 +70,7 @@ class LineStage:
 
 
 def masters(stage: LineStage | SelfForcingStage) -> list[torch.Tensor]:
-    return [master.clone() for master in stage.optimizer.masters]
+    return [master.clone() for master in stage.optimizer.master_weights]
 
 
 def muon_dtype(stage: LineStage) -> torch.dtype:
@@ -77,11 +84,11 @@ def stopped_after(steps: int, stage: Any, config: LoopConfig, folder: Path, seed
 
     def counted(rng: np.random.Generator) -> dict[str, float]:
         nonlocal taken
-        figures = backward(rng)
+        metrics = backward(rng)
         taken += 1
         if taken == steps:
             os.kill(os.getpid(), signal.SIGINT)
-        return figures
+        return metrics
 
     stage.backward = counted
     with pytest.raises(KeyboardInterrupt):
@@ -141,13 +148,13 @@ def test_a_figure_that_some_steps_tell_is_logged_as_their_mean(tmp_path: Path) -
 
 def test_log_of_a_stage_tells_frames_per_second_and_the_share_of_the_peak(tmp_path: Path) -> None:
     run_stage(LineStage(), LoopConfig(4, log_every=2), tmp_path, seed=1)
-    pace = Pace.model_validate_json((tmp_path / "line.pace.json").read_text())
+    throughput = Throughput.model_validate_json((tmp_path / "line.throughput.json").read_text())
     lines = read_log(tmp_path / "line.log.jsonl")
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
         ratio = line["peak_share"] / line["frames_per_s"]
         # The log rounds to six places, and a share of the peak this small keeps few of them.
-        assert ratio == pytest.approx(pace.operations / pace.peak / 16.0, rel=0.2, abs=1e-6)
+        assert ratio == pytest.approx(throughput.operations / throughput.peak / 16.0, rel=0.2, abs=1e-6)
 
 
 def test_operations_of_a_product_are_counted_forward_and_backward() -> None:
@@ -166,38 +173,38 @@ def test_measuring_a_stage_leaves_no_trace(tmp_path: Path) -> None:
     stage = LineStage()
     stage.last = torch.ones(BATCH, WIDTH)
     before, random = masters(stage), torch.get_rng_state()
-    pace = stage_pace(stage, tmp_path / "pace.json", Ahead(10**6, 600.0), None)
-    assert set(pace.step_s) >= {"float32"}
-    assert pace.precision == min(pace.step_s, key=lambda name: pace.step_s[name]) or "compiled" in str(
-        pace.notes
-    )
+    throughput = stage_throughput(stage, tmp_path / "throughput.json", Remaining(10**6, 600.0), None)
+    assert set(throughput.step_s) >= {"float32"}
+    assert throughput.precision == min(
+        throughput.step_s, key=lambda name: throughput.step_s[name]
+    ) or "compiled" in str(throughput.notes)
     assert torch.equal(stage.last, torch.ones(BATCH, WIDTH))
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in stage.model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, masters(stage), strict=True))
     calls = stage.calls
-    assert stage_pace(stage, tmp_path / "pace.json", Ahead(10**6, 600.0), None) == pace
+    assert stage_throughput(stage, tmp_path / "throughput.json", Remaining(10**6, 600.0), None) == throughput
     assert stage.calls == calls
 
 
 def test_pace_of_another_machine_is_measured_again(tmp_path: Path) -> None:
-    stage, path = LineStage(), tmp_path / "pace.json"
-    pace = stage_pace(stage, path, Ahead(10, 60.0), "float32")
-    path.write_text(pace.model_copy(update={"machine": "elsewhere", "operations": 1}).model_dump_json())
-    assert stage_pace(stage, path, Ahead(10, 60.0), "float32").operations == pace.operations
+    stage, path = LineStage(), tmp_path / "throughput.json"
+    throughput = stage_throughput(stage, path, Remaining(10, 60.0), "float32")
+    path.write_text(throughput.model_copy(update={"machine": "elsewhere", "operations": 1}).model_dump_json())
+    assert stage_throughput(stage, path, Remaining(10, 60.0), "float32").operations == throughput.operations
     path.write_text("{")
-    assert stage_pace(stage, path, Ahead(10, 60.0), "float32").operations == pace.operations
+    assert stage_throughput(stage, path, Remaining(10, 60.0), "float32").operations == throughput.operations
 
 
 def test_a_resumed_stage_computes_in_what_it_was_begun_in_and_measures_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace_module, "_fastest", lambda *args: ("bfloat16", {}, ()))
+    monkeypatch.setattr(throughput_module, "_fastest", lambda *args: ("bfloat16", {}, ()))
     stopped_after(1 + 2, LineStage(), LoopConfig(4), tmp_path)
     assert load_state(tmp_path / "line.state.safetensors")["precision"] == "bfloat16"
     # As on a machine that has not seen the stage and would choose otherwise.
-    (tmp_path / "line.pace.json").unlink()
-    monkeypatch.setattr(pace_module, "_fastest", lambda *args: pytest.fail("measured again"))
+    (tmp_path / "line.throughput.json").unlink()
+    monkeypatch.setattr(throughput_module, "_fastest", lambda *args: pytest.fail("measured again"))
     resumed = LineStage()
     run_stage(resumed, LoopConfig(4), tmp_path, seed=1)
     assert load_state(tmp_path / "line.state.safetensors")["precision"] == "bfloat16"
@@ -224,9 +231,9 @@ def test_a_compiled_stage_is_refused_where_there_is_no_compiler(
 
 
 def test_a_short_stage_compares_nothing() -> None:
-    pace = measure_pace(LineStage(), Ahead(10**6, 1e-6))
-    assert pace.step_s == {}
-    assert "too short" in pace.notes[-1]
+    throughput = measure_throughput(LineStage(), Remaining(10**6, 1e-6))
+    assert throughput.step_s == {}
+    assert "too short" in throughput.notes[-1]
 
 
 def test_compiling_is_tried_where_a_stage_is_long_and_a_compiler_that_fails_is_named(
@@ -240,10 +247,10 @@ def test_compiling_is_tried_where_a_stage_is_long_and_a_compiler_that_fails_is_n
         raise RuntimeError("no header Python.h\nmore")
 
     monkeypatch.setattr(nn.Module, "compile", fail)
-    pace = measure_pace(LineStage(), Ahead(10**9, math.inf))
+    throughput = measure_throughput(LineStage(), Remaining(10**9, math.inf))
     assert asked == ["Linear"]
-    assert pace.notes[-1] == "not compiled: no header Python.h"
-    assert "compiled" not in pace.precision
+    assert throughput.notes[-1] == "not compiled: no header Python.h"
+    assert "compiled" not in throughput.precision
 
 
 @pytest.mark.parametrize("name", ["float32", "autocast", "bfloat16"])
@@ -279,7 +286,7 @@ def test_weights_that_a_stage_leaves_alone_keep_every_bit_in_bfloat16(tmp_path: 
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert changed
     assert changed <= set(stage.optimizer.names)
-    for name, master in zip(stage.optimizer.names, stage.optimizer.masters, strict=True):
+    for name, master in zip(stage.optimizer.names, stage.optimizer.master_weights, strict=True):
         assert torch.equal(after[name].flatten(), master.flatten())
 
 

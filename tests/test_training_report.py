@@ -28,7 +28,7 @@ from training.pocket.run import PocketRun
 from training.report.charts import line_chart, linear_axis, logarithmic_axis
 from training.report.page import write_report
 from training.run_folder import RunFolder, RunRecord, holding, read_record
-from training.throughput import Pace
+from training.throughput import Throughput
 
 
 class Page(HTMLParser):
@@ -63,7 +63,7 @@ def runs(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.log.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in lines) + '{"st'
         )
-        pace = Pace(
+        throughput = Throughput(
             machine="here",
             precision="float32",
             step_s={"float32": 0.5, "bfloat16": 0.75},
@@ -72,7 +72,7 @@ def runs(tmp_path: Path) -> Path:
             peak=1e9,
             frames=4.0,
         )
-        (tmp_path / f"{name}.pace.json").write_text(pace.model_dump_json())
+        (tmp_path / f"{name}.throughput.json").write_text(throughput.model_dump_json())
         save_state(
             tmp_path / f"{name}.state.safetensors", {"step": 899, "trained_s": 5394.0, "finished": finished}
         )

@@ -22,7 +22,7 @@ from training.parallel.single_process import ALONE, Cluster
 from training.precision import PRECISIONS, PrecisionName, computing_in
 from training.progress import Phase, RecipeProgress
 from training.stage_log import StageLog
-from training.throughput import Ahead, Pace, stage_pace
+from training.throughput import Remaining, Throughput, stage_throughput
 from training.trainable import Stateful, Trainable
 
 
@@ -75,7 +75,7 @@ def run_stage(
 ) -> bool:
     """Train a stage to its end, resuming where an earlier call stopped, on however many processes.
 
-    Writes into `run_dir`: `<stage>.state.safetensors` (everything needed to go on), `<stage>.log.jsonl` and `<stage>.pace.json`.
+    Writes `<stage>.state.safetensors` (all that resuming needs), `<stage>.log.jsonl` and `<stage>.throughput.json`.
     The model is left in float32. Ctrl-C ends the step that is under way, saves, and is raised then.
 
     Returns:
@@ -88,13 +88,13 @@ def run_stage(
     if cluster.precision is not None:
         run.precision = cluster.precision
     else:
-        ahead = Ahead(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
-        pace = stage_pace(
-            stage, run_dir / f"{stage.name}.pace.json", ahead, config.precision or run.precision
+        remaining = Remaining(config.num_steps - run.step, 60.0 * config.max_minutes - run.trained_s)
+        throughput = stage_throughput(
+            stage, run_dir / f"{stage.name}.throughput.json", remaining, config.precision or run.precision
         )
-        rates = batch_rates(pace, cluster.batches_per_step)
-        run.precision = pace.precision
-        computing = computing_in(pace.precision, stage.model)
+        rates = batch_rates(throughput, cluster.batches_per_step)
+        run.precision = throughput.precision
+        computing = computing_in(throughput.precision, stage.model)
     stage.optimizer.orthogonalise_in(PRECISIONS[run.precision].computed_in)
     bars = progress or RecipeProgress({}, shown=cluster.is_first)
     with bars.phase(stage.name) as phase, asked_to_stop() as stop, computing:
@@ -106,9 +106,9 @@ def run_stage(
     return True
 
 
-def batch_rates(pace: Pace, num_batches: int) -> Callable[[float], dict[str, float]]:
-    """Say what a pace, which is that of one batch, comes to in steps of several."""
-    return lambda steps_per_s: pace.figures(num_batches * steps_per_s)
+def batch_rates(throughput: Throughput, num_batches: int) -> Callable[[float], dict[str, float]]:
+    """Say what a throughput, which is that of one batch, comes to in steps of several."""
+    return lambda steps_per_s: throughput.metrics(num_batches * steps_per_s)
 
 
 class StageRun:
@@ -174,8 +174,8 @@ class StageRun:
         last_save, stopping = time.monotonic(), 0.0
         while (share := config.progress(self.step, self.trained_s)) < 1.0 and not stopping:
             start = time.monotonic()
-            figures = cluster.gradients(self.stage, self.rng, self.seed, self.step)
-            figures["grad_norm"] = self.stage.optimizer.step(learning_rate_scale(share, config))
+            metrics = cluster.gradients(self.stage, self.rng, self.seed, self.step)
+            metrics["grad_norm"] = self.stage.optimizer.step(learning_rate_scale(share, config))
             now = time.monotonic()
             # Clocks and signals differ from process to process; what follows from them must not.
             self.trained_s, unsaved_s, stopping = cluster.greatest(
@@ -183,7 +183,7 @@ class StageRun:
             )
             self.step += 1
             if log is not None:
-                log.add(self.step, self.trained_s, figures)
+                log.add(self.step, self.trained_s, metrics)
                 told = f"step {self.step} {log.latest}"
                 phase.update(share, config.left_s(self.step, self.trained_s), told)
             if unsaved_s > config.save_every_s:

@@ -1,4 +1,4 @@
-"""Optimisers of the recipe: Muon for matrices, AdamW for the rest, over fp32 masters."""
+"""Optimisers of the recipe: Muon for matrices, AdamW for the rest, over fp32 master weights."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class OptimizerConfig:
 
 
 class MasterOptimizer:
-    """Steps fp32 masters and keeps the model's own weights, of whatever precision, and an average of the masters beside them.
+    """Steps fp32 master weights; keeps the model's own weights, of whatever precision, and an EMA beside them.
 
-    Convolution kernels become matrices [out, in * kernel] in their masters, which is what lets Muon take them. Where processes
-    share the parameters, each steps its own parts; Muon gathers one matrix after another and every process does its work on it.
+    Convolution kernels become matrices [out, in * kernel] there, which is what lets Muon take them. Where processes share the
+    parameters, each steps its own parts; Muon gathers one matrix after another and every process does its work on it.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class MasterOptimizer:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and trained(name)]
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
-        self.masters = [
+        self.master_weights = [
             p.detach().float().reshape(len(p), -1).clone() if p.ndim > 2 else p.detach().float().clone()
             for p in self.parameters
         ]
-        self.averages = [m.clone() for m in self.masters]
+        self.ema = [m.clone() for m in self.master_weights]
         self.is_matrix = judge = is_matrix or (lambda name, p: True)
         matrices, others = [], []
-        for name, parameter, master in zip(self.names, self.parameters, self.masters, strict=True):
+        for name, parameter, master in zip(self.names, self.parameters, self.master_weights, strict=True):
             is_big = master.ndim == 2 and min(master.shape) >= config.min_side
             (matrices if is_big and judge(name, parameter) else others).append(master)
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -120,17 +120,17 @@ class MasterOptimizer:
 
         A step whose gradients are not finite is skipped, and returns nan.
         """
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
+        for parameter, master in zip(self.parameters, self.master_weights, strict=True):
             gradient = parameter.grad
             master.grad = (
                 torch.zeros_like(master) if gradient is None else gradient.float().reshape(master.shape)
             )
             parameter.grad = None
-        gradients = [m.grad for m in self.masters if m.grad is not None]
+        gradients = [m.grad for m in self.master_weights if m.grad is not None]
         norm = float(whole(nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
             return math.nan
-        nn.utils.clip_grads_with_norm_(self.masters, self.config.clip_norm, torch.tensor(norm))
+        nn.utils.clip_grads_with_norm_(self.master_weights, self.config.clip_norm, torch.tensor(norm))
         groups = [group for o in self.optimizers for group in o.param_groups]
         for group, base in zip(groups, self.base_lrs, strict=True):
             group["lr"] = base * lr_scale
@@ -138,7 +138,7 @@ class MasterOptimizer:
             optimizer.step()
         self.num_updates += 1
         decay = min(self.config.ema_decay, self.num_updates / (self.num_updates + 10))
-        for average, master in zip(self.averages, self.masters, strict=True):
+        for average, master in zip(self.ema, self.master_weights, strict=True):
             average.lerp_(master, 1.0 - decay)
         self.publish()
         return norm
@@ -152,21 +152,21 @@ class MasterOptimizer:
     @torch.no_grad()
     def publish(self) -> None:
         """Give the model its weights, in its own precision."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
+        for parameter, master in zip(self.parameters, self.master_weights, strict=True):
             parameter.copy_(master.reshape(parameter.shape))
 
     @torch.no_grad()
-    def averaged_state(self) -> dict[str, Tensor]:
-        """The averaged weights under the model's parameter names, whole, fp32."""
+    def ema_state(self) -> dict[str, Tensor]:
+        """The EMA weights under the model's parameter names, whole, fp32."""
         return {
             n: whole(a.reshape(p.shape)).clone()
-            for n, a, p in zip(self.names, self.averages, self.parameters, strict=True)
+            for n, a, p in zip(self.names, self.ema, self.parameters, strict=True)
         }
 
     @torch.no_grad()
     def start_from(self, earlier: MasterOptimizer) -> None:
-        """Take over another run's averaged weights, with a clean optimiser state."""
-        for own, average, source in zip(self.masters, self.averages, earlier.averages, strict=True):
+        """Take over another run's EMA weights, with a clean optimiser state."""
+        for own, average, source in zip(self.master_weights, self.ema, earlier.ema, strict=True):
             own.copy_(source)
             average.copy_(source)
         self.publish()
@@ -174,8 +174,8 @@ class MasterOptimizer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
         return {
-            "masters": self.masters,
-            "averages": self.averages,
+            "masters": self.master_weights,
+            "averages": self.ema,
             "optimizers": [o.state_dict() for o in self.optimizers],
             "num_updates": self.num_updates,
         }
@@ -183,9 +183,9 @@ class MasterOptimizer:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave, and the model's weights with it."""
-        for own, saved in zip(self.masters, state["masters"], strict=True):
+        for own, saved in zip(self.master_weights, state["masters"], strict=True):
             own.copy_(shared_like(saved, own))
-        for own, saved in zip(self.averages, state["averages"], strict=True):
+        for own, saved in zip(self.ema, state["averages"], strict=True):
             own.copy_(shared_like(saved, own))
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

@@ -1,6 +1,6 @@
 """Precisions that a stage can be trained in.
 
-Masters and averages are float32 in all of them (`MasterOptimizer`); the choice is about the weights that a step computes with.
+Master weights and EMA are float32 in all of them (`MasterOptimizer`); the choice is about the weights that a step computes with.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ PRECISIONS: dict[PrecisionName, Precision] = {
 def computing_in(name: PrecisionName, model: nn.Module) -> Iterator[None]:
     """Hold a model's weights in a precision, and compute in it, while the block runs; float32 weights come out of it.
 
-    The weights inside are rounded copies. An optimiser's masters have to be published into those that learn, on the way in and
-    out; the others are after the block what they were before it.
+    The weights inside are rounded copies. An optimiser publishes its master weights into those that are trained, on the way in
+    and out; the others are after the block what they were before it.
     """
     precision = PRECISIONS[name]
     parts = compiled_parts(model) if precision.compiled else []

@@ -1,4 +1,4 @@
-"""The log of a stage: means of its figures, one JSON line every few steps; a figure's mean is that of the steps which told it."""
+"""The log of a stage: means of its metrics, one JSON line every few steps; a metric's mean is that of the steps which gave it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StageLog:
         Args:
             every: Steps of a line.
             step, trained_s: Where training goes on from.
-            rates: More figures of a line, from its steps per second.
+            rates: More metrics of a line, from its steps per second.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.every, self.rates = path, every, rates
@@ -40,9 +40,9 @@ class StageLog:
             with replacing(path) as file:
                 file.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-    def add(self, step: int, trained_s: float, figures: dict[str, float]) -> None:
-        """Count one step's figures."""
-        for key, value in figures.items():
+    def add(self, step: int, trained_s: float, metrics: dict[str, float]) -> None:
+        """Count one step's metrics."""
+        for key, value in metrics.items():
             self.told.setdefault(key, []).append(value)
         self.count += 1
         if self.count >= self.every:

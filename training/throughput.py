@@ -33,7 +33,7 @@ LEAST_GAIN = 1.05
 """Compiled steps have to be faster than others by this factor, since every resumed run compiles again."""
 
 
-class Pace(BaseModel):
+class Throughput(BaseModel):
     """What was measured before a stage began, kept so that a resumed run computes as before."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,20 +53,20 @@ class Pace(BaseModel):
     frames: float | None
     """Video frames a step trains on; None where the stage does not say."""
 
-    def figures(self, steps_per_s: float) -> dict[str, float]:
+    def metrics(self, steps_per_s: float) -> dict[str, float]:
         """Frames trained per second and the share of the peak, at some speed."""
         share = {"peak_share": steps_per_s * self.operations / self.peak} if self.operations else {}
         return share if self.frames is None else {"frames_per_s": steps_per_s * self.frames, **share}
 
 
 def machine_name() -> str:
-    """Processor, threads and torch: what a measured pace holds for."""
+    """Processor, threads and torch: what a measured throughput holds for."""
     kind = torch.backends.cpu.get_cpu_capability()
     return f"{platform.machine()} {kind}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 @dataclass(frozen=True)
-class Ahead:
+class Remaining:
     """What a stage has before it; it ends with whichever ends first."""
 
     steps: int
@@ -74,8 +74,10 @@ class Ahead:
     """May be infinite."""
 
 
-def stage_pace(stage: Trainable, path: Path, ahead: Ahead, precision: PrecisionName | None) -> Pace:
-    """Return the pace of a stage, measuring it where that was not done on this machine.
+def stage_throughput(
+    stage: Trainable, path: Path, remaining: Remaining, precision: PrecisionName | None
+) -> Throughput:
+    """Return the throughput of a stage, measuring it where that was not done on this machine.
 
     Args:
         path: Where it is kept.
@@ -92,20 +94,20 @@ def stage_pace(stage: Trainable, path: Path, ahead: Ahead, precision: PrecisionN
     if (known := _read(path)) is not None and precision in (None, known.precision):
         return known
     with _leaving_no_trace(stage):
-        pace = measure_pace(stage, ahead, precision)
+        throughput = measure_throughput(stage, remaining, precision)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write_text(pace.model_dump_json(indent=1) + "\n")
-    return pace
+        file.write_text(throughput.model_dump_json(indent=1) + "\n")
+    return throughput
 
 
-def _read(path: Path) -> Pace | None:
-    """A kept pace that still holds here; what cannot be read is measured again."""
+def _read(path: Path) -> Throughput | None:
+    """A kept throughput that still holds here; what cannot be read is measured again."""
     try:
-        pace = Pace.model_validate_json(path.read_bytes())
+        throughput = Throughput.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return pace if pace.machine == machine_name() else None
+    return throughput if throughput.machine == machine_name() else None
 
 
 @contextmanager
@@ -124,7 +126,9 @@ def _leaving_no_trace(stage: Trainable) -> Iterator[None]:
             stage.load_state_dict(memory)
 
 
-def measure_pace(stage: Trainable, ahead: Ahead, precision: PrecisionName | None = None) -> Pace:
+def measure_throughput(
+    stage: Trainable, remaining: Remaining, precision: PrecisionName | None = None
+) -> Throughput:
     """Take steps of a stage to count and time them; its random numbers and memory are moved on by that."""
     start_s = time.perf_counter()
     operations = count_operations(lambda: stage.backward(np.random.default_rng(0)))
@@ -133,10 +137,10 @@ def measure_pace(stage: Trainable, ahead: Ahead, precision: PrecisionName | None
     notes: tuple[str, ...] = ()
     chosen = precision
     if chosen is None:
-        stage_s = min(ahead.seconds, ahead.steps * first_s)
+        stage_s = min(remaining.seconds, remaining.steps * first_s)
         chosen, times, notes = _fastest(stage, stage_s, first_s)
     frames = stage.frames_per_step if isinstance(stage, CountsFrames) else None
-    return Pace(
+    return Throughput(
         machine=machine_name(),
         precision=chosen,
         step_s=times,

@@ -26,7 +26,7 @@ class Trainable(Protocol):
         ...
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
-        """Draw a batch, leave gradients on the model's parameters, return figures to log."""
+        """Draw a batch, leave gradients on the model's parameters, return metrics to log."""
         ...
 
 
@@ -45,7 +45,7 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class CountsFrames(Protocol):
-    """A stage that knows how much film it trains on."""
+    """A stage that knows how much video it trains on."""
 
     @property
     def frames_per_step(self) -> float:

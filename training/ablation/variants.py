@@ -186,12 +186,12 @@ def run_variant(
     run_dir: Path,
     model_config: ModelConfig | None = None,
 ) -> AblationResult:
-    """Train and measure one variant from one seed; one of the same figures and walks is only read from the run folder."""
+    """Train and measure one variant from one seed; one of the same settings and walks is only read from the run folder."""
     numbers = replace(model_config or ablation_model(), **dict(variant.changes))
     # The first walk's latents tell which autoencoder encoded them all.
     latents = walks[0].latents.float().numpy().tobytes()
-    figures = hashlib.sha256(f"{config} {numbers}".encode() + latents).hexdigest()[:8]
-    name = re.sub("[^a-zA-Z0-9]+", "-", f"{variant.name} {seed} {figures}")
+    digest = hashlib.sha256(f"{config} {numbers}".encode() + latents).hexdigest()[:8]
+    name = re.sub("[^a-zA-Z0-9]+", "-", f"{variant.name} {seed} {digest}")
     path = run_dir / f"{name}.result.json"
     if path.exists():
         return AblationResult(**json.loads(path.read_text()))
@@ -208,7 +208,7 @@ def run_variant(
         trained=lambda parameter: not any(part in parameter for part in silent),
     )
     run_stage(stage, stage.config.loop, run_dir, seed)
-    model.load_state_dict(stage.optimizer.averaged_state(), strict=False)
+    model.load_state_dict(stage.optimizer.ema_state(), strict=False)
     norms = {line["step"]: line["grad_norm"] for line in read_log(run_dir / f"{name}.log.jsonl")}
     skipped = sorted(step for step, norm in norms.items() if not math.isfinite(norm))
     result = _measured(variant, seed, stage, skipped, config, held_out)

@@ -22,7 +22,7 @@ class ClipRejected(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A film with its cameras: pictures, latents or both."""
+    """A video with its cameras: pictures, latents or both."""
 
     name: str
     """Unique within its source; errors call the clip by it."""

@@ -27,12 +27,12 @@ EMPTY_CONTRAST = 1.5
 """Standard deviation of grey in a tile, of 255, below which nothing is in it: a painted wall has less, a lawn with
 shadows more."""
 LOOK_EVERY = 8
-"""Every so many frames are judged; a film does not blink."""
+"""Every so many frames are judged; a video does not blink."""
 
 CAMERA_WORDS = re.compile(
     r"\b(cameras?|cinemat\w*|lens(es)?|zoom\w*|pan(s|ned|ning)?|tilt\w*|doll(y|ies|ying)|truck(s|ed|ing)? (left|right)|"
     r"orbit\w*|spiral\w*|fly(ing)?[- ]?(through|over|by)?|flythrough|drone|aerial|walk\w*|mov(e|es|ed|ing|ement)|turn(s|ed|ing)|"
-    r"rotat\w*|track(s|ed|ing)?|shots?|footage|videos?|films?|clips?|frames?|views?|viewer|viewpoint|perspective|pov|"
+    r"rotat\w*|track(s|ed|ing)?|shots?|footage|videos?|videos?|clips?|frames?|views?|viewer|viewpoint|perspective|pov|"
     r"first[- ]person|close[- ]?ups?|wide[- ]angle|forwards?|backwards?|look(s|ed|ing)? (around|up|down|at)|approach\w*)\b",
     re.IGNORECASE,
 )

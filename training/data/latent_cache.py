@@ -1,4 +1,4 @@
-"""Clips encoded once: one file per film and autoencoder, named after the content of both.
+"""Clips encoded once: one file per video and autoencoder, named after the content of both.
 
 A file holds latents, poses and lens; what it was made from need not be there any more.
 """
@@ -59,11 +59,11 @@ class LatentCache:
         """Return an encoded clip, from its file where there is one.
 
         Args:
-            content: Identifies the film, such as its hash.
+            content: Identifies the video, such as its hash.
             encode: Makes the clip with its latents; called only when there is no file.
 
         Raises:
-            ValueError: The film or the file is damaged, or the disk is full.
+            ValueError: The video or the file is damaged, or the disk is full.
         """
         path = self.path(content)
         if path.exists():

@@ -83,7 +83,7 @@ def encoded(clip: Clip, autoencoder: Autoencoder) -> Clip:
     """Return a clip with latents in place of frames, cut to a whole number of latents."""
     stride, spatial = autoencoder.config.temporal_stride, autoencoder.config.spatial_stride
     if clip.frames is None:
-        raise ValueError(f"{clip.name} has no frames to encode; give the films, not their latents")
+        raise ValueError(f"{clip.name} has no frames to encode; give the videos, not their latents")
     if clip.frame_size[0] % spatial or clip.frame_size[1] % spatial:
         raise ValueError(
             f"{clip.name} has frames of {clip.frame_size[0]}x{clip.frame_size[1]}; "
@@ -126,7 +126,7 @@ def encode_walks(
         yield latent_walk(clip, scenes.index(job.place))
 
 
-class FilmSource(ClipSource, Protocol):
+class FrameSource(ClipSource, Protocol):
     """A source whose clips have frames."""
 
     def content(self, index: int) -> str:
@@ -135,24 +135,24 @@ class FilmSource(ClipSource, Protocol):
 
 
 class EncodedClips:
-    """A source of films as latents; each film is encoded once and kept."""
+    """A source of videos as latents; each video is encoded once and kept."""
 
-    def __init__(self, films: FilmSource, cache: LatentCache, autoencoder: Autoencoder) -> None:
+    def __init__(self, videos: FrameSource, cache: LatentCache, autoencoder: Autoencoder) -> None:
         """Prepare the source; the cache belongs to the autoencoder."""
-        self.films, self.cache, self.autoencoder = films, cache, autoencoder
-        self.name, self.left_out = films.name, films.left_out
+        self.videos, self.cache, self.autoencoder = videos, cache, autoencoder
+        self.name, self.left_out = videos.name, videos.left_out
         self.num_encoded = 0
         """Clips that had to be encoded so far."""
 
     def __len__(self) -> int:
-        return len(self.films)
+        return len(self.videos)
 
     def label(self, index: int) -> str:
-        return self.films.label(index)
+        return self.videos.label(index)
 
     def __getitem__(self, index: int) -> Clip:
-        return self.cache.clip(self.films.content(index), lambda: self._encode(index))
+        return self.cache.clip(self.videos.content(index), lambda: self._encode(index))
 
     def _encode(self, index: int) -> Clip:
         self.num_encoded += 1
-        return encoded(self.films[index], self.autoencoder)
+        return encoded(self.videos[index], self.autoencoder)

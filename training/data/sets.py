@@ -1,4 +1,4 @@
-"""Sets of clips as folders: made from the holodeck, encoded from films, opened again, and what is in them."""
+"""Sets of clips as folders: made from the holodeck, encoded from videos, opened again, and what is in them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from training.data.holodeck.rendering import (
 from training.data.holodeck.walk_set import INTRINSICS
 from training.data.latent_cache import CachedClips, LatentCache
 from training.data.latents import EncodedClips, weights_tag
-from training.data.videos.folder import FilmFolder, FilmOptions
+from training.data.videos.folder import VideoFolder, VideoOptions
 
 RENDERED_FOLDER = "rendered"
 SHEET_COLUMNS = 6
@@ -107,9 +107,9 @@ def plan_holodeck_set(
         ValueError: A name is not known.
     """
     config = pocket()
-    film = RenderJob("", seed, num_frames, config.frame_width, config.frame_height, FPS, INTRINSICS)
+    video = RenderJob("", seed, num_frames, config.frame_width, config.frame_height, FPS, INTRINSICS)
     wanted = _chosen_places(places), _chosen(camera_families, FAMILIES, "camera family")
-    return family_jobs(*wanted, num_clips, revisit_share, film)
+    return family_jobs(*wanted, num_clips, revisit_share, video)
 
 
 def _chosen_places(text: str) -> list[str]:
@@ -140,12 +140,12 @@ def _chosen(text: str, known: Sequence[str], what: str) -> list[str]:
 def make_holodeck_set(
     folder: Path, jobs: Sequence[RenderJob], autoencoder: Autoencoder, advance: Advance
 ) -> SetSummary:
-    """Draw films of holodeck places, encode them and write one archive per place.
+    """Draw videos of holodeck places, encode them and write one archive per place.
 
     What was drawn and encoded lies in `folder/rendered` and is not made again.
 
     Args:
-        advance: Told how many films are drawn.
+        advance: Told how many videos are drawn.
     """
     rendered = folder / RENDERED_FOLDER
     for done, _ in enumerate(render_walks(jobs, rendered, torch.get_num_threads()), 1):
@@ -172,16 +172,16 @@ def _with_frames(clips: Sequence[Clip], jobs: Sequence[RenderJob], rendered: Pat
         yield replace(clip, frames=frames[: clip.num_frames])
 
 
-def encode_films(
-    folder: Path, output: Path, options: FilmOptions, autoencoder: Autoencoder, advance: Advance
+def encode_videos(
+    folder: Path, output: Path, options: VideoOptions, autoencoder: Autoencoder, advance: Advance
 ) -> tuple[SetSummary, int]:
-    """Encode the films of a folder, each once; what is there already is not made again.
+    """Encode the videos of a folder, each once; what is there already is not made again.
 
     Returns:
         What is in the set, and how many clips were encoded now.
     """
-    films = FilmFolder(folder, options)
-    source = EncodedClips(films, LatentCache(output, weights_tag(autoencoder)), autoencoder)
+    videos = VideoFolder(folder, options)
+    source = EncodedClips(videos, LatentCache(output, weights_tag(autoencoder)), autoencoder)
     left_out: list[LeftOut] = []
 
     def counted() -> Iterator[Clip]:
@@ -193,7 +193,7 @@ def encode_films(
 
 
 def write_sheet(path: Path, jobs: Sequence[RenderJob], rendered: Path) -> None:
-    """Write a picture of some films: one row each, its frames evenly over its time."""
+    """Write a picture of some videos: one row each, its frames evenly over its time."""
     rows = []
     for job in jobs:
         clip = rendered_clip(job, rendered)

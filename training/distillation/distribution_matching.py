@@ -1,7 +1,7 @@
-"""Self-forcing with distribution matching: a few-step student walks on its own chunks, and a teacher judges the whole film.
+"""Self-forcing with distribution matching: a few-step student walks on its own chunks, and a teacher judges the whole video.
 
-Two bidirectional models look at what the student made, with noise on it: the frozen teacher knows real films, a critic keeps
-learning what the student's films look like. The student follows the difference between the two. No gradient flows from chunk to
+Two bidirectional models look at what the student made, with noise on it: the frozen teacher knows real videos, a critic keeps
+learning what the student's videos look like. The student follows the difference between the two. No gradient flows from chunk to
 chunk: each chunk learns through one of its denoising steps, and memories are written from detached chunks.
 """
 
@@ -60,9 +60,9 @@ class AlternatingOptimizer:
         self.student.orthogonalise_in(dtype)
         self.critic.orthogonalise_in(dtype)
 
-    def averaged_state(self) -> dict[str, Tensor]:
-        """The student's averaged weights."""
-        return self.student.averaged_state()
+    def ema_state(self) -> dict[str, Tensor]:
+        """The student's EMA weights."""
+        return self.student.ema_state()
 
     def state_dict(self) -> dict[str, Any]:
         return {"student": self.student.state_dict(), "critic": self.critic.state_dict()}
@@ -144,12 +144,12 @@ class DistributionMatchingStage:
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step: the student's lesson where it is due, then the critic's on a new batch."""
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         student_exit, critic_exit = self.exit_steps()
         if self.optimizer.critic.num_updates % self.distillation.generator_every == 0:
-            figures["student_loss"] = self._teach_student(self._draw(rng), student_exit, rng)
-        figures["loss"] = self._teach_critic(self._draw(rng), critic_exit, rng)
-        return figures
+            metrics["student_loss"] = self._teach_student(self._draw(rng), student_exit, rng)
+        metrics["loss"] = self._teach_critic(self._draw(rng), critic_exit, rng)
+        return metrics
 
     def _draw(self, rng: np.random.Generator) -> WindowBatch:
         config = self.config
@@ -185,7 +185,7 @@ class DistributionMatchingStage:
         return float(loss.detach())
 
     def score_sigma(self, batch: WindowBatch, rng: np.random.Generator) -> Tensor:
-        """Draw the noise that films are judged at, [B, T]: one level for a clip, frame 0 clean."""
+        """Draw the noise that videos are judged at, [B, T]: one level for a clip, frame 0 clean."""
         config = self.distillation
         level = shifted(rng.integers(NUM_LEVELS, size=len(batch.scene)), config.score_shift)
         low, high = config.score_range
@@ -260,12 +260,12 @@ class DistributionMatchingStage:
 
 @torch.no_grad()
 def matching_direction(made: Tensor, noisy: Tensor, sigma: Tensor, fake: Denoiser, real: Denoiser) -> Tensor:
-    """Say in which direction a film has to go to look less like the student's and more like real ones.
+    """Say in which direction a video has to go to look less like the student's and more like real ones.
 
     g = (fake(x_t) - real(x_t)) / mean |x - real(x_t)|, the mean over all of a sample; what is not finite counts as 0.
 
     Args:
-        made: The film x, [B, C, T, H, W].
+        made: The video x, [B, C, T, H, W].
         noisy: The same with noise at sigma [B, T].
     """
     ends = real(noisy, sigma)

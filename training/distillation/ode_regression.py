@@ -99,14 +99,14 @@ def trajectories_tag(teacher: ScenicModel, config: StageConfig, data: str) -> st
     """Name what decides a trajectory, in sixteen hex digits; how many are wanted and how the student learns do not.
 
     Args:
-        data: Names the clips, `ChainData.identity`.
+        data: Names the clips, `StageData.identity`.
     """
     distillation = config.distillation
     assert distillation is not None
     steps = (distillation.timesteps, distillation.teacher_steps_between, distillation.guidance)
-    figures = (config.seed, config.num_latent_frames, config.cut, *steps)
+    numbers = (config.seed, config.num_latent_frames, config.cut, *steps)
     network = json.dumps(teacher.world.config.to_dict(), sort_keys=True)
-    named = f"{weights_sha256(teacher)} {network} {figures} {data}"
+    named = f"{weights_sha256(teacher)} {network} {numbers} {data}"
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 

@@ -110,13 +110,13 @@ class ProcessCluster(Cluster):
     def gradients(self, stage: Trainable, rng: np.random.Generator, seed: int, step: int) -> dict[str, float]:
         """Average the gradients of all batches of a step; processes that share a clip draw the same."""
         own = range(self.group, self.batches_per_step, self.num_groups)
-        figures = batch_after_batch(stage, own, seed, step, self._before_batch)
+        metrics = batch_after_batch(stage, own, seed, step, self._before_batch)
         for parameter in stage.optimizer.parameters:
             # What is shared out was summed in the backward pass.
             if parameter.grad is not None and not isinstance(parameter, DTensor):
                 dist.all_reduce(parameter.grad, dist.ReduceOp.SUM)
                 parameter.grad.div_(self.size)
-        return self._means(figures)
+        return self._means(metrics)
 
     def _before_batch(self, is_last: bool) -> None:
         for network in self.networks:
@@ -128,10 +128,10 @@ class ProcessCluster(Cluster):
         frames = stage.frames_per_step * self.batches_per_step
         return lambda steps_per_s: {"frames_per_s": steps_per_s * frames}
 
-    def _means(self, figures: dict[str, float]) -> dict[str, float]:
-        means = torch.tensor(list(figures.values()), dtype=torch.float32, device=self.device)
+    def _means(self, metrics: dict[str, float]) -> dict[str, float]:
+        means = torch.tensor(list(metrics.values()), dtype=torch.float32, device=self.device)
         dist.all_reduce(means, dist.ReduceOp.SUM)
-        return dict(zip(figures, (means / self.size).tolist(), strict=True))
+        return dict(zip(metrics, (means / self.size).tolist(), strict=True))
 
     def greatest(self, *values: float) -> tuple[float, ...]:
         agreed = torch.tensor(values, dtype=torch.float64, device=self.device)

@@ -67,7 +67,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Needs:
+class StageCost:
     """One stage on a cluster."""
 
     stage: str
@@ -77,7 +77,7 @@ class Needs:
     batches_per_group: int
     """Computed one after another in a step."""
     state_gib: float
-    """Parameters, gradients, masters, averages and the optimiser's memories: this GPU's part."""
+    """Parameters, gradients, master weights, EMA and the optimiser's memories: this GPU's part."""
     gathered_gib: float
     """Parameters that are whole for a moment, and gradients before they are summed."""
     activations_gib: float
@@ -153,16 +153,16 @@ def step_operations(
     return learning + turns * 3 * whole, (1 + turns) * rollout + turns * 3 * streamed
 
 
-def paper_needs(layout: Layout) -> list[Needs]:
+def paper_costs(layout: Layout) -> list[StageCost]:
     """Estimate what each of the paper's stages needs with the released network.
 
     Raises:
         ValueError: The GPUs do not divide into groups that share a clip.
     """
-    return [stage_needs(stage, sana_wm(), layout) for stage in paper_stages().values()]
+    return [stage_cost(stage, sana_wm(), layout) for stage in paper_stages().values()]
 
 
-def stage_needs(stage: StageConfig, config: ModelConfig, layout: Layout) -> Needs:
+def stage_cost(stage: StageConfig, config: ModelConfig, layout: Layout) -> StageCost:
     """Estimate what a stage needs.
 
     Raises:
@@ -184,7 +184,7 @@ def stage_needs(stage: StageConfig, config: ModelConfig, layout: Layout) -> Need
     total = (state + gathered + activations) / GIB
     tokens = stage.batch_size * stage.num_latent_frames * config.tokens_per_frame
     paper_days = PAPER_DAYS.get(stage.stage)
-    return Needs(
+    return StageCost(
         stage=stage.stage,
         context_parallel=sharing,
         gpus_used=used,
@@ -209,13 +209,13 @@ def _networks(stage: StageConfig) -> tuple[int, int]:
 
 
 def state_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> float:
-    """Bytes of one process's part of the state: all networks, gradients, masters, averages and Adam's memories."""
+    """Bytes of one process's part of the state: all networks, gradients, master weights, EMA and Adam's memories."""
     trained, frozen = _networks(stage)
     return (trained * STATE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1] / num_processes
 
 
 def whole_bytes(stage: StageConfig, config: ModelConfig) -> float:
-    """Bytes that every process holds before anything is shared out: whole networks, masters and averages."""
+    """Bytes that every process holds before anything is shared out: whole networks, master weights and EMA."""
     trained, frozen = _networks(stage)
     return (trained * WHOLE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1]
 

@@ -80,7 +80,7 @@ class Cluster:
             seed, step: What random numbers are made of where a step has several.
 
         Returns:
-            Figures to log.
+            Metrics to log.
         """
         if self.num_batches is None:
             return stage.backward(rng)
@@ -138,7 +138,7 @@ def batch_after_batch(
     step: int,
     before: Callable[[bool], None] = lambda is_last: None,
 ) -> dict[str, float]:
-    """Leave the mean gradient of some of a step's batches on the stage's parameters; returns the means of its figures.
+    """Leave the mean gradient of some of a step's batches on the stage's parameters; returns the means of its metrics.
 
     Each batch has random numbers of its own, made of the seed, the step and its number, so what is drawn does not depend on who
     draws it.

@@ -65,9 +65,9 @@ class GeneratorStage:
         """One step; the loss counts trained chunks only, and neither the first frame nor the history."""
         batch = draw_windows(self.walks, self.batch_size, self.length, rng)
         sigma, trained = self._levels(rng)
-        figures = self._loss(batch, sigma, trained)
-        figures["loss"].backward()
-        return {key: float(value.detach()) for key, value in figures.items()}
+        metrics = self._loss(batch, sigma, trained)
+        metrics["loss"].backward()
+        return {key: float(value.detach()) for key, value in metrics.items()}
 
     def _levels(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Noise level [B, 1 + n] of every latent frame, and which of them are trained."""

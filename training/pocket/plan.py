@@ -13,7 +13,7 @@ import torch
 from model.vae.pocket import AUTOENCODER_FILE
 from training.checkpoint import read_values
 from training.data.clip import FPS
-from training.data.holodeck.rendering import is_drawn
+from training.data.holodeck.rendering import is_rendered
 from training.data.holodeck.walk_set import RENDERING
 from training.data.latents import latents_path, weights_tag
 from training.loop import LoopConfig
@@ -75,7 +75,7 @@ def expected_s(plan: list[Step]) -> dict[str, float]:
 
 def _rendering(run: PocketRun) -> Step:
     jobs = run.walks.jobs()
-    missing = [job for job in jobs if not is_drawn(job, run.data)]
+    missing = [job for job in jobs if not is_rendered(job, run.data)]
     left_s = len(missing) * run.recipe.walks.walk_frames / (RENDERED_PER_S * torch.get_num_threads())
     numbers = {
         "places": len(run.places),

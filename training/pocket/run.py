@@ -158,13 +158,13 @@ class PocketRun:
         self._memorise(model, walks, glimpses, metric)
         pose = self._learn_to_hear(model, walks, metric)
         forcing = self._walk_on_own_frames(model, walks, metric, pose)
-        model.load_state_dict(forcing.averaged_state(), strict=False)
+        model.load_state_dict(forcing.ema_state(), strict=False)
         return model.float().eval()
 
     def _memorise(
         self, model: ScenicModel, walks: Sequence[LatentWalk], glimpses: Sequence[Glimpses], metric: Tensor
     ) -> None:
-        """Train the token path alone and leave its averaged weights in the model, everything else silent.
+        """Train the token path alone and leave its EMA weights in the model, everything else silent.
 
         Weights that a training starts from are hushed too: what their tokens told one another leaned on the memory before.
         """
@@ -172,7 +172,7 @@ class PocketRun:
         told = self.stages["memory"]
         memory = MemoryStage(model, walks, glimpses, told.batch_size, told.optimizer, metric)
         self.train(memory, self.recipe.seed)
-        model.load_state_dict(memory.optimizer.averaged_state(), strict=False)
+        model.load_state_dict(memory.optimizer.ema_state(), strict=False)
 
     def _learn_to_hear(
         self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor
@@ -196,7 +196,7 @@ class PocketRun:
     def _walk_on_own_frames(
         self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor, before: MasterOptimizer
     ) -> MasterOptimizer:
-        """Train rollouts, from the averaged weights of the stage before."""
+        """Train rollouts, from the EMA weights of the stage before."""
         told = self.stages["self-forcing"]
         forcing = SelfForcingStage(
             "self-forcing",

@@ -21,7 +21,7 @@ from training.report.charts import line_chart
 from training.report.html_parts import flattened, markdown_parts, picture_uris, table
 from training.run_folder import RECORD_FILE, RunRecord, read_record
 from training.stage_log import read_log
-from training.throughput import Pace
+from training.throughput import Throughput
 
 MOST_PAGE_BYTES = 1_450_000
 """Of the page; its pictures are made as large as that allows."""
@@ -51,7 +51,7 @@ class StageResult:
 
     name: str
     log: list[dict[str, Any]]
-    pace: Pace | None
+    throughput: Throughput | None
     finished: bool | None
     """None where nothing was saved yet."""
 
@@ -101,15 +101,15 @@ def stage_results(runs: Path) -> list[StageResult]:
     results = []
     for path in (*runs.glob("*.log.jsonl"), *runs.glob("stages/*.log.jsonl")):
         name = path.name.removesuffix(".log.jsonl")
-        pace = _pace(path.with_name(f"{name}.pace.json"))
-        results.append(StageResult(name, read_log(path), pace, _finished(path.parent, name)))
+        throughput = _pace(path.with_name(f"{name}.throughput.json"))
+        results.append(StageResult(name, read_log(path), throughput, _finished(path.parent, name)))
     order = {name: n for n, name in enumerate(known)}
     return sorted(results, key=lambda stage: (order.get(stage.name, len(order)), stage.name))
 
 
-def _pace(path: Path) -> Pace | None:
+def _pace(path: Path) -> Throughput | None:
     try:
-        return Pace.model_validate_json(path.read_bytes())
+        return Throughput.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -169,7 +169,9 @@ def _data_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
 def _stages(stages: Sequence[StageResult]) -> Iterable[str]:
     columns = ("stage", "", "steps", "trained", "frames/s", "of the peak", "computed in", "at first, at last")
     yield "<h2>Stages</h2>" + table(columns, [_overview_row(stage) for stage in stages], numbers={2, 3, 4, 5})
-    notes = sorted({note for stage in stages if stage.pace is not None for note in stage.pace.notes})
+    notes = sorted(
+        {note for stage in stages if stage.throughput is not None for note in stage.throughput.notes}
+    )
     yield "".join(f'<p class="quiet">{html.escape(note)}</p>' for note in notes)
 
 
@@ -188,9 +190,11 @@ def _overview_row(stage: StageResult) -> Sequence[str]:
     shown = {key: value for key, value in last.items() if key not in hidden}
     ends = ", ".join(f"{key} {first.get(key, value):.4g} to {value:.4g}" for key, value in shown.items())
     rates = {key: stage.mean(key) for key in RATES}
-    computed = "" if stage.pace is None else stage.pace.precision
-    if stage.pace is not None and len(stage.pace.step_s) > 1:
-        computed += " (" + ", ".join(f"{n} {1000 * s:.0f} ms" for n, s in stage.pace.step_s.items()) + ")"
+    computed = "" if stage.throughput is None else stage.throughput.precision
+    if stage.throughput is not None and len(stage.throughput.step_s) > 1:
+        computed += (
+            " (" + ", ".join(f"{n} {1000 * s:.0f} ms" for n, s in stage.throughput.step_s.items()) + ")"
+        )
     return (
         stage.name,
         state,
@@ -267,12 +271,12 @@ def _by_seconds(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str,
 def _sheets(report: Path, most_bytes: int) -> Iterable[str]:
     paths = sorted(report.glob("*.png"))
     uris = picture_uris(paths, most_bytes)
-    figures = []
+    images = []
     for path, uri in uris.items():
         name = html.escape(path.stem)
-        figures.append(f'<figure><img src="{uri}" alt="{name}"><figcaption>{name}</figcaption></figure>')
-    if figures:
-        yield f"<h2>Contact sheets</h2><p>Truth above, generated below, later to the right.</p>{''.join(figures)}"
+        images.append(f'<figure><img src="{uri}" alt="{name}"><figcaption>{name}</figcaption></figure>')
+    if images:
+        yield f"<h2>Contact sheets</h2><p>Truth above, generated below, later to the right.</p>{''.join(images)}"
     if left_out := [html.escape(path.stem) for path in paths if path not in uris]:
         yield f'<p class="quiet">Not shown, to keep this page small: {", ".join(left_out)}.</p>'
 

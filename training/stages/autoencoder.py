@@ -95,9 +95,9 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def finished_model(self, num_batches: int = 40) -> Autoencoder:
-        """The averaged weights in fp32, with latent statistics measured on the training walks."""
+        """The EMA weights in fp32, with latent statistics measured on the training walks."""
         model = Autoencoder(self.model.config)
-        model.load_state_dict(self.optimizer.averaged_state(), strict=False)
+        model.load_state_dict(self.optimizer.ema_state(), strict=False)
         rng = np.random.default_rng(0)
         raw = torch.cat([model.encoder(self._batch(rng).flatten(0, 1)) for _ in range(num_batches)])
         model.latents_mean.copy_(raw.mean((0, 2, 3)))

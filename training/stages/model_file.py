@@ -45,7 +45,7 @@ def load_models(path: Path) -> dict[str, ScenicModel]:
     """Read what `save_models` wrote.
 
     Raises:
-        ValueError: The file is missing, damaged, or no stage's outcome.
+        ValueError: The file is missing, damaged, or no stage's checkpoint.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}; name the .model.safetensors file of a stage")
@@ -64,7 +64,7 @@ def load_models(path: Path) -> dict[str, ScenicModel]:
 
 
 def starting_models(path: Path, config: ModelConfig, num_scenes: int) -> dict[str, ScenicModel]:
-    """Read what a stage starts from: another's outcome, or a network as it was exported or released.
+    """Read what a stage starts from: another's checkpoint, or a network as it was exported or released.
 
     Args:
         config: Of a network whose file says none.

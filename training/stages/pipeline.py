@@ -181,5 +181,5 @@ def finished_models(
         model = models[role]
         weights = {name: whole(tensor) for name, tensor in model.state_dict().items()}
         finished[role] = ScenicModel(model.world.config, len(model.scenes))
-        finished[role].load_state_dict(weights | optimizer.averaged_state())
+        finished[role].load_state_dict(weights | optimizer.ema_state())
     return finished

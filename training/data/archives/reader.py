@@ -111,7 +111,7 @@ class ClipArchives:
 
     def _open(self, raw: Path, latents: Path) -> None:
         if not latents.is_file():
-            raise ValueError(f"{raw} has no latents {latents}; encode its films")
+            raise ValueError(f"{raw} has no latents {latents}; encode its videos")
         archive = _Archive(
             raw,
             latents,
@@ -233,7 +233,7 @@ def _broken(key: str, num_bytes: int | None, options: ArchiveOptions) -> str | N
     if not key or key.startswith("/") or "\\" in key or ".." in key.split("/") or not key.isprintable():
         return "has a name that leads out of its archive; nothing of it is read"
     if num_bytes is None:
-        return "has no latents; encode its film"
+        return "has no latents; encode its video"
     if num_bytes > options.max_latent_bytes:
         return f"claims {num_bytes >> 20} MB of latents; at most {options.max_latent_bytes >> 20} MB are read"
     return None

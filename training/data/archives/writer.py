@@ -37,7 +37,7 @@ class _Sidecars:
 def write_archive(folder: Path, name: str, clips: Iterable[Clip]) -> int:
     """Write encoded clips as `raw/NAME.zip`, what lies beside it, and `latents/NAME.zip`; lengths are in metres.
 
-    Clips that have frames too leave a film in the archive and a score of how blank it is.
+    Clips that have frames too leave a video in the archive and a score of how blank it is.
 
     Returns:
         How many clips were written.
@@ -92,9 +92,9 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _film(clip: Clip) -> bytes:
-    assert clip.frames is not None, "only clips with frames become films"
+    assert clip.frames is not None, "only clips with frames become videos"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
+        path = Path(folder) / "video.mp4"
         with open_video(path, clip.frame_size, clip.fps) as writer:
             writer.write(np.asarray(clip.frames))
         return path.read_bytes()

@@ -1,6 +1,6 @@
 """Camera families in a place: orbit, spiral, dolly, fly-through, walk and look-around, clear of every wall.
 
-A family draws curves until one is free from end to end; the pace along it is the same for all.
+A family draws curves until one is free from end to end; the throughput along it is the same for all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EASE = 0.12
 
 @dataclass(frozen=True)
 class Curve:
-    """A camera's way, sampled; which of its points are reached when is the pace's business."""
+    """A camera's way, sampled; which of its points are reached when is the throughput's business."""
 
     position: Array
     """[N, 3], metres, y down."""
@@ -67,7 +67,7 @@ def draw_poses(
     for _ in range(MAX_CANDIDATES):
         curve = CURVES[family](place, rng)
         if curve is not None and length(curve).max() < MAX_CURVE_M and is_clear(place, curve.position).all():
-            return poses(pace(curve, num_frames / fps, num_frames, rng.uniform(0.5, 1.0), revisit))
+            return poses(throughput(curve, num_frames / fps, num_frames, rng.uniform(0.5, 1.0), revisit))
     raise ClipRejected(f"{place.name} has no room for the camera family {family} of seed {seed}")
 
 
@@ -83,7 +83,7 @@ def length(curve: Curve) -> Array:
     return np.concatenate([[0.0], np.cumsum(np.maximum(metres, turn))])
 
 
-def pace(curve: Curve, seconds: float, num_frames: int, eagerness: float, revisit: bool) -> Curve:
+def throughput(curve: Curve, seconds: float, num_frames: int, eagerness: float, revisit: bool) -> Curve:
     """Walk a curve in a given time: once, or there and back.
 
     A curve that is too long for the time at MAX_SPEED * eagerness is left before its end; one that is too short at

@@ -1,4 +1,4 @@
-"""Films of holodeck places, each rendered to disk once: an array of frames and one of poses."""
+"""Videos of holodeck places, each rendered to disk once: an array of frames and one of poses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from training.data.holodeck.families import draw_poses
 
 @dataclass(frozen=True)
 class RenderJob:
-    """One film to render."""
+    """One video to render."""
 
     place: str
     seed: int
@@ -54,9 +54,9 @@ class RenderJob:
     @property
     def stem(self) -> str:
         """File name without ending; changes with every setting and with the code that draws, so stale files are never read."""
-        settings, code = asdict(self), _drawing_code()
+        settings, code = asdict(self), _rendering_code()
         if (self.family, self.revisit) == ("walk", False):
-            # Walks were drawn before there were families; their films keep their names.
+            # Walks were drawn before there were families; their videos keep their names.
             del settings["family"], settings["revisit"]
         else:
             code += Path(families.__file__).read_bytes()
@@ -65,7 +65,7 @@ class RenderJob:
 
 
 @cache
-def _drawing_code() -> bytes:
+def _rendering_code() -> bytes:
     """Hash of everything that decides what a walk looks like."""
     digest = hashlib.sha256()
     for file in sorted(Path(holodeck.__file__).parent.rglob("*.py")):
@@ -73,13 +73,13 @@ def _drawing_code() -> bytes:
     return digest.digest()
 
 
-def is_drawn(job: RenderJob, directory: Path) -> bool:
+def is_rendered(job: RenderJob, directory: Path) -> bool:
     """Whether a walk lies in `directory`, whole."""
     return (directory / f"{job.stem}.c2w.npy").exists()
 
 
 def render_walk(job: RenderJob, directory: Path) -> Path:
-    """Render one film to `directory`, unless it is there already.
+    """Render one video to `directory`, unless it is there already.
 
     Returns:
         Path of the poses, [F, 4, 4] float64; frames, [F, H, W, 3] uint8, lie beside them as `*.frames.npy`.
@@ -88,7 +88,7 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
         ClipRejected: The place has no room for the camera family.
     """
     poses_path = directory / f"{job.stem}.c2w.npy"
-    if is_drawn(job, directory):
+    if is_rendered(job, directory):
         return poses_path
     place = get_place(job.place)
     poses = draw_poses(job.family, place, job.num_frames, job.fps, job.seed, job.revisit)
@@ -101,9 +101,9 @@ def render_walk(job: RenderJob, directory: Path) -> Path:
 
 
 def render_walks(jobs: Sequence[RenderJob], directory: Path, num_workers: int) -> Iterator[Path | None]:
-    """Render many films in parallel; yields each as it is finished, None where its place has no room for it."""
+    """Render many videos in parallel; yields each as it is finished, None where its place has no room for it."""
     directory.mkdir(parents=True, exist_ok=True)
-    missing = [job for job in jobs if not is_drawn(job, directory)]
+    missing = [job for job in jobs if not is_rendered(job, directory)]
     if not missing:
         return
     with worker_pool(num_workers) as pool:
@@ -165,7 +165,7 @@ def caption(place: Place) -> str:
 
 
 def rendered_clip(job: RenderJob, directory: Path) -> Clip:
-    """Open a rendered film as a clip; its frames stay on the disk until they are read."""
+    """Open a rendered video as a clip; its frames stay on the disk until they are read."""
     frames, poses = load_walk(job, directory)
     place = get_place(job.place)
     return Clip(
@@ -182,7 +182,7 @@ def rendered_clip(job: RenderJob, directory: Path) -> Clip:
 
 
 class HolodeckClips:
-    """Films of holodeck places as a source of clips; those not rendered yet are when they are asked for."""
+    """Videos of holodeck places as a source of clips; those not rendered yet are when they are asked for."""
 
     name = "holodeck"
 
@@ -194,7 +194,7 @@ class HolodeckClips:
         return len(self.jobs)
 
     def __getitem__(self, index: int) -> Clip:
-        """Render or open one film.
+        """Render or open one video.
 
         Raises:
             ClipRejected: The place has no room for the camera family, or hardly anything is to be seen.
@@ -212,7 +212,7 @@ class HolodeckClips:
         return self.jobs[index].label
 
     def content(self, index: int) -> str:
-        """Name of all that a film is drawn from."""
+        """Name of all that a video is drawn from."""
         return self.jobs[index].stem
 
 
@@ -221,21 +221,21 @@ def family_jobs(
     camera_families: Sequence[str],
     num_clips: int,
     revisit_share: float,
-    film: RenderJob,
+    video: RenderJob,
 ) -> list[RenderJob]:
     """Spread clips evenly over places and families.
 
     Args:
         num_clips: In all.
         revisit_share: Share of clips, in [0, 1], whose camera comes back the way it went.
-        film: Length, size, rate, lens and first seed of every clip.
+        video: Length, size, rate, lens and first seed of every clip.
     """
     jobs = []
     for n in range(num_clips):
         # Diagonally, so that a few clips already show every place and every family.
         row, column = divmod(n, len(places))
         place, family = places[column], camera_families[(row + column) % len(camera_families)]
-        seed = film.seed + n
+        seed = video.seed + n
         revisit = bool(np.random.default_rng([seed, 1]).random() < revisit_share)
-        jobs.append(replace(film, place=place, family=family, seed=seed, revisit=revisit))
+        jobs.append(replace(video, place=place, family=family, seed=seed, revisit=revisit))
     return jobs

@@ -9,7 +9,7 @@ from holodeck import place_names
 from model.config import ModelConfig
 from model.vae.pocket import Autoencoder
 from training.data.clip import FPS
-from training.data.holodeck.rendering import RenderJob, is_drawn, render_walks
+from training.data.holodeck.rendering import RenderJob, is_rendered, render_walks
 from training.data.latents import LatentWalk, encode_walks
 from training.progress import RecipeProgress
 
@@ -56,7 +56,7 @@ class WalkSet:
     ) -> list[RenderJob]:
         """Render the first walks of each place that are missing; all where None."""
         jobs = self.jobs(None if num_walks is None else range(num_walks))
-        if missing := [job for job in jobs if not is_drawn(job, self.folder)]:
+        if missing := [job for job in jobs if not is_rendered(job, self.folder)]:
             for _ in progress.over(RENDERING, render_walks(missing, self.folder, num_workers), len(missing)):
                 pass
         return jobs

@@ -1,4 +1,4 @@
-"""Films in a folder, and the poses that lie beside each."""
+"""Videos in a folder, and the poses that lie beside each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.data.clip import LeftOut
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 POSE_SUFFIXES = (".npz", ".npy", ".json", ".tum", ".txt")
-"""Of poses beside a film, of the film's own name, in the order of looking."""
+"""Of poses beside a video, of the video's own name, in the order of looking."""
 POSE_NAMES = ("transforms.json", "poses.npz", "poses.npy", "groundtruth.txt", "sparse/0", "sparse")
 """Of poses inside a folder of pictures, in the order of looking."""
 PICTURE_FOLDERS = ("images", "rgb")
@@ -23,8 +23,8 @@ MAX_CAPTION_BYTES = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
-    """One film and where its poses are."""
+class Video:
+    """One video and where its poses are."""
 
     name: str
     """Path within the folder, without an ending."""
@@ -54,18 +54,18 @@ class Film:
         return None if named_in_row or (np.diff(times) <= 0.0).any() else times
 
 
-def find_films(folder: Path) -> tuple[list[Film], list[LeftOut]]:
-    """Find the films of a folder and of those in it.
+def find_videos(folder: Path) -> tuple[list[Video], list[LeftOut]]:
+    """Find the videos of a folder and of those in it.
 
     Returns:
-        Films in the order of their names, and films that have no poses.
+        Videos in the order of their names, and videos that have no poses.
 
     Raises:
         ValueError: There is no such folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; name one of films with poses")
-    films: list[Film] = []
+        raise ValueError(f"there is no folder {folder}; name one of videos with poses")
+    videos: list[Video] = []
     left_out: list[LeftOut] = []
     places = [folder, *(path for path in sorted(folder.rglob("*")) if path.is_dir())]
     for place in places:
@@ -81,8 +81,8 @@ def find_films(folder: Path) -> tuple[list[Film], list[LeftOut]]:
                 )
             else:
                 scene = name.split("/")[0]
-                films.append(Film(name, path, poses, _caption(path), scene, pictures, _lens(path)))
-    return films, left_out
+                videos.append(Video(name, path, poses, _caption(path), scene, pictures, _lens(path)))
+    return videos, left_out
 
 
 _Found = tuple[Path, Path | None, tuple[Path, ...]]
@@ -97,7 +97,7 @@ def _videos(place: Path) -> list[_Found]:
 
 
 def _pictures(place: Path) -> list[_Found]:
-    """The pictures of a folder as one film, if there are poses for them."""
+    """The pictures of a folder as one video, if there are poses for them."""
     poses = next((place / name for name in POSE_NAMES if _is_pose(place / name)), None)
     # A COLMAP model beside a video of the same name is the video's.
     if any((place.parent / (place.name + suffix)).is_file() for suffix in VIDEO_SUFFIXES):
@@ -120,7 +120,7 @@ def _picture_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _poses_beside(path: Path) -> Path | None:
-    """The first file of poses that has a film's own name; a folder may hold a COLMAP model."""
+    """The first file of poses that has a video's own name; a folder may hold a COLMAP model."""
     stem = path.with_suffix("") if path.is_file() else path
     for suffix in POSE_SUFFIXES:
         beside = _named(path, suffix)
@@ -137,18 +137,18 @@ def _is_pose(path: Path) -> bool:
 
 
 def _lens(path: Path) -> Path | None:
-    """`NAME.lens.txt` beside a film, or `lens.txt` in a folder of pictures."""
+    """`NAME.lens.txt` beside a video, or `lens.txt` in a folder of pictures."""
     return next((lens for lens in (_named(path, ".lens.txt"), path / "lens.txt") if lens.is_file()), None)
 
 
 def _named(path: Path, suffix: str) -> Path:
-    """The path beside a film that has its name and another ending."""
+    """The path beside a video that has its name and another ending."""
     stem = path.with_suffix("") if path.is_file() else path
     return stem.with_name(stem.name + suffix)
 
 
 def _caption(path: Path) -> str:
-    """What a text file beside a film says of it, `NAME.caption.txt`; empty without one."""
+    """What a text file beside a video says of it, `NAME.caption.txt`; empty without one."""
     beside = _named(path, ".caption.txt")
     if not beside.is_file():
         return ""

@@ -1,7 +1,7 @@
-"""A folder of films with poses beside them as a source of clips.
+"""A folder of videos with poses beside them as a source of clips.
 
-A film is a video, or a folder of pictures; its poses come from whatever `engine.camera.formats` reads. Pictures are taken at an
-even rate, and each has the pose of the very moment it was taken at.
+A video is a video file, or a folder of pictures; its poses come from whatever `engine.camera.formats` reads. Frames are taken
+at an even rate, and each has the pose of the very moment it was taken at.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from engine.camera.formats.track_files import read_posed
 from engine.camera.tracks import Track, at_times, check_intrinsics, map_intrinsics
 from engine.files.bundle import hash_file
 from training.data.clip import Clip, ClipRejected, LeftOut
-from training.data.videos.finder import Film, find_films
-from training.data.videos.frames import FilmPictures, ListedPictures, VideoPictures
+from training.data.videos.finder import Video, find_videos
+from training.data.videos.frames import DecodedFrames, ImageFrames, VideoFrames
 
 MAX_LENS_CHARS = 1000
 
 
 @dataclass(frozen=True)
-class FilmOptions:
-    """How clips are cut from films."""
+class VideoOptions:
+    """How clips are cut from videos."""
 
     size: tuple[int, int]
     """Width and height in pixels; pictures are resized to cover it and cropped about their centre."""
     fps: float = 16.0
     """Of the clips; pictures of which nothing says when they were taken are taken to have this rate."""
     max_frames: int = 961
-    """Longer films become several clips."""
+    """Longer videos become several clips."""
     min_frames: int = 17
     """A rest that is shorter is left."""
     overlap: int = 0
@@ -52,11 +52,11 @@ class FilmOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reel:
-    """A film that was opened: its pictures, and the pose of each moment."""
+class _OpenVideo:
+    """A video that was opened: its pictures, and the pose of each moment."""
 
-    film: Film
-    pictures: FilmPictures
+    video: Video
+    pictures: VideoFrames
     track: Track
     """Poses in metres."""
     times_s: NDArray[np.float64] | None
@@ -64,59 +64,59 @@ class _Reel:
 
     @cached_property
     def content(self) -> str:
-        """Hash of the film's pictures, hex."""
-        if isinstance(self.pictures, ListedPictures):
+        """Hash of the video's pictures, hex."""
+        if isinstance(self.pictures, ImageFrames):
             hashes = "".join(hash_file(path) for path in self.pictures.paths)
             return hashlib.sha256(hashes.encode()).hexdigest()
-        return hash_file(self.film.path)
+        return hash_file(self.video.path)
 
 
-class FilmFolder:
-    """The films of a folder, cut into clips."""
+class VideoFolder:
+    """The videos of a folder, cut into clips."""
 
-    def __init__(self, folder: Path, options: FilmOptions) -> None:
-        """Find films and read their poses; pictures are decoded when a clip is asked for.
+    def __init__(self, folder: Path, options: VideoOptions) -> None:
+        """Find videos and read their poses; pictures are decoded when a clip is asked for.
 
         Raises:
-            ValueError: There is no film at all.
+            ValueError: There is no video at all.
         """
         self.name, self.options = folder.resolve().name, options
-        films, self.left_out = find_films(folder)
-        self.clips: list[tuple[_Reel, NDArray[np.int64], int]] = []
-        """Film, numbers of its pictures, and which of the film's clips."""
-        if not films and not self.left_out:
+        videos, self.left_out = find_videos(folder)
+        self.clips: list[tuple[_OpenVideo, NDArray[np.int64], int]] = []
+        """Video, numbers of its pictures, and which of the video's clips."""
+        if not videos and not self.left_out:
             raise ValueError(
-                f"{folder} holds no films; name a folder of videos or pictures with poses beside them"
+                f"{folder} holds no videos; name a folder of videos or pictures with poses beside them"
             )
-        for film in films:
+        for video in videos:
             try:
-                self._open(film)
+                self._open(video)
             except (ValueError, OSError) as error:
-                self.left_out.append(LeftOut(film.name, str(error)))
+                self.left_out.append(LeftOut(video.name, str(error)))
 
-    def _open(self, film: Film) -> None:
-        posed = read_posed(film.poses)
-        pictures = VideoPictures(film.path) if film.is_video else _listed(film, posed)
-        reel = _Reel(film, pictures, self._metric(posed, film), _pose_times(posed, pictures, film))
-        numbers = _evenly(reel, self.options.fps)
+    def _open(self, video: Video) -> None:
+        posed = read_posed(video.poses)
+        pictures = DecodedFrames(video.path) if video.is_video else _listed(video, posed)
+        opened = _OpenVideo(video, pictures, self._metric(posed, video), _pose_times(posed, pictures, video))
+        numbers = _evenly(opened, self.options.fps)
         step = self.options.max_frames - self.options.overlap
         starts = range(0, max(1, len(numbers) - self.options.overlap), step)
         parts = [numbers[start : start + self.options.max_frames] for start in starts]
         parts = [part for part in parts if len(part) >= self.options.min_frames]
         if not parts:
             raise ValueError(
-                f"{film.name} has {len(numbers)} frames with poses; at least {self.options.min_frames} make a clip"
+                f"{video.name} has {len(numbers)} frames with poses; at least {self.options.min_frames} make a clip"
             )
-        self.clips += [(reel, part, n) for n, part in enumerate(parts)]
+        self.clips += [(opened, part, n) for n, part in enumerate(parts)]
 
-    def _metric(self, posed: PosedFrames, film: Film) -> Track:
+    def _metric(self, posed: PosedFrames, video: Video) -> Track:
         track = posed.track
         if track.intrinsics is None:
-            if film.lens is None:
+            if video.lens is None:
                 raise ValueError(
-                    f"{film.poses} says nothing of the lens of {film.name}; write fx fy cx cy in pixels to {film.name}.lens.txt"
+                    f"{video.poses} has no intrinsics for {video.name}; write fx fy cx cy in pixels to {video.name}.lens.txt"
                 )
-            track = replace(track, intrinsics=_read_lens(film.lens, track.num_frames), image_size=None)
+            track = replace(track, intrinsics=_read_lens(video.lens, track.num_frames), image_size=None)
         c2w = track.c2w.copy()
         c2w[:, :3, 3] *= self.options.metres_per_unit
         return replace(track, c2w=c2w)
@@ -125,17 +125,17 @@ class FilmFolder:
         return len(self.clips)
 
     def label(self, index: int) -> str:
-        reel, _, part = self.clips[index]
-        return f"{reel.film.name}-{part:03d}"
+        opened, _, part = self.clips[index]
+        return f"{opened.video.name}-{part:03d}"
 
     def content(self, index: int) -> str:
         """Hash of all that a clip is made from: pictures, poses, lens, size and words; hex."""
-        reel, numbers, _ = self.clips[index]
-        digest = hashlib.sha256(reel.content.encode())
+        opened, numbers, _ = self.clips[index]
+        digest = hashlib.sha256(opened.content.encode())
         c2w, intrinsics = self._cameras(index)
         for array in (numbers, c2w, intrinsics, np.array([*self.options.size, self.options.fps])):
             digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update("\0".join([self.label(index), reel.film.scene, reel.film.caption]).encode())
+        digest.update("\0".join([self.label(index), opened.video.scene, opened.video.caption]).encode())
         return digest.hexdigest()[:32]
 
     def __getitem__(self, index: int) -> Clip:
@@ -143,40 +143,40 @@ class FilmFolder:
 
         Raises:
             ClipRejected: Poses are missing for some time.
-            ValueError: The film is damaged.
+            ValueError: The video is damaged.
         """
-        reel, numbers, _ = self.clips[index]
+        opened, numbers, _ = self.clips[index]
         c2w, intrinsics = self._cameras(index)
         return Clip(
             name=self.label(index),
             source=self.name,
-            scene=reel.film.scene,
-            caption=reel.film.caption,
+            scene=opened.video.scene,
+            caption=opened.video.caption,
             c2w=c2w,
             intrinsics=intrinsics,
             frame_size=self.options.size,
             fps=self.options.fps,
-            frames=reel.pictures.read(numbers, self.options.size),
+            frames=opened.pictures.read(numbers, self.options.size),
         )
 
     def _cameras(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Poses and intrinsics of the moments that a clip's pictures were taken at."""
-        reel, numbers, _ = self.clips[index]
-        track = reel.track
-        if reel.times_s is None:
+        opened, numbers, _ = self.clips[index]
+        track = opened.track
+        if opened.times_s is None:
             c2w, lens = track.c2w[numbers], None if track.intrinsics is None else track.intrinsics[numbers]
         else:
-            assert reel.pictures.times_s is not None, "poses with times belong to pictures with times"
-            moments = reel.pictures.times_s[numbers]
-            self._bridge(reel, moments)
-            at = at_times(track, reel.times_s, moments)
+            assert opened.pictures.times_s is not None, "poses with times belong to pictures with times"
+            moments = opened.pictures.times_s[numbers]
+            self._bridge(opened, moments)
+            at = at_times(track, opened.times_s, moments)
             c2w, lens = at.c2w, at.intrinsics
-        assert lens is not None, "films without a lens were left out"
-        return c2w, map_intrinsics(lens, track.image_size or reel.pictures.size, self.options.size)
+        assert lens is not None, "videos without a lens were left out"
+        return c2w, map_intrinsics(lens, track.image_size or opened.pictures.size, self.options.size)
 
-    def _bridge(self, reel: _Reel, moments: NDArray[np.float64]) -> None:
+    def _bridge(self, opened: _OpenVideo, moments: NDArray[np.float64]) -> None:
         """Refuse moments that lie in a long gap between poses."""
-        times = reel.times_s
+        times = opened.times_s
         assert times is not None, "only poses with times have gaps"
         after = np.clip(np.searchsorted(times, moments), 1, max(len(times) - 1, 1)).clip(max=len(times) - 1)
         gap = times[after] - times[after - 1]
@@ -184,7 +184,7 @@ class FilmFolder:
         off = np.minimum(np.abs(moments - times[after - 1]), np.abs(times[after] - moments))
         if (bad := (gap > self.options.max_gap_s) & (off > 1e-3)).any():
             raise ClipRejected(
-                f"{reel.film.name} has no poses for {float(gap[bad].max()):.2f} s at {float(moments[bad][0]):.2f} s"
+                f"{opened.video.name} has no poses for {float(gap[bad].max()):.2f} s at {float(moments[bad][0]):.2f} s"
             )
 
 
@@ -198,24 +198,26 @@ def _read_lens(path: Path, num_frames: int) -> NDArray[np.float64]:
     return check_intrinsics(numbers, num_frames, str(path))
 
 
-def _listed(film: Film, posed: PosedFrames) -> ListedPictures:
-    """The pictures that poses name, or all of the film's in order."""
+def _listed(video: Video, posed: PosedFrames) -> ImageFrames:
+    """The pictures that poses name, or all of the video's in order."""
     names = posed.names
     if names is None:
-        return ListedPictures(film.pictures, film.picture_times_s)
-    by_name = {path.name: path for path in film.pictures}
-    by_stem = {path.stem: path for path in film.pictures}
+        return ImageFrames(video.pictures, video.picture_times_s)
+    by_name = {path.name: path for path in video.pictures}
+    by_stem = {path.stem: path for path in video.pictures}
     paths = []
     for name in names:
         # Only the file name counts: a path in a pose file leads nowhere else.
         last = Path(name.replace("\\", "/")).name
         if (path := by_name.get(last) or by_stem.get(last)) is None:
-            raise ValueError(f"{film.poses} names the picture {name[:80]!r}, which {film.path} does not hold")
+            raise ValueError(
+                f"{video.poses} names the picture {name[:80]!r}, which {video.path} does not hold"
+            )
         paths.append(path)
-    return ListedPictures(paths)
+    return ImageFrames(paths)
 
 
-def _pose_times(posed: PosedFrames, pictures: FilmPictures, film: Film) -> NDArray[np.float64] | None:
+def _pose_times(posed: PosedFrames, pictures: VideoFrames, video: Video) -> NDArray[np.float64] | None:
     """When each pose was taken by the clock of the pictures; None where every picture has its own pose."""
     count, times = posed.track.num_frames, posed.times_s
     if times is None:
@@ -223,27 +225,27 @@ def _pose_times(posed: PosedFrames, pictures: FilmPictures, film: Film) -> NDArr
             return pictures.times_s
         if posed.track.fps is None or pictures.times_s is None:
             raise ValueError(
-                f"{film.poses} has {count} poses for the {len(pictures)} pictures of {film.name}; give as many, "
+                f"{video.poses} has {count} poses for the {len(pictures)} pictures of {video.name}; give as many, "
                 "or poses with times"
             )
         return np.arange(count) / posed.track.fps
     if pictures.times_s is None:
         raise ValueError(
-            f"nothing says when the pictures of {film.name} were taken; name them after their times in seconds"
+            f"nothing says when the pictures of {video.name} were taken; name them after their times in seconds"
         )
     # Trajectories often carry the time of day, videos never do: then both begin together.
-    return times - times[0] if film.is_video and times[0] > pictures.times_s[-1] else times
+    return times - times[0] if video.is_video and times[0] > pictures.times_s[-1] else times
 
 
-def _evenly(reel: _Reel, fps: float) -> NDArray[np.int64]:
+def _evenly(opened: _OpenVideo, fps: float) -> NDArray[np.int64]:
     """Numbers of the pictures nearest to evenly spaced moments of the time that poses cover."""
-    taken = reel.pictures.times_s
-    if reel.times_s is None or taken is None:
-        return np.arange(reel.track.num_frames)
-    start, end = max(taken[0], reel.times_s[0]), min(taken[-1], reel.times_s[-1])
+    taken = opened.pictures.times_s
+    if opened.times_s is None or taken is None:
+        return np.arange(opened.track.num_frames)
+    start, end = max(taken[0], opened.times_s[0]), min(taken[-1], opened.times_s[-1])
     inside = np.flatnonzero((taken >= start - 1e-6) & (taken <= end + 1e-6))
     if not len(inside):
-        raise ValueError(f"the poses {reel.film.poses} and {reel.film.name} have no moment in common")
+        raise ValueError(f"the poses {opened.video.poses} and {opened.video.name} have no moment in common")
     moments = taken[inside[0]] + np.arange(int((taken[inside[-1]] - taken[inside[0]]) * fps + 1e-6) + 1) / fps
     middles = (taken[inside][1:] + taken[inside][:-1]) / 2.0
     return inside[np.searchsorted(middles, moments, side="right")]

@@ -1,4 +1,4 @@
-"""Pictures of a film at chosen moments, from a video or from a list of picture files."""
+"""Frames of a video at chosen moments, from a video file or from a list of picture files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MAX_PIXELS = 1 << 26
 MAX_PICTURE_BYTES = 1 << 28
 
 
-class FilmPictures(Protocol):
-    """Where the pictures of a film come from."""
+class VideoFrames(Protocol):
+    """Where the pictures of a video come from."""
 
     times_s: NDArray[np.float64] | None
     """When each picture was taken, rising, [P]; None where nothing says so."""
@@ -37,7 +37,7 @@ class FilmPictures(Protocol):
         """Read pictures by number (not falling, repeats allowed), resized to cover `size` and cropped: [N, H, W, 3] RGB.
 
         Raises:
-            ValueError: The film is damaged, in one sentence.
+            ValueError: The video is damaged, in one sentence.
         """
         ...
 
@@ -51,7 +51,7 @@ def fit_picture(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
     return fitted[top : top + size[1], left : left + size[0]]
 
 
-class VideoPictures:
+class DecodedFrames:
     """The frames of a video file; they are decoded when they are read, and only those near."""
 
     def __init__(self, path: Path) -> None:
@@ -121,8 +121,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         ) from error
 
 
-class ListedPictures:
-    """Picture files in the order of the film."""
+class ImageFrames:
+    """Picture files in the order of the video."""
 
     def __init__(self, paths: Sequence[Path], times_s: NDArray[np.float64] | None = None) -> None:
         """Look at the first picture for the size of all.
