@@ -1,4 +1,4 @@
-"""What one chunk hands to the next: named tensors of a size that never grows, float32 (float64 beside a float64 network)."""
+"""The rollout state that a chunk passes to the next: named tensors of fixed size, float32 (float64 in a float64 network)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from model.config import ModelConfig
 
 NUM_FRAMES = "num_frames"
-"""State tensor that counts the committed latent frames of each sample; it says which cached keys are real."""
+"""State tensor that counts the committed latent frames of each sample, and so which cached keys are real."""
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -37,7 +37,7 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class RolloutState:
-    """The memory of a rollout after some committed chunks; never changed in place."""
+    """Recurrent states and key-value caches after some committed chunks; never changed in place."""
 
     tensors: Mapping[str, Tensor]
     """By name, each [B, ...]; names and shapes are `state_shapes`."""

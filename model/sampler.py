@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 def shift_sigma(sigma: float, shift: float) -> float:
-    """Move a noise level towards 1, as training on larger pictures asks for."""
+    """Move a noise level towards 1, as training on larger frames asks for."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
@@ -43,7 +43,7 @@ def shifted_timesteps(num_steps: int, shift: float) -> list[float]:
 
 
 def check_timesteps(timesteps: Sequence[float]) -> list[float]:
-    """Return the schedule as floats, or say what is wrong with it."""
+    """Return the schedule as floats, or raise what is wrong with it."""
     steps = [float(step) for step in timesteps]
     falling = all(a > b for a, b in pairwise([*steps, 0.0]))
     if not steps or steps[0] > 1000 or not falling:
@@ -101,7 +101,7 @@ def teacher_timesteps(num_steps: int = TEACHER_STEPS, shift: float = TEACHER_SHI
 
 
 def staircase(num_chunks: int, num_steps: int, interval: float | None = None) -> list[list[int]]:
-    """Say at which of its steps every chunk stands, for each network call.
+    """List the step that every chunk is at, for each network call.
 
     Chunk i begins at call floor(i * interval * num_steps).
 

@@ -44,7 +44,7 @@ class WorldModel(nn.Module):
         size = config.hidden_size
         self.config = config
         self.open_shard: Callable[[Chunks], FrameShard] = FrameShard
-        """Says which frames of a clip a pass of `forward` holds."""
+        """Makes the shard of a clip that a pass of `forward` holds."""
         self.x_embedder = VoxelEmbedder(config.in_channels, size)
         self.t_embedder = TimestepEmbedder(config)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.processes import Processes
-from tests.timeline_cases import CASES, Arrays, differences, on_one_process, on_shares
+from tests.sharding_cases import CASES, Arrays, differences, on_one_process, on_shares
 
 TOLERANCE = 1e-11
 """Float64 rounding (1e-16) of the same sums in another order, through up to three blocks and fourteen frames."""

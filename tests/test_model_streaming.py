@@ -374,6 +374,18 @@ def test_gradients_reach_every_weight_that_is_used() -> None:
     assert idle == unused | {"raymap_embedder.proj.weight", "raymap_embedder.proj.bias"}
 
 
+def test_write_strengths_learn_from_the_camera_branch_too() -> None:
+    config = replace(tiny(), num_layers=1)
+    model = random_model(config)
+    # Without values the main branch is zero, whatever is written.
+    model.get_parameter("blocks.0.attn.qkv.weight")[2 * config.hidden_size :] = 0
+    with torch.enable_grad():
+        clip(config, 3).run(model).square().mean().backward()
+    gradient = model.get_parameter("blocks.0.attn.beta_proj.weight").grad
+    assert gradient is not None
+    assert gradient.abs().max() > 0
+
+
 def test_released_model_has_the_published_size() -> None:
     with torch.device("meta"):
         model = WorldModel(sana_wm())

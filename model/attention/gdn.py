@@ -58,7 +58,7 @@ class FrameUpdates:
 BorderStates = tuple[Tensor | None, Tensor | None]
 """State before the first frame, and what later frames of the last frame's chunk bring back to it; None for zero."""
 Borders = Callable[[FrameUpdates], BorderStates]
-"""Says what the frames beside these contribute, where a clip is shared out."""
+"""Gets the states at the borders of these frames, where a clip is sharded."""
 
 
 def delta_rule(

@@ -1,6 +1,6 @@
 """Small causal video autoencoder: four frames to a latent frame, decoded one latent frame a call with explicit caches.
 
-Frame 0 alone makes latent frame 0, so a single picture starts a world; latent frame k >= 1 holds frames 4k - 3 to 4k. The encoder
+Frame 0 alone makes latent frame 0, so one image starts a world; latent frame k >= 1 holds frames 4k - 3 to 4k. The encoder
 sees nothing outside its own group of frames; the decoder also sees its own features of the latent frame before.
 
 Letters: B batch, T latent frames, R frames per latent frame, H x W pixels, h x w latent grid, C latent channels.
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(config.width, 3 * config.temporal_stride * STEM**2, 3, padding=1)
 
     def features(self, latents: Tensor) -> Tensor:
-        """What a latent frame [N, C, h, w] hands to itself and to the next: [N, deep_width, 2h, 2w]."""
+        """Compute what decoding a latent frame [N, C, h, w] and the next one reads: [N, deep_width, 2h, 2w]."""
         return self.conv_in(functional.pixel_shuffle(latents, 2))
 
     def forward(self, features: Tensor, past: Tensor) -> Tensor:
@@ -195,10 +195,6 @@ class Autoencoder(nn.Module):
             [B, 1 + R * (T - 1), 3, H, W] in about [-1, 1].
         """
         raw = latents.transpose(1, 2) * self.latents_std[:, None, None] + self.latents_mean[:, None, None]
-        return self.decode_raw(raw)
-
-    def decode_raw(self, raw: Tensor) -> Tensor:
-        """Decode encoder outputs [B, T, C, h, w] to a clip [B, F, 3, H, W]."""
         frames = self.decode_groups(raw).unflatten(2, (self.config.temporal_stride, 3))
         return frames.flatten(1, 2)[:, self.config.temporal_stride - 1 :]
 
