@@ -88,15 +88,16 @@ class LoadingScreen(Screen):
 
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         world, look = self._opening.world, self._app.look
+        target.fill(theme.INK)
+        self._draw_backdrop(target)
         if self._menus.is_open:
-            target.fill(theme.INK)
-            self._draw_backdrop(target)
             self._menus.draw(target, look)
             return
+        if world is not None:
+            look.shade(target, 96)
         title = world.title if world is not None else "Opening"
         expected_s = self._app.opened_s.get(self._options.backend)
-        stages, backdrop = self._opening.stages, self._draw_backdrop
-        self._place = draw_loading(target, look, title, stages, now_s, backdrop, expected_s)
+        self._place = draw_loading(target, look, title, self._opening.stages, now_s, expected_s)
 
     def taken(self) -> Sequence[pygame.Rect]:
         return self._menus.taken() or [self._place]
@@ -121,10 +122,9 @@ def draw_loading(
     title: str,
     stages: LoadingStages,
     now_s: float,
-    backdrop: Callable[[pygame.Surface], None] | None = None,
     expected_s: float | None = None,
 ) -> pygame.Rect:
-    """Draw the steps at the lower left over the world's own picture, if it is known by now.
+    """Draw the steps of opening a world at the lower left, and return where they lie.
 
     Args:
         target: The window.
@@ -132,16 +132,8 @@ def draw_loading(
         title: The world's.
         stages: The steps so far.
         now_s: Clock time.
-        backdrop: Draws the world's picture.
         expected_s: How long all steps together took the last time; None where they were never taken.
-
-    Returns:
-        Where it lies.
     """
-    target.fill(theme.INK)
-    if backdrop is not None:
-        backdrop(target)
-        look.shade(target, 96)
     pad, row_px = look.px(3), look.px(3.5)
     width = min(look.px(52), target.get_width() - look.px(4))
     rows = stages.stages

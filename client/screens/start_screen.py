@@ -1,4 +1,4 @@
-"""The two screens before a walk: choosing a world, and seeing it open."""
+"""The start screen: choosing a world, an engine, settings and keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk in the window: devices in, frames and figures out."""
+"""The walk in the window: devices in, frames and metrics out."""
 
 from __future__ import annotations
 

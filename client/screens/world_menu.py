@@ -17,7 +17,7 @@ from client.ui.theme import Theme
 
 CAPTION = 6.5
 """Height of the text under a world's picture, grid units: its title and its model."""
-SUBTITLE = "Choose a world. The picture is its first frame; the rest is dreamed, softly."
+SUBTITLE = "Choose a world. The picture is its first frame; the model generates the rest."
 
 _LINE = 2.5
 """Height of a line of the note, grid units."""
@@ -26,7 +26,7 @@ HINT = "Arrows or stick choose, Enter or A walks, Esc or B quits"
 
 
 class WorldMenu:
-    """The start screen: the chosen world is told about below the pictures."""
+    """The start screen: the chosen world is described below the pictures."""
 
     def __init__(self, worlds: Sequence[WorldChoice], buttons: Sequence[Choice], chosen: int = 0) -> None:
         self.worlds = list(worlds)

@@ -45,7 +45,7 @@ class Settings(BaseModel):
     window_width: Annotated[int, Field(ge=160, le=16384)] = 1280
     window_height: Annotated[int, Field(ge=96, le=16384)] = 768
     hud: bool = False
-    """Whether the figures are on."""
+    """Whether the metrics are on."""
     reproject: bool = True
     """Whether the mouse turns the picture at once, before the model answers."""
     show_map: bool = False

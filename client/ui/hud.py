@@ -217,9 +217,9 @@ def _draw_legend(
 ) -> None:
     x = area.left
     for name, part_ms, colour in (
-        ("dream", last.denoise_ms, theme.AMBER),
-        ("remember", last.commit_ms, theme.PAPER),
-        ("paint", last.decode_ms, theme.PAPER_DIM),
+        ("denoise", last.denoise_ms, theme.AMBER),
+        ("commit", last.commit_ms, theme.PAPER),
+        ("decode", last.decode_ms, theme.PAPER_DIM),
         ("ms, limit", deadline_ms, None),
     ):
         label = look.text(f"{name} {part_ms:.0f}", 11, colour=theme.PAPER)
