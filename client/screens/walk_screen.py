@@ -55,13 +55,12 @@ class WalkScreen(Screen):
         self._options = options
         self._open_world = open_world
         self._choose = choose
-        past_bytes = app.settings.past_mb << 20
         self.walk = Walk(
             opened.session,
             opened.planner,
             opened.seed,
             app.clock,
-            history_bytes=past_bytes,
+            history_bytes=app.settings.past_mb << 20,
             record_latents=options.record_latents,
         )
         self._menus = MenuStack(app)
@@ -81,8 +80,7 @@ class WalkScreen(Screen):
         app.window.set_title(opened.session.world.title)
         app.release_controls()
         if options.replay is None:
-            welcome = f"Click to look with the mouse. {app.key_of('help')} shows all keys."
-            app.say(welcome)
+            app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
         if options.record is not None:
             self._capture.start_recording(options.record)
         if options.trace is not None:

@@ -103,9 +103,7 @@ class AppContext:
         self.window = window
         self.settings = settings
         self.pictures_dir = pictures_dir
-        """Where screenshots and recordings go."""
         self.folders = list(folders)
-        """Where worlds are looked for by name."""
         self.clock = clock
         self.worlds: list[WorldChoice] = []
         self.toasts = Toasts()
