@@ -47,7 +47,7 @@ def render_rgbd(
         raise ValueError(f"{width}x{height} is too small; render at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX}")
     kernels = _kernels()
     shapes, surface = place.arrays, place.surface
-    c2w, intrinsics = np.ascontiguousarray(c2w, np.float64), np.asarray(intrinsics, np.float64)
+    c2w, lens = np.ascontiguousarray(c2w, np.float64), np.asarray(intrinsics, np.float64)
     rows, columns = height * SUPERSAMPLING, width * SUPERSAMPLING
     rectangles, order = sample_rectangles(shapes, c2w, intrinsics, width, height)
     rays = np.empty((3, rows, columns), np.float32)
@@ -59,7 +59,7 @@ def render_rgbd(
         rectangles,
         np.array(order, np.int64),
         c2w,
-        intrinsics,
+        lens,
         SUPERSAMPLING,
         rays,
         depth,

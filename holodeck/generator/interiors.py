@@ -47,7 +47,11 @@ def build_rooms(plan: Plan, columns: int, rows: int, height: float) -> list[Room
     zs = [-plan.half_z + 2 * plan.half_z * n / rows for n in range(rows + 1)]
     light = plan.palette.light
     colors = plan.dice.shuffled(
-        [*plan.palette.walls, mix(light, plan.wall_color(), 0.3), mix(*plan.palette.walls[:2], 0.5)]
+        [
+            *plan.palette.walls,
+            mix(light, plan.wall_color(), 0.3),
+            mix(plan.palette.walls[0], plan.palette.walls[1], 0.5),
+        ]
     )
     skirting = plan.palette.dark if plan.dice.chance(0.7) else plan.palette.light
     doors = {
