@@ -20,6 +20,16 @@ class BackendChoice(StrEnum):
     HOLODECK = "holodeck"
 
 
+class Precision(StrEnum):
+    """Of the large linear layers on a GPU, or of stored weights on a CPU."""
+
+    NVFP4 = "nvfp4"
+    FP8 = "fp8"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
 World = Annotated[
     str | None,
     typer.Argument(
@@ -45,6 +55,9 @@ Fullscreen = Annotated[bool, typer.Option("--fullscreen", help="Cover the whole 
 Headless = Annotated[bool, typer.Option("--headless", help="Open no window.")]
 Video = Annotated[Path | None, typer.Option(help="Write the walk to this .mp4 file.")]
 Frames = Annotated[Path | None, typer.Option(help="Write frames and poses to this .npz file.")]
+Hadamard = Annotated[
+    bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 

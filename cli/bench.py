@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Backend, BackendChoice, Engine, Json, World
-from cli.engine_bundle import Precision, low_precision
-from cli.report import print_json, print_table, progress
-from cli.roofline import print_roofline
+from cli.arguments import Backend, BackendChoice, Engine, Json, Precision, World
+from cli.report import extra_needed, print_json, print_rows, print_table, progress
 
 if TYPE_CHECKING:
     from engine.machine.bench import BenchReport
     from engine.session.opening import BackendName
+
+
+PARTS = {"denoiser": ("denoise_ms", "commit_ms"), "decoder": ("decode_ms",)}
+"""Stages of a measurement that make up each part of the estimate."""
 
 
 def register(root: typer.Typer) -> None:
@@ -46,7 +48,7 @@ def bench(
         return
     if roofline is not None:
         measured = None if engine is None else _measure(world, engine, backend.value, seed, chunks)
-        print_roofline(roofline, model, low_precision(precision, hadamard=False), refiner, measured, as_json)
+        _print_roofline(roofline, model, precision.value, refiner, measured, as_json)
         return
     report = _measure(world, engine, backend.value, seed, chunks)
     if as_json:
@@ -111,3 +113,55 @@ def _pace_again(path: Path, as_json: bool) -> None:
             rows[name] = f"{value:.6g} (in the walk itself: {was})"
         rows["landed"] = f"{usual_ms:.0f} ms before their turn, the latest 5 % under {late_ms:.0f} ms"
         print_table(rows)
+
+
+def _print_roofline(
+    card: str, model: str, precision: str, refiner: bool, measured: BenchReport | None, as_json: bool
+) -> None:
+    """Print the bound of a preset on a card, and beside it what was measured on this machine, if it was."""
+    with extra_needed("counting operations", "export"):
+        from export.quantization.layers import low_precision
+        from export.roofline import ASSUMPTIONS, PUBLISHED, roofline
+
+    bound = roofline(model, card, low_precision(precision, hadamard=False), refiner=refiner)
+    here = {} if measured is None else _part_ms(measured)
+    if as_json:
+        print_json({**bound.to_dict(), "measured_ms": here})
+        return
+    print(
+        f"Estimate, not a measurement: {bound.model} in {bound.precision} on a {bound.card}, one chunk of {bound.chunk_s:g} s"
+    )
+    print()
+    rows = [
+        (
+            row.part,
+            row.precision,
+            f"{row.operations / 1e12:.2f}",
+            f"{row.num_bytes / 1e9:.2f}",
+            f"{row.compute_ms:.1f}",
+            f"{row.memory_ms:.1f}",
+        )
+        for row in bound.rows
+    ]
+    print_rows(("part", "precision", "10^12 operations", "GB", "ms at peak", "ms of memory"), rows)
+    print()
+    lines = [
+        (part, f"{time:.1f} ms", f"{here[part]:.1f} ms" if part in here else "not measured")
+        for part, time in bound.part_ms.items()
+    ]
+    total = f"{sum(here.values()):.1f} ms" if here else "not measured"
+    print_rows(
+        ("no kernel could beat", "", "on this machine"),
+        [*lines, ("together", f"{bound.bound_ms:.1f} ms", total)],
+    )
+    minute = 60 / bound.chunk_s * bound.bound_ms / 1e3
+    print(f"a minute of video: at least {minute:.1f} s at these peaks ({bound.passes} passes a chunk)")
+    for assumption in ASSUMPTIONS:
+        print(f"- {assumption}")
+    if model == "sana-wm" and card in PUBLISHED:
+        print("\nwhat SANA-WM's authors report for a minute on this card, with their own kernels:")
+        print_rows(("", ""), PUBLISHED[card])
+
+
+def _part_ms(report: BenchReport) -> dict[str, float]:
+    return {part: sum(report.stages[stage].p50 for stage in stages) for part, stages in PARTS.items()}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.arguments import Json
-from cli.extras import extra_needed
-from cli.report import print_json, print_table, progress, say
+from cli.report import extra_needed, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from training.data.sets import SetSummary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.arguments import Json
-from cli.extras import extra_needed
-from cli.report import print_json, progress, say
-from engine.files.world import World, find_world
+from cli.report import extra_needed, print_json, progress, say
 from engine.machine import assets
 
 if TYPE_CHECKING:
-    from engine.files.bundle import Bundle
-    from model.vae.pocket import Autoencoder
+    from evaluation.rollouts import Frames
+    from evaluation.worlds import Subject
 
 
 class TracksChoice(StrEnum):
@@ -27,6 +25,10 @@ class TracksChoice(StrEnum):
     WALKS = "walks"
     SIMPLE = "simple"
     HARD = "hard"
+
+
+LISTED = 5
+"""Broken scenes that are named."""
 
 
 def register(root: typer.Typer) -> None:
@@ -68,62 +70,15 @@ def evaluate_bundle(
 ) -> None:
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
-    subject = _open_subject(bundle, worlds, world, autoencoder)
+    with extra_needed("evaluating", "eval"):
+        from evaluation.worlds import open_subject
+    subject = open_subject(assets.find_bundle(bundle), worlds, world, autoencoder)
     if bench is not None:
-        from cli.bench_pictures import evaluate_pictures
-
         if tracks is TracksChoice.WALKS:
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")
-        evaluate_pictures(subject, bench, tracks.value, walks, seconds, names, output, as_json)
+        _evaluate_pictures(subject, bench, tracks.value, walks, seconds, names, output, as_json)
         return
     _evaluate_places(subject, tracks, walks, seconds, names, unseen, output, as_json)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured."""
-
-    bundle: Bundle
-    fitting: list[World]
-    """All worlds made for its weights."""
-    chosen: list[World]
-    """Those that were asked for."""
-    autoencoder: Autoencoder | None
-    why_none: str = ""
-    """Why there is no autoencoder."""
-
-    def encoder(self) -> Autoencoder:
-        """Return the autoencoder where there is no doing without."""
-        if self.autoencoder is None:
-            raise ValueError(
-                f"a world that begins with a picture needs the encoder, but {self.why_none}; "
-                "name its folder with --autoencoder"
-            )
-        return self.autoencoder
-
-
-def _open_subject(
-    bundle: str, worlds: Path | None, names: list[str] | None, autoencoder: Path | None
-) -> Subject:
-    with extra_needed("evaluating", "eval"):
-        from evaluation.worlds import fitting_worlds, open_autoencoder
-    opened = assets.find_bundle(bundle)
-    folder = worlds or _beside(opened, "worlds") or assets.worlds_dir()
-    fitting = fitting_worlds(opened.spec.weights_sha256, folder)
-    chosen = [find_world(name, [folder]) for name in names or ()] or fitting
-    if not fitting:
-        raise ValueError(
-            f"no world in {folder} was made for the weights of {opened.spec.name}; name their folder with --worlds"
-        )
-    if autoencoder is not None:
-        return Subject(opened, fitting, chosen, open_autoencoder(autoencoder, opened.spec))
-    beside = _beside(opened, "checkpoints")
-    if beside is None:
-        return Subject(opened, fitting, chosen, None, "no autoencoder lies beside the bundle")
-    try:
-        return Subject(opened, fitting, chosen, open_autoencoder(beside, opened.spec))
-    except ValueError as error:
-        return Subject(opened, fitting, chosen, None, str(error))
 
 
 def _evaluate_places(
@@ -168,7 +123,42 @@ def _evaluate_places(
     print_json(report.to_dict() | {"output": str(output)}) if as_json else print(as_markdown(report))
 
 
-def _beside(bundle: Bundle, name: str) -> Path | None:
-    """Find what was published with a bundle: `worlds` and `checkpoints` lie beside the folder of bundles."""
-    folder = bundle.path.parent.parent / name
-    return folder if folder.is_dir() else None
+def _evaluate_pictures(
+    subject: Subject,
+    folder: Path,
+    split: str,
+    scenes: int,
+    seconds: float,
+    metrics: tuple[str, ...] | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Measure so many scenes of each category of a split."""
+    with extra_needed("reading the benchmark's pictures", "worlds"):
+        from export.photo import fit_photo, read_photo
+    from evaluation.image_metrics import OPENERS, open_measures
+    from evaluation.sana_wm_bench import bench_chunks, bench_table, evaluate_bench, first_of_each, read_bench
+
+    def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
+        photo = read_photo(path)
+        return fit_photo(photo, width, height)[0], photo.size
+
+    found, broken = read_bench(folder, split)
+    if broken:
+        more = "" if len(broken) <= LISTED else f" and {len(broken) - LISTED} more"
+        say(
+            f"{len(broken)} scenes lack an image or a track and are left out: {', '.join(broken[:LISTED])}{more}"
+        )
+    chosen = first_of_each(found, scenes)
+    measures, missing = open_measures([name for name in metrics or OPENERS if name in OPENERS])
+    for reason in missing:
+        say(reason)
+    bundle, encoder = subject.bundle, subject.encoder()
+    with progress("measuring", len(chosen) * bench_chunks(bundle, seconds)) as bar:
+        scores = evaluate_bench(
+            bundle, chosen, subject.fitting, encoder, read, measures, output, seconds, bar
+        )
+    if as_json:
+        print_json({"scenes": [asdict(score) for score in scores], "left_out": broken, "output": str(output)})
+    else:
+        print(bench_table(scores))

@@ -1,4 +1,4 @@
-"""`flaneur export`: from a model to a bundle, and what a bundle holds."""
+"""`flaneur export`: from a model to a bundle, from a bundle to an engine, and what a bundle holds."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Json
-from cli.engine_bundle import EXPORTED, Hadamard, Precision, engine, is_large, low_precision, show
-from cli.extras import extra_needed
-from cli.report import print_json, print_table, stages
+from cli.arguments import Hadamard, Json, Precision
+from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from engine.files.bundle import Bundle
-    from model.world_model import WorldModel
+    from engine.files.bundle import EngineSpec
+    from export.quantization.quality import QualityReport
+    from export.verify import VerifyReport
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
-
-
-app.command()(engine)
-app.command()(show)
 
 
 def register(root: typer.Typer) -> None:
@@ -37,12 +30,6 @@ def export() -> None:
     """Make, show and verify engine bundles."""
 
 
-Model = Annotated[str, typer.Option(help="pocket, sana-wm, or a checkpoint with its autoencoder beside it.")]
-RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="A preset's sizes, weights from a seed.")
-]
-
-
 class Against(StrEnum):
     """What a bundle is verified against."""
 
@@ -50,11 +37,15 @@ class Against(StrEnum):
     FP32 = "fp32"
 
 
-MAX_VELOCITY_ERROR = 1e-3
-"""Largest difference of a float32 graph's velocity (of order 1) that passes; measured ones stay below 1e-4."""
-MAX_FRAME_ERROR = 2
-"""Largest difference of a byte of a decoded frame that passes: rounding may fall either way."""
+Model = Annotated[str, typer.Option(help="pocket, sana-wm, or a checkpoint with its autoencoder beside it.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="A preset's sizes, weights from a seed.")
+]
+NamedBundle = Annotated[str, typer.Argument(help="Name or folder of a bundle.")]
+EXPORTED = "-fp32"
+"""Ends the name of a bundle that `export onnx` makes where no other was asked for."""
 EXIT_DIFFERENT = 1
+SHOWN_LAYERS = 8
 
 
 @app.command()
@@ -79,17 +70,14 @@ def onnx(
     with extra_needed("exporting", "export"):
         from export.folders import check_destination
         from export.onnx import export_bundle
-        from export.sources import RANDOM_WEIGHTS, open_source
+        from export.sources import RANDOM_WEIGHTS, open_source, shipped
     from engine.files.bundle import open_bundle
 
     output = output or Path(f"{Path(model).stem}{EXPORTED}")
     check_destination(output)
-    name, shipped_steps = _shipped(model, random_weights)
+    name, shipped_steps = shipped(model, random_weights)
     steps = steps or shipped_steps
     world_model, decoder = open_source(name, random_weights, pixels)
-    # Without gradients nothing needs to be copied before it is exported.
-    for module in (world_model, decoder):
-        module.requires_grad_(False)
     schedule: dict[str, Any] = {} if steps is None else {"timesteps": steps}
     notes = RANDOM_WEIGHTS if random_weights else ""
     with stages() as stage:
@@ -101,16 +89,6 @@ def onnx(
     bundle = open_bundle(folder)
     result = {"path": str(folder), "name": bundle.spec.name, "sha256": bundle.sha256}
     print_json(result) if as_json else print_table(result)
-
-
-def _shipped(model: str, random_weights: bool) -> tuple[str, list[float] | None]:
-    """Return the checkpoint that a name stands for, and the schedule of its bundle, where both come with Flaneur."""
-    from engine.machine.assets import bundle_names, checkpoints_dir, find_bundle
-
-    checkpoint = checkpoints_dir() / f"{model}.safetensors"
-    if random_weights or model not in bundle_names() or not checkpoint.is_file():
-        return model, None
-    return str(checkpoint), list(find_bundle(model, verify=False).spec.timesteps)
 
 
 def _schedule(text: str) -> list[float]:
@@ -128,8 +106,84 @@ def _pixels(text: str) -> tuple[int, int]:
 
 
 @app.command()
+def engine(
+    bundle: Annotated[
+        str, typer.Argument(help="Name or folder of a bundle of `export onnx`.")
+    ] = f"pocket{EXPORTED}",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to make; default: such as pocket-nvfp4, here."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="sm120 for an RTX 5090 (sm75 to sm121), or cpu.")] = "sm120",
+    precision: Annotated[
+        Precision | None, typer.Option(help="nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
+    ] = None,
+    hadamard: Hadamard = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a bundle into one for a GPU, which need not be here, or into another for ONNX Runtime."""
+    from engine.files.bundle import CPU, open_bundle
+    from engine.machine.assets import find_bundle
+
+    chosen = precision or (Precision.FP32 if target == CPU else Precision.NVFP4)
+    opened = find_bundle(bundle)
+    output = output or Path(f"{opened.path.name.removesuffix(EXPORTED)}-{chosen.value}")
+    with extra_needed("building an engine", "export"):
+        from export.engine import build_bundle
+    with stages() as stage:
+        folder = build_bundle(opened, output, target, chosen.value, hadamard, stage, say)
+    if not as_json:
+        show(str(folder))
+        return
+    made = open_bundle(folder, verify=False)
+    fields = {name: getattr(made.spec, name) for name in ("name", "target", "precision", "weight_bytes")}
+    print_json({"path": str(folder), "sha256": made.sha256, "file_bytes": made.file_bytes, **fields})
+
+
+@app.command()
+def show(bundle: NamedBundle, as_json: Json = False) -> None:
+    """Show what a bundle says of itself, and check its files."""
+    from engine.machine.assets import find_bundle
+
+    opened = find_bundle(bundle)
+    spec = opened.spec
+    result = {"path": str(opened.path), "sha256": opened.sha256, **spec.model_dump(mode="json")}
+    if as_json:
+        print_json(result)
+        return
+    for name in ("model", "layer_groups"):
+        del result[name]
+    for name, tensors in (("state", spec.state), ("decoder_caches", spec.decoder_caches)):
+        size = sum(tensor.num_bytes for tensor in tensors) / 2**20
+        result[name] = f"{len(tensors)} tensors, {size:.1f} MiB"
+    result["precision"] = ", ".join(f"{part} {precision}" for part, precision in spec.precision.items())
+    sizes = opened.file_bytes.items()
+    result["files"] = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in sizes)
+    weights = spec.weight_bytes.items()
+    result["weights"] = ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in weights)
+    print_table(result)
+    if spec.layer_groups:
+        print()
+        _print_layers(spec)
+
+
+def _print_layers(spec: EngineSpec) -> None:
+    rows = [
+        (
+            group.pattern,
+            group.precision,
+            str(group.num_layers),
+            f"{group.weight_bytes / 2**20:.2f}",
+            group.why,
+        )
+        for group in spec.layer_groups
+    ]
+    print_rows(("layers", "precision", "number", "MiB", "why"), rows)
+
+
+@app.command()
 def verify(
-    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
+    bundle: NamedBundle,
     model: Model = "pocket",
     random_weights: RandomWeights = False,
     chunks: Annotated[
@@ -153,59 +207,80 @@ def verify(
     from engine.machine.assets import find_bundle
 
     opened = find_bundle(bundle)
-    if timesteps is not None:
-        with extra_needed("verifying a bundle", "export"):
-            from export.verify import rescheduled
-        opened = replace(opened, spec=rescheduled(opened.spec, _schedule(timesteps)))
-    if against is Against.FP32:
-        from cli.quality import verify_quality
-
-        if random_weights:
-            raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
-        passed = verify_quality(
-            opened,
-            _shipped(model, random_weights)[0],
-            low_precision(precision, hadamard),
-            hadamard,
-            chunks or 20,
-            pictures,
-            as_json,
-        )
-        return 0 if passed else EXIT_DIFFERENT
-    return _verify_graphs(opened, model, random_weights, chunks or 4, as_json)
-
-
-def _verify_graphs(bundle: Bundle, model: str, random_weights: bool, chunks: int, as_json: bool) -> int:
     with extra_needed("verifying a bundle", "export"):
-        from export.sources import open_source
-        from export.verify import check_sizes, verify_bundle
-    from engine.backends.onnxruntime import OnnxRuntimeBackend
-    from engine.machine.hardware import num_cores
-
-    if bundle.spec.is_plan:
-        raise ValueError(
-            f"this bundle was built for {bundle.spec.target}; verify the bundle it was built from, or use --against fp32"
-        )
-    large = is_large(bundle)
-    threads = num_cores() if large else 1
-
-    def open_model() -> tuple[WorldModel, nn.Module]:
-        pixels = bundle.spec.frame_width, bundle.spec.frame_height
-        world_model, decoder = open_source(_shipped(model, random_weights)[0], random_weights, pixels)
-        check_sizes(bundle.spec, world_model.config)
-        return world_model, decoder
-
-    def open_runner() -> OnnxRuntimeBackend:
-        return OnnxRuntimeBackend(bundle, threads, threads, mapped=large)
-
+        from export.sources import shipped
+        from export.verify import rescheduled, verify_source
+    if timesteps is not None:
+        opened = replace(opened, spec=rescheduled(opened.spec, _schedule(timesteps)))
+    source, _ = shipped(model, random_weights)
+    if against is Against.GRAPH:
+        with stages() as stage:
+            report = verify_source(opened, source, random_weights, chunks or 4, stage)
+        _print_verdict(report, as_json)
+        return 0 if report.passed else EXIT_DIFFERENT
+    if random_weights:
+        raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
+    with extra_needed("measuring a precision", "train"):
+        from export.quantization.layers import low_precision
+        from export.quantization.quality import measure_quality
+    low, num_chunks = low_precision(precision.value, hadamard), chunks or 20
     with stages() as stage:
-        report = verify_bundle(open_model, open_runner, bundle.spec, chunks, stage)
-    passed = report.velocity <= MAX_VELOCITY_ERROR and report.frames <= MAX_FRAME_ERROR
+        quality = measure_quality(opened.spec, source, low, hadamard, num_chunks, pictures, stage)
+    weights = opened.spec.weights_sha256
     if as_json:
-        print_json({"passed": passed, **report.to_dict()})
+        print_json({"passed": quality.passed, "weights_sha256": weights, **quality.to_dict()})
+    else:
+        print(f"weights {weights[:12]}, {num_chunks} chunks")
+        _print_quality(quality)
+    return 0 if quality.passed else EXIT_DIFFERENT
+
+
+def _print_verdict(report: VerifyReport, as_json: bool) -> None:
+    if as_json:
+        print_json({"passed": report.passed, **report.to_dict()})
     else:
         print(
-            f"{'equal' if passed else 'different'}: over {chunks} chunks velocity differs by at most "
-            f"{report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255"
+            f"{'equal' if report.passed else 'different'}: over {len(report.chunks) - 1} chunks velocity differs "
+            f"by at most {report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255"
         )
-    return 0 if passed else EXIT_DIFFERENT
+
+
+def _print_quality(report: QualityReport) -> None:
+    from export.quantization.quality import MAX_LOSS_DB
+
+    columns = ("world", "PSNR fp32", report.precision, "loss", "of each other", "rotation", "translation")
+    rows = [
+        (
+            world.world,
+            f"{world.psnr_fp32:.2f} dB",
+            f"{world.psnr_low:.2f} dB",
+            f"{world.loss_db:+.2f} dB",
+            f"{world.psnr_between:.1f} dB",
+            f"{world.pose_fp32.rotation_deg:.2f} -> {world.pose_low.rotation_deg:.2f} deg",
+            f"{world.pose_fp32.translation_m:.3f} -> {world.pose_low.translation_m:.3f} m",
+        )
+        for world in report.worlds
+    ]
+    print_rows(columns, rows)
+    print()
+    chunks = [world.chunks for world in report.worlds]
+    means = [
+        (
+            str(group[0].chunk_index),
+            f"{100 * sum(chunk.latent_error for chunk in group) / len(group):.1f} %",
+            f"{sum(chunk.psnr_between for chunk in group) / len(group):.1f} dB",
+        )
+        for group in zip(*chunks, strict=True)
+    ]
+    print_rows(("chunk", "latents differ by", "pictures of each other"), means)
+    print()
+    costs = [
+        (cost.layer, f"{100 * cost.own_error:.1f} %", f"{100 * cost.velocity_error:.2f} %")
+        for cost in report.layers[:SHOWN_LAYERS]
+    ]
+    print_rows(("costliest layers", "own output", "velocity"), costs)
+    print()
+    verdict = "passed" if report.passed else "too much"
+    print(
+        f"{verdict}: {report.precision} loses at most {report.loss_db:.2f} dB, {MAX_LOSS_DB:g} dB are allowed"
+    )

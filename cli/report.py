@@ -1,4 +1,4 @@
-"""What the commands print: results on stdout, everything else on stderr."""
+"""What the commands print: results on stdout, everything else on stderr; which extra to install where a library is missing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
+
+from engine.machine.installing import install_line
+
+OPTIONAL_LIBRARIES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "ml_dtypes",
+    "transformers",
+    "yaml",
+    "PIL",
+    "skimage",
+    "scipy",
+    "filelock",
+    "numba",
+)
+"""Libraries of the extras."""
 
 
 class Advance(Protocol):
@@ -79,3 +97,17 @@ def stages() -> Iterator[Callable[[str, int | None], Advance]]:
             return bars.enter_context(progress(what, total))
 
         yield stage
+
+
+@contextmanager
+def extra_needed(what: str, extra: str) -> Iterator[None]:
+    """Turn a missing optional library inside the block into one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        if library not in OPTIONAL_LIBRARIES:
+            raise
+        raise ValueError(
+            f"{what} needs {library}, which is not installed; in a clone run {install_line(extra)}"
+        ) from error

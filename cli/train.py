@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from cli import train_cluster, train_stages
-from cli.extras import extra_needed
-from cli.report import Interrupted, print_json, print_table, say
+from cli.report import Interrupted, extra_needed, print_json, print_table, say
 
 app = typer.Typer(help="Train world models.", no_args_is_help=True)
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.extras import extra_needed
-from cli.report import print_json, print_rows
+from cli.report import extra_needed, print_json, print_rows
 
 if TYPE_CHECKING:
     from training.parallel.cost_model import StageCost

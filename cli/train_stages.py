@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.extras import extra_needed
-from cli.report import Interrupted, print_json, print_table, say
+from cli.report import Interrupted, extra_needed, print_json, print_table, say
 
 if TYPE_CHECKING:
     from training.data.clip import LeftOut

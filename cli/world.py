@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.arguments import Json, known_folders
-from cli.extras import extra_needed
-from cli.report import print_json, print_table, say
+from cli.report import extra_needed, print_json, print_table, say
 from engine.files.atomic import check_new_file
 
 app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.files.bundle import EngineSpec
-from engine.files.world import World, list_worlds, read_world, sealed
+from engine.files.bundle import Bundle, EngineSpec
+from engine.files.world import World, find_world, list_worlds, read_world, sealed
 from engine.machine.assets import worlds_dir
 from evaluation.rollouts import HELD_OUT_SEED, Frames, Poses, place_of
 from holodeck import Place
@@ -155,3 +156,63 @@ def begin_world(
         c2w=np.asarray(c2w, np.float64),
     )
     return sealed(world)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured."""
+
+    bundle: Bundle
+    fitting: list[World]
+    """All worlds made for its weights."""
+    chosen: list[World]
+    """Those that were asked for."""
+    autoencoder: Autoencoder | None
+    why_none: str = ""
+    """Why there is no autoencoder."""
+
+    def encoder(self) -> Autoencoder:
+        """Return the autoencoder where there is no doing without."""
+        if self.autoencoder is None:
+            raise ValueError(
+                f"a world that begins with a picture needs the encoder, but {self.why_none}; "
+                "name its folder with --autoencoder"
+            )
+        return self.autoencoder
+
+
+def open_subject(
+    opened: Bundle, worlds: Path | None, names: Sequence[str] | None, autoencoder: Path | None
+) -> Subject:
+    """Find the worlds and the autoencoder that a bundle is measured with.
+
+    Args:
+        worlds: Folder of worlds; by default the one beside the bundle's folder, else the shipped ones.
+        names: Worlds that are asked for; all that fit by default.
+        autoencoder: Folder of the autoencoder; by default the checkpoints beside the bundle's folder.
+
+    Raises:
+        ValueError: No world fits the bundle's weights, or the named autoencoder cannot be used.
+    """
+    folder = worlds or _beside(opened, "worlds") or worlds_dir()
+    fitting = fitting_worlds(opened.spec.weights_sha256, folder)
+    chosen = [find_world(name, [folder]) for name in names or ()] or fitting
+    if not fitting:
+        raise ValueError(
+            f"no world in {folder} was made for the weights of {opened.spec.name}; name their folder with --worlds"
+        )
+    if autoencoder is not None:
+        return Subject(opened, fitting, chosen, open_autoencoder(autoencoder, opened.spec))
+    beside = _beside(opened, "checkpoints")
+    if beside is None:
+        return Subject(opened, fitting, chosen, None, "no autoencoder lies beside the bundle")
+    try:
+        return Subject(opened, fitting, chosen, open_autoencoder(beside, opened.spec))
+    except ValueError as error:
+        return Subject(opened, fitting, chosen, None, str(error))
+
+
+def _beside(bundle: Bundle, name: str) -> Path | None:
+    """Find what was published with a bundle: `worlds` and `checkpoints` lie beside the folder of bundles."""
+    folder = bundle.path.parent.parent / name
+    return folder if folder.is_dir() else None

@@ -6,6 +6,7 @@ Plans are built ahead of time on any machine: by TensorRT for RTX, or by classic
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,11 @@ import onnx
 from engine.errors import BackendUnavailable, BuildFailed
 from engine.files.bundle import CPU, Bundle, EngineSpec, LayerGroup, hash_file
 from engine.machine.hardware import TENSORRT_LIBRARIES
-from export.folders import link_or_copy, making_bundle, partial_folder, write_spec
+from export.folders import check_destination, link_or_copy, making_bundle, partial_folder, write_spec
 from export.graph import GraphWeights, save_graph, store_in_half
 from export.progress import Progress, Stage
-from export.quantization.calibration import Calibration
-from export.quantization.layers import DECODER_RULES, STEP_RULES, LayerRule, Low, find_rule
+from export.quantization.calibration import Calibration, calibrate_bundle
+from export.quantization.layers import DECODER_RULES, STEP_RULES, LayerRule, Low, find_rule, low_precision
 from export.quantization.nvfp4 import LayerRecord, rewrite_products
 from model.config import ModelConfig
 
@@ -28,6 +29,38 @@ MAX_TEXT_LENGTH = 1024
 """Tokens of text that a plan takes at most, as many as a world file holds."""
 PLAN_SUFFIX = ".engine"
 DECODER = "decoder/"
+
+
+def build_bundle(
+    bundle: Bundle,
+    destination: Path,
+    target: str,
+    precision: str,
+    hadamard: bool,
+    stage: Stage,
+    notice: Callable[[str], None],
+) -> Path:
+    """Turn a bundle into one for a target; whatever can be refused is refused before minutes of calibration.
+
+    Args:
+        target: `cpu`, or a GPU's compute capability such as sm120.
+        precision: nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.
+        notice: Told in a sentence what is calibrated on, where that is no world.
+    """
+    if target != CPU and not re.fullmatch(r"sm\d{2,3}", target):
+        raise ValueError(f"--target takes cpu or a GPU's compute capability such as sm120, got {target!r}")
+    low = None if target == CPU else low_precision(precision, hadamard)
+    check_source(bundle.spec)
+    check_destination(destination)
+    if destination.resolve() == bundle.path.resolve():
+        raise ValueError(f"{destination} is the bundle to build from; name another folder")
+    if low is None:
+        if precision not in ("fp32", "fp16") or hadamard:
+            raise ValueError(f"a cpu computes in float32: --precision fp32 or fp16, not {precision}")
+        return build_graphs(bundle, destination, precision == "fp16", stage)
+    check_target(load_library(), target)
+    calibration = calibrate_bundle(bundle, low, hadamard, destination, stage, notice)
+    return build_plans(bundle, destination, target, low, calibration, hadamard, stage)
 
 
 def build_plans(

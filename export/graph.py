@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnxscript.optimizer import fold_constants
 
+from engine.files.bundle import Bundle
+
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights above this go to a file beside the graph; a protobuf message ends at 2 GiB."""
 FOLDED = ("Cast", "Transpose", "Identity", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape")
@@ -208,3 +210,8 @@ def store_in_half(graph: onnx.GraphProto, rounding: bool = False) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def is_large(bundle: Bundle) -> bool:
+    """Whether a bundle's weights are too many to be held in memory more than once."""
+    return any((bundle.path / name).stat().st_size > INLINE_LIMIT_BYTES for name in bundle.spec.files)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from engine.machine.assets import bundle_names, checkpoints_dir, find_bundle
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder
 from model.config import ModelConfig, pocket, sana_wm
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
@@ -42,10 +43,21 @@ def open_source(
         ValueError: There is no such model, or its latents do not divide such frames.
     """
     model, decoder = _open_source(name, random_weights)
+    # Without gradients nothing needs to be copied before it is exported.
+    for module in (model, decoder):
+        module.requires_grad_(False)
     if frame_size is not None:
         width, height = frame_size
         model.config = replace(model.config, frame_width=width, frame_height=height)
     return model, decoder
+
+
+def shipped(model: str, random_weights: bool) -> tuple[str, list[float] | None]:
+    """Return the checkpoint that a name stands for, and the schedule of its bundle, where both come with Flaneur."""
+    checkpoint = checkpoints_dir() / f"{model}.safetensors"
+    if random_weights or model not in bundle_names() or not checkpoint.is_file():
+        return model, None
+    return str(checkpoint), list(find_bundle(model, verify=False).spec.timesteps)
 
 
 def _open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module]:

@@ -1,7 +1,6 @@
 """A bundle held against the model it was made from: same inputs, carried state, largest difference.
 
 PyTorch goes first and leaves what it found on disk, so that a model and its graphs are never in memory together.
-It opens neither itself: whoever calls it says how.
 """
 
 from __future__ import annotations
@@ -18,16 +17,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.files.bundle import EngineSpec
+from engine.backends.onnxruntime import OnnxRuntimeBackend
+from engine.files.bundle import Bundle, EngineSpec
+from engine.machine.hardware import num_cores
 from export.folders import ending_on_sigterm
+from export.graph import is_large
 from export.progress import Progress, Stage, unseen
 from export.scenes import Scene, graph_inputs
+from export.sources import open_source
 from model.config import ModelConfig
 from model.rollout import RolloutState
 from model.sampler import check_timesteps, euler_step
 from model.world_model import WorldModel
 
 Arrays = NDArray[Any]
+
+
+MAX_VELOCITY_ERROR = 1e-3
+"""Largest difference of a float32 graph's velocity (of order 1) that passes; measured ones stay below 1e-4."""
+MAX_FRAME_ERROR = 2
+"""Largest difference of a byte of a decoded frame that passes: rounding may fall either way."""
 
 
 class GraphRunner(Protocol):
@@ -74,10 +83,41 @@ class VerifyReport:
     def frames(self) -> int:
         return max(chunk.frames for chunk in self.chunks)
 
+    @property
+    def passed(self) -> bool:
+        return self.velocity <= MAX_VELOCITY_ERROR and self.frames <= MAX_FRAME_ERROR
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
         rows = [vars(chunk) for chunk in self.chunks]
         return {"velocity": self.velocity, "state": self.state, "frames": self.frames, "chunks": rows}
+
+
+def verify_source(
+    bundle: Bundle, source: str, random_weights: bool, num_chunks: int, stage: Stage
+) -> VerifyReport:
+    """Hold a bundle's graphs against the model that `open_source` opens by a name or path.
+
+    Raises:
+        ValueError: The bundle holds plans, or was made from another model.
+    """
+    spec = bundle.spec
+    if spec.is_plan:
+        raise ValueError(
+            f"this bundle was built for {spec.target}; verify the bundle it was built from, or use --against fp32"
+        )
+    large = is_large(bundle)
+    threads = num_cores() if large else 1
+
+    def open_model() -> tuple[WorldModel, nn.Module]:
+        model, decoder = open_source(source, random_weights, (spec.frame_width, spec.frame_height))
+        check_sizes(spec, model.config)
+        return model, decoder
+
+    def open_runner() -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(bundle, threads, threads, mapped=large)
+
+    return verify_bundle(open_model, open_runner, spec, num_chunks, stage)
 
 
 def verify_bundle(

@@ -26,7 +26,7 @@ from export.quantization.emulation import RoundedLinear, calibrated, emulate, le
 from export.quantization.layers import STEP_RULES, Low
 from export.quantization.nvfp4 import LayerRecord, rewrite_products
 from export.scenes import roll
-from export.sources import new_decoder
+from export.sources import new_decoder, shipped
 from export.verify import check_sizes, made_up_scene, verify_bundle
 from model.config import ModelConfig, tiny
 from model.config import pocket as pocket_sizes
@@ -177,11 +177,9 @@ def test_constants_are_read_through_what_folds_away(bundle: Bundle) -> None:
 
 
 def test_the_shipped_model_goes_by_its_name() -> None:
-    from cli.export import _shipped
-
-    assert _shipped("pocket", False) == (str(CHECKPOINT), [1000.0])
-    assert _shipped("pocket", True) == ("pocket", None)
-    assert _shipped("sana-wm", False) == ("sana-wm", None)
+    assert shipped("pocket", False) == (str(CHECKPOINT), [1000.0])
+    assert shipped("pocket", True) == ("pocket", None)
+    assert shipped("sana-wm", False) == ("sana-wm", None)
 
 
 def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Whatever could be wrong with a bundle is found when it is opened, so that nothin
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -140,6 +141,14 @@ class EngineSpec(BaseModel):
         return self.target != CPU
 
     @property
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of weights by precision, where the layers' precisions are known."""
+        total: Counter[str] = Counter()
+        for group in self.layer_groups:
+            total[group.precision] += group.weight_bytes
+        return dict(total)
+
+    @property
     def frames_per_chunk(self) -> int:
         """Video frames a chunk adds."""
         return self.chunk_size * self.temporal_stride
@@ -156,6 +165,11 @@ class Bundle:
 
     def step_graph(self, num_latent_frames: int) -> Path:
         return self.path / self.spec.step_graphs[str(num_latent_frames)]
+
+    @property
+    def file_bytes(self) -> dict[str, int]:
+        """Size of each file."""
+        return {name: (self.path / name).stat().st_size for name in self.spec.files}
 
     @property
     def decoder_graph(self) -> Path:

@@ -18,14 +18,19 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.files.bundle import OUT, Bundle, EngineSpec, TensorSpec, hash_file, open_bundle
+from engine.machine.hardware import num_cores
+from engine.session.opening import default_denoise_threads
+from evaluation.worlds import fitting_worlds
 from export.folders import link_or_copy, partial_folder, write_spec
-from export.graph import layer_of
-from export.progress import Progress
+from export.graph import is_large, layer_of
+from export.progress import Progress, Stage
 from export.quantization.layers import Low, precision_of
 from export.quantization.nvfp4 import BLOCK, hadamard_matrix
-from export.scenes import Scene, graph_inputs, roll
-from export.verify import GraphRunner
+from export.scenes import Scene, graph_inputs, held_out_scenes, roll
+from export.sources import RANDOM_WEIGHTS
+from export.verify import GraphRunner, made_up_scene
 from model.conditioning import Conditioning
 from model.config import ModelConfig
 from model.rollout import RolloutState, state_shapes
@@ -37,6 +42,8 @@ NOMINAL_LARGEST = 8.0
 
 
 OpenRunner = Callable[[Bundle], GraphRunner]
+NUM_CHUNKS = 20
+"""Chunks that are generated in each world."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,45 @@ def nominal_calibration(bundle: Bundle, low: Low) -> Calibration:
     layers = low_layers(bundle, low)
     origin = f"nominal, {NOMINAL_LARGEST:g} at most in every layer: random weights were not calibrated"
     return Calibration(dict.fromkeys(layers, NOMINAL_LARGEST), origin if layers else "")
+
+
+def calibrate_bundle(
+    bundle: Bundle,
+    low: Low,
+    hadamard: bool,
+    destination: Path,
+    stage: Stage,
+    notice: Callable[[str], None],
+) -> Calibration:
+    """Measure activations on the worlds that fit a bundle, or on a made-up walk where there is none.
+
+    Args:
+        notice: Told, in a sentence, what is calibrated on where that is no world.
+    """
+    if bundle.spec.notes == RANDOM_WEIGHTS:
+        notice("weights from a seed: there is nothing to measure, activations get a nominal scale")
+        return nominal_calibration(bundle, low)
+    if low == "bf16":
+        return Calibration({}, "")
+    walks = calibration_walks(bundle.spec, notice)
+    advance = stage("calibrating", len(walks.scenes) * (walks.num_chunks + 1))
+    large = is_large(bundle)
+    threads = num_cores() if large else default_denoise_threads()
+
+    def open_runner(tapped: Bundle) -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(tapped, threads, 1, mapped=large)
+
+    return calibrate(bundle, low, hadamard, walks, open_runner, destination, advance)
+
+
+def calibration_walks(spec: EngineSpec, notice: Callable[[str], None]) -> Walks:
+    """Choose what to calibrate on: held-out walks through the worlds of a model and frame size, else a made-up walk."""
+    pixels = (spec.frame_height, spec.frame_width)
+    if any(world.first_frame.shape[:2] == pixels for world in fitting_worlds(spec.weights_sha256)):
+        scenes = held_out_scenes(spec.weights_sha256, 1 + NUM_CHUNKS * spec.frames_per_chunk, spec.fps)
+        return Walks(scenes, NUM_CHUNKS, spec.timesteps)
+    notice("no world here was made for this model; calibrating on a made-up walk")
+    return Walks([made_up_scene(spec, 1)], 1, spec.timesteps)
 
 
 def calibrate(

@@ -68,7 +68,23 @@ def find_rule(name: str, rules: tuple[LayerRule, ...] = STEP_RULES) -> LayerRule
     for rule in rules:
         if fnmatchcase(name, rule.pattern):
             return rule
-    raise ValueError(f"no rule of the layer table speaks of {name!r}; add one to export/layers.py")
+    raise ValueError(
+        f"no rule of the layer table speaks of {name!r}; add one to export/quantization/layers.py"
+    )
+
+
+def low_precision(name: str, hadamard: bool) -> Low:
+    """Return a precision as the layer table takes it.
+
+    Raises:
+        ValueError: A GPU's large layers do not take it, or it has no blocks to rotate.
+    """
+    lows: dict[str, Low] = {"nvfp4": "nvfp4", "fp8": "fp8", "bf16": "bf16"}
+    if name not in lows:
+        raise ValueError(f"a GPU's large layers take nvfp4, fp8 or bf16, not {name}")
+    if hadamard and name != "nvfp4":
+        raise ValueError(f"--hadamard rotates blocks of nvfp4, and {name} has none; leave it out")
+    return lows[name]
 
 
 def precision_of(name: str, low: Low, rules: tuple[LayerRule, ...] = STEP_RULES) -> Precision:

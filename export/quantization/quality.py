@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,22 @@ from torch import Tensor, nn
 
 from engine.files.bundle import EngineSpec
 from evaluation.image_metrics import psnr
-from export.progress import Progress
+from evaluation.scores import contact_sheet
+from export.progress import Progress, Stage
 from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
 from export.quantization.layers import Low, Precision
-from export.scenes import Frames, Pass, Scene, decode, passes, roll
+from export.scenes import Frames, Pass, Scene, decode, held_out_scenes, passes, roll
+from export.sources import open_source
+from export.verify import check_sizes
 from model.world_model import WorldModel
 
 COST_CHUNKS = 6
 """Passes that the cost of single layers is measured on."""
+
+
+MAX_LOSS_DB = 1.0
+"""Decoded PSNR against float32 that low precision may lose in the worst world."""
+SHEET_WORLDS = 3
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,10 @@ class QualityReport:
         """Largest loss of decoded PSNR against float32 over the worlds."""
         return max(world.loss_db for world in self.worlds)
 
+    @property
+    def passed(self) -> bool:
+        return self.loss_db <= MAX_LOSS_DB
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
         return {"loss_db": self.loss_db, **asdict(self)}
@@ -95,6 +108,33 @@ class Films:
     truth: Frames
     fp32: Frames
     low: Frames
+
+
+def measure_quality(
+    spec: EngineSpec,
+    source: str,
+    low: Low,
+    hadamard: bool,
+    num_chunks: int,
+    sheet: Path | None,
+    stage: Stage,
+) -> QualityReport:
+    """Emulate a precision on held-out walks through the shipped worlds.
+
+    Args:
+        source: The checkpoint that `open_source` opens.
+        sheet: Gets frames of some worlds, float32 above the emulated precision, as .png.
+    """
+    model, decoder = open_source(source, random_weights=False)
+    scenes = held_out_scenes(spec.weights_sha256, 1 + num_chunks * spec.frames_per_chunk, spec.fps)
+    check_sizes(spec, model.config)
+    comparison = Comparison(model, decoder, spec, num_chunks)
+    advance = stage(f"emulating {low}", comparison.num_steps(scenes, low))
+    report, films = comparison.measure(scenes, low, hadamard, advance)
+    if sheet is not None:
+        rows = [row for film in films[:SHEET_WORLDS] for row in (film.fp32, film.low)]
+        contact_sheet(rows, spec.fps, sheet)
+    return report
 
 
 class Comparison:
