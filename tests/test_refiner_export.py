@@ -19,9 +19,9 @@ from model.refiner import Refiner
 from tests.refiner_cases import FPS, random_clip, random_text, relative_error, small_refiner
 
 pytest.importorskip("onnxscript")
+from export.graph import layer_of
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
-from export.tidy import layer_of
 
 SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=6)
 
