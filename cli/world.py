@@ -48,6 +48,10 @@ def create(
     intrinsics: Annotated[
         Path | None, typer.Option(help="Camera of the photo instead: fx fy cx cy in pixels, .txt or .npy.")
     ] = None,
+    refiner: Annotated[
+        Path | None,
+        typer.Option(help="Encode the prompt for the second stage too: the release's refiner folder."),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title in the menus; default: the file's name.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the photo.")] = "not stated",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.world here.")] = None,
@@ -66,7 +70,9 @@ def create(
 
     bundle = None if engine is None else find_bundle(engine)
     config = released_config(None if bundle is None else bundle.spec.model)
-    request = WorldRequest(photo, prompt, output.stem, title or output.stem, licence, fov, intrinsics)
+    request = WorldRequest(
+        photo, prompt, output.stem, title or output.stem, licence, fov, intrinsics, refiner
+    )
     hash_weights = (
         (lambda: hash_released(weights)) if bundle is None else (lambda: bundle.spec.weights_sha256)
     )
@@ -116,6 +122,7 @@ def show(
         "frame_height": height,
         "latent_shape": list(found.first_latent.shape),
         "text_shape": list(found.text.shape),
+        "refiner_text_shape": None if found.refiner_text is None else list(found.refiner_text.shape),
         "intrinsics": [round(float(value), 4) for value in found.intrinsics],
         "c2w": found.c2w.tolist(),
     }

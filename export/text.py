@@ -1,4 +1,4 @@
-"""Prompts as the model reads them: hidden states of a Gemma-2 that stands behind an instruction."""
+"""Prompts as the models read them: hidden states of a Gemma-2 behind an instruction, or all those of a Gemma-3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """Numbers per token."""
-        return int(self.model.config.hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def num_hidden_states(self) -> int:
+        """Embeddings and the output of each layer."""
+        return int(self.model.config.get_text_config().num_hidden_layers) + 1
 
     @torch.no_grad()
     def encode(self, prompt: str, length: int, preamble: str = "") -> tuple[Tensor, Tensor]:
@@ -52,9 +57,34 @@ class TextEncoder:
         kept = [0, *range(total - length + 1, total)]
         return hidden[0, kept].float(), mask[0, kept].float()
 
+    @torch.no_grad()
+    def all_hidden_states(self, prompt: str, length: int) -> tuple[Tensor, Tensor]:
+        """Encode a prompt, without an instruction, to exactly `length` tokens, padded on the left.
 
-def load_text_encoder(folder: Path, dtype: torch.dtype = torch.bfloat16) -> TextEncoder:
-    """Load a Gemma-2 and its tokenizer from a folder; nothing is fetched, and no code of the folder is run.
+        Returns:
+            Hidden states [1, length, width, states] float32, the last after the final norm, and mask [1, length] float32.
+        """
+        tokens = self.tokenizer(
+            [prompt.strip()],
+            max_length=length,
+            padding="max_length",
+            padding_side="left",
+            truncation=True,
+            add_special_tokens=True,
+            return_tensors="pt",
+        )
+        mask = tokens["attention_mask"]
+        outputs = self.model(input_ids=tokens["input_ids"], attention_mask=mask, output_hidden_states=True)
+        return torch.stack(outputs.hidden_states, dim=-1).float(), mask.float()
+
+
+def load_text_encoder(
+    folder: Path, dtype: torch.dtype = torch.bfloat16, name: str = "gemma-2-2b-it"
+) -> TextEncoder:
+    """Load a Gemma and its tokenizer from a folder; nothing is fetched, and no code of the folder is run.
+
+    Args:
+        name: What belongs there, for the remedy.
 
     Raises:
         ValueError: A file is missing or damaged.
@@ -75,7 +105,7 @@ def load_text_encoder(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Text
         # The library raises whatever the file at fault happens to provoke.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"cannot load the text encoder in {folder}: {reason.rstrip('.')}; fetch gemma-2-2b-it into that folder"
+            f"cannot load the text encoder in {folder}: {reason.rstrip('.')}; fetch {name} into that folder"
         ) from None
     return TextEncoder(model, tokenizer)
 

@@ -23,6 +23,7 @@ from export.photo import (
     read_intrinsics,
     read_photo,
 )
+from export.refiner.text import encode_refiner_text, find_text_folders
 from export.sources import LTX_FOLDERS
 from export.text import load_text_encoder, read_preamble
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder, weights_sha256
@@ -44,6 +45,8 @@ class WorldRequest:
     fov_deg: float | None = None
     """Horizontal field of view of the photo; with neither this nor a file, 60 degrees."""
     intrinsics: Path | None = None
+    refiner: Path | None = None
+    """Released folder of the refiner, whose text the world shall carry too; None leaves it out."""
 
 
 def hash_released(weights: Path) -> str:
@@ -106,6 +109,7 @@ def create_world(
     autoencoder = find_folder(weights, LTX_FOLDERS, "autoencoder")
     text_encoder = find_folder(weights, TEXT_FOLDERS, "text encoder")
     preamble = read_preamble(weights / CONFIG_FILE)
+    refiner = None if request.refiner is None else find_text_folders(request.refiner)
     _describe(request, "0" * 64)
     say("encoding the photo")
     first_latent = encode_photo(frame, autoencoder, config)
@@ -117,6 +121,11 @@ def create_world(
             "fetch the one it was trained with"
         )
     text, mask = encoder.encode(request.prompt, config.text_length, preamble)
+    refiner_text = None
+    if refiner is not None:
+        del encoder
+        say("encoding the prompt for the refiner")
+        refiner_text = encode_refiner_text(request.prompt, refiner)
     say("reading which weights the world is for")
     return World(
         info=_describe(request, hash_weights()),
@@ -126,6 +135,7 @@ def create_world(
         text_mask=mask.numpy(),
         intrinsics=camera,
         c2w=np.eye(4),
+        refiner_text=refiner_text,
     )
 
 

@@ -194,6 +194,21 @@ def test_the_command_makes_a_world(
     assert world.info.model == weights_sha256(model)
 
 
+def test_the_command_encodes_the_prompt_for_the_refiner_where_one_is_named(
+    weights: Path, photo: Path, small_release: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = np.full((8, 24), 0.5, np.float32)
+    monkeypatch.setattr("export.world.find_text_folders", lambda refiner: refiner)
+    monkeypatch.setattr(
+        "export.world.encode_refiner_text", lambda prompt, refiner: text * len(prompt) * len(refiner.name)
+    )
+    arguments = ("world", "create", photo, "--prompt", "a quiet harbour", "--weights", weights)
+    assert run(*arguments, "--refiner", "refiner_diffusers", "-o", "refined.world") == 0
+    found = read_world("refined.world").refiner_text
+    assert found is not None
+    np.testing.assert_array_equal(found, text * len("a quiet harbour") * len("refiner_diffusers"))
+
+
 def test_the_student_is_taken_where_the_release_has_one(
     weights: Path, tmp_path: Path, small_release: ModelConfig
 ) -> None:

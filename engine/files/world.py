@@ -22,7 +22,7 @@ from engine.files.tensor_file import DTYPES, TensorFile, TensorFileKind, encode_
 
 SUFFIX = ".world"
 MAX_FILE_BYTES = 256 << 20
-"""A world of the full model takes about 6 MB."""
+"""A world of the full model takes about 6 MB, and 8 more with the refiner's text."""
 KIND = TensorFileKind(
     "world", SUFFIX, "world", MAX_FILE_BYTES, "`flaneur world list` names the worlds there are"
 )
@@ -34,11 +34,12 @@ LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "intrinsics": ("F32", (4,)),
     "c2w": ("F64", (4, 4)),
     "origin": ("F64", (4, 4)),
+    "refiner_text": ("F32", (4096, 16384)),
 }
 """Stored type and the largest shape of each tensor."""
-HALVED = "text"
-"""Stored as F16 where that holds every number: the memory of a scene is half of its file then."""
-OPTIONAL = {"origin"}
+HALVED = ("text", "refiner_text")
+"""Stored as F16 where that holds every number, which halves most of the file."""
+OPTIONAL = {"origin", "refiner_text"}
 """Tensors that a world may lack."""
 RIGID_TOLERANCE = 1e-4
 """Of R R^T against the identity; a rotation that was once stored as float32 stays within 1e-6."""
@@ -98,6 +99,9 @@ class World:
     """[4, 4], the pose that the model counts all poses from, where that is not the first frame's. A world begun
     in the middle of a walk keeps the origin of the world it came from, so that poses stay coordinates there."""
 
+    refiner_text: NDArray[np.float32] | None = None
+    """[L, D], what the second stage reads, every token of which counts; None where the world was made without it."""
+
     @property
     def origin_c2w(self) -> NDArray[np.float64]:
         """The pose that the model counts all poses from, [4, 4], in the world's own frame."""
@@ -143,7 +147,7 @@ def read_world(path: str | Path) -> World:
     except OSError as error:
         raise SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path") from error
     _check_values(arrays, file)
-    arrays[HALVED] = arrays[HALVED].astype(np.float32)
+    arrays |= {name: arrays[name].astype(np.float32) for name in HALVED if name in arrays}
     return World(info, **arrays, path=file, sha256=sha256)
 
 
@@ -167,10 +171,12 @@ def _encode(world: World, file: Path) -> bytes:
     }
     _check_shapes({name: array.shape for name, array in arrays.items()}, file)
     _check_values(arrays, file)
-    with np.errstate(over="ignore"):
-        half = arrays[HALVED].astype(DTYPES["F16"])
-    if np.array_equal(half.astype(np.float32), arrays[HALVED]):
-        arrays[HALVED] = half
+    for name in HALVED:
+        if name in arrays:
+            with np.errstate(over="ignore"):
+                half = arrays[name].astype(DTYPES["F16"])
+            if np.array_equal(half.astype(np.float32), arrays[name]):
+                arrays[name] = half
     return encode_tensors(arrays, KIND, world.info.model_dump_json())
 
 
@@ -229,7 +235,7 @@ def _check_layout(source: TensorFile) -> None:
 
 
 def _stored_types(name: str) -> tuple[str, ...]:
-    return (LAYOUT[name][0], "F16") if name == HALVED else (LAYOUT[name][0],)
+    return (LAYOUT[name][0], "F16") if name in HALVED else (LAYOUT[name][0],)
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], file: Path) -> None:
@@ -293,5 +299,6 @@ def world_from_walk(
         world.intrinsics,
         c2w,
         origin=world.origin_c2w,
+        refiner_text=world.refiner_text,
     )
     return sealed(begun)
