@@ -46,7 +46,7 @@ def render_rgbd(
     if min(width, height) < LEAST_SIDE_PX:
         raise ValueError(f"{width}x{height} is too small; render at least {LEAST_SIDE_PX}x{LEAST_SIDE_PX}")
     kernels = _kernels()
-    shapes, surface = place.arrays, place.surface
+    shapes = place.arrays
     c2w, lens = np.ascontiguousarray(c2w, np.float64), np.asarray(intrinsics, np.float64)
     rows, columns = height * SUPERSAMPLING, width * SUPERSAMPLING
     rectangles, order = sample_rectangles(shapes, c2w, intrinsics, width, height)
@@ -65,9 +65,25 @@ def render_rgbd(
         depth,
         hit,
     )
-    color = np.empty((3, rows, SUPERSAMPLING, width), np.float32)
-    ground_place = np.array([*surface.ground_low, surface.ground_size_m], np.float32)
-    kernels.color_rows(
+    color = _color_samples(place, c2w[:3, 3], rays, depth, hit)
+    picture, pixels = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.float32)
+    kernels.reduce(color, _lens_weights(), picture)
+    kernels.pixel_depth(depth, hit, centred_depth, pixels)
+    return picture, pixels
+
+
+def _color_samples(
+    place: Place,
+    origin: NDArray[np.float64],
+    rays: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    hit: NDArray[np.int32],
+) -> NDArray[np.float32]:
+    """Colour every sample, [3, rows, SUPERSAMPLING, width]: the columns of each row by their place in a pixel."""
+    shapes, surface = place.arrays, place.surface
+    rows, columns = depth.shape
+    color = np.empty((3, rows, SUPERSAMPLING, columns // SUPERSAMPLING), np.float32)
+    _kernels().color_rows(
         shapes.kind,
         shapes.low,
         shapes.high,
@@ -77,17 +93,14 @@ def render_rgbd(
         _sky_values(surface.sky),
         surface.sky.hill_phases().astype(np.float32),
         surface.ground,
-        ground_place,
-        c2w[:3, 3].astype(np.float32),
+        np.array([*surface.ground_low, surface.ground_size_m], np.float32),
+        origin.astype(np.float32),
         rays,
         depth,
         hit,
         color,
     )
-    picture, pixels = np.empty((height, width, 3), np.uint8), np.empty((height, width), np.float32)
-    kernels.reduce(color, _lens_weights(), picture)
-    kernels.pixel_depth(depth, hit, centred_depth, pixels)
-    return picture, pixels
+    return color
 
 
 def _sky_values(sky: Sky) -> NDArray[np.float32]:

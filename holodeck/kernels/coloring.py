@@ -49,26 +49,13 @@ def color_rows(
             while end < width and hit[row, end] == n:
                 end += 1
             run = slice(start, end)
+            dx, dy, dz, t, rgb = x[run], y[run], z[run], depth[row, run], color[:, run]
             if n == SKY:
-                _sky_run(sky, phases, x[run], y[run], z[run], color[:, run])
+                _sky_run(sky, phases, dx, dy, dz, rgb)
             elif n == GROUND:
-                _ground_run(ground, ground_place, origin, x[run], z[run], depth[row, run], color[:, run])
+                _ground_run(ground, ground_place, origin, dx, dz, t, rgb)
             elif kind[n] == BOX:
-                _box_run(
-                    low[n],
-                    high[n],
-                    paint[n],
-                    pattern[n],
-                    params[n],
-                    n,
-                    sky,
-                    origin,
-                    x[run],
-                    y[run],
-                    z[run],
-                    depth[row, run],
-                    color[:, run],
-                )
+                _box_run(low[n], high[n], paint[n], pattern[n], params[n], n, sky, origin, dx, dy, dz, t, rgb)
             else:
                 _round_run(
                     kind[n],
@@ -80,11 +67,11 @@ def color_rows(
                     n,
                     sky,
                     origin,
-                    x[run],
-                    y[run],
-                    z[run],
-                    depth[row, run],
-                    color[:, run],
+                    dx,
+                    dy,
+                    dz,
+                    t,
+                    rgb,
                 )
             start = end
         _clear_row(x, y, z, depth[row], hit[row], sky[FOG_M], clear)
