@@ -15,7 +15,7 @@ MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
     "first frame repeated",
     "autoencoder",
 )
-"""The films held against the truth."""
+"""The videos held against the truth."""
 TRUTH, BLURRED = "true frames", "true frames, blurred"
 """What the recovery of poses is checked on."""
 
@@ -84,15 +84,15 @@ def _bent_to_ground(rays: NDArray[np.float64], source: Poses, target: Poses) -> 
     return np.where(meets[..., None], points, rays)
 
 
-def films_of(rollout: Rollout) -> dict[str, Frames]:
-    """The model's film and those it is held beside, each [F, H, W, 3]."""
+def videos_of(rollout: Rollout) -> dict[str, Frames]:
+    """The model's video and those it is held beside, each [F, H, W, 3]."""
     truth = rollout.truth
-    films = {
+    videos = {
         MODEL: rollout.generated,
         REPROJECTED: first_frame_reprojected(truth[0], rollout.c2w, rollout.intrinsics),
         PREVIOUS: previous_frame_repeated(truth, rollout.frames_per_chunk),
         REPEATED: first_frame_repeated(truth),
     }
     if rollout.reconstructed is not None:
-        films[CEILING] = rollout.reconstructed
-    return films
+        videos[CEILING] = rollout.reconstructed
+    return videos

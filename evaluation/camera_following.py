@@ -36,7 +36,7 @@ class CameraErrors:
 
 @dataclass(frozen=True)
 class CameraFollowing:
-    """How one film follows its track."""
+    """How one video follows its track."""
 
     num_frames: int
     """Frames that were tried."""
@@ -50,21 +50,21 @@ class CameraFollowing:
 
 
 def follow_camera(
-    rollout: Rollout, place: Place, films: dict[str, Frames], progress: Progress | None = None
+    rollout: Rollout, place: Place, videos: dict[str, Frames], progress: Progress | None = None
 ) -> dict[str, CameraFollowing]:
-    """Recover poses from frames of several films along one track, once every SPACING_S, and compare.
+    """Recover poses from frames of several videos along one track, once every SPACING_S, and compare.
 
     Args:
-        films: By name, each [F, H, W, 3].
+        videos: By name, each [F, H, W, 3].
         progress: Told how many frames are located.
     """
     picks = range(round(SPACING_S * rollout.fps), rollout.num_frames, round(SPACING_S * rollout.fps))
     height, width = rollout.truth.shape[1:3]
-    found: dict[str, list[Poses | None]] = {name: [] for name in films}
+    found: dict[str, list[Poses | None]] = {name: [] for name in videos}
     for done, n in enumerate(picks, 1):
         views = views_around(place, rollout.c2w[n], rollout.intrinsics, (width, height))
-        for name, film in films.items():
-            found[name].append(locate(film[n], views, rollout.intrinsics))
+        for name, video in videos.items():
+            found[name].append(locate(video[n], views, rollout.intrinsics))
         if progress is not None:
             progress(done)
     wanted = rollout.c2w[list(picks)]
@@ -72,7 +72,7 @@ def follow_camera(
 
 
 def compare_poses(found: Sequence[Poses | None], wanted: Poses) -> CameraFollowing:
-    """Sum up the poses recovered from a film; None where a frame could not be located."""
+    """Sum up the poses recovered from a video; None where a frame could not be located."""
     located = [n for n, pose in enumerate(found) if pose is not None]
     if len(located) < MIN_POSES:
         return CameraFollowing(len(found), len(located), None, None, None)

@@ -24,11 +24,11 @@ MAX_PAIRS = 60
 
 @dataclass(frozen=True)
 class Revisits:
-    """Mean likeness of the pairs of a film."""
+    """Mean likeness of the pairs of a video."""
 
     num_pairs: int
     scores: dict[str, dict[str, float]]
-    """By film, then by measure; empty where no place was visited twice."""
+    """By video, then by measure; empty where no place was visited twice."""
 
 
 def revisit_pairs(c2w: Poses, fps: float, max_pairs: int = MAX_PAIRS) -> NDArray[np.int64]:
@@ -60,30 +60,32 @@ def revisit_pairs(c2w: Poses, fps: float, max_pairs: int = MAX_PAIRS) -> NDArray
     return found[np.linspace(0, len(found) - 1, max_pairs).round().astype(int)]
 
 
-def score_revisits(films: dict[str, Frames], c2w: Poses, fps: float, measures: Sequence[Measure]) -> Revisits:
-    """Compare the two frames of every pair within each film.
+def score_revisits(
+    videos: dict[str, Frames], c2w: Poses, fps: float, measures: Sequence[Measure]
+) -> Revisits:
+    """Compare the two frames of every pair within each video.
 
-    The truth is among the films, since poses that differ by up to 0.5 m and 20 degrees do not see quite the same.
+    The truth is among the videos, since poses that differ by up to 0.5 m and 20 degrees do not see quite the same.
     """
     pairs = revisit_pairs(c2w, fps)
     if not len(pairs):
         return Revisits(0, {})
     scores = {
-        name: {m.name: float(np.mean([m.compare(film[i], film[j]) for i, j in pairs])) for m in measures}
-        for name, film in films.items()
+        name: {m.name: float(np.mean([m.compare(video[i], video[j]) for i, j in pairs])) for m in measures}
+        for name, video in videos.items()
     }
     return Revisits(len(pairs), scores)
 
 
 WINDOW_S = 10.0
-"""Of the first and of the last window, as in SANA-WM's benchmark; a film too short for two has halves."""
+"""Of the first and of the last window, as in SANA-WM's benchmark; a video too short for two has halves."""
 SETTLED_S = 1.0
 """The first window begins here: what comes before still lives on the given frame."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Means over one stretch of a film."""
+    """Means over one stretch of a video."""
 
     psnr_db: float
     sharpness: float
@@ -94,7 +96,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Drift:
-    """The two ends of a film beside each other."""
+    """The two ends of a video beside each other."""
 
     first: Window
     last: Window
@@ -107,37 +109,37 @@ class Drift:
         return self.first.psnr_db - self.last.psnr_db
 
 
-def measure_drift(truth: Frames, film: Frames, fps: float) -> Drift:
-    """Compare a film's ends, both [F, H, W, 3].
+def measure_drift(truth: Frames, video: Frames, fps: float) -> Drift:
+    """Compare a video's ends, both [F, H, W, 3].
 
     Raises:
-        ValueError: The film is too short to have two ends.
+        ValueError: The video is too short to have two ends.
     """
     start = round(SETTLED_S * fps)
     length = min(round(WINDOW_S * fps), (len(truth) - start) // 2)
     if length < round(fps):
-        raise ValueError(f"drift takes a film of {SETTLED_S + 2:g} s or more; ask for more seconds")
+        raise ValueError(f"drift takes a video of {SETTLED_S + 2:g} s or more; ask for more seconds")
     # Every second frame tells as much in half the time.
-    scores = np.array([psnr(truth[n], film[n]) for n in range(start, len(truth), 2)])
+    scores = np.array([psnr(truth[n], video[n]) for n in range(start, len(truth), 2)])
     second = max(1, round(fps / 2))
     means = [scores[n : n + second].mean() for n in range(0, len(scores) - second + 1, second)]
-    first = _window(truth[start : start + length : 2], film[start : start + length : 2])
-    last = _window(truth[-length::2], film[-length::2])
+    first = _window(truth[start : start + length : 2], video[start : start + length : 2])
+    last = _window(truth[-length::2], video[-length::2])
     return Drift(first, last, float(min(means)))
 
 
-def _window(truth: Frames, film: Frames) -> Window:
-    likeness = np.mean([psnr(a, b) for a, b in zip(truth, film, strict=True)])
-    offset = truth.reshape(len(truth), -1, 3).mean(1) - film.reshape(len(film), -1, 3).mean(1)
+def _window(truth: Frames, video: Frames) -> Window:
+    likeness = np.mean([psnr(a, b) for a, b in zip(truth, video, strict=True)])
+    offset = truth.reshape(len(truth), -1, 3).mean(1) - video.reshape(len(video), -1, 3).mean(1)
     return Window(
         psnr_db=float(likeness),
-        sharpness=sharpness(film) / max(sharpness(truth), 1e-6),
+        sharpness=sharpness(video) / max(sharpness(truth), 1e-6),
         colour_offset=float(np.linalg.norm(offset, axis=1).mean()),
     )
 
 
-def sharpness(film: Frames) -> float:
+def sharpness(video: Frames) -> float:
     """Mean magnitude of the brightness gradient."""
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in film]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in video]
     slopes = [np.hypot(cv2.Sobel(g, -1, 1, 0), cv2.Sobel(g, -1, 0, 1)).mean() for g in grey]
     return float(np.mean(slopes))

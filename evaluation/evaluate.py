@@ -16,7 +16,7 @@ from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.session.opening import open_session
 from engine.session.protocol import Session
-from evaluation.baselines import BLURRED, CEILING, MODEL, TRUTH, films_of
+from evaluation.baselines import BLURRED, CEILING, MODEL, TRUTH, videos_of
 from evaluation.camera_following import BLUR_PX, SPACING_S, CameraFollowing, follow_camera
 from evaluation.consistency import SETTLED_S, Revisits, measure_drift, score_revisits
 from evaluation.image_metrics import OPENERS, REMEDY, Measure, open_measures
@@ -37,7 +37,7 @@ from holodeck.walks import walk
 from model.vae.pocket import Autoencoder
 
 PARTS = ("revisit", "drift", "camera")
-"""Measures of whole films; all others compare two pictures."""
+"""Measures of whole videos; all others compare two pictures."""
 
 METRICS = (*OPENERS, *PARTS)
 PICTURE_METRICS = ("psnr", "gmsd")
@@ -107,7 +107,7 @@ def evaluate(
     and generated below; each file is whole at any moment.
 
     Args:
-        reconstruct: Encodes and decodes a film, for the autoencoder's ceiling.
+        reconstruct: Encodes and decodes a video, for the autoencoder's ceiling.
         progress: Told how many of `num_steps` steps are done.
         notice: Told, once each, what cannot be measured here and why.
     """
@@ -133,7 +133,7 @@ def evaluate(
                 )
                 counter.settle()
                 report = _report(bundle, plan, [measure.name for measure in measures], missing, scores)
-                shown += [rollout.truth, films_of(rollout)[MODEL]] if len(shown) < 2 * SHEET_WALKS else []
+                shown += [rollout.truth, videos_of(rollout)[MODEL]] if len(shown) < 2 * SHEET_WALKS else []
                 _write(report, folder)
                 contact_sheet(shown, rollout.fps, folder / f"{world.name}.png")
         finally:
@@ -230,7 +230,7 @@ def _write(report: EvaluationReport, folder: Path) -> None:
 
 HORIZONS_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 SAMPLE_S = 1.0
-"""Between the frames that the mean over a whole film is taken of."""
+"""Between the frames that the mean over a whole video is taken of."""
 
 
 def measure_rollout(
@@ -248,22 +248,22 @@ def measure_rollout(
         parts: Which of PARTS to measure besides.
         progress: Told how many frames have been located.
     """
-    films, fps, last = films_of(rollout), rollout.fps, rollout.num_frames - 1
+    videos, fps, last = videos_of(rollout), rollout.fps, rollout.num_frames - 1
     reached = {s: n for s in HORIZONS_S if (n := round(s * fps)) <= last}
     settled = range(round(SETTLED_S * fps), last + 1, max(1, round(SAMPLE_S * fps)))
     long_enough = last >= (SETTLED_S + 2) * fps
-    steady = {name: films[name] for name in (MODEL, CEILING) if name in films}
+    steady = {name: videos[name] for name in (MODEL, CEILING) if name in videos}
     return RolloutScores(
         world=rollout.world,
         track=track,
         seed=seed,
         seconds=last / fps,
         horizons=tuple(
-            Horizon(s, _likeness(films, rollout.truth, [n], measures)) for s, n in reached.items()
+            Horizon(s, _likeness(videos, rollout.truth, [n], measures)) for s, n in reached.items()
         ),
-        settled=_likeness(films, rollout.truth, settled, measures),
+        settled=_likeness(videos, rollout.truth, settled, measures),
         revisit=_revisits(rollout, measures) if "revisit" in parts else None,
-        drift={name: measure_drift(rollout.truth, film, fps) for name, film in steady.items()}
+        drift={name: measure_drift(rollout.truth, video, fps) for name, video in steady.items()}
         if "drift" in parts and long_enough
         else None,
         camera=_camera(rollout, place, progress) if "camera" in parts else None,
@@ -271,23 +271,23 @@ def measure_rollout(
 
 
 def _likeness(
-    films: dict[str, Frames], truth: Frames, picks: Sequence[int], measures: Sequence[Measure]
+    videos: dict[str, Frames], truth: Frames, picks: Sequence[int], measures: Sequence[Measure]
 ) -> Scores:
-    """Mean of every measure over the picked frames of every film; empty where none is picked."""
+    """Mean of every measure over the picked frames of every video; empty where none is picked."""
     if not len(picks):
         return {}
     return {
-        name: {m.name: float(np.mean([m.compare(truth[n], film[n]) for n in picks])) for m in measures}
-        for name, film in films.items()
+        name: {m.name: float(np.mean([m.compare(truth[n], video[n]) for n in picks])) for m in measures}
+        for name, video in videos.items()
     }
 
 
 def _revisits(rollout: Rollout, measures: Sequence[Measure]) -> Revisits:
-    films = {MODEL: rollout.generated, TRUTH: rollout.truth}
-    return score_revisits(films, rollout.c2w, rollout.fps, measures)
+    videos = {MODEL: rollout.generated, TRUTH: rollout.truth}
+    return score_revisits(videos, rollout.c2w, rollout.fps, measures)
 
 
 def _camera(rollout: Rollout, place: Place, progress: Progress | None) -> dict[str, CameraFollowing]:
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), BLUR_PX) for frame in rollout.truth])
-    films = {MODEL: rollout.generated, TRUTH: rollout.truth, BLURRED: blurred}
-    return follow_camera(rollout, place, films, progress)
+    videos = {MODEL: rollout.generated, TRUTH: rollout.truth, BLURRED: blurred}
+    return follow_camera(rollout, place, videos, progress)

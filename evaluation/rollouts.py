@@ -34,7 +34,7 @@ class TrackMaker(Protocol):
 
 @dataclass(frozen=True)
 class Rollout:
-    """A film that was generated along a track, and what would truly have been seen."""
+    """A video that was generated along a track, and what would truly have been seen."""
 
     world: str
     fps: float
@@ -88,8 +88,8 @@ def stream(session: Session, poses: Poses, seed: int) -> Iterator[Frames]:
     session.reset(seed)
     for start in range(1, len(poses), length):
         part = poses[start : start + length]
-        lenses = np.repeat(session.world.intrinsics[None], len(part), 0)
-        yield session.step(CameraTrack(part, lenses)).frames
+        intrinsics = np.repeat(session.world.intrinsics[None], len(part), 0)
+        yield session.step(CameraTrack(part, intrinsics)).frames
 
 
 def roll_out(
@@ -100,7 +100,7 @@ def roll_out(
     reconstruct: Callable[[Frames], Frames] | None = None,
     progress: Progress | None = None,
 ) -> Rollout:
-    """Generate a film along a track and draw its truth.
+    """Generate a video along a track and draw its truth.
 
     Args:
         poses: 1 + n * frames_per_chunk of them, from the world's first frame on.
@@ -116,14 +116,14 @@ def roll_out(
         generated.append(chunk)
         if progress is not None:
             progress(len(generated) - 1)
-    true_film = np.concatenate(truth)
+    true_video = np.concatenate(truth)
     return Rollout(
         world=world.name,
         fps=session.fps,
         frames_per_chunk=session.frames_per_chunk,
         c2w=poses,
         intrinsics=world.intrinsics,
-        truth=true_film,
+        truth=true_video,
         generated=np.concatenate(generated),
-        reconstructed=None if reconstruct is None else reconstruct(true_film),
+        reconstructed=None if reconstruct is None else reconstruct(true_video),
     )

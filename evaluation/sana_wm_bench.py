@@ -65,19 +65,19 @@ def measure_scene(
     measures: Sequence[Measure],
     progress: Progress,
 ) -> tuple[BenchScore, Frames]:
-    """Roll a scene out for at most so long and compare its film with itself; returns the film too, [F, H, W, 3]."""
+    """Roll a scene out for at most so long and compare its video with itself; returns the video too, [F, H, W, 3]."""
     session = open_session(world, bundle)
     try:
         length, fps = session.frames_per_chunk, session.fps
         chunks = min(num_chunks(seconds, fps, length), (len(poses) - 1) // length)
         poses = poses[: 1 + chunks * length]
-        film = [world.first_frame[None]]
+        video = [world.first_frame[None]]
         for chunk in stream(session, poses, 0):
-            film.append(chunk)
-            progress(len(film) - 1)
+            video.append(chunk)
+            progress(len(video) - 1)
     finally:
         session.close()
-    frames = np.concatenate(film)
+    frames = np.concatenate(video)
     start = min(round(SETTLED_S * fps), len(frames) - 1)
     window = max(1, min(round(WINDOW_S * fps), (len(frames) - start) // 2))
     ends = (frames[start : start + window : 2], frames[-window::2])
@@ -103,7 +103,7 @@ def evaluate_bench(
     seconds: float,
     progress: Progress,
 ) -> list[BenchScore]:
-    """Measure scenes one after another; `folder` gets tables and a film strip of each, whole after every scene.
+    """Measure scenes one after another; `folder` gets tables and a contact sheet of each, whole after every scene.
 
     Args:
         progress: Told how many chunks are made, of `bench_chunks` for each scene.
@@ -113,11 +113,11 @@ def evaluate_bench(
     for scene in scenes:
         before = len(scores) * bench_chunks(bundle, seconds)
         world, poses = begin_scene(scene, bundle.spec.fps, known, autoencoder, read)
-        score, film = measure_scene(
+        score, video = measure_scene(
             bundle, world, poses, seconds, measures, lambda n, before=before: progress(before + n)
         )
         scores.append(score)
-        contact_sheet([film], bundle.spec.fps, folder / f"{scene.name}.png")
+        contact_sheet([video], bundle.spec.fps, folder / f"{scene.name}.png")
         with replacing(folder / "bench.json") as file:
             file.write_text(json.dumps([asdict(each) for each in scores], indent=1) + "\n")
         with replacing(folder / "bench.md") as file:
@@ -132,7 +132,7 @@ def bench_chunks(bundle: Bundle, seconds: float) -> int:
 
 def bench_table(scores: Sequence[BenchScore]) -> str:
     """Format scores as a Markdown table, one row per category and one for all."""
-    measures = list(dict.fromkeys(m for s in scores for film in s.revisit.scores.values() for m in film))
+    measures = list(dict.fromkeys(m for s in scores for video in s.revisit.scores.values() for m in video))
     groups = {
         name: [s for s in scores if s.category == name] for name in dict.fromkeys(s.category for s in scores)
     }

@@ -16,7 +16,7 @@ from evaluation.camera_following import CameraFollowing
 from evaluation.consistency import Drift, Revisits
 from evaluation.rollouts import Frames
 
-FILMS = (MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING)
+VIDEOS = (MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING)
 TITLES = {
     "psnr": "PSNR, dB, higher is better",
     "ssim": "SSIM, higher is better",
@@ -29,7 +29,7 @@ DIGITS = {"psnr": 1}
 
 
 Scores = dict[str, dict[str, float]]
-"""By film, then by measure."""
+"""By video, then by measure."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,20 @@ def _by_horizon(rollouts: Sequence[RolloutScores], measure: str) -> list[str]:
     rows = []
     for seconds in times:
         at = [h.scores for r in rollouts for h in r.horizons if h.seconds == seconds]
-        rows.append([f"{seconds:g} s", *(_mean(at, film, measure) for film in FILMS)])
+        rows.append([f"{seconds:g} s", *(_mean(at, video, measure) for video in VIDEOS)])
     if settled := [r.settled for r in rollouts if r.settled]:
-        rows.append(["mean from 1 s on", *(_mean(settled, film, measure) for film in FILMS)])
-    return table((TITLES[measure], *FILMS), rows)
+        rows.append(["mean from 1 s on", *(_mean(settled, video, measure) for video in VIDEOS)])
+    return table((TITLES[measure], *VIDEOS), rows)
 
 
 def _by_world(rollouts: Sequence[RolloutScores], worlds: Sequence[str], measures: Sequence[str]) -> list[str]:
     rows = []
     for world in worlds:
         settled = [r.settled for r in rollouts if r.world == world and r.settled]
-        cells = [_mean(settled, film, "psnr") for film in FILMS] if "psnr" in measures else []
+        cells = [_mean(settled, video, "psnr") for video in VIDEOS] if "psnr" in measures else []
         others = [_mean(settled, MODEL, m) for m in measures if m != "psnr"]
         rows.append([world, *cells, *others])
-    heads = [f"{film}, dB" for film in FILMS] if "psnr" in measures else []
+    heads = [f"{video}, dB" for video in VIDEOS] if "psnr" in measures else []
     return table(("mean from 1 s on", *heads, *(f"{m} of model" for m in measures if m != "psnr")), rows)
 
 
@@ -134,7 +134,7 @@ def _revisit_table(rollouts: Sequence[RolloutScores]) -> list[str]:
         return []
     measures = list(next(iter(found[0].scores.values())))
     scores = [revisit.scores for revisit in found]
-    rows = [[film, *(_mean(scores, film, m) for m in measures)] for film in (MODEL, TRUTH)]
+    rows = [[video, *(_mean(scores, video, m) for m in measures)] for video in (MODEL, TRUTH)]
     pairs = sum(revisit.num_pairs for revisit in found)
     return table((f"revisits, {pairs} pairs", *measures), rows)
 
@@ -142,14 +142,14 @@ def _revisit_table(rollouts: Sequence[RolloutScores]) -> list[str]:
 def _drift_table(rollouts: Sequence[RolloutScores]) -> list[str]:
     found = [r.drift for r in rollouts if r.drift is not None]
     rows = []
-    for film in (MODEL, CEILING):
-        drifts = [drift[film] for drift in found if film in drift]
+    for video in (MODEL, CEILING):
+        drifts = [drift[video] for drift in found if video in drift]
         if not drifts:
             continue
         ends = [[getattr(d, end) for d in drifts] for end in ("first", "last")]
         rows.append(
             [
-                film,
+                video,
                 *(f"{_average(end, lambda w: w.psnr_db):.1f} dB" for end in ends),
                 f"{np.mean([d.loss_db for d in drifts]):+.1f} dB",
                 f"{min(d.worst_second_db for d in drifts):.1f} dB",
@@ -164,8 +164,8 @@ def _drift_table(rollouts: Sequence[RolloutScores]) -> list[str]:
 def _camera_table(rollouts: Sequence[RolloutScores]) -> list[str]:
     found = [r.camera for r in rollouts if r.camera is not None]
     rows = []
-    for film in found[0] if found else ():
-        each = [camera[film] for camera in found]
+    for video in found[0] if found else ():
+        each = [camera[video] for camera in found]
         share = sum(c.num_located for c in each) / max(1, sum(c.num_frames for c in each))
         cells = [f"{100 * share:.0f} %"]
         for kind in ("aligned", "as_is"):
@@ -174,7 +174,7 @@ def _camera_table(rollouts: Sequence[RolloutScores]) -> list[str]:
                 cells.append(
                     f"{_average(errors, lambda e, n=name: getattr(e, n)):.{digits}f}" if errors else ""
                 )
-        rows.append([film, *cells])
+        rows.append([video, *cells])
     heads = ("RotErr, deg", "TransErr, m", "CamMC")
     columns = ("camera", "located", *heads, *(f"{head}, unaligned" for head in heads))
     return table(columns, rows) if rows else []
@@ -184,9 +184,9 @@ def _average(items: Sequence[Any], value: Callable[[Any], float]) -> float:
     return float(np.mean([value(item) for item in items]))
 
 
-def _mean(scores: Sequence[Scores], film: str, measure: str) -> str:
-    """Format the mean over rollouts; empty where the film or the measure is in none."""
-    values = [s[film][measure] for s in scores if measure in s.get(film, {})]
+def _mean(scores: Sequence[Scores], video: str, measure: str) -> str:
+    """Format the mean over rollouts; empty where the video or the measure is in none."""
+    values = [s[video][measure] for s in scores if measure in s.get(video, {})]
     return f"{np.mean(values):.{DIGITS.get(measure, 3)}f}" if values else ""
 
 
@@ -194,16 +194,16 @@ SHEET_HORIZONS_S = (0.25, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 def contact_sheet(
-    films: Sequence[Frames],
+    videos: Sequence[Frames],
     fps: float,
     path: Path,
     scale: float = 1.5,
     horizons_s: Sequence[float] = SHEET_HORIZONS_S,
 ) -> None:
-    """Write a PNG; one row per film [F, H, W, 3], its frames at the horizons that all reach."""
-    length = min(map(len, films))
+    """Write a PNG; one row per video [F, H, W, 3], its frames at the horizons that all reach."""
+    length = min(map(len, videos))
     picks = [frame for seconds in horizons_s if (frame := round(seconds * fps)) < length] or [length - 1]
-    rows = [np.concatenate([film[n] for n in picks], 1) for film in films]
+    rows = [np.concatenate([video[n] for n in picks], 1) for video in videos]
     sheet = cv2.resize(np.concatenate(rows, 0), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     ok, encoded = cv2.imencode(".png", sheet[..., ::-1])
     assert ok, "a uint8 picture always encodes"

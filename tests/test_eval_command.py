@@ -56,7 +56,7 @@ def test_eval_measures_a_world_beside_baselines_and_ceiling(tmp_path, capsys):
     assert [horizon["seconds"] for horizon in rollout["horizons"]] == [0.25, 0.5]
     scores = rollout["horizons"][0]["scores"]
     assert set(scores) == {MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING}
-    assert all(np.isfinite(list(film.values())).all() for film in scores.values())
+    assert all(np.isfinite(list(video.values())).all() for video in scores.values())
     # One chunk after the start the previous frame is the first, and an autoencoder is near the truth.
     assert scores[PREVIOUS] == scores[REPEATED]
     assert scores[CEILING]["psnr"] > max(30.0, scores[REPEATED]["psnr"])

@@ -33,8 +33,8 @@ def make_bench(folder: Path, names: list[str], split: str = "benchmark_v2_smooth
     poses = np.linalg.inv(place.spawn) @ simple_track(place, NUM_FRAMES, 16, 0)
     for name in names:
         cv2.imwrite(str(folder / "images" / f"{name}.png"), picture)
-        lenses = np.repeat(INTRINSICS[None], NUM_FRAMES, 0)
-        np.savez(tracks / f"{name}.npz", c2w=poses, intrinsics=lenses, fps=16, num_frames=NUM_FRAMES)
+        intrinsics = np.repeat(INTRINSICS[None], NUM_FRAMES, 0)
+        np.savez(tracks / f"{name}.npz", c2w=poses, intrinsics=intrinsics, fps=16, num_frames=NUM_FRAMES)
     return folder
 
 

@@ -155,17 +155,17 @@ def test_only_frames_from_one_place_with_an_absence_between_make_pairs():
 def test_a_film_that_comes_back_to_the_same_pictures_revisits_perfectly():
     poses = np.tile(np.eye(4), (128, 1, 1))
     poses[:, 0, 3] = np.abs(np.arange(128) - 64) / 16.0
-    film = (poses[:, 0, 3] * 50).astype(np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    video = (poses[:, 0, 3] * 50).astype(np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     measures, _ = open_measures(["psnr"])
     pairs = revisit_pairs(poses, 16.0)
     same = [(i, j) for i, j in pairs if i + j == 128]
     assert same
-    scores = score_revisits({"film": film}, poses, 16.0, measures)
+    scores = score_revisits({"video": video}, poses, 16.0, measures)
     assert scores.num_pairs == len(pairs)
-    forgetful = film.copy()
+    forgetful = video.copy()
     forgetful[70:] = 255 - forgetful[70:]
-    other = score_revisits({"film": forgetful}, poses, 16.0, measures)
-    assert other.scores["film"]["psnr"] < scores.scores["film"]["psnr"] - 5
+    other = score_revisits({"video": forgetful}, poses, 16.0, measures)
+    assert other.scores["video"]["psnr"] < scores.scores["video"]["psnr"] - 5
 
 
 def test_drift_sees_a_film_decay_and_none_in_the_truth():

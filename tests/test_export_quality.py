@@ -113,10 +113,10 @@ def test_a_comparison_finds_loss_and_costly_layers(model: WorldModel, scene: Sce
     )
     comparison = Comparison(model, decoder, spec, num_chunks=3)
     done: list[int] = []
-    report, films = comparison.measure([scene], "nvfp4", False, done.append)
+    report, videos = comparison.measure([scene], "nvfp4", False, done.append)
     assert done[-1] == comparison.num_steps([scene], "nvfp4")
     world = report.worlds[0]
-    assert films[0].fp32.shape == films[0].low.shape == films[0].truth.shape
+    assert videos[0].fp32.shape == videos[0].low.shape == videos[0].truth.shape
     assert world.loss_db == pytest.approx(world.psnr_fp32 - world.psnr_low)
     assert [chunk.chunk_index for chunk in world.chunks] == [1, 2, 3]
     assert 0 < world.chunks[0].latent_error < 0.5

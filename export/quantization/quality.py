@@ -102,7 +102,7 @@ class QualityReport:
 
 
 @dataclass(frozen=True)
-class Films:
+class Videos:
     """The same walk three times, each [F, H, W, 3]."""
 
     truth: Frames
@@ -130,9 +130,9 @@ def measure_quality(
     check_sizes(spec, model.config)
     comparison = Comparison(model, decoder, spec, num_chunks)
     advance = stage(f"emulating {low}", comparison.num_steps(scenes, low))
-    report, films = comparison.measure(scenes, low, hadamard, advance)
+    report, videos = comparison.measure(scenes, low, hadamard, advance)
     if sheet is not None:
-        rows = [row for film in films[:SHEET_WORLDS] for row in (film.fp32, film.low)]
+        rows = [row for video in videos[:SHEET_WORLDS] for row in (video.fp32, video.low)]
         contact_sheet(rows, spec.fps, sheet)
     return report
 
@@ -147,7 +147,7 @@ class Comparison:
 
     def measure(
         self, scenes: Sequence[Scene], low: Low, hadamard: bool, progress: Progress
-    ) -> tuple[QualityReport, list[Films]]:
+    ) -> tuple[QualityReport, list[Videos]]:
         """Calibrate on the scenes, emulate, roll out, compare.
 
         Args:
@@ -160,14 +160,14 @@ class Comparison:
                 originals.append(self._latents(self.model, scene))
                 progress(done)
         twin = emulate(self.model, low, largest, hadamard)
-        worlds, films = [], []
+        worlds, videos = [], []
         for done, (scene, latents) in enumerate(zip(scenes, originals, strict=True), len(scenes) + 1):
-            world, film = self._compare(twin, scene, latents)
+            world, video = self._compare(twin, scene, latents)
             worlds.append(world)
-            films.append(film)
+            videos.append(video)
             progress(done)
         layers = self._layer_costs(twin, scenes[0], lambda done: progress(2 * len(scenes) + done))
-        return QualityReport(low, hadamard, tuple(worlds), layers), films
+        return QualityReport(low, hadamard, tuple(worlds), layers), videos
 
     def num_steps(self, scenes: Sequence[Scene], low: Low) -> int:
         return 2 * len(scenes) + len(rounded_layers(emulate(self.model, low, {})))
@@ -175,11 +175,11 @@ class Comparison:
     def _latents(self, model: WorldModel, scene: Scene) -> list[Tensor]:
         return [latents for latents, _, _ in roll(model, scene, self.spec.timesteps, self.num_chunks, 0)]
 
-    def _compare(self, twin: WorldModel, scene: Scene, fp32: list[Tensor]) -> tuple[WorldQuality, Films]:
+    def _compare(self, twin: WorldModel, scene: Scene, fp32: list[Tensor]) -> tuple[WorldQuality, Videos]:
         assert scene.render is not None
         low = self._latents(twin, scene)
         stride = self.spec.frames_per_chunk
-        films = Films(
+        videos = Videos(
             np.stack([scene.render(c2w) for c2w in scene.c2w[: 1 + self.num_chunks * stride]]),
             decode(self.decoder, fp32, self._caches),
             decode(self.decoder, low, self._caches),
@@ -187,22 +187,22 @@ class Comparison:
         poses = []
         for frame in range(stride, 1 + self.num_chunks * stride, stride):
             fit = PoseFit(scene.render, scene.c2w[frame])
-            poses.append((fit.error(films.fp32[frame]), fit.error(films.low[frame])))
+            poses.append((fit.error(videos.fp32[frame]), fit.error(videos.low[frame])))
         chunks = []
         for index in range(1, self.num_chunks + 1):
             shown = slice(1 + (index - 1) * stride, 1 + index * stride)
-            between = psnr(films.fp32[shown], films.low[shown])
+            between = psnr(videos.fp32[shown], videos.low[shown])
             chunks.append(ChunkQuality(index, _relative(low[index], fp32[index]), between))
         quality = WorldQuality(
             world=scene.name,
-            psnr_fp32=_mean_psnr(films.truth, films.fp32),
-            psnr_low=_mean_psnr(films.truth, films.low),
+            psnr_fp32=_mean_psnr(videos.truth, videos.fp32),
+            psnr_low=_mean_psnr(videos.truth, videos.low),
             psnr_between=float(np.mean([chunk.psnr_between for chunk in chunks])),
             pose_fp32=_mean_pose([fp32 for fp32, _ in poses]),
             pose_low=_mean_pose([low for _, low in poses]),
             chunks=tuple(chunks),
         )
-        return quality, films
+        return quality, videos
 
     @torch.no_grad()
     def _layer_costs(self, twin: WorldModel, scene: Scene, progress: Progress) -> tuple[LayerCost, ...]:
@@ -242,9 +242,9 @@ def _alone(
     return float(np.mean(own)), float(np.mean(errors))
 
 
-def _mean_psnr(truth: Frames, film: Frames) -> float:
+def _mean_psnr(truth: Frames, video: Frames) -> float:
     """Mean over the frames after the first, which was given."""
-    return float(np.mean([psnr(a, b) for a, b in zip(truth[1:], film[1:], strict=True)]))
+    return float(np.mean([psnr(a, b) for a, b in zip(truth[1:], video[1:], strict=True)]))
 
 
 def _relative(ours: Tensor, reference: Tensor) -> float:
