@@ -1,0 +1,128 @@
+"""Posed RGB-D keyframes: what a spatial memory is made of.
+
+Depth is kept as inverse depth along the optical axis, 1/m, 0 where there is only sky: it is linear in the picture on a plane and
+finite everywhere. Sixteen bits hold it, scaled by the keyframe's largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+BLOCK_PX = 8
+"""Side of the blocks whose nearest and farthest pixel stand for a keyframe in the coarse depth."""
+UNKNOWN = 65535
+"""Code of pixels whose depth nobody knows, and of those outside a keyframe."""
+MAX_CODE = 65532
+"""Code of the nearest pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """One posed RGB-D picture."""
+
+    color: NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+    codes: NDArray[np.uint16]
+    """[H, W]: inverse depth over `scale`, or UNKNOWN."""
+    scale: float
+    """Inverse depth of one code, 1/m, a float32."""
+    c2w: NDArray[np.float64]
+    """[4, 4], camera-to-world, OpenCV axes, metres, in the world's own frame."""
+    intrinsics: Array
+    """[4]: fx, fy, cx, cy in pixels; pixel (u, v) spans [u, u + 1] x [v, v + 1]."""
+    webp: NDArray[np.uint8] | None = None
+    """What `color` was decoded from where that is lossy, so that it is not compressed twice."""
+
+    @classmethod
+    def of(
+        cls, color: NDArray[np.uint8], inverse_depth: Array, c2w: NDArray[np.float64], intrinsics: Array
+    ) -> Keyframe:
+        """Make a keyframe of inverse depth [H, W], 1/m, 0 for sky and negative where it is unknown."""
+        scale = np.float32(max(float(inverse_depth.max(initial=0.0)), 1e-6) / MAX_CODE)
+        codes = np.where(inverse_depth < 0, UNKNOWN, np.round(inverse_depth / scale)).astype(np.uint16)
+        return cls(
+            color, codes, float(scale), np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32)
+        )
+
+    @property
+    def inverse_depth(self) -> Array:
+        """1/m along the optical axis, [H, W]; -1 where it is unknown."""
+        inverse = self.codes.astype(np.float32) * np.float32(self.scale)
+        inverse[self.codes == UNKNOWN] = -1.0
+        return inverse
+
+    @property
+    def num_bytes(self) -> int:
+        """Of colour, codes and what rendering keeps beside them."""
+        return self.color.nbytes + 2 * self.codes.nbytes
+
+    @cached_property
+    def marked_codes(self) -> NDArray[np.uint16]:
+        """Codes whose lowest bit says that a silhouette or the unknown is beside the pixel, so that depths must not be
+        interpolated there, [H, W]."""
+        marks = silhouettes(self.inverse_depth)
+        return np.where(self.codes == UNKNOWN, UNKNOWN, (self.codes & ~np.uint16(1)) | marks).astype(
+            np.uint16
+        )
+
+    @cached_property
+    def points(self) -> Array:
+        """World points of the nearest and of the farthest pixel in every block, without sky, and each block's side in
+        metres there, [P, 4]."""
+        height, width = (side - side % BLOCK_PX for side in self.codes.shape)
+        rows, columns = height // BLOCK_PX, width // BLOCK_PX
+        blocks = self.inverse_depth[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+        blocks = blocks.transpose(0, 2, 1, 3).reshape(rows * columns, BLOCK_PX**2)
+        top, left = np.divmod(np.arange(rows * columns), columns)
+        fx, fy, cx, cy = self.intrinsics
+        found = []
+        for picks in (blocks.argmax(1), np.where(blocks > 1e-4, blocks, np.inf).argmin(1)):
+            inverse = blocks[np.arange(len(blocks)), picks]
+            seen = inverse > 1e-4
+            u = left * BLOCK_PX + picks % BLOCK_PX + 0.5
+            v = top * BLOCK_PX + picks // BLOCK_PX + 0.5
+            ray = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], 1)[seen]
+            depth = 1.0 / inverse[seen, None]
+            world = ray * depth @ self.c2w[:3, :3].T + self.c2w[:3, 3]
+            found.append(np.concatenate([world, depth * (BLOCK_PX / fx)], 1))
+        return np.concatenate(found).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """A keyframe that a walk added."""
+
+    chunk_index: int
+    """Of the chunk whose last frame it is."""
+    keyframe: Keyframe
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryRendering:
+    """What the frames of a chunk see of a spatial memory, F frames."""
+
+    color: NDArray[np.uint8]
+    """[F, H, W, 3], RGB; filled smoothly from around where nothing is known."""
+    coverage: Array
+    """[F, H, W], 1 where something is known, else 0."""
+    inverse_depth: Array
+    """[F, H, W], 1/m along the optical axis; filled like colour."""
+
+
+def silhouettes(inverse_depth: Array) -> NDArray[np.bool_]:
+    """Find pixels beside a jump of depth that neither neighbour's slope explains, [H, W]."""
+    found = np.zeros(inverse_depth.shape, bool)
+    for along in (0, 1):
+        depth, mark = (inverse_depth, found) if along else (inverse_depth.T, found.T)
+        step = np.abs(np.diff(depth, axis=1))
+        padded = np.pad(step, ((0, 0), (1, 1)), mode="edge")
+        jump = step > 2.0 * np.maximum(padded[:, :-2], padded[:, 2:]) + 0.003
+        mark[:, :-1] |= jump
+        mark[:, 1:] |= jump
+    return found

@@ -1,0 +1,171 @@
+"""Keyframes as arrays of a file: colour as WebP, codes of inverse depth as 16-bit PNG, end to end in one blob each.
+
+What a blob announces of its size is read from its first bytes and bounded before anything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import SpecMismatch
+from engine.memory.keyframes import Keyframe
+
+MAX_KEYFRAMES = 4096
+MAX_SIDE_PX = 4096
+MAX_BLOB_BYTES = 128 << 20
+MAX_PIXELS = 256 << 20
+"""Of all keyframes together."""
+LOSSLESS = 101
+"""WebP quality: above 100 nothing is lost."""
+LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
+    "memory.colors": ("U8", (MAX_BLOB_BYTES,)),
+    "memory.depths": ("U8", (MAX_BLOB_BYTES,)),
+    "memory.color_bytes": ("I32", (MAX_KEYFRAMES,)),
+    "memory.depth_bytes": ("I32", (MAX_KEYFRAMES,)),
+    "memory.depth_scale": ("F32", (MAX_KEYFRAMES,)),
+    "memory.c2w": ("F64", (MAX_KEYFRAMES, 4, 4)),
+    "memory.intrinsics": ("F32", (MAX_KEYFRAMES, 4)),
+}
+"""Stored type and the largest shape of each tensor."""
+
+
+def compressed(keyframe: Keyframe, quality: int) -> Keyframe:
+    """Return a keyframe whose colour is what a lossy WebP of this quality, 0 to 100, keeps of it."""
+    webp = _webp(keyframe.color, quality)
+    return replace(keyframe, color=_decoded_color(webp), webp=webp)
+
+
+def encode_keyframes(keyframes: Sequence[Keyframe]) -> dict[str, NDArray[Any]]:
+    """Encode keyframes without loss; equal ones give equal bytes."""
+    colors, depths, scales = [], [], []
+    for keyframe in keyframes:
+        colors.append(_webp(keyframe.color, LOSSLESS) if keyframe.webp is None else keyframe.webp)
+        depths.append(_png(keyframe.codes))
+        scales.append(keyframe.scale)
+    return {
+        "memory.colors": np.concatenate(colors),
+        "memory.depths": np.concatenate(depths),
+        "memory.color_bytes": np.array([len(blob) for blob in colors], np.int32),
+        "memory.depth_bytes": np.array([len(blob) for blob in depths], np.int32),
+        "memory.depth_scale": np.array(scales, np.float32),
+        "memory.c2w": np.stack([keyframe.c2w for keyframe in keyframes]).astype(np.float64),
+        "memory.intrinsics": np.stack([keyframe.intrinsics for keyframe in keyframes]).astype(np.float32),
+    }
+
+
+def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyframe]:
+    """Decompress keyframes that may be untrusted.
+
+    Args:
+        what: Whose memory it is, for errors, as in "the world /tmp/a.world".
+
+    Raises:
+        SpecMismatch: They are damaged, too large, or no cameras.
+    """
+    problem = f"the spatial memory of {what} is damaged; make it again"
+    count = len(arrays["memory.c2w"])
+    per_keyframe = ("color_bytes", "depth_bytes", "depth_scale", "intrinsics")
+    if any(len(arrays[f"memory.{name}"]) != count for name in per_keyframe):
+        raise SpecMismatch(problem)
+    colors = _blobs(arrays["memory.colors"], arrays["memory.color_bytes"], problem)
+    depths = _blobs(arrays["memory.depths"], arrays["memory.depth_bytes"], problem)
+    sizes = [(_webp_size(color), _png_size(depth)) for color, depth in zip(colors, depths, strict=True)]
+    for color_size, depth_size in sizes:
+        if (
+            color_size is None
+            or color_size != depth_size
+            or not all(8 <= side <= MAX_SIDE_PX for side in color_size)
+        ):
+            raise SpecMismatch(problem)
+    if sum(size[0] * size[1] for size, _ in sizes if size) > MAX_PIXELS:
+        raise SpecMismatch(
+            f"the spatial memory of {what} is too large; make it of fewer or smaller keyframes"
+        )
+    keyframes = []
+    for n, (color_blob, depth_blob) in enumerate(zip(colors, depths, strict=True)):
+        color = _decoded_color(color_blob)
+        codes = _decoded_codes(depth_blob)
+        if color is None or codes is None or color.shape[:2] != codes.shape:
+            raise SpecMismatch(problem)
+        keyframes.append(
+            Keyframe(
+                color,
+                codes,
+                float(arrays["memory.depth_scale"][n]),
+                arrays["memory.c2w"][n],
+                arrays["memory.intrinsics"][n],
+                None if color_blob[12:16].tobytes() == b"VP8L" else color_blob,
+            )
+        )
+    return keyframes
+
+
+def _webp(color: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    # Heavy, and lists of worlds need none of it; likewise below.
+    import cv2
+
+    done, blob = cv2.imencode(".webp", color[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])
+    assert done, "OpenCV writes WebP"
+    return np.asarray(blob, np.uint8).reshape(-1)
+
+
+def _png(codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    import cv2
+
+    done, blob = cv2.imencode(".png", codes, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert done, "OpenCV writes PNG"
+    return np.asarray(blob, np.uint8).reshape(-1)
+
+
+def _decoded_color(webp: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """RGB [H, W, 3]; None where the blob is damaged."""
+    import cv2
+
+    color = cv2.imdecode(webp, cv2.IMREAD_COLOR)
+    return None if color is None else np.ascontiguousarray(color[..., ::-1], np.uint8)
+
+
+def _decoded_codes(png: NDArray[np.uint8]) -> NDArray[np.uint16] | None:
+    """Codes [H, W]; None where the blob is damaged."""
+    import cv2
+
+    codes = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    return None if codes is None or codes.dtype != np.uint16 else np.asarray(codes, np.uint16)
+
+
+def _blobs(joined: NDArray[np.uint8], lengths: NDArray[np.int32], problem: str) -> list[NDArray[np.uint8]]:
+    ends = np.cumsum(lengths.astype(np.int64))
+    if (lengths <= 0).any() or not len(ends) or ends[-1] != len(joined):
+        raise SpecMismatch(problem)
+    return [joined[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _png_size(blob: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Width and height that a 16-bit grey PNG announces; None for anything else."""
+    head = blob[:26].tobytes()
+    if (
+        len(head) < 26
+        or head[:8] != b"\x89PNG\r\n\x1a\n"
+        or head[12:16] != b"IHDR"
+        or head[24:26] != b"\x10\x00"
+    ):
+        return None
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+
+
+def _webp_size(blob: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Width and height that a plain WebP, lossy or lossless, announces; None for anything else."""
+    head = blob[:30].tobytes()
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return None
+    if head[12:16] == b"VP8 " and head[23:26] == b"\x9d\x01\x2a":
+        return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+    if head[12:16] == b"VP8L" and head[20] == 0x2F:
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None
