@@ -31,6 +31,9 @@ class Conditioning:
     """fx, fy, cx, cy in frame pixels, [B, N, 4]."""
     start_frame: Tensor | None = None
     """Absolute index of the first latent frame, int64 [B]; or of each one, [B, T], where they jump."""
+    memory: Tensor | None = None
+    """What a spatial memory shows of the latent frames, for models that read one, [B, memory_channels, T, H, W]: the
+    encoding of its rendering and the share of each cell that it covers."""
 
     def pack(self, num_latent_frames: int, temporal_stride: int) -> Conditioning:
         """Give a clip the packed form; what has it stays.
@@ -63,10 +66,12 @@ class Conditioning:
 def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
     """Join conditionings of one form along the batch axis."""
     starts = [part.start_frame for part in parts if part.start_frame is not None]
+    memories = [part.memory for part in parts if part.memory is not None]
     return Conditioning(
         text=torch.cat([part.text for part in parts]),
         text_mask=torch.cat([part.text_mask for part in parts]),
         c2w=torch.cat([part.c2w for part in parts]),
         intrinsics=torch.cat([part.intrinsics for part in parts]),
         start_frame=torch.cat(starts) if starts else None,
+        memory=torch.cat(memories) if memories else None,
     )

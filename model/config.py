@@ -96,6 +96,9 @@ class ModelConfig:
     write_limit: float = 0.0
     """Greatest sum of beta |k|^2 over a frame's tokens in delta-net blocks, to which write strengths are lowered. It bounds
     what a frame erases: above an eigenvalue of 2 the state grows without end. 0 = no limit."""
+    memory_channels: int = 0
+    """Channels of what a spatial memory shows of each latent frame: its encoding, as many as `in_channels`, and its coverage.
+    They are embedded beside the noisy latents by a projection that starts at zero (GEN3C, arXiv 2503.03751). 0 = no memory."""
     scene: SceneOptions | None = None
     """What the pocket has and SANA-WM has not; None for SANA-WM."""
 

@@ -46,6 +46,7 @@ class WorldModel(nn.Module):
         self.open_shard: Callable[[Chunks], FrameShard] = FrameShard
         """Makes the shard of a clip that a pass of `forward` holds."""
         self.x_embedder = VoxelEmbedder(config.in_channels, size)
+        self.memory_embedder = VoxelEmbedder(config.memory_channels, size) if config.memory_channels else None
         self.t_embedder = TimestepEmbedder(config)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))
         self.y_embedder = TextEmbedder(config)
@@ -70,6 +71,8 @@ class WorldModel(nn.Module):
         # The released model inherits captions from a text-to-video model; a fresh one needs them from the start.
         nn.init.constant_(self.attention_y_norm.weight, 1.0 if fresh else 0.01)
         nn.init.zeros_(self.raymap_embedder.proj.weight)
+        if self.memory_embedder is not None:
+            nn.init.zeros_(self.memory_embedder.proj.weight)
         if fresh:
             self.x_embedder.proj.weight.mul_(LATENT_GAIN)
         for block in self.blocks:
@@ -182,16 +185,23 @@ class WorldModel(nn.Module):
         dtype, scene = self.x_embedder.proj.weight.dtype, self.config.scene
         time = self.t_embedder(timesteps)
         modulation = self.t_block(time).unflatten(-1, (6, -1))
-        memory, rows = split_memory(self.config, conditioning.text)
+        weights, rows = split_memory(self.config, conditioning.text)
         caption = self.y_embedder(conditioning.text[:, rows:])
         caption = rms_norm(caption, self.attention_y_norm).to(caption.dtype)
         mask = torch.where(conditioning.text_mask[:, rows:] > 0, 0.0, -1e4)[:, None, None, :]
         noisy = fade(latents, timesteps) if scene is not None and scene.latent_fade else latents
         x = self.x_embedder(noisy.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
+        if self.memory_embedder is not None:
+            if conditioning.memory is None:
+                raise ValueError(
+                    f"{self.config.name} reads a spatial memory; give Conditioning(memory=...), zeros for none"
+                )
+            memory = context.shard.shard(conditioning.memory, 2)
+            x = x + self.memory_embedder(memory.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
         tensors: dict[str, Tensor] = {}
         for layer, block in enumerate(self.blocks):
             before = None if state is None else state.block(layer)
-            own = None if memory is None else memory[:, layer].to(dtype)
+            own = None if weights is None else weights[:, layer].to(dtype)
             x, new = block(x, modulation, caption, mask, plucker, own, context, before)
             tensors |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
         output = wide(self.final_layer(x, time)).transpose(-1, -2)

@@ -73,6 +73,7 @@ class Clip:
         doubled = {
             name: tensor.double() if tensor.is_floating_point() else tensor
             for name, tensor in vars(self.conditioning).items()
+            if tensor is not None
         }
         return Clip(self.latents.double(), self.timesteps.double(), Conditioning(**doubled))
 
