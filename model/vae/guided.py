@@ -1,0 +1,262 @@
+"""Small causal video autoencoder whose decoder is shown what a spatial memory knows of the frames.
+
+Frame 0 alone makes latent frame 0, so a single picture starts a world; latent frame k >= 1 holds frames 4k - 3 to 4k. The encoder
+sees nothing outside its own group of frames and nothing of the memory; the decoder sees its own features of the latent frame
+before, and for each frame the memory's rendering at full size: it passes through what is known and is left to mend edges and fill
+holes. Beside colour it gives inverse depth.
+
+Letters: B batch, T latent frames, R frames per latent frame, H x W pixels, h x w latent grid, C latent channels, N = B T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STEM = 4
+"""Side of the pixel blocks folded into channels before the first convolution."""
+GUIDE_CHANNELS = 5
+"""Of a frame's rendering: red, green, blue in [-1, 1], coverage in [0, 1], inverse depth in 1/m."""
+
+
+@dataclass(frozen=True)
+class GuidedAutoencoderConfig:
+    """Sizes of the autoencoder."""
+
+    latent_channels: int = 96
+    temporal_stride: int = 4
+    encoder_widths: tuple[int, int, int] = (48, 96, 160)
+    """Channels at a quarter, an eighth and a sixteenth of the frame's resolution."""
+    frame_width: int = 32
+    """Channels that each frame has for itself in the decoder, at a quarter of the resolution."""
+    decoder_widths: tuple[int, int, int] = (96, 160, 192)
+    """Channels that the frames of a group share, at a quarter, an eighth and a sixteenth of the resolution."""
+    num_blocks: tuple[int, int, int] = (2, 3, 1)
+    """Residual blocks of the decoder at those resolutions."""
+    latent_noise: float = 0.1
+    """Standard deviation of the noise added to the latent in training: a posterior of fixed variance."""
+
+    @property
+    def spatial_stride(self) -> int:
+        return STEM * 8
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> GuidedAutoencoderConfig:
+        """Rebuild from JSON values.
+
+        Raises:
+            ValueError: A key is unknown.
+        """
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(
+                f"unknown autoencoder settings {sorted(unknown)}; this file was made by another version"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over the channels of each pixel: no statistics over time or space, so streaming is exact."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [N, C, H, W]."""
+        scale = torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
+        return x * scale * self.weight[:, None, None]
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(norm(x)))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.conv_out.weight, std=0.2 / (9 * channels) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_out(functional.silu(self.conv_in(functional.silu(self.norm(x)))))
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*[ResidualBlock(channels) for _ in range(count)])
+
+
+class Encoder(nn.Module):
+    """A group of R frames to one latent frame."""
+
+    def __init__(self, config: GuidedAutoencoderConfig) -> None:
+        super().__init__()
+        wide, deep, deepest = config.encoder_widths
+        self.conv_in = nn.Conv2d(3 * config.temporal_stride * STEM**2, wide, 3, padding=1)
+        self.down = nn.Conv2d(wide * 4, deep, 1)
+        self.blocks = _blocks(deep, 2)
+        self.deeper = nn.Conv2d(deep * 4, deepest, 1)
+        self.deep_blocks = _blocks(deepest, 2)
+        self.conv_out = nn.Conv2d(deepest, config.latent_channels // 4, 3, padding=1)
+
+    def forward(self, groups: Tensor) -> Tensor:
+        """Encode groups [N, 3R, H, W] in [-1, 1] to latents [N, C, h, w]."""
+        x = self.conv_in(functional.pixel_unshuffle(groups, STEM))
+        x = self.blocks(self.down(functional.pixel_unshuffle(functional.silu(x), 2)))
+        x = self.deep_blocks(self.deeper(functional.pixel_unshuffle(x, 2)))
+        return functional.pixel_unshuffle(self.conv_out(x), 2)
+
+
+class Decoder(nn.Module):
+    """One latent frame, the features of the one before and the memory's rendering of R frames to those frames."""
+
+    def __init__(self, config: GuidedAutoencoderConfig) -> None:
+        super().__init__()
+        self.stride = config.temporal_stride
+        wide, deep, deepest = config.decoder_widths
+        frame = config.frame_width
+        self.conv_in = nn.Conv2d(config.latent_channels // 4, deepest, 3, padding=1)
+        self.mix_past = nn.Conv2d(2 * deepest, deepest, 1)
+        self.deepest_blocks = _blocks(deepest, config.num_blocks[2])
+        self.up = nn.Conv2d(deepest, 4 * deep, 1)
+        self.guide_in = nn.Conv2d(GUIDE_CHANNELS * STEM**2, frame, 3, padding=1)
+        self.gather = nn.Conv2d(self.stride * frame, wide, 1)
+        self.down = nn.Conv2d(4 * wide, deep, 1)
+        self.deep_blocks = _blocks(deep, config.num_blocks[1])
+        self.rise = nn.Conv2d(deep, 4 * wide, 1)
+        self.blocks = _blocks(wide, config.num_blocks[0])
+        self.norm = ChannelNorm(wide)
+        self.spread = nn.Conv2d(wide, self.stride * frame, 1)
+        self.frame_norm = ChannelNorm(frame)
+        self.conv_out = nn.Conv2d(frame, 4 * STEM**2, 3, padding=1)
+
+    def features(self, latents: Tensor) -> Tensor:
+        """What a latent frame [N, C, h, w] hands to itself and to the next: [N, deepest, 2h, 2w]."""
+        return self.conv_in(functional.pixel_shuffle(latents, 2))
+
+    def forward(self, features: Tensor, past: Tensor, guide: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            features: Of this latent frame, [N, deepest, 2h, 2w].
+            past: Of the one before.
+            guide: [N, R, GUIDE_CHANNELS, H, W].
+
+        Returns:
+            Colour in about [-1, 1] and inverse depth in about 1/m, [N, R, 4, H, W].
+        """
+        number, (height, width) = guide.shape[0], guide.shape[-2:]
+        x = features + self.mix_past(torch.cat([features, past], 1))
+        x = functional.pixel_shuffle(self.up(self.deepest_blocks(x)), 2)
+        folded = functional.pixel_unshuffle(guide.flatten(0, 1), STEM)
+        each = self.guide_in(folded)
+        seen = self.gather(functional.silu(each).unflatten(0, (number, self.stride)).flatten(1, 2))
+        x = x + self.down(functional.pixel_unshuffle(seen, 2))
+        seen = seen + functional.pixel_shuffle(self.rise(self.deep_blocks(x)), 2)
+        shared = self.spread(functional.silu(self.norm(self.blocks(seen))))
+        each = each + shared.unflatten(1, (self.stride, -1)).flatten(0, 1)
+        change = functional.pixel_shuffle(self.conv_out(functional.silu(self.frame_norm(each))), STEM)
+        base = torch.cat([guide[:, :, :3], guide[:, :, 4:]], 2)
+        return base + change.view(number, self.stride, 4, height, width)
+
+
+class GuidedAutoencoder(nn.Module):
+    """Encoder, decoder and the statistics that make latents of unit variance."""
+
+    latents_mean: Tensor
+    latents_std: Tensor
+
+    def __init__(self, config: GuidedAutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("latents_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latents_std", torch.ones(config.latent_channels))
+
+    def encode_groups(self, groups: Tensor) -> Tensor:
+        """Encode groups [N, 3R, H, W] in [-1, 1] to normalised latents [N, C, h, w]."""
+        return self.normalised(self.encoder(groups))
+
+    def normalised(self, raw: Tensor) -> Tensor:
+        return (raw - self.latents_mean[:, None, None]) / self.latents_std[:, None, None]
+
+    def raw(self, normalised: Tensor) -> Tensor:
+        return normalised * self.latents_std[:, None, None] + self.latents_mean[:, None, None]
+
+    def decode_groups(self, raw: Tensor, guide: Tensor) -> Tensor:
+        """Decode encoder outputs [B, T, C, h, w] with renderings [B, T, R, GUIDE_CHANNELS, H, W] to colour and inverse
+        depth [B, T, R, 4, H, W]; the first latent frame is its own past."""
+        batch, num_latent_frames = raw.shape[:2]
+        features = self.decoder.features(raw.flatten(0, 1)).unflatten(0, (batch, num_latent_frames))
+        past = torch.cat([features[:, :1], features[:, :-1]], 1)
+        frames = self.decoder(features.flatten(0, 1), past.flatten(0, 1), guide.flatten(0, 1))
+        return frames.unflatten(0, (batch, num_latent_frames))
+
+
+class GuidedStreamingDecoder(nn.Module):
+    """The decoder as one step of a stream: a latent frame, its guide and caches in, frames, depth and caches out.
+
+    The first latent frame of a stream is recognised by a cache of zeros: its own features then stand for the past, and
+    only the last of its R frames means anything.
+    """
+
+    def __init__(self, autoencoder: GuidedAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def cache_spec(self, latent_height: int, latent_width: int) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the caches; all start as zeros, float32."""
+        width = self.autoencoder.config.decoder_widths[2]
+        return [("past_features", (1, width, 2 * latent_height, 2 * latent_width)), ("started", (1,))]
+
+    def forward(
+        self,
+        latent: Tensor,
+        guide_color: Tensor,
+        guide_coverage: Tensor,
+        guide_inverse_depth: Tensor,
+        past_features: Tensor,
+        started: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Decode one latent frame.
+
+        Args:
+            latent: Normalised, [1, C, 1, h, w].
+            guide_color: What the memory shows of the frames, uint8 [R, H, W, 3].
+            guide_coverage: 1 where it knows anything, [R, H, W].
+            guide_inverse_depth: 1/m, [R, H, W].
+            past_features: Cache, [1, deepest, 2h, 2w].
+            started: Cache, [1]: 0 before the first latent frame, 1 after.
+
+        Returns:
+            Frames uint8 [R, H, W, 3], inverse depth [R, H, W], then the caches.
+        """
+        model = self.autoencoder
+        color = guide_color.permute(0, 3, 1, 2).to(latent.dtype) / 127.5 - 1.0
+        guide = torch.cat([color, guide_coverage[:, None], guide_inverse_depth[:, None]], 1)[None]
+        features = model.decoder.features(model.raw(latent[:, :, 0]))
+        past = past_features + (1.0 - started)[:, None, None, None] * (features - past_features)
+        decoded = model.decoder(features, past, guide)[0]
+        frames = ((decoded[:, :3].permute(0, 2, 3, 1) + 1.0) * 127.5).round().clamp(0.0, 255.0)
+        return frames.to(torch.uint8), decoded[:, 3].clamp_min(0.0), features, torch.ones_like(started)
+
+
+class StreamingEncoder(nn.Module):
+    """The encoder as a graph: R video frames in, one latent frame out."""
+
+    def __init__(self, autoencoder: GuidedAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode uint8 [R, H, W, 3] to a normalised latent frame [1, C, 1, h, w]."""
+        pictures = frames.permute(0, 3, 1, 2).to(self.autoencoder.latents_mean.dtype) / 127.5 - 1.0
+        return self.autoencoder.encode_groups(pictures.flatten(0, 1)[None])[:, :, None]
