@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.memory.keyframes import Grown, MemoryRendering
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -68,16 +70,20 @@ class Conditioning:
     """[1, F, 4]: fx, fy, cx, cy in pixels of the output frame."""
     start_frame: int
     """Index of the chunk's first latent frame, counted from the world's first."""
+    memory: NDArray[np.float32] | None = None
+    """[1, M, T, h, w], what the spatial memory shows of the chunk, for models that read one: the encoding of its rendering,
+    and the share of each cell that it covers."""
 
     def as_inputs(self) -> dict[str, NDArray[Any]]:
         """Return the inputs of a step graph by name."""
-        return {
+        inputs: dict[str, NDArray[Any]] = {
             "c2w": self.c2w,
             "intrinsics": self.intrinsics,
             "start_frame": np.array([self.start_frame], np.int64),
             "text": self.text,
             "text_mask": self.text_mask,
         }
+        return inputs if self.memory is None else {**inputs, "memory": self.memory}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +98,8 @@ class Snapshot:
     first_c2w: NDArray[np.float64]
     """[4, 4], the start pose that all later poses are relative to, in the world's own frame."""
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    grown: tuple[Grown, ...] = field(default=(), repr=False)
+    """What the walk had added to the world's spatial memory; snapshots share it."""
 
     @property
     def num_bytes(self) -> int:
@@ -116,6 +124,8 @@ class LatentChunk:
     committed_s: float = 0.0
     state: Mapping[str, NDArray[Any]] | None = field(default=None, repr=False)
     """The rollout's memory behind it, where the session was asked to keep snapshots."""
+    rendering: MemoryRendering | None = field(default=None, repr=False)
+    """What the spatial memory shows of its frames, where the model reads one."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,8 @@ class FrameChunk:
     times: ChunkTimes
     latents_sha256: str
     """Of the latents these frames were decoded from (of the frames themselves in the holodeck)."""
+    inverse_depth: NDArray[np.float32] | None = field(default=None, repr=False)
+    """[F, H, W], 1/m along the optical axis, where the model gives it."""
     latents: NDArray[np.float32] | None = field(default=None, repr=False)
     """[C, T, H, W], where the session was asked to keep them."""
     snapshot: Snapshot | None = field(default=None, repr=False)

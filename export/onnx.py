@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BuildFailed
-from engine.files.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
+from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
 from export.folders import making_bundle, write_spec
 from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, tidy_graph
 from model.checkpoint import weights_sha256
@@ -53,10 +53,12 @@ class StepGraph(nn.Module):
         start_frame: Tensor,
         text: Tensor,
         text_mask: Tensor,
-        *state: Tensor,
+        *others: Tensor,
     ) -> tuple[Tensor, ...]:
+        """`others` are the memory, where the model reads one, and the state."""
+        memory, state = (others[0], others[1:]) if self.model.config.memory_channels else (None, others)
         before = RolloutState(dict(zip(self.names, state, strict=True)))
-        conditioning = Conditioning(text, text_mask, c2w, intrinsics, start_frame)
+        conditioning = Conditioning(text, text_mask, c2w, intrinsics, start_frame, memory)
         velocity, after = self.model.step(latents, timesteps, conditioning, before)
         return velocity, *(after.tensors[name] for name in self.names)
 
@@ -75,7 +77,8 @@ def step_inputs(config: ModelConfig, num_frames: int) -> tuple[Tensor, ...]:
         torch.zeros(1, config.text_rows, config.text_dim),
         torch.ones(1, config.text_rows),
     )
-    return *inputs, *RolloutState.zeros(config).tensors.values()
+    memory = (torch.zeros(1, config.memory_channels, num_frames, *grid),) if config.memory_channels else ()
+    return *inputs, *memory, *RolloutState.zeros(config).tensors.values()
 
 
 def export_bundle(
@@ -86,12 +89,15 @@ def export_bundle(
     fps: float = 16.0,
     notes: str = "",
     progress: Progress | None = None,
+    encoder: nn.Module | None = None,
 ) -> Path:
     """Write a bundle for ONNX Runtime, float32, whole or not at all.
 
     Args:
         decoder: A streaming decoder: `forward(latent, *caches) -> (frames, *caches)` and
-            `cache_spec(latent_height, latent_width) -> [(name, shape)]`.
+            `cache_spec(latent_height, latent_width) -> [(name, shape)]`; it is shown a guide after the latent where the
+            model reads a spatial memory.
+        encoder: `forward(frames) -> latent`, needed where the model reads a spatial memory.
         destination: Folder to make; an existing bundle there is replaced.
         timesteps: Step schedule, without the final 0.
         progress: Told the name of each stage as it starts.
@@ -103,7 +109,7 @@ def export_bundle(
     destination = Path(destination)
     steps = check_timesteps(timesteps)
     with making_bundle(destination) as partial:
-        _fill(partial, model, decoder, steps, fps, notes, progress or (lambda _stage: None))
+        _fill(partial, model, decoder, encoder, steps, fps, notes, progress or (lambda _stage: None))
     return destination
 
 
@@ -111,6 +117,7 @@ def _fill(
     folder: Path,
     model: WorldModel,
     decoder: nn.Module,
+    encoder: nn.Module | None,
     timesteps: list[float],
     fps: float,
     notes: str,
@@ -127,10 +134,16 @@ def _fill(
     report("decoder graph")
     caches = decoder.cache_spec(config.latent_height, config.latent_width)  # type: ignore[operator]
     grid = (config.in_channels, config.latent_height, config.latent_width)
-    export_decoder(plain(decoder), grid, caches, folder / "decoder.onnx", weights)
+    frame = (config.temporal_stride, config.frame_height, config.frame_width)
+    guide = frame if config.memory_channels else None
+    export_decoder(plain(decoder), grid, caches, folder / "decoder.onnx", weights, guide)
+    if encoder is not None:
+        report("encoder graph")
+        frames = torch.zeros(*frame, 3, dtype=torch.uint8)
+        write_graph(plain(encoder), (frames,), folder / "encoder.onnx", weights, ["frames"], ["latent"], None)
     report("description")
     spec = EngineSpec(
-        format_version=1,
+        format_version=2 if config.memory_channels else 1,
         name=config.name,
         model=config.to_dict(),
         weights_sha256=weights_sha256(model),
@@ -147,9 +160,11 @@ def _fill(
         timesteps=tuple(timesteps),
         step_graphs=step_graphs,
         decoder_graph="decoder.onnx",
+        encoder_graph=None if encoder is None else "encoder.onnx",
+        memory_channels=config.memory_channels,
         state=_tensor_specs([(name, (1, *shape)) for name, shape in state_shapes(config).items()]),
         decoder_caches=_tensor_specs(caches),
-        precision={"step": "float32", "decoder": "float32"},
+        precision=dict.fromkeys(("step", "decoder", *([] if encoder is None else ["encoder"])), "float32"),
         target="cpu",
         builder=f"torch {torch.__version__}, onnx {onnx.__version__}",
         files={file.name: hash_file(file) for file in sorted(folder.iterdir())},
@@ -175,7 +190,8 @@ def _export_step(model: WorldModel, num_frames: int, path: Path, weights: Shared
     names = list(state_shapes(model.config))
     least = model.config.memory_rows + 2
     length = torch.export.Dim("text_length", min=least, max=least + MAX_TEXT_LENGTH)
-    dynamic: list[Any] = [{}] * len(STEP_INPUTS)
+    inputs = (*STEP_INPUTS, MEMORY) if model.config.memory_channels else STEP_INPUTS
+    dynamic: list[Any] = [{}] * len(inputs)
     dynamic[STEP_INPUTS.index("text")] = {1: length}
     dynamic[STEP_INPUTS.index("text_mask")] = {1: length}
     write_graph(
@@ -183,9 +199,9 @@ def _export_step(model: WorldModel, num_frames: int, path: Path, weights: Shared
         step_inputs(model.config, num_frames),
         path,
         weights,
-        inputs=[*STEP_INPUTS, *names],
+        inputs=[*inputs, *names],
         outputs=["velocity", *(name + OUT for name in names)],
-        dynamic=(*dynamic, tuple({} for _ in names)),
+        dynamic=(*dynamic[: len(STEP_INPUTS)], tuple({} for _ in (*inputs[len(STEP_INPUTS) :], *names))),
     )
 
 
@@ -195,6 +211,7 @@ def export_decoder(
     caches: Sequence[tuple[str, tuple[int, ...]]],
     path: Path,
     weights: SharedWeights,
+    guide: tuple[int, int, int] | None = None,
 ) -> None:
     """Write the graph of a streaming decoder.
 
@@ -202,16 +219,20 @@ def export_decoder(
         latent_size: Channels, rows and columns of one latent frame.
         caches: The decoder's `cache_spec` for that grid.
         weights: Where they go if they are too large for the graph.
+        guide: Frames, rows and columns of the guide it is shown; None for decoders without.
     """
     names = [name for name, _ in caches]
     channels, height, width = latent_size
+    shown: tuple[Tensor, ...] = ()
+    if guide is not None:
+        shown = (torch.zeros(*guide, 3, dtype=torch.uint8), torch.zeros(guide), torch.zeros(guide))
     write_graph(
         decoder,
-        (torch.zeros(1, channels, 1, height, width), *(torch.zeros(shape) for _, shape in caches)),
+        (torch.zeros(1, channels, 1, height, width), *shown, *(torch.zeros(shape) for _, shape in caches)),
         path,
         weights,
-        inputs=["latent", *names],
-        outputs=["frames", *(name + OUT for name in names)],
+        inputs=["latent", *(GUIDE_INPUTS if shown else ()), *names],
+        outputs=["frames", *(["inverse_depth"] if shown else []), *(name + OUT for name in names)],
         dynamic=None,
     )
 

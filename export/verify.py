@@ -47,7 +47,9 @@ class GraphRunner(Protocol):
     def run_step(
         self, inputs: Mapping[str, Arrays], state: Mapping[str, Any], keep_state: bool
     ) -> tuple[Arrays, Mapping[str, Any]]: ...
-    def run_decoder(self, latent: Arrays, caches: Mapping[str, Any]) -> tuple[Arrays, Mapping[str, Any]]: ...
+    def run_decoder(
+        self, inputs: Mapping[str, Arrays], caches: Mapping[str, Any]
+    ) -> tuple[dict[str, Arrays], Mapping[str, Any]]: ...
     def to_arrays(self, state: Mapping[str, Any]) -> dict[str, Arrays]: ...
     def close(self) -> None: ...
 
@@ -205,8 +207,9 @@ def replay_walk(runner: GraphRunner, spec: EngineSpec, folder: Path, progress: P
         arrays = runner.to_arrays(state)
         state_gap = max(_difference(values, arrays[name]) for name, values in chunk.state())
         latent, expected = chunk.pictures()
-        pictures, caches = runner.run_decoder(latent, caches)
-        found.append(ChunkErrors(len(found), max(gaps), state_gap, int(_difference(expected, pictures))))
+        results, caches = runner.run_decoder({"latent": latent}, caches)
+        pictures_gap = int(_difference(expected, results["frames"]))
+        found.append(ChunkErrors(len(found), max(gaps), state_gap, pictures_gap))
     return VerifyReport(tuple(found))
 
 

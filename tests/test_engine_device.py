@@ -182,7 +182,7 @@ def test_states_survive_the_way_to_the_host_and_back(toy_bundle: Bundle, backend
     ours, theirs = (backend.run_step(inputs, held, keep_state=False)[0] for held in (state, restored))
     assert np.array_equal(ours, theirs)
     latent = np.ones((1, toy_bundle.spec.latent_channels, 1, 2, 3), np.float32)
-    _, caches = backend.run_decoder(latent, backend.new_caches())
+    _, caches = backend.run_decoder({"latent": latent}, backend.new_caches())
     assert backend.from_arrays(backend.to_arrays(caches)).keys() == caches.keys()
 
 

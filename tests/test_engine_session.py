@@ -66,11 +66,16 @@ class RecordingBackend(Backend):
         kept = {"commits": state["commits"] + 1} if keep_state else state
         return np.full_like(inputs["latents"], self.velocity), kept
 
-    def run_decoder(self, latent: NDArray[Any], caches: State) -> tuple[NDArray[Any], State]:
-        self.decoded.append(latent)
+    def run_encoder(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise NotImplementedError("the bundle has no encoder")
+
+    def run_decoder(
+        self, inputs: Mapping[str, NDArray[Any]], caches: State
+    ) -> tuple[dict[str, NDArray[Any]], State]:
+        self.decoded.append(inputs["latent"])
         shape = (self.spec.temporal_stride, self.spec.frame_height, self.spec.frame_width, 3)
         frames = np.full(shape, caches["decoded"][0], np.uint8)
-        return frames, {"decoded": caches["decoded"] + 1}
+        return {"frames": frames}, {"decoded": caches["decoded"] + 1}
 
     def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
         return dict(state)
@@ -361,5 +366,5 @@ def test_a_graph_that_is_no_graph_is_one_sentence(toy_bundle: Bundle, tmp_path: 
 def test_a_graph_that_cannot_run_is_one_sentence(bundle: Bundle) -> None:
     backend = OnnxRuntimeBackend(bundle, 1, 1)
     with pytest.raises(SpecMismatch, match="cannot run a graph of the bundle") as caught:
-        backend.run_decoder(np.zeros((1, 1, 1, 1, 1), np.float32), backend.new_caches())
+        backend.run_decoder({"latent": np.zeros((1, 1, 1, 1, 1), np.float32)}, backend.new_caches())
     assert "\n" not in str(caught.value)

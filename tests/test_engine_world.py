@@ -114,7 +114,7 @@ def test_a_header_of_junk_is_refused(file: Path, junk: bytes) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 3}, "format_version"),
         ({"surprise": 1}, "surprise"),
         ({"title": "\x1b[31mred"}, "title"),
         ({"title": ""}, "title"),

@@ -191,7 +191,7 @@ class CaptureController:
             )
             return
         frame, latent = ending
-        world = world_from_walk(walk.session.world, latent, frame.pixels, frame.c2w)
+        world = world_from_walk(walk.session.world, latent, frame.pixels, frame.c2w, walk.session.keyframes)
         path = app.pictures_dir / OWN_WORLDS / f"{world.name}{WORLD_SUFFIX}"
         world = replace(world, path=path)
         walk.enter(world, self.split_recording("the new world"))

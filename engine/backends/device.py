@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.protocol import (
+    FRAMES,
     LATENT,
+    VELOCITY,
     Backend,
     GraphInput,
     GraphInterface,
     State,
     decoder_interface,
+    encoder_interface,
     step_interface,
 )
 from engine.errors import SpecMismatch
@@ -112,12 +115,12 @@ class _Lane:
         self.pool = BufferPool(device, interface.state)
         self.stream = device.stream()
         self._inputs: dict[str, tuple[int, Buffer]] = {}
-        self._results: dict[int, tuple[Buffer, NDArray[Any]]] = {}
+        self._results: dict[tuple[int, str], tuple[Buffer, NDArray[Any]]] = {}
 
     def run(
         self, key: int, inputs: Mapping[str, NDArray[Any]], state: State
-    ) -> tuple[NDArray[Any], BufferSet]:
-        """Run the plan `key`; returns its output and the state it made."""
+    ) -> tuple[dict[str, NDArray[Any]], BufferSet]:
+        """Run the plan `key`; returns its results by name and the state it made."""
         plan, after = self.plans[key], self.pool.take()
         buffers: dict[str, Buffer] = dict(state)
         # Kept until the stream is waited for: the device may still be reading them.
@@ -126,13 +129,15 @@ class _Lane:
             self._check(plan.inputs[name], name, array)
             buffers[name] = self._input_buffer(name, array.nbytes)
             self.device.upload(array, buffers[name], self.stream)
-        result, host = self._result_buffer(key, plan.outputs[self.interface.output])
-        buffers[self.interface.output] = result
+        hosts: dict[str, NDArray[Any]] = {}
+        for name in self.interface.results:
+            buffers[name], hosts[name] = self._result_buffer(key, name, plan.outputs[name])
         buffers |= {name + OUT: buffer for name, buffer in after.items()}
         plan.run({name: array.shape for name, array in arrays.items()}, buffers, self.stream)
-        self.device.download(result, host, self.stream)
+        for name, host in hosts.items():
+            self.device.download(buffers[name], host, self.stream)
         self.device.wait(self.stream)
-        return host.copy(), after
+        return {name: host.copy() for name, host in hosts.items()}, after
 
     def zeros(self) -> BufferSet:
         return self.from_arrays({tensor.name: tensor.zeros() for tensor in self.interface.state})
@@ -172,7 +177,8 @@ class _Lane:
             self._inputs[name] = num_bytes, buffer
         return buffer
 
-    def _result_buffer(self, key: int, output: GraphInput) -> tuple[Buffer, NDArray[Any]]:
+    def _result_buffer(self, plan: int, name: str, output: GraphInput) -> tuple[Buffer, NDArray[Any]]:
+        key = (plan, name)
         if key not in self._results:
             shape = tuple(size for size in output.shape if isinstance(size, int))
             assert output.dtype is not None
@@ -211,6 +217,11 @@ class DeviceBackend(Backend):
         steps = {int(size): open_plan(bundle.path / file) for size, file in spec.step_graphs.items()}
         self._denoise = _Lane(device, step_interface(spec), steps)
         self._decode = _Lane(device, decoder_interface(spec), {1: open_plan(bundle.decoder_graph)})
+        self._encode = None
+        if spec.encoder_graph is not None:
+            self._encode = _Lane(
+                device, encoder_interface(), {1: open_plan(bundle.path / spec.encoder_graph)}
+            )
 
     def new_state(self) -> State:
         return self._denoise.zeros()
@@ -221,11 +232,17 @@ class DeviceBackend(Backend):
     def run_step(
         self, inputs: Mapping[str, NDArray[Any]], state: State, keep_state: bool
     ) -> tuple[NDArray[Any], State]:
-        velocity, after = self._denoise.run(inputs["latents"].shape[2], inputs, state)
-        return velocity, after if keep_state else state
+        results, after = self._denoise.run(inputs["latents"].shape[2], inputs, state)
+        return results[VELOCITY], after if keep_state else state
 
-    def run_decoder(self, latent: NDArray[Any], caches: State) -> tuple[NDArray[Any], State]:
-        return self._decode.run(1, {LATENT: latent}, caches)
+    def run_decoder(
+        self, inputs: Mapping[str, NDArray[Any]], caches: State
+    ) -> tuple[dict[str, NDArray[Any]], State]:
+        return self._decode.run(1, inputs, caches)
+
+    def run_encoder(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self._encode is not None, "the bundle has an encoder"
+        return self._encode.run(1, {FRAMES: frames}, {})[0][LATENT]
 
     def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
         return self._lane(state).to_arrays(state)
@@ -236,6 +253,8 @@ class DeviceBackend(Backend):
     def close(self) -> None:
         self._denoise.close()
         self._decode.close()
+        if self._encode is not None:
+            self._encode.close()
         self._device.close()
 
     def _lane(self, tensors: Mapping[str, Any]) -> _Lane:

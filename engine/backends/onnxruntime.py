@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from engine.backends.protocol import (
+    FRAMES,
     LATENT,
     VELOCITY,
     Backend,
@@ -21,6 +23,7 @@ from engine.backends.protocol import (
     GraphInterface,
     State,
     decoder_interface,
+    encoder_interface,
     step_interface,
 )
 from engine.errors import SpecMismatch
@@ -62,6 +65,11 @@ class OnnxRuntimeBackend(Backend):
             for size, file in spec.step_graphs.items()
         }
         self._decoder = _load(bundle.decoder_graph, decode_threads, self._decode, mapped)
+        self._encoder = None
+        if spec.encoder_graph is not None:
+            self._encoder = _load(
+                bundle.path / spec.encoder_graph, denoise_threads, encoder_interface(), mapped
+            )
 
     def new_state(self) -> State:
         return {tensor.name: tensor.zeros() for tensor in self._step.state}
@@ -78,9 +86,16 @@ class OnnxRuntimeBackend(Backend):
         velocity, *values = _run(graph, self._step.outputs, {**inputs, **state})
         return velocity, self._step.named(values)
 
-    def run_decoder(self, latent: NDArray[Any], caches: State) -> tuple[NDArray[Any], State]:
-        frames, *values = _run(self._decoder, self._decode.outputs, {LATENT: latent, **caches})
-        return frames, self._decode.named(values)
+    def run_decoder(
+        self, inputs: Mapping[str, NDArray[Any]], caches: State
+    ) -> tuple[dict[str, NDArray[Any]], State]:
+        values = _run(self._decoder, self._decode.outputs, {**inputs, **caches})
+        count = len(self._decode.results)
+        return dict(zip(self._decode.results, values, strict=False)), self._decode.named(values[count:])
+
+    def run_encoder(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self._encoder is not None, "the bundle has an encoder"
+        return _run(self._encoder, (LATENT,), {FRAMES: frames})[0]
 
     def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
         return {name: array.copy() for name, array in state.items()}
@@ -90,6 +105,7 @@ class OnnxRuntimeBackend(Backend):
 
     def close(self) -> None:
         self._steps.clear()
+        self._encoder = None
         del self._decoder
 
 

@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
-from engine.files.bundle import OUT, STEP_INPUTS, EngineSpec, TensorSpec
+from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, TensorSpec
 
 State = Mapping[str, Any]
 """Named tensors in whatever form the backend keeps them. Never changed in place: a run returns the next
@@ -21,9 +22,10 @@ State, so that an older one stays valid for as long as somebody holds it."""
 
 
 class Backend(ABC):
-    """The step graph and the decoder graph of one bundle, ready to run.
+    """The step graph, the decoder graph and, where there is one, the encoder graph of a bundle, ready to run.
 
-    `run_step` and `run_decoder` may be called from two threads at once, each from one thread at a time.
+    `run_encoder` is called from the thread of `run_step`; `run_step` and `run_decoder` may be called from two threads at
+    once, each from one thread at a time.
     """
 
     name: str
@@ -53,8 +55,22 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def run_decoder(self, latent: NDArray[Any], caches: State) -> tuple[NDArray[Any], State]:
-        """Decode one latent frame, [1, C, 1, H, W], to uint8 [r, H_px, W_px, 3] and the next caches."""
+    def run_decoder(
+        self, inputs: Mapping[str, NDArray[Any]], caches: State
+    ) -> tuple[dict[str, NDArray[Any]], State]:
+        """Decode one latent frame.
+
+        Args:
+            inputs: `latent`, [1, C, 1, H, W], and the guide's parts where the decoder is shown one.
+
+        Returns:
+            `frames`, uint8 [R, H_px, W_px, 3], and `inverse_depth`, float32 [R, H_px, W_px], where the decoder is shown a
+            guide; then the next caches.
+        """
+
+    @abstractmethod
+    def run_encoder(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Encode R video frames, [R, H_px, W_px, 3], to one latent frame, [1, C, 1, H, W]; for bundles with an encoder."""
 
     @abstractmethod
     def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
@@ -72,6 +88,7 @@ class Backend(ABC):
 VELOCITY = "velocity"
 LATENT = "latent"
 FRAMES = "frames"
+INVERSE_DEPTH = "inverse_depth"
 
 
 @dataclass(frozen=True)
@@ -87,13 +104,14 @@ class GraphInterface:
     """Names that one kind of graph takes and gives."""
 
     inputs: tuple[str, ...]
-    output: str
+    results: tuple[str, ...]
+    """Outputs before the state."""
     state: tuple[TensorSpec, ...]
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """All outputs, the state's in the order of the state."""
-        return self.output, *(tensor.name + OUT for tensor in self.state)
+        return *self.results, *(tensor.name + OUT for tensor in self.state)
 
     def named(self, values: Sequence[Any]) -> dict[str, Any]:
         """Name the state among the outputs."""
@@ -119,8 +137,15 @@ class GraphInterface:
 
 
 def step_interface(spec: EngineSpec) -> GraphInterface:
-    return GraphInterface(STEP_INPUTS, VELOCITY, spec.state)
+    inputs = (*STEP_INPUTS, MEMORY) if spec.memory_channels else STEP_INPUTS
+    return GraphInterface(inputs, (VELOCITY,), spec.state)
 
 
 def decoder_interface(spec: EngineSpec) -> GraphInterface:
-    return GraphInterface((LATENT,), FRAMES, spec.decoder_caches)
+    if not spec.memory_channels:
+        return GraphInterface((LATENT,), (FRAMES,), spec.decoder_caches)
+    return GraphInterface((LATENT, *GUIDE_INPUTS), (FRAMES, INVERSE_DEPTH), spec.decoder_caches)
+
+
+def encoder_interface() -> GraphInterface:
+    return GraphInterface((FRAMES,), (LATENT,), ())

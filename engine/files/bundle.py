@@ -30,7 +30,10 @@ Text = Annotated[str, Field(max_length=4096)]
 
 
 STEP_INPUTS = ("latents", "timesteps", "c2w", "intrinsics", "start_frame", "text", "text_mask")
-"""Inputs of a step graph, before the state tensors."""
+"""Inputs of a step graph, before the state tensors; models that read a spatial memory have `MEMORY` after them."""
+MEMORY = "memory"
+GUIDE_INPUTS = ("guide_color", "guide_coverage", "guide_inverse_depth")
+"""Inputs of a decoder that is shown the memory's rendering, after the latent: uint8 [R, H, W, 3], float32 [R, H, W] twice."""
 CPU = "cpu"
 """Target of bundles for ONNX Runtime; any other target is a GPU's compute capability, such as sm120."""
 OUT = "_out"
@@ -76,7 +79,8 @@ class EngineSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
+    """2 where a spatial memory is read, which earlier versions know nothing of."""
     name: Name
     model: dict[str, Any]
     """The ModelConfig the graphs were made from, for the record; the engine does not read it."""
@@ -101,6 +105,10 @@ class EngineSpec(BaseModel):
     step_graphs: Annotated[dict[str, Name], Field(max_length=16)]
     """File of the step graph for each number of latent frames, the number written as a string."""
     decoder_graph: Name
+    encoder_graph: Name | None = None
+    """Makes a latent frame of R video frames; None where pictures are encoded elsewhere."""
+    memory_channels: Annotated[int, Field(ge=0, le=16384)] = 0
+    """Channels of what the spatial memory shows of a latent frame: its encoding, then its coverage; 0 for models without."""
     state: Annotated[tuple[TensorSpec, ...], Field(max_length=4096)]
     decoder_caches: Annotated[tuple[TensorSpec, ...], Field(max_length=4096)]
     precision: dict[str, Text]
@@ -126,8 +134,15 @@ class EngineSpec(BaseModel):
             raise ValueError("frame size must be latent size times spatial_stride")
         if missing := {str(self.chunk_size), str(self.first_chunk_size)} - self.step_graphs.keys():
             raise ValueError(f"no step graph for {sorted(missing)[0]} latent frames")
-        if unlisted := {self.decoder_graph, *self.step_graphs.values()} - self.files.keys():
+        graphs = {self.decoder_graph, *self.step_graphs.values()} | ({self.encoder_graph} - {None})
+        if unlisted := graphs - self.files.keys():
             raise ValueError(f"{sorted(unlisted)[0]} is not listed in files")
+        if self.memory_channels and (
+            self.encoder_graph is None or self.memory_channels != self.latent_channels + 1
+        ):
+            raise ValueError(
+                "a model that reads a spatial memory needs an encoder, and one channel more than the latents"
+            )
         for tensors in (self.state, self.decoder_caches):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("two state tensors have the same name")

@@ -30,6 +30,9 @@ from engine.files.recording import (
     Word,
 )
 from engine.files.tensor_file import DTYPES, Span, TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.memory.keyframes import Grown
+from engine.memory.store import LAYOUT as MEMORY_LAYOUT
+from engine.memory.store import MAX_KEYFRAMES, decode_keyframes, encode_keyframes
 from engine.session.protocol import Session
 from engine.session.sampler import MAX_SEED
 from engine.types import CameraTrack, Snapshot
@@ -48,6 +51,9 @@ _WALK_LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "walk.num_intents": ("I32", ()),
 }
 """Of each chunk walked: stored type, and the shape behind the chunk's (and frame's) axis."""
+_GROWN_AT = "memory.chunk_index"
+_MEMORY_LAYOUT = {**MEMORY_LAYOUT, _GROWN_AT: ("I64", (MAX_KEYFRAMES,))}
+"""What the walk added to the world's spatial memory, where it added anything: stored type and largest shape."""
 
 
 class SavedInfo(BaseModel):
@@ -119,6 +125,9 @@ def write_saved_walk(path: str | Path, saved: SavedWalk) -> None:
     }
     if saved.latent is not None:
         arrays["latent"] = saved.latent
+    if grown := saved.snapshot.grown:
+        arrays |= encode_keyframes([entry.keyframe for entry in grown])
+        arrays[_GROWN_AT] = np.array([entry.chunk_index for entry in grown], np.int64)
     arrays |= _pack_walk(saved.chunks)
     arrays = {name: array for name, array in arrays.items() if array.size}
     info = saved.info.model_copy(update={"content": _hash(arrays)})
@@ -206,8 +215,11 @@ def _check_sizes(spans: Mapping[str, Span], spec: SessionSpec, source: TensorFil
         fixed[name] = dtype, (num_chunks, *per_frame, *rest)
     bounded = {"walk.intents": len(INTENT_COLUMNS), "rig": MAX_RIG_NUMBERS, "latent": MAX_LATENT_BYTES // 4}
     snapshot = {name: span for name, span in spans.items() if name.startswith(_SNAPSHOT)}
+    memory = {name: span for name, span in spans.items() if name in _MEMORY_LAYOUT}
     sound = (
-        not spans.keys() - fixed.keys() - bounded.keys() - snapshot.keys()
+        not spans.keys() - fixed.keys() - bounded.keys() - snapshot.keys() - memory.keys()
+        and len(memory) in (0, len(_MEMORY_LAYOUT))
+        and all(_fits(span, *_MEMORY_LAYOUT[name]) for name, span in memory.items())
         and not fixed.keys() - spans.keys()
         and 1 <= num_chunks <= MAX_CHUNKS
         and all((spans[name].dtype, spans[name].shape) == wanted for name, wanted in fixed.items())
@@ -216,6 +228,11 @@ def _check_sizes(spans: Mapping[str, Span], spec: SessionSpec, source: TensorFil
     )
     if not sound:
         raise source.not_laid_out()
+
+
+def _fits(span: Span, dtype: str, largest: tuple[int, ...]) -> bool:
+    sides = zip(span.shape, largest, strict=False)
+    return span.dtype == dtype and len(span.shape) == len(largest) and all(a <= b for a, b in sides)
 
 
 def _is_bounded(name: str, span: Span, num_chunks: int) -> bool:
@@ -257,6 +274,7 @@ def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], file: Path) -> Sav
         info.chunk_index,
         arrays["first_c2w"],
         {name[len(_SNAPSHOT) :]: array for name, array in arrays.items() if name.startswith(_SNAPSHOT)},
+        _unpack_grown(arrays, file),
     )
     rig = arrays.get("rig", np.empty(0))
     if not np.isfinite(rig).all():
@@ -267,6 +285,16 @@ def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], file: Path) -> Sav
     c2w = check_poses(arrays["c2w"][None], f"the saved walk {file}")[0]
     chunks = tuple(_unpack_walk(arrays, file))
     return SavedWalk(info, snapshot, arrays["frame"], c2w, arrays.get("latent"), rig, chunks)
+
+
+def _unpack_grown(arrays: dict[str, NDArray[Any]], file: Path) -> tuple[Grown, ...]:
+    if _GROWN_AT not in arrays:
+        return ()
+    keyframes = decode_keyframes(arrays, f"the saved walk {file}")
+    check_poses(arrays["memory.c2w"], f"the saved walk {file}")
+    if len(arrays[_GROWN_AT]) != len(keyframes):
+        raise _does_not_add_up(file)
+    return tuple(Grown(int(n), keyframe) for n, keyframe in zip(arrays[_GROWN_AT], keyframes, strict=True))
 
 
 def _does_not_add_up(file: Path) -> SpecMismatch:

@@ -19,6 +19,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from engine.errors import SpecMismatch
 from engine.files.bundle import first_problem
 from engine.files.tensor_file import DTYPES, TensorFile, TensorFileKind, encode_tensors, write_tensors
+from engine.memory.keyframes import Keyframe
+from engine.memory.store import LAYOUT as MEMORY_LAYOUT
+from engine.memory.store import decode_keyframes, encode_keyframes
 
 SUFFIX = ".world"
 MAX_FILE_BYTES = 256 << 20
@@ -35,12 +38,13 @@ LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "c2w": ("F64", (4, 4)),
     "origin": ("F64", (4, 4)),
     "refiner_text": ("F32", (4096, 16384)),
+    **MEMORY_LAYOUT,
 }
 """Stored type and the largest shape of each tensor."""
 HALVED = ("text", "refiner_text")
 """Stored as F16 where that holds every number, which halves most of the file."""
-OPTIONAL = {"origin", "refiner_text"}
-"""Tensors that a world may lack."""
+OPTIONAL = {"origin", "refiner_text", *MEMORY_LAYOUT}
+"""Tensors that a world may lack; those of the memory all or none."""
 RIGID_TOLERANCE = 1e-4
 """Of R R^T against the identity; a rotation that was once stored as float32 stays within 1e-6."""
 
@@ -60,7 +64,8 @@ class WorldInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
+    """2 has a spatial memory, or might."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     title: Annotated[Line, Field(min_length=1, max_length=120)]
     licence: Line
@@ -95,6 +100,8 @@ class World:
     path: Path | None = None
     sha256: str = ""
     """Of the file this was read from, or would be written to."""
+    keyframes: tuple[Keyframe, ...] = ()
+    """The spatial memory: posed RGB-D pictures of the place, in the world's own frame."""
     origin: NDArray[np.float64] | None = None
     """[4, 4], the pose that the model counts all poses from, where that is not the first frame's. A world begun
     in the middle of a walk keeps the origin of the world it came from, so that poses stay coordinates there."""
@@ -148,7 +155,9 @@ def read_world(path: str | Path) -> World:
         raise SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path") from error
     _check_values(arrays, file)
     arrays |= {name: arrays[name].astype(np.float32) for name in HALVED if name in arrays}
-    return World(info, **arrays, path=file, sha256=sha256)
+    memory = {name: arrays.pop(name) for name in MEMORY_LAYOUT if name in arrays}
+    keyframes = tuple(decode_keyframes(memory, f"the world {file}")) if memory else ()
+    return World(info, **arrays, path=file, sha256=sha256, keyframes=keyframes)
 
 
 def write_world(path: str | Path, world: World) -> None:
@@ -163,7 +172,11 @@ def sealed(world: World) -> World:
 
 
 def _encode(world: World, file: Path) -> bytes:
-    given = {name: getattr(world, name) for name in LAYOUT}
+    given: dict[str, NDArray[Any] | None] = {
+        name: getattr(world, name) for name in LAYOUT.keys() - MEMORY_LAYOUT.keys()
+    }
+    if world.keyframes:
+        given |= encode_keyframes(world.keyframes)
     arrays = {
         name: np.ascontiguousarray(array, DTYPES[LAYOUT[name][0]])
         for name, array in given.items()
@@ -227,7 +240,8 @@ def _parse_info(text: str, file: Path) -> WorldInfo:
 def _check_layout(source: TensorFile) -> None:
     """Refuse a file with other tensors than a world has, or of other types or shapes."""
     spans = source.spans()
-    if spans.keys() - OPTIONAL != LAYOUT.keys() - OPTIONAL:
+    memory = spans.keys() & MEMORY_LAYOUT.keys()
+    if spans.keys() - OPTIONAL != LAYOUT.keys() - OPTIONAL or len(memory) not in (0, len(MEMORY_LAYOUT)):
         raise source.not_laid_out()
     if any(span.dtype not in _stored_types(name) for name, span in spans.items()):
         raise source.not_laid_out()
@@ -257,8 +271,14 @@ def _check_values(arrays: dict[str, NDArray[Any]], file: Path) -> None:
     height, width = arrays["first_frame"].shape[:2]
     if not (fx > 0 and fy > 0 and 0 <= cx <= width and 0 <= cy <= height):
         raise SpecMismatch(f"the intrinsics of the world {file} describe no camera; make it again")
-    for name, what in (("c2w", "start pose"), ("origin", "origin")):
-        if name in arrays and not _is_rigid(arrays[name]):
+    poses = [
+        (arrays[name], what) for name, what in (("c2w", "start pose"), ("origin", "origin")) if name in arrays
+    ]
+    poses += [(c2w, "spatial memory") for c2w in arrays.get("memory.c2w", ())]
+    if any(fx <= 0 or fy <= 0 for fx, fy, _, _ in arrays.get("memory.intrinsics", ())):
+        raise SpecMismatch(f"the spatial memory of the world {file} describes no cameras; make it again")
+    for c2w, what in poses:
+        if c2w.shape != (4, 4) or not _is_rigid(c2w):
             raise SpecMismatch(f"the {what} of the world {file} is not a rigid motion; make it again")
 
 
@@ -276,7 +296,11 @@ LATER = ", later"
 
 
 def world_from_walk(
-    world: World, latent: NDArray[np.float32], frame: NDArray[np.uint8], c2w: NDArray[np.float64]
+    world: World,
+    latent: NDArray[np.float32],
+    frame: NDArray[np.uint8],
+    c2w: NDArray[np.float64],
+    keyframes: Sequence[Keyframe] = (),
 ) -> World:
     """Return a world that begins where a walk is.
 
@@ -285,6 +309,7 @@ def world_from_walk(
         latent: [C, h, w], the latent frame that the frame was decoded from.
         frame: [H, W, 3], the frame.
         c2w: [4, 4], its pose, in the world's own frame.
+        keyframes: What the walk's spatial memory holds.
     """
     stem = world.name.rpartition("-from-")[0] or world.name
     mark = hashlib.sha256(latent.tobytes() + frame.tobytes() + c2w.tobytes()).hexdigest()[:8]
@@ -300,5 +325,6 @@ def world_from_walk(
         c2w,
         origin=world.origin_c2w,
         refiner_text=world.refiner_text,
+        keyframes=tuple(keyframes),
     )
     return sealed(begun)

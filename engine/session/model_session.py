@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.protocol import Backend
+from engine.backends.protocol import FRAMES, INVERSE_DEPTH, LATENT, Backend
 from engine.errors import RolloutDiverged, SpecMismatch
-from engine.files.bundle import Bundle, EngineSpec, TensorSpec
+from engine.files.bundle import GUIDE_INPUTS, Bundle, EngineSpec, TensorSpec
 from engine.files.world import World
+from engine.memory.keyframes import Keyframe, MemoryRendering
+from engine.memory.spatial_memory import SpatialMemory
 from engine.session.protocol import Clock, Session, check_seed, chunk_times
 from engine.session.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
 from engine.types import CameraTrack, Conditioning, FrameChunk, LatentChunk, Snapshot
@@ -49,14 +51,25 @@ class ModelSession(Session):
     def enter(self, world: World) -> None:
         check_fit(world, self._spec)
         self.world = world
+        self._memory = SpatialMemory(world.keyframes) if self._spec.memory_channels else None
         self.identity = f"{self._bundle_sha256}:{world.sha256}"
         self._to_origin = np.linalg.inv(world.origin_c2w)
 
     def reset(self, seed: int) -> None:
         self._seed = check_seed(seed)
         self._state = self._backend.new_state()
+        if self._memory is not None:
+            self._memory.restore(())
         latent = self.world.first_latent[None, :, None]
-        frames, self._caches = self._backend.run_decoder(latent, self._backend.new_caches())
+        stride = self._spec.temporal_stride
+        still = CameraTrack(
+            np.repeat(self.world.c2w[None], stride, 0), np.repeat(self.world.intrinsics[None], stride, 0)
+        )
+        rendering = self._render(0, still)
+        results, self._caches = self._backend.run_decoder(
+            {LATENT: latent, **_guide(rendering, 0, stride)}, self._backend.new_caches()
+        )
+        frames = results[FRAMES]
         expected = (self._spec.temporal_stride, self._spec.frame_height, self._spec.frame_width, 3)
         if frames.shape != expected or frames.dtype != np.uint8:
             raise SpecMismatch(
@@ -66,7 +79,7 @@ class ModelSession(Session):
         self._next_denoised = 0
         if self._spec.first_chunk_size == 1:
             alone = CameraTrack(np.empty((0, 4, 4)), np.empty((0, 4), np.float32))
-            self._commit(latent, self._conditioning(0, 1, alone))
+            self._commit(latent, self._conditioning(0, 1, alone, rendering))
             self._next_denoised = 1
         self._next_decoded = self._next_denoised
 
@@ -76,7 +89,8 @@ class ModelSession(Session):
         index, spec = self._next_denoised, self._spec
         start_frame = 0 if index == 0 else spec.first_chunk_size + (index - 1) * spec.chunk_size
         size = spec.first_chunk_size if index == 0 else spec.chunk_size
-        conditioning = self._conditioning(start_frame, size, track)
+        rendering = self._render(index, track)
+        conditioning = self._conditioning(start_frame, size, track, rendering)
         noise = chunk_noise(
             self._seed, index, (1, spec.latent_channels, size, spec.latent_height, spec.latent_width)
         )
@@ -94,28 +108,44 @@ class ModelSession(Session):
         self._next_denoised = index + 1
         sha256 = hashlib.sha256(latents.tobytes()).hexdigest()
         return LatentChunk(
-            index, start_frame, latents[0], sha256, track, model_start_s, denoised_s, self._clock(), state
+            index,
+            start_frame,
+            latents[0],
+            sha256,
+            track,
+            model_start_s,
+            denoised_s,
+            self._clock(),
+            state,
+            rendering,
         )
 
     def decode(self, chunk: LatentChunk) -> FrameChunk:
         self._check_order(chunk)
         decode_start_s = self._clock()
-        parts = []
+        frames, depths, stride = [], [], self._spec.temporal_stride
         # The world's own latent frame was decoded by the reset and is never shown again.
-        for t in range(1 if chunk.start_frame == 0 else 0, chunk.latents.shape[1]):
+        skipped = 1 if chunk.start_frame == 0 else 0
+        for t in range(skipped, chunk.latents.shape[1]):
             latent = np.ascontiguousarray(chunk.latents[None, :, t : t + 1])
-            frames, self._caches = self._backend.run_decoder(latent, self._caches)
-            parts.append(frames)
+            first = (t - skipped) * stride
+            guide = _guide(chunk.rendering, first, first + stride)
+            results, self._caches = self._backend.run_decoder({LATENT: latent, **guide}, self._caches)
+            frames.append(results[FRAMES])
+            depths.append(results.get(INVERSE_DEPTH))
+        inverse_depth = None if depths[0] is None else _joined(depths)
+        self._grow(chunk, frames[-1][-1], inverse_depth)
         self._next_decoded = chunk.chunk_index + 1
         snapshot = None
         if chunk.state is not None:
             snapshot = self._snapshot_before(self._next_decoded, chunk.state)
         return FrameChunk(
             chunk.chunk_index,
-            np.concatenate(parts) if len(parts) > 1 else parts[0],
+            _joined(frames),
             chunk.track,
             chunk_times(chunk, decode_start_s, self._clock()),
             chunk.sha256,
+            inverse_depth=inverse_depth,
             latents=chunk.latents if self._keep_latents else None,
             snapshot=snapshot,
         )
@@ -127,7 +157,8 @@ class ModelSession(Session):
     def _snapshot_before(self, chunk_index: int, state: Mapping[str, NDArray[Any]]) -> Snapshot:
         arrays = {f"state.{name}": value for name, value in state.items()}
         arrays |= {f"cache.{name}": value for name, value in self._backend.to_arrays(self._caches).items()}
-        return Snapshot(self.identity, self._seed, chunk_index, self.world.c2w, arrays)
+        grown = () if self._memory is None else self._memory.grown
+        return Snapshot(self.identity, self._seed, chunk_index, self.world.c2w, arrays, grown)
 
     def restore(self, snapshot: Snapshot) -> None:
         self._check_snapshot(snapshot)
@@ -137,6 +168,8 @@ class ModelSession(Session):
         self._next_denoised = self._next_decoded = snapshot.chunk_index
         self._state = self._backend.from_arrays(state)
         self._caches = self._backend.from_arrays(caches)
+        if self._memory is not None:
+            self._memory.restore(snapshot.grown)
 
     def _part(self, snapshot: Snapshot, part: str, tensors: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
         """Return the snapshot's arrays of one part; one that was read from a file may hold anything."""
@@ -158,7 +191,48 @@ class ModelSession(Session):
     def _clean_first(self, chunk_index: int) -> NDArray[np.float32] | None:
         return self.world.first_latent if chunk_index == 0 else None
 
-    def _conditioning(self, start_frame: int, size: int, track: CameraTrack) -> Conditioning:
+    @property
+    def keyframes(self) -> Sequence[Keyframe]:
+        return super().keyframes if self._memory is None else self._memory.keyframes
+
+    def _render(self, chunk_index: int, track: CameraTrack) -> MemoryRendering | None:
+        """Return what the spatial memory shows of a chunk's frames."""
+        if self._memory is None:
+            return None
+        width, height = self.frame_size
+        return self._memory.render(chunk_index, track.c2w, track.intrinsics, width, height)
+
+    def _grow(
+        self, chunk: LatentChunk, frame: NDArray[np.uint8], inverse_depth: NDArray[np.float32] | None
+    ) -> None:
+        """Let the memory take in the last frame of a chunk."""
+        if self._memory is None or chunk.rendering is None or inverse_depth is None:
+            return
+        self._memory.grow(
+            chunk.chunk_index,
+            frame,
+            inverse_depth[-1],
+            chunk.rendering.coverage[-1],
+            chunk.track.c2w[-1],
+            chunk.track.intrinsics[-1],
+        )
+
+    def _encoded_memory(self, rendering: MemoryRendering, size: int) -> NDArray[np.float32]:
+        """Return what the model reads of a rendering: encoding and coverage of `size` latent frames, [1, M, T, h, w]."""
+        spec, parts = self._spec, []
+        stride = spec.temporal_stride
+        for t in range(size):
+            frames = slice(t * stride, (t + 1) * stride)
+            latent = self._backend.run_encoder(rendering.color[frames])
+            cells = rendering.coverage[frames].reshape(
+                stride, spec.latent_height, spec.spatial_stride, spec.latent_width, spec.spatial_stride
+            )
+            parts.append(np.concatenate([latent, cells.mean((0, 2, 4))[None, None, None]], 1))
+        return np.concatenate(parts, 2)
+
+    def _conditioning(
+        self, start_frame: int, size: int, track: CameraTrack, rendering: MemoryRendering | None
+    ) -> Conditioning:
         """Return what the model is conditioned on through all steps of a chunk.
 
         `track` holds the frames after those of the previous chunk; frame 0 is the world's own.
@@ -177,6 +251,7 @@ class ModelSession(Session):
             relative[frames][None],
             intrinsics[frames][None],
             start_frame,
+            None if rendering is None else self._encoded_memory(rendering, size),
         )
 
     def _first_pose(self) -> NDArray[np.float32]:
@@ -198,6 +273,18 @@ class ModelSession(Session):
         timesteps = np.zeros((1, latents.shape[2]), np.float32)
         inputs = {"latents": latents, "timesteps": timesteps, **conditioning.as_inputs()}
         self._state = self._backend.run_step(inputs, self._state, keep_state=True)[1]
+
+
+def _guide(rendering: MemoryRendering | None, first: int, end: int) -> dict[str, NDArray[Any]]:
+    """Return the decoder's inputs that show it frames of the memory's rendering."""
+    if rendering is None:
+        return {}
+    parts = (rendering.color, rendering.coverage, rendering.inverse_depth)
+    return {name: part[first:end] for name, part in zip(GUIDE_INPUTS, parts, strict=True)}
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _check_finite(arrays: Mapping[str, NDArray[Any]], index: int) -> None:

@@ -8,10 +8,11 @@ need both to be idle.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.errors import SpecMismatch
 from engine.files.world import World
+from engine.memory.keyframes import Keyframe
 from engine.session.sampler import MAX_SEED
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk, Snapshot
 
@@ -47,6 +48,11 @@ class Session(ABC):
     @property
     def seed(self) -> int:
         return self._seed
+
+    @property
+    def keyframes(self) -> Sequence[Keyframe]:
+        """What the spatial memory holds by now: the world's keyframes, and those that the walk added."""
+        return self.world.keyframes
 
     @property
     def next_chunk_index(self) -> int:
