@@ -95,14 +95,14 @@ def build_plans(
             is_step = name != spec.decoder_graph
             rules = STEP_RULES if is_step else DECODER_RULES
             rewritten = work / name
-            records = _rewrite(
+            records = rewrite_graph(
                 bundle.path / name, rewritten, low, rules, calibration.largest, hadamard, stage
             )
             if name in (spec.step_graphs[str(spec.chunk_size)], spec.decoder_graph):
                 groups += group_layers(records, rules, "" if is_step else DECODER)
             plans[name] = Path(name).stem + PLAN_SUFFIX
             shapes = text if is_step else None
-            builder = build_engine(rewritten, target, folder / plans[name], shapes, _phases(stage))
+            builder = build_engine(rewritten, target, folder / plans[name], shapes, phases(stage))
             for left in work.iterdir():
                 left.unlink()
         precision = {"step": f"{low} with hadamard" if hadamard else low, "decoder": "bf16"}
@@ -167,7 +167,7 @@ def group_layers(
     ]
 
 
-def _rewrite(
+def rewrite_graph(
     source: Path,
     destination: Path,
     low: Low,
@@ -176,6 +176,7 @@ def _rewrite(
     hadamard: bool,
     stage: Stage,
 ) -> list[LayerRecord]:
+    """Write a float32 graph again with every product in the precision that the rules give it."""
     graph_file = onnx.load(source, load_external_data=False)
     weights = GraphWeights(graph_file.graph, source.parent)
     advance = stage(f"rewriting {source.stem}", len(graph_file.graph.node))
@@ -185,7 +186,7 @@ def _rewrite(
     return records
 
 
-def _phases(stage: Stage) -> Callable[[str, int, int], None]:
+def phases(stage: Stage) -> Callable[[str, int, int], None]:
     """Open a bar for each phase that the builder speaks of."""
     bars: dict[str, Progress] = {}
 
@@ -244,7 +245,7 @@ def build_engine(
 
     Args:
         target: Compute capability, such as sm120.
-        text_lengths: Least, usual and greatest length of the dynamic second axis, by input.
+        text_lengths: Least, usual and greatest length of the one dynamic axis, by input.
 
     Returns:
         The builder's name and version.
@@ -303,7 +304,8 @@ def _profile(builder: Any, network: Any, text_lengths: Mapping[str, tuple[int, i
         if tensor.name in text_lengths:
             shape = list(tensor.shape)
             profile.set_shape(
-                tensor.name, *((shape[0], length, *shape[2:]) for length in text_lengths[tensor.name])
+                tensor.name,
+                *([length if n < 0 else n for n in shape] for length in text_lengths[tensor.name]),
             )
     return profile
 

@@ -17,6 +17,7 @@ from engine.errors import SpecMismatch
 from engine.files.bundle import (
     MAX_SPEC_BYTES,
     MAX_STATE_BYTES,
+    LayerGroup,
     Name,
     Sha256,
     Size,
@@ -89,6 +90,10 @@ class RefinerSpec(BaseModel):
     builder: Text
     files: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=4096)]
     """SHA-256 of every file of the folder but `refiner.json` itself."""
+    layer_groups: Annotated[tuple[LayerGroup, ...], Field(max_length=1024)] = ()
+    """Precision by layer, where not all layers share one."""
+    activation_scales: Text = ""
+    """Where the scales of 8 and 4 bit activations come from: measured, or nominal."""
     notes: Text = ""
 
     @model_validator(mode="after")

@@ -56,6 +56,22 @@ STEP_RULES = (
 )
 """The first rule that matches counts. What is no product (norms, softmax, gates, sums) runs in fp32."""
 
+REFINER_RULES = (
+    LayerRule("transformer_blocks.*.attn?.to_q", "low", "large and normalised right after"),
+    LayerRule("transformer_blocks.*.attn?.to_k", "low", "large and normalised right after"),
+    LayerRule("transformer_blocks.*.attn?.to_v", "low", "large; the reference runs it in four bits too"),
+    LayerRule("transformer_blocks.*.attn?.to_out.0", "low", "large, and added to a much larger stream"),
+    LayerRule("transformer_blocks.*.ff.net.0.proj", "low", "a quarter of all weights"),
+    LayerRule("transformer_blocks.*.ff.net.2", "low", "a quarter of all weights"),
+    LayerRule("transformer_blocks.*.attn?.to_gate_logits", "bf16", "one output per head, no multiple of 16"),
+    LayerRule("transformer_blocks.*.scores", "bf16", "softmax attention"),
+    LayerRule("proj_in", "bf16", "small, and everything passes through it; skipped by the reference"),
+    LayerRule("proj_out", "bf16", "small, and everything passes through it; skipped by the reference"),
+    LayerRule("caption_projection.*", "bf16", "once per text; skipped by the reference"),
+    LayerRule("time_embed.*", "bf16", "scales and shifts every token; skipped by the reference"),
+)
+"""Of the refiner; what the reference skips is what its four-bit engine leaves out by name."""
+
 DECODER_RULES = (LayerRule("*", "bf16", "pictures of 8 bits; convolutions are not offered in 4"),)
 
 

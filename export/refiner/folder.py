@@ -33,7 +33,7 @@ from model.refiner.state import SINK_FRAMES, state_shapes
 from model.refiner.streaming import SIGMAS
 
 BLOCKS_PER_SEGMENT = 12
-"""A quarter of the released refiner: 6.5 GB in half precision."""
+"""A quarter of the released refiner: 13 GB of float32 weights while they are exported."""
 TEXT_LENGTH = 8
 """Of the examples that graphs are traced with; the axis may have any length."""
 LENGTH_AXES = {"text": 1, "text_mask": 1, "text_bias": 3, "captions": 1, "text_key": 2, "text_value": 2}
@@ -64,7 +64,7 @@ def export_refiner(
             f"a refiner cannot be exported for {sizes}; a window needs two latent frames or more"
         )
     with making_bundle(Path(destination), REFINER_FILE) as partial:
-        writer = _Writer(plain(refiner), sizes, partial, progress or (lambda _stage: None))
+        writer = _Writer(refiner, sizes, partial, progress or (lambda _stage: None))
         num_layers = refiner.config.num_layers
         starts = range(0, num_layers, blocks_per_segment)
         parts = [range(start, min(start + blocks_per_segment, num_layers)) for start in starts]
@@ -96,13 +96,24 @@ def _describe(
         embed_graph="embed.onnx",
         head_graph="head.onnx",
         segments=segments,
-        state=tuple(TensorSpec(name=n, shape=(1, *shape), dtype="float32") for n, shape in state.items()),
+        state=tuple(
+            TensorSpec(
+                name=name,
+                shape=(1, *shape),
+                dtype="float16" if _is_half(name, sizes) else "float32",
+            )
+            for name, shape in state.items()
+        ),
         precision="float32",
         target=CPU,
         builder=f"torch {torch.__version__}, onnx {onnx.__version__}",
         files={file.name: hash_file(file) for file in sorted(folder.iterdir())},
         notes=notes,
     )
+
+
+def _is_half(name: str, sizes: Sizes) -> bool:
+    return name != NUM_FRAMES and sizes.state_dtype == torch.float16
 
 
 class _Writer:
@@ -116,7 +127,9 @@ class _Writer:
         table = torch.zeros(heads, num_tokens, head_dim // 2)
         own, text = torch.zeros(1, heads, num_tokens, head_dim), torch.zeros(1, heads, TEXT_LENGTH, head_dim)
         state = {
-            name.removeprefix("blocks.0."): torch.zeros(1, *shape)
+            name.removeprefix("blocks.0."): torch.zeros(
+                1, *shape, dtype=torch.float16 if _is_half(name, sizes) else torch.float32
+            )
             for name, shape in state_shapes(config, sizes.tokens, sizes.history).items()
         }
         seen = SINK_FRAMES * sizes.tokens + sizes.history * sizes.tokens + num_tokens
@@ -191,7 +204,7 @@ class _Writer:
         if len(plain_inputs) > num_named:
             dynamic = (*dynamic, tuple(axes[num_named:]))
         write_graph(
-            graph.eval(),
+            plain(graph.eval()),
             tuple(self.examples[part].clone() for part in parts),
             self.folder / f"{name}.onnx",
             SharedWeights(self.folder / f"{name}.weights"),

@@ -27,6 +27,8 @@ class Sizes:
     """Latent frames refined at a time."""
     window: int
     """Latent frames seen besides."""
+    state_dtype: torch.dtype = torch.float32
+    """Precision in which keys and values are kept; float16 halves the state."""
 
     @property
     def tokens(self) -> int:
@@ -138,7 +140,9 @@ class BlocksGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         kept: list[Tensor] = []
         for block, given in zip(self.own, _groups(tensors, TEXT + CACHES), strict=True):
-            text_key, text_value, sink_key, sink_value, history_key, history_value = given
+            text_key, text_value, sink_key, sink_value, history_key, history_value = (
+                tensor.float() for tensor in given
+            )
             prefix = ((sink_key, history_key), (sink_value, history_value))
             hidden, own = block(
                 hidden, modulation, (cos, sin), (text_key, text_value), text_bias, prefix, mask
@@ -160,12 +164,13 @@ class CommitGraph(nn.Module):
         for given in _groups(tensors, OWN + CACHES):
             key, value, sink_key, sink_value, history_key, history_value = given
             rotated = rotate(key, (cos, sin), self.config.rope_type)
+            kept = self.sizes.state_dtype
             after += [
-                torch.where(started, sink, new[:, :, : SINK_FRAMES * tokens])
+                torch.where(started, sink, new[:, :, : SINK_FRAMES * tokens].to(kept))
                 for sink, new in ((sink_key, key), (sink_value, value))
             ]
             after += [
-                torch.where(started, write_ring(ring, new, num_frames, tokens), ring)
+                torch.where(started, write_ring(ring, new.to(kept), num_frames, tokens), ring)
                 for ring, new in ((history_key, rotated), (history_value, value))
             ]
         return tuple(after)

@@ -1,0 +1,130 @@
+"""An exported refiner is rewritten by its layer table, calibrated and built for a GPU segment by segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from engine.backends.onnxruntime import OnnxRuntimeGraphs
+from engine.files.refiner import RefinerFolder, open_refiner
+from engine.session.refiner import RefinerStream
+from model.refiner import Refiner, released_refiner
+from tests.refiner_cases import FPS, random_clip, random_text, relative_error, small_refiner
+
+pytest.importorskip("onnxscript")
+from export.graph import layer_of
+from export.progress import unseen
+from export.quantization.layers import REFINER_RULES, find_rule
+from export.refiner.folder import export_refiner
+from export.refiner.graphs import Sizes
+from export.refiner.plans import (
+    build_refiner,
+    calibrate_refiner,
+    nominal_refiner_calibration,
+    rewrite_refiner_graph,
+    text_lengths,
+)
+
+SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=4, state_dtype=torch.float16)
+
+
+@pytest.fixture(scope="module")
+def refiner() -> Refiner:
+    return small_refiner(torch.float32, num_layers=1)
+
+
+@pytest.fixture(scope="module")
+def folder(refiner: Refiner, tmp_path_factory: pytest.TempPathFactory) -> RefinerFolder:
+    return open_refiner(export_refiner(refiner, tmp_path_factory.mktemp("refiner") / "half", SIZES))
+
+
+def test_every_linear_layer_of_the_release_has_a_rule_and_the_skipped_ones_stay_in_bf16():
+    with torch.device("meta"):
+        refiner = Refiner(released_refiner())
+    kept = {
+        name
+        for name, layer in refiner.named_modules()
+        if isinstance(layer, nn.Linear) and find_rule(name, REFINER_RULES).precision == "bf16"
+    }
+    assert kept == {
+        "proj_in",
+        "proj_out",
+        *(f"caption_projection.linear_{n}" for n in (1, 2)),
+        *(f"time_embed.emb.timestep_embedder.linear_{n}" for n in (1, 2)),
+        "time_embed.linear",
+    }
+
+
+def test_a_state_in_half_precision_follows_one_in_full(refiner: Refiner, folder: RefinerFolder):
+    clip, (text, mask) = random_clip(10, torch.float32), random_text(torch.float32)
+    context = refiner.encode_text(text, mask)
+    state = refiner.begin(clip[:, :, :1], context, FPS, SIZES.history)
+    stream = RefinerStream(folder.spec, OnnxRuntimeGraphs(folder, 1), text[0].numpy(), mask[0].numpy())
+    stream.begin(clip[0, :, 0].numpy())
+    for start in (1, 4, 7):
+        block = clip[:, :, start : start + 3]
+        expected, state = refiner.step(block, torch.ones_like(block), context, state, FPS)
+        refined = stream.refine(block.numpy(), np.ones(block.shape, np.float32))
+        # float16 keeps 11 bits of keys and values.
+        assert relative_error(torch.from_numpy(refined), expected) < 5e-3
+    kept = {tensor.name: tensor.dtype for tensor in folder.spec.state}
+    assert kept.pop("num_frames") == "float32"
+    assert set(kept.values()) == {"float16"}
+    assert {name: str(array.dtype) for name, array in stream.state.items() if name in kept} == kept
+
+
+def test_calibration_sees_the_largest_input_of_every_low_layer(refiner: Refiner):
+    clip, (text, mask) = random_clip(4, torch.float32), random_text(torch.float32)
+    seen = calibrate_refiner(refiner, "nvfp4", clip, text, mask, FPS)
+    nominal = nominal_refiner_calibration(refiner, "nvfp4")
+    assert seen.largest.keys() == nominal.largest.keys()
+    assert len(seen.largest) == 10
+    assert all(value > 0 for value in seen.largest.values())
+    captions = refiner.caption_projection(text)
+    assert seen.largest["transformer_blocks.0.attn2.to_k"] == float(captions.abs().max())
+    assert "measured" in seen.origin
+    assert nominal_refiner_calibration(refiner, "bf16").largest == {}
+
+
+def test_graphs_are_rewritten_in_the_precision_of_the_table(
+    refiner: Refiner, folder: RefinerFolder, tmp_path: Path
+):
+    calibration = nominal_refiner_calibration(refiner, "nvfp4")
+    records = {}
+    for name in folder.spec.graphs:
+        for record in rewrite_refiner_graph(
+            folder.path / name, tmp_path / name, "nvfp4", calibration.largest, unseen
+        ):
+            records[record.name] = record.precision
+        before, after = (onnx.load(path / name).graph for path in (folder.path, tmp_path))
+        assert [value.name for value in before.input] == [value.name for value in after.input]
+        assert [value.name for value in before.output] == [value.name for value in after.output]
+    assert {name for name, precision in records.items() if precision == "nvfp4"} == set(calibration.largest)
+    assert records["proj_in"] == records["caption_projection.linear_1"] == "bf16"
+    assert records["transformer_blocks.0.attn1.scores"] == "bf16"
+    segment = folder.spec.segments[0]
+    positions = onnx.load(tmp_path / folder.spec.positions_graph).graph
+    assert not any(layer_of(node).startswith("transformer_blocks") for node in positions.node)
+    assert set(text_lengths(tmp_path / segment.blocks_graph)) == {
+        "text_bias",
+        "blocks.0.text_key",
+        "blocks.0.text_value",
+    }
+
+
+@pytest.mark.slow
+def test_plans_are_built_without_a_gpu(refiner: Refiner, folder: RefinerFolder, tmp_path: Path):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install -e '.[rtx]'")
+    calibration = nominal_refiner_calibration(refiner, "nvfp4")
+    built = open_refiner(build_refiner(folder, tmp_path / "plans", "sm120", "nvfp4", calibration, unseen))
+    assert built.spec.target == "sm120"
+    assert all(name.endswith(".engine") for name in built.spec.graphs)
+    assert {group.precision for group in built.spec.layer_groups} == {"nvfp4", "bf16"}
+    assert built.spec.activation_scales.startswith("nominal")
+    with pytest.raises(ValueError, match="built for sm120 already"):
+        build_refiner(built, tmp_path / "again", "sm120", "nvfp4", calibration, unseen)
