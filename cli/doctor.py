@@ -21,12 +21,15 @@ def doctor(
     engine: Annotated[
         str | None, typer.Option(help="Ask about this engine bundle too, by its name or folder.")
     ] = None,
+    refiner: Annotated[
+        bool, typer.Option("--refiner", help="Ask whether a GPU here could hold sana-wm's second stage.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Say what this machine can run and what is missing; nothing is downloaded."""
     from engine.machine.doctor import can_open_window, can_play, run_checks, verdict
 
-    checks = run_checks(os.environ, () if engine is None else (engine,))
+    checks = run_checks(os.environ, () if engine is None else (engine,), refiner)
     playable = can_play(checks)
     if as_json:
         found = {"can_play": playable, "can_open_window": can_open_window(checks)}

@@ -11,6 +11,7 @@ import pytest
 from engine.files.bundle import Bundle
 from engine.files.world import World, write_world
 from engine.machine import assets, doctor
+from engine.machine.hardware import Gpu
 from engine.machine.installing import TORCH, install_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,6 +101,31 @@ def test_memory_and_flags_are_read_from_the_kernels_files(tmp_path: Path) -> Non
     assert doctor.available_memory_gb(tmp_path / "absent") is None
     assert doctor.cpu_flags(tmp_path / "cpuinfo") == {"fpu", "avx2", "avx512_bf16"}
     assert doctor.cpu_flags(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "free_gb", "held"),
+    [
+        ("sm120", 30, "holds it in nvfp4, fp8;"),
+        ("sm120", 12, ""),
+        ("sm90", 78, "holds it in fp8, bf16;"),
+        ("sm89", 20, ""),
+        ("sm75", 78, ""),
+    ],
+)
+def test_a_gpu_holds_the_refiner_where_it_has_kernels_and_memory(
+    capability: str, free_gb: float, held: str
+) -> None:
+    check = doctor.check_refiner([Gpu("A card", capability, int(free_gb * 1e9))])
+    assert check.status == ("ok" if held else "missing")
+    assert held in check.detail
+    assert "16.3 GB in nvfp4, 21.9 GB in fp8, 34.8 GB in bf16" in check.detail
+
+
+def test_the_refiner_is_asked_about_only_on_request() -> None:
+    asked = [check.name for check in doctor.run_checks(os.environ, refiner=True)]
+    assert set(asked) - {check.name for check in doctor.run_checks(os.environ)} == {"refiner"}
+    assert doctor.check_refiner(None).status == "missing"
 
 
 def test_shipped_bundles_and_worlds_are_opened(

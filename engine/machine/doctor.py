@@ -14,8 +14,9 @@ from typing import Literal
 from engine.errors import EngineError
 from engine.files.world import list_worlds
 from engine.machine import assets
-from engine.machine.hardware import find_gpus, needed_bytes, num_cores, why_not
+from engine.machine.hardware import Gpu, find_gpus, needed_bytes, num_cores, why_not
 from engine.machine.installing import install_line
+from engine.machine.refiner_cost import RefinerPrecision, missing_memory, refiner_cost
 
 Status = Literal["ok", "missing", "problem"]
 MIN_PYTHON = (3, 11)
@@ -37,6 +38,10 @@ EXTRAS = {
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
+LEAST_CAPABILITY: Mapping[RefinerPrecision, int] = {"nvfp4": 100, "fp8": 89, "bf16": 80}
+"""Compute capability, times ten, from which on tensor cores multiply in a precision."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One row of the report."""
@@ -51,10 +56,11 @@ class Check:
         return {"name": self.name, "status": self.status, "detail": self.detail, "remedy": self.remedy}
 
 
-def run_checks(environ: Mapping[str, str], engines: Sequence[str] = ()) -> list[Check]:
+def run_checks(environ: Mapping[str, str], engines: Sequence[str] = (), refiner: bool = False) -> list[Check]:
     """Look at this machine and installation.
 
     Args:
+        refiner: Ask also whether a GPU here could hold the released refiner.
         engines: Bundles to ask about beside the shipped ones, by name or folder.
         environ: The environment variables, for the display.
     """
@@ -68,6 +74,7 @@ def run_checks(environ: Mapping[str, str], engines: Sequence[str] = ()) -> list[
         check_bundles(),
         check_worlds(),
         check_gpu(),
+        *([check_refiner(find_gpus())] if refiner else []),
         *(check_engine(name) for name in engines),
         *(check_extra(extra, modules) for extra, modules in EXTRAS.items()),
     ]
@@ -176,6 +183,34 @@ def check_gpu() -> Check:
         return Check("gpu", "missing", "no NVIDIA GPU or no driver", "none is needed for the pocket world")
     detail = "; ".join(f"{gpu.name}, {gpu.capability}, {gpu.free_bytes / 2**30:.1f} GiB free" for gpu in gpus)
     return Check("gpu", "ok", detail)
+
+
+def check_refiner(gpus: Sequence[Gpu] | None) -> Check:
+    """Say by arithmetic which precisions of the released refiner a GPU here has the kernels and the free memory for."""
+    costs = [refiner_cost(precision) for precision in LEAST_CAPABILITY]
+    needs = ", ".join(f"{cost.memory_bytes / 1e9:.1f} GB in {cost.precision}" for cost in costs)
+    needs = f"needs {needs}, beside the first stage"
+    remedy = "the first stage plays without it"
+    if not gpus:
+        return Check("refiner", "missing", f"no NVIDIA GPU; {needs}", remedy)
+    fitting = {
+        gpu.name: [
+            cost.precision
+            for cost in costs
+            if _capability(gpu) >= LEAST_CAPABILITY[cost.precision]
+            and not missing_memory(cost, gpu.free_bytes)
+        ]
+        for gpu in gpus
+    }
+    found = "; ".join(f"{name} holds it in {', '.join(held)}" for name, held in fitting.items() if held)
+    if not found:
+        return Check("refiner", "missing", f"no GPU here holds it; {needs}", remedy)
+    return Check("refiner", "ok", f"{found}; {needs}")
+
+
+def _capability(gpu: Gpu) -> int:
+    digits = gpu.capability.removeprefix("sm")
+    return int(digits) if digits.isdigit() else 0
 
 
 def check_engine(name_or_path: str) -> Check:
