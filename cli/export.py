@@ -70,7 +70,7 @@ def onnx(
     with extra_needed("exporting", "export"):
         from export.folders import check_destination
         from export.onnx import export_bundle
-        from export.sources import RANDOM_WEIGHTS, open_source, shipped
+        from export.sources import RANDOM_WEIGHTS, encoder_of, open_source, shipped
     from engine.files.bundle import open_bundle
 
     output = output or Path(f"{Path(model).stem}{EXPORTED}")
@@ -85,7 +85,15 @@ def onnx(
         def report(what: str) -> None:
             stage(what, None)
 
-        folder = export_bundle(world_model, decoder, output, notes=notes, progress=report, **schedule)
+        folder = export_bundle(
+            world_model,
+            decoder,
+            output,
+            notes=notes,
+            progress=report,
+            encoder=encoder_of(decoder),
+            **schedule,
+        )
     bundle = open_bundle(folder)
     result = {"path": str(folder), "name": bundle.spec.name, "sha256": bundle.sha256}
     print_json(result) if as_json else print_table(result)

@@ -186,11 +186,13 @@ def _count_step(config: ModelConfig, low: Low) -> _Counts:
     # Counts go to modules that are called; `step` is no call of its module.
     model.forward = cast(Any, model.step)
     inputs = step_inputs(config, config.chunk_size)
-    state = RolloutState(dict(zip(state_shapes(config), inputs[len(STEP_INPUTS) :], strict=True)))
+    names = list(state_shapes(config))
+    state = RolloutState(dict(zip(names, inputs[-len(names) :], strict=True)))
+    memory = inputs[len(STEP_INPUTS)] if config.memory_channels else None
     operations: Counter[str] = Counter()
     with _counting(model) as found:
         latents, timesteps, c2w, intrinsics, start, text, mask = inputs[: len(STEP_INPUTS)]
-        model(latents, timesteps, Conditioning(text, mask, c2w, intrinsics, start), state)
+        model(latents, timesteps, Conditioning(text, mask, c2w, intrinsics, start, memory), state)
     for layer, by_operator in found().items():
         for operator, count in by_operator.items():
             name = f"{layer}.scores" if operator == WINDOWED else layer
@@ -212,8 +214,12 @@ def _count_decoder(config: ModelConfig) -> _Counts:
     decoder = new_decoder(config)
     grid = (config.latent_height, config.latent_width)
     caches = [torch.zeros(shape) for _, shape in decoder.cache_spec(*grid)]  # type: ignore[operator]
+    shown: tuple[torch.Tensor, ...] = ()
+    if config.memory_channels:
+        guide = (config.temporal_stride, config.frame_height, config.frame_width)
+        shown = (torch.zeros(*guide, 3, dtype=torch.uint8), torch.zeros(guide), torch.zeros(guide))
     with _counting(decoder) as found:
-        decoder(torch.zeros(1, config.in_channels, 1, *grid), *caches)
+        decoder(torch.zeros(1, config.in_channels, 1, *grid), *shown, *caches)
     precision = precision_of("decoder", "bf16", DECODER_RULES)
     total = sum(count for by_operator in found().values() for count in by_operator.values())
     weights = sum(p.numel() for name, p in decoder.named_parameters() if ".decoder." in f".{name}")

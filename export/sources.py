@@ -6,16 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from engine.machine.assets import bundle_names, checkpoints_dir, find_bundle
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder
 from model.config import ModelConfig, pocket, sana_wm
+from model.vae.guided import (
+    AUTOENCODER_FILE,
+    GuidedAutoencoder,
+    GuidedAutoencoderConfig,
+    GuidedStreamingDecoder,
+    StreamingEncoder,
+    load_autoencoder_weights,
+)
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_config import LtxAutoencoderConfig
-from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
+from model.vae.pocket import load_autoencoder_weights as load_plain_weights
 from model.world_model import WorldModel
 
 PRESETS = {"pocket": pocket, "sana-wm": sana_wm}
@@ -80,31 +87,44 @@ def _open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module
     return model, _decoder_beside(path, model.config)
 
 
+def encoder_of(decoder: nn.Module) -> StreamingEncoder | None:
+    """The encoder that goes with a decoder of `open_source`, for bundles; None where worlds are encoded elsewhere."""
+    if isinstance(decoder, GuidedStreamingDecoder):
+        return StreamingEncoder(decoder.autoencoder).eval().requires_grad_(False)
+    return None
+
+
 def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
-    if config.spatial_stride == LTX_STRIDE:
-        folders = [base / name for base in (path.parent, path.parent.parent) for name in LTX_FOLDERS]
-        folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-        autoencoder = load_ltx_autoencoder(folder, torch.float32)
-        if not autoencoder.config.decoder_causal:
-            raise ValueError(
-                f"the decoder in {folder} was trained to look ahead and cannot be streamed; fetch ltx2_causal_vae"
-            )
-        return _ltx_decoder(autoencoder)
-    autoencoder = _new_autoencoder(config)
-    weights = path.parent / AUTOENCODER_FILE
-    try:
-        autoencoder.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    if config.memory_channels:
+        weights = path.parent / AUTOENCODER_FILE
+        try:
+            autoencoder = load_autoencoder_weights(weights)
+        except ValueError as error:
+            raise ValueError(f"{error}; it belongs beside the checkpoint it was trained with") from None
+        _check_fit(config, autoencoder.config)
+        return GuidedStreamingDecoder(autoencoder).eval()
+    if config.spatial_stride != LTX_STRIDE:
+        return StreamingDecoder(load_plain_weights(path.parent / AUTOENCODER_FILE)).eval()
+    folders = [base / name for base in (path.parent, path.parent.parent) for name in LTX_FOLDERS]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    autoencoder = load_ltx_autoencoder(folder, torch.float32)
+    if not autoencoder.config.decoder_causal:
         raise ValueError(
-            f"cannot use the autoencoder {weights}; it belongs beside the checkpoint it was trained with"
-        ) from error
-    return StreamingDecoder(autoencoder).eval()
+            f"the decoder in {folder} was trained to look ahead and cannot be streamed; fetch ltx2_causal_vae"
+        )
+    return _ltx_decoder(autoencoder)
 
 
 def new_decoder(config: ModelConfig) -> nn.Module:
-    if config.spatial_stride == LTX_STRIDE:
+    if not config.memory_channels and config.spatial_stride == AutoencoderConfig().spatial_stride:
+        return StreamingDecoder(
+            Autoencoder(AutoencoderConfig(config.in_channels, config.temporal_stride))
+        ).eval()
+    if not config.memory_channels:
         return _ltx_decoder(LtxAutoencoder(LtxAutoencoderConfig()))
-    return StreamingDecoder(_new_autoencoder(config)).eval()
+    sizes = GuidedAutoencoderConfig(config.in_channels, config.temporal_stride)
+    _check_fit(config, sizes)
+    return GuidedStreamingDecoder(GuidedAutoencoder(sizes)).eval()
 
 
 def _ltx_decoder(autoencoder: LtxAutoencoder) -> nn.Module:
@@ -113,11 +133,11 @@ def _ltx_decoder(autoencoder: LtxAutoencoder) -> nn.Module:
     return LtxStreamingDecoder(autoencoder).eval()
 
 
-def _new_autoencoder(config: ModelConfig) -> Autoencoder:
-    sizes = AutoencoderConfig(config.in_channels, config.temporal_stride)
-    if sizes.spatial_stride != config.spatial_stride:
+def _check_fit(config: ModelConfig, sizes: GuidedAutoencoderConfig) -> None:
+    wanted = config.in_channels, config.temporal_stride, config.spatial_stride
+    if (sizes.latent_channels, sizes.temporal_stride, sizes.spatial_stride) != wanted:
         raise ValueError(
-            f"there is no decoder for {config.name}, whose latents are {config.spatial_stride} pixels wide; "
-            f"export a model of stride {sizes.spatial_stride} or {LTX_STRIDE}"
+            "there is no decoder for {}, whose latents have {} channels for {} frames and {} pixels a side".format(
+                config.name, *wanted
+            )
         )
-    return Autoencoder(sizes)

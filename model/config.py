@@ -248,30 +248,28 @@ def sana_wm() -> ModelConfig:
 
 
 def pocket() -> ModelConfig:
-    """The small world: 160x96, one latent frame (four video frames) a step, made to run on two CPU cores."""
+    """The small world: 320x192 with a spatial memory, one latent frame (four video frames) a step, for two CPU cores."""
     return ModelConfig(
         name="pocket",
         in_channels=96,
-        hidden_size=256,
-        num_heads=8,
+        hidden_size=192,
+        num_heads=6,
         num_layers=4,
         mlp_ratio=2.0,
-        softmax_every_n=4,
-        text_dim=256,
-        text_length=32,
+        softmax_every_n=2,
+        text_dim=128,
+        text_length=4,
         chunk_size=1,
         first_chunk_size=1,
         num_cached_chunks=5,
         sink=True,
         temporal_stride=4,
-        spatial_stride=16,
-        frame_height=96,
-        frame_width=160,
+        spatial_stride=32,
+        frame_height=192,
+        frame_width=320,
         translation_scale=0.1,
         write_limit=1.9,
-        scene=SceneOptions(
-            units=256, ray_octaves=6, ray_points=8, ray_axes=True, velocity_skip=1.0, latent_fade=True
-        ),
+        memory_channels=97,
     )
 
 
@@ -293,6 +291,7 @@ def tiny() -> ModelConfig:
         spatial_stride=8,
         frame_height=16,
         frame_width=24,
+        memory_channels=0,
         scene=SceneOptions(
             units=16, ray_octaves=2, ray_points=2, ray_axes=True, velocity_skip=1.0, latent_fade=True
         ),

@@ -60,7 +60,7 @@ def in_save(number: int) -> Callable[[End], None]:
 
 def in_publishing(end: End) -> None:
     """Strike when the bundle is made, and the first world, but nothing is where it belongs yet."""
-    from training.pocket import publish
+    from training.pocket import publish_walks as publish
 
     write, count = publish.write_world, 0
 

@@ -15,7 +15,7 @@ import pytest
 
 from training.checkpoint import load_state, read_values
 from training.pocket.build import prepare, train_pocket
-from training.pocket.publish import WORLD_FILE
+from training.pocket.publish_walks import WORLD_FILE
 from training.pocket.run import PocketRun
 from training.report.page import write_report
 from training.run_folder import LOCK_FILE, read_record

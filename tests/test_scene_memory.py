@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from model.camera import plucker_maps
-from model.config import ModelConfig, pocket, tiny
+from model.config import ModelConfig, tiny
 from model.scene_memory import ray_maps
 from tests.test_model_camera import centred_intrinsics, random_poses
 
@@ -17,16 +17,6 @@ def with_options(**changes: Any) -> ModelConfig:
     scene = tiny().scene
     assert scene is not None
     return replace(tiny(), scene=replace(scene, **changes))
-
-
-def test_configs_of_older_files_have_the_options_under_keys_of_their_own() -> None:
-    flat = pocket().to_dict()
-    scene = flat.pop("scene")
-    flat |= {"scene_units": scene.pop("units"), **scene}
-    assert ModelConfig.from_dict(flat) == pocket()
-    off = flat | dict.fromkeys(("ray_octaves", "ray_points", "scene_units", "velocity_skip"), 0)
-    off |= {"ray_axes": False, "latent_fade": False}
-    assert ModelConfig.from_dict(off) == replace(pocket(), scene=None)
 
 
 def test_octaves_of_each_frame_come_after_its_pluecker_channels() -> None:

@@ -12,7 +12,7 @@ from model.vae.pocket import Autoencoder
 from training.checkpoint import save_state
 from training.pocket.build import checked_start, prepare
 from training.pocket.plan import make_plan
-from training.pocket.publish import CHECKPOINTS, in_half, save_start
+from training.pocket.publish_walks import CHECKPOINTS, in_half, save_start
 from training.pocket.run import PocketRun
 from training.run_folder import RECORD_FILE, RunFolder, RunRecord, Start
 from training.stages.scenic_model import ScenicModel

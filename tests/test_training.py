@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from engine.files.world import World, WorldInfo, write_world
-from engine.machine import assets
-from model.checkpoint import weights_sha256
 from model.config import tiny
 from model.vae.pocket import Autoencoder, AutoencoderConfig
 from training.checkpoint import load_state, save_state
@@ -19,9 +17,15 @@ from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.pocket.generator import GeneratorStage, NoiseMixture
 from training.pocket.metric import measure, pixel_metric
-from training.pocket.publish import CHECKPOINTS, WORLDS, in_half, load_start, mend_publishing, save_start
-from training.pocket.recipe import PocketRecipe
-from training.pocket.run import PocketRun, load_autoencoder
+from training.pocket.publish_walks import (
+    CHECKPOINTS,
+    WORLDS,
+    in_half,
+    load_start,
+    mend_publishing,
+    save_start,
+)
+from training.pocket.run import load_autoencoder
 from training.pocket.self_forcing import SelfForcingStage
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.scenic_model import ScenicModel
@@ -251,16 +255,6 @@ def test_a_later_training_starts_from_what_was_published(tmp_path):
         torch.testing.assert_close(kept.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
     with pytest.raises(ValueError, match="train from nothing"):
         load_start(ScenicModel(CONFIG, 3), tmp_path, [*places, "night"])
-
-
-@pytest.mark.skipif(not assets.checkpoints_dir().is_dir(), reason="this checkout has no assets/checkpoints")
-def test_the_shipped_start_is_the_shipped_bundle():
-    published = assets.checkpoints_dir().parent
-    run = PocketRun(PocketRecipe(), published)
-    model = ScenicModel(run.config, len(run.places))
-    load_start(model, published, run.places)
-    assert weights_sha256(model.world) == assets.find_bundle("pocket").spec.weights_sha256
-    assert load_autoencoder(published / CHECKPOINTS).config.latent_channels == run.config.in_channels
 
 
 def test_a_publishing_that_was_killed_is_mended(tmp_path):

@@ -49,6 +49,7 @@ STEP_RULES = (
     LayerRule("y_embedder.*", "bf16", "once per text token"),
     LayerRule("t_embedder.*", "fp32", "a handful of rows; timesteps need all their digits"),
     LayerRule("x_embedder.*", "fp32", "small, and everything passes through it"),
+    LayerRule("memory_embedder.*", "fp32", "small, and everything that is known passes through it"),
     LayerRule("plucker_embedder.*", "fp32", "small; ray maps hold metres"),
     LayerRule("raymap_embedder.*", "fp32", "in the checkpoint, but unused"),
     LayerRule("final_layer.*", "fp32", "small, and everything passes through it"),

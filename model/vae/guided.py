@@ -10,13 +10,20 @@ Letters: B batch, T latent frames, R frames per latent frame, H x W pixels, h x 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+AUTOENCODER_FILE = "autoencoder.safetensors"
+"""Weights of the autoencoder, in the folder of the checkpoint."""
+RGB = 3
 STEM = 4
 """Side of the pixel blocks folded into channels before the first convolution."""
 GUIDE_CHANNELS = 5
@@ -181,6 +188,22 @@ class GuidedAutoencoder(nn.Module):
         self.register_buffer("latents_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latents_std", torch.ones(config.latent_channels))
 
+    def group(self, video: Tensor) -> Tensor:
+        """Arrange a clip [B, F, 3, H, W], F = 1 + R * (T - 1), as groups [B * T, 3R, H, W]; frame 0 fills its group alone.
+
+        Raises:
+            ValueError: F does not fit the temporal stride.
+        """
+        stride = self.config.temporal_stride
+        if (video.shape[1] - 1) % stride:
+            raise ValueError(f"a clip of {video.shape[1]} frames does not fit; give 1 + {stride} * n frames")
+        padded = torch.cat([video[:, :1].expand(-1, stride - 1, -1, -1, -1), video], 1)
+        return padded.reshape(-1, stride * RGB, *video.shape[-2:])
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Encode a clip [B, F, 3, H, W] in [-1, 1], F = 1 + R * (T - 1), to normalised latents [B, C, T, h, w]."""
+        return self.encode_groups(self.group(video)).unflatten(0, (len(video), -1)).transpose(1, 2)
+
     def encode_groups(self, groups: Tensor) -> Tensor:
         """Encode groups [N, 3R, H, W] in [-1, 1] to normalised latents [N, C, h, w]."""
         return self.normalised(self.encoder(groups))
@@ -191,9 +214,20 @@ class GuidedAutoencoder(nn.Module):
     def raw(self, normalised: Tensor) -> Tensor:
         return normalised * self.latents_std[:, None, None] + self.latents_mean[:, None, None]
 
-    def decode_groups(self, raw: Tensor, guide: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode normalised latents [B, C, T, h, w] of a clip, without a guide, to frames [B, 1 + R * (T - 1), 3, H, W]."""
+        frames = self.decode_groups(self.raw(latents.transpose(1, 2))).flatten(1, 2)
+        return frames[:, self.config.temporal_stride - 1 :, :RGB]
+
+    def no_guide(self, raw: Tensor) -> Tensor:
+        """What the decoder is shown where nothing is known: zeros for latents [B, T, C, h, w]."""
+        height, width = (side * self.config.spatial_stride for side in raw.shape[-2:])
+        return raw.new_zeros(*raw.shape[:2], self.config.temporal_stride, GUIDE_CHANNELS, height, width)
+
+    def decode_groups(self, raw: Tensor, guide: Tensor | None = None) -> Tensor:
         """Decode encoder outputs [B, T, C, h, w] with renderings [B, T, R, GUIDE_CHANNELS, H, W] to colour and inverse
-        depth [B, T, R, 4, H, W]; the first latent frame is its own past."""
+        depth [B, T, R, 4, H, W]; the first latent frame is its own past, and None shows nothing."""
+        guide = self.no_guide(raw) if guide is None else guide
         batch, num_latent_frames = raw.shape[:2]
         features = self.decoder.features(raw.flatten(0, 1)).unflatten(0, (batch, num_latent_frames))
         past = torch.cat([features[:, :1], features[:, :-1]], 1)
@@ -260,3 +294,44 @@ class StreamingEncoder(nn.Module):
         """Encode uint8 [R, H, W, 3] to a normalised latent frame [1, C, 1, h, w]."""
         pictures = frames.permute(0, 3, 1, 2).to(self.autoencoder.latents_mean.dtype) / 127.5 - 1.0
         return self.autoencoder.encode_groups(pictures.flatten(0, 1)[None])[:, :, None]
+
+
+def load_autoencoder_weights(path: Path) -> GuidedAutoencoder:
+    """Read an autoencoder, fp32, in evaluation mode.
+
+    Raises:
+        ValueError: The file is missing, damaged, or no autoencoder's.
+    """
+    try:
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        model = GuidedAutoencoder(sizes_of(weights))
+        model.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
+        raise ValueError(f"the autoencoder {path} cannot be used ({reason})") from None
+    return model.eval()
+
+
+def sizes_of(weights: Mapping[str, Tensor]) -> GuidedAutoencoderConfig:
+    """Return the sizes of an autoencoder with such weights.
+
+    Raises:
+        KeyError: A tensor is missing.
+        TypeError: A tensor is a single number.
+        ValueError: The first convolution is no matrix.
+    """
+    width, stem = weights["encoder.conv_in.weight"].shape[:2]
+    return GuidedAutoencoderConfig(
+        latent_channels=len(weights["latents_mean"]),
+        temporal_stride=stem // (RGB * STEM**2),
+        encoder_widths=(width, *(len(weights[f"encoder.{name}.weight"]) for name in ("down", "deeper"))),
+        frame_width=len(weights["decoder.guide_in.weight"]),
+        decoder_widths=tuple(
+            len(weights[f"decoder.{name}.weight"]) for name in ("gather", "down", "conv_in")
+        ),
+        num_blocks=tuple(_num_blocks(weights, name) for name in ("blocks", "deep_blocks", "deepest_blocks")),
+    )
+
+
+def _num_blocks(weights: Mapping[str, Tensor], part: str) -> int:
+    return sum(name.startswith(f"decoder.{part}.") and name.endswith("norm.weight") for name in weights)

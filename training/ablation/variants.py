@@ -173,7 +173,7 @@ def ablation_model() -> ModelConfig:
         text_length=16,
         mlp_ratio=3.0,
         write_limit=0.0,
-        scene=None,
+        memory_channels=0,
     )
 
 

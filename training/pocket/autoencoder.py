@@ -166,7 +166,7 @@ class GuidedAutoencoderStage:
     def finished_model(self, num_batches: int = 20) -> GuidedAutoencoder:
         """The averaged weights in fp32, with latent statistics measured on the training clips."""
         model = GuidedAutoencoder(self.model.config)
-        model.load_state_dict(self.optimizer.averaged_state(), strict=False)
+        model.load_state_dict(self.optimizer.ema_state(), strict=False)
         rng = np.random.default_rng(0)
         raw = torch.cat(
             [

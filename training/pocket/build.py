@@ -11,7 +11,7 @@ import torch
 from evaluation.evaluate import evaluate_worlds
 from evaluation.scores import as_markdown
 from model.checkpoint import load_checkpoint, weights_sha256
-from training.pocket.publish import CHECKPOINTS, WORLD_FILE, in_half, mend_publishing, publish
+from training.pocket.publish_walks import CHECKPOINTS, WORLD_FILE, in_half, mend_publishing, publish
 from training.pocket.run import MEASURING, PUBLISHING, PocketRun, load_autoencoder
 from training.presets import PRESETS, RECIPES
 from training.progress import RecipeProgress

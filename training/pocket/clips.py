@@ -21,11 +21,10 @@ from engine.memory.renderer import MemoryRenderer
 from holodeck import Place
 from holodeck.compiled import render_rgbd
 from holodeck.walks import walk
+from training.data.holodeck.walk_set import INTRINSICS
 from training.pocket.keyframes import sample_views
 
 WIDTH, HEIGHT, FPS = 320, 192, 16
-INTRINSICS = (208.0, 208.0, 160.0, 96.0)
-"""fx, fy, cx, cy in pixels: 75 degrees across 320 pixels."""
 CHUNK = 4
 SHARES = {"whole": 0.5, "half": 0.15, "sector": 0.1, "grown": 0.15, "none": 0.1}
 """How often each part of a placed memory is shown."""

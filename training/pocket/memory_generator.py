@@ -19,8 +19,9 @@ from model.camera import relative_poses, window_frames
 from model.conditioning import Conditioning
 from model.sampler import STREAMING_TIMESTEPS
 from model.vae.guided import GuidedAutoencoder
+from training.data.holodeck.walk_set import INTRINSICS
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pocket.clips import CHUNK, INTRINSICS, MemoryClips
+from training.pocket.clips import CHUNK, MemoryClips
 from training.stages.noise import add_noise
 from training.stages.scenic_model import ScenicModel, is_hidden_matrix
 

@@ -19,7 +19,7 @@ from training.data.latents import latents_path, weights_tag
 from training.loop import LoopConfig
 from training.pocket.build import checked_start
 from training.pocket.per_scene import EVERY, glimpse_paths
-from training.pocket.publish import CHECKPOINTS, STAGED_PREFIX
+from training.pocket.publish_walks import CHECKPOINTS, STAGED_PREFIX
 from training.pocket.recipe import UNLIMITED_STEPS, PocketStage
 from training.pocket.run import (
     ENCODING,

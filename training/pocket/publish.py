@@ -1,11 +1,11 @@
-"""Turns trained weights into what people play: a bundle and one world file per place."""
+"""Turns trained weights into what people play: a bundle and one world file per place, with its spatial memory."""
 
 from __future__ import annotations
 
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,18 +18,26 @@ import holodeck
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle, open_bundle
 from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
+from engine.memory.keyframes import Keyframe
+from engine.memory.store import compressed
 from export.folders import replace_folder
 from export.onnx import export_bundle
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, StreamingDecoder
-from training.data.latents import encode_frames
+from model.vae.guided import (
+    AUTOENCODER_FILE,
+    GuidedAutoencoder,
+    GuidedStreamingDecoder,
+    StreamingEncoder,
+)
 from training.stages.scenic_model import ScenicModel
 
 WORLD_FILE = "pocket.safetensors"
 CHECKPOINTS, WORLDS = "checkpoints", "worlds"
 LICENCE = "Apache-2.0"
 STAGED_PREFIX = ".publish-"
-NOTES = "trained on walks through the holodeck places that the worlds are named after"
+NOTES = "trained on clips of the holodeck places that the worlds are named after, and of generated places"
+WEBP_QUALITY = 95
+"""Of the keyframes' colour."""
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -45,7 +53,7 @@ def in_half(module: ModuleT) -> ModuleT:
     return rounded
 
 
-def save_start(model: ScenicModel, autoencoder: Autoencoder, folder: Path) -> None:
+def save_start(model: ScenicModel, autoencoder: GuidedAutoencoder, folder: Path) -> None:
     """Write what a later training can start from beside the worlds, in float16: the network and the autoencoder."""
     folder.mkdir(parents=True)
     save_checkpoint(copy.deepcopy(model.world).half(), folder / WORLD_FILE)
@@ -81,16 +89,17 @@ def make_world(
     name: str,
     scene: int,
     model: ScenicModel,
-    autoencoder: Autoencoder,
+    autoencoder: GuidedAutoencoder,
+    keyframes: Sequence[Keyframe],
     intrinsics: tuple[float, float, float, float],
     weights_sha256: str,
 ) -> World:
-    """Make a world from a holodeck place: its first frame, first latent, scene tokens and start pose."""
+    """Make a world from a holodeck place: first frame and latent, scene tokens, start pose and spatial memory."""
     place = holodeck.get_place(name)
     config = model.world.config
     camera = np.array(intrinsics, np.float32)
     frame = place.render(place.spawn, camera, config.frame_width, config.frame_height)
-    latent = encode_frames(autoencoder, frame[None])[0].float().numpy()
+    video = torch.from_numpy(frame).permute(2, 0, 1)[None, None].float() / 127.5 - 1.0
     text, mask = model.text(torch.tensor([scene]))
     info = WorldInfo(
         name=name,
@@ -103,12 +112,13 @@ def make_world(
     )
     return World(
         info=info,
-        first_latent=latent,
+        first_latent=autoencoder.encode(video)[0, :, 0].float().numpy(),
         first_frame=frame,
         text=text[0].float().numpy(),
         text_mask=mask[0].float().numpy(),
         intrinsics=camera,
         c2w=place.spawn,
+        keyframes=tuple(compressed(keyframe, WEBP_QUALITY) for keyframe in keyframes),
     )
 
 
@@ -124,8 +134,9 @@ def mend_publishing(destination: Path) -> None:
 
 def publish(
     model: ScenicModel,
-    autoencoder: Autoencoder,
+    autoencoder: GuidedAutoencoder,
     places: Sequence[str],
+    keyframes: Mapping[str, Sequence[Keyframe]],
     intrinsics: tuple[float, float, float, float],
     timesteps: Sequence[int],
     destination: Path,
@@ -134,6 +145,11 @@ def publish(
     """Write `bundles/pocket`, `checkpoints` and `worlds/<place>.world` under `destination`.
 
     Weights are rounded to float16 first, which halves every file. All is made before anything there changes.
+
+    Args:
+        places: In the order of the model's scenes.
+        keyframes: Of every place, what its world's memory begins with.
+        intrinsics: fx, fy, cx, cy of the worlds' first frames, pixels.
     """
     destination.mkdir(parents=True, exist_ok=True)
     model, autoencoder = in_half(model), in_half(autoencoder)
@@ -141,18 +157,20 @@ def publish(
         staged = Path(name)
         made = export_bundle(
             model.world,
-            StreamingDecoder(autoencoder),
+            GuidedStreamingDecoder(autoencoder),
             staged / "pocket",
             timesteps,
             notes=NOTES,
             progress=progress,
+            encoder=StreamingEncoder(autoencoder),
         )
         weights = open_bundle(made).spec.weights_sha256
         save_start(model, autoencoder, staged / CHECKPOINTS)
         for scene, place in enumerate(places):
-            world = make_world(place, scene, model, autoencoder, intrinsics, weights)
+            memory = keyframes[place]
+            world = make_world(place, scene, model, autoencoder, memory, intrinsics, weights)
             write_world(staged / f"{place}{SUFFIX}", world)
-        replace_folder(staged / "checkpoints", destination / CHECKPOINTS)
+        replace_folder(staged / CHECKPOINTS, destination / CHECKPOINTS)
         for folder in ("bundles", WORLDS):
             (destination / folder).mkdir(exist_ok=True)
         bundle = destination / "bundles" / "pocket"

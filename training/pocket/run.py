@@ -24,7 +24,7 @@ from training.optimizer import MasterOptimizer
 from training.pocket.generator import GeneratorStage, NoiseMixture
 from training.pocket.metric import pixel_metric
 from training.pocket.per_scene import Glimpses, MemoryStage, gather_glimpses, is_on_token_path
-from training.pocket.publish import CHECKPOINTS, load_start
+from training.pocket.publish_walks import CHECKPOINTS, load_start
 from training.pocket.recipe import PocketRecipe
 from training.pocket.self_forcing import SelfForcingStage
 from training.pocket.token_path import hush_branches

@@ -15,8 +15,8 @@ from training.progress import RecipeProgress
 
 RENDERING = "rendering walks"
 """Name of the phase."""
-INTRINSICS = (104.0, 104.0, 80.0, 48.0)
-"""fx, fy, cx, cy in pixels: 75 degrees across 160 pixels."""
+INTRINSICS = (208.0, 208.0, 160.0, 96.0)
+"""fx, fy, cx, cy in pixels: 75 degrees across 320 pixels."""
 
 
 @dataclass(frozen=True)

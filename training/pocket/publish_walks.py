@@ -1,0 +1,162 @@
+"""Turns trained weights into what people play: a bundle and one world file per place."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import holodeck
+from engine.errors import SpecMismatch
+from engine.files.bundle import Bundle, open_bundle
+from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
+from export.folders import replace_folder
+from export.onnx import export_bundle
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, StreamingDecoder
+from training.data.latents import encode_frames
+from training.stages.scenic_model import ScenicModel
+
+WORLD_FILE = "pocket.safetensors"
+CHECKPOINTS, WORLDS = "checkpoints", "worlds"
+LICENCE = "Apache-2.0"
+STAGED_PREFIX = ".publish-"
+NOTES = "trained on walks through the holodeck places that the worlds are named after"
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+@torch.no_grad()
+def in_half(module: ModuleT) -> ModuleT:
+    """Copy a module with every number rounded to what float16 holds, in float32."""
+    rounded = copy.deepcopy(module).float().eval()
+    for tensor in rounded.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    return rounded
+
+
+def save_start(model: ScenicModel, autoencoder: Autoencoder, folder: Path) -> None:
+    """Write what a later training can start from beside the worlds, in float16: the network and the autoencoder."""
+    folder.mkdir(parents=True)
+    save_checkpoint(copy.deepcopy(model.world).half(), folder / WORLD_FILE)
+    weights = {name: tensor.half().contiguous() for name, tensor in autoencoder.state_dict().items()}
+    save_file(weights, folder / AUTOENCODER_FILE)
+    for file in folder.iterdir():
+        # The writers make files for their owner alone; these are there to be shared.
+        file.chmod(0o644)
+
+
+def load_start(model: ScenicModel, published: Path, places: Sequence[str]) -> None:
+    """Put the network and the scenes of an earlier training into a model.
+
+    Args:
+        published: What `publish` filled.
+        places: In the order of the model's scenes.
+
+    Raises:
+        ValueError: They are missing, damaged, or of another size.
+    """
+    world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
+    try:
+        model.world.load_state_dict(world.state_dict())
+        for scene, place in enumerate(places):
+            text = read_world(published / WORLDS / f"{place}{SUFFIX}").text
+            model.set_text(scene, torch.from_numpy(text))
+    except (OSError, RuntimeError, ValueError, SpecMismatch) as error:
+        raise ValueError(f"cannot start from {published}: {error}; train from nothing instead") from None
+
+
+@torch.no_grad()
+def make_world(
+    name: str,
+    scene: int,
+    model: ScenicModel,
+    autoencoder: Autoencoder,
+    intrinsics: tuple[float, float, float, float],
+    weights_sha256: str,
+) -> World:
+    """Make a world from a holodeck place: its first frame, first latent, scene tokens and start pose."""
+    place = holodeck.get_place(name)
+    config = model.world.config
+    camera = np.array(intrinsics, np.float32)
+    frame = place.render(place.spawn, camera, config.frame_width, config.frame_height)
+    latent = encode_frames(autoencoder, frame[None])[0].float().numpy()
+    text, mask = model.text(torch.tensor([scene]))
+    info = WorldInfo(
+        name=name,
+        title=place.title,
+        licence=LICENCE,
+        model=weights_sha256,
+        speed_scale=1.0,
+        place=name,
+        caption=place.caption,
+    )
+    return World(
+        info=info,
+        first_latent=latent,
+        first_frame=frame,
+        text=text[0].float().numpy(),
+        text_mask=mask[0].float().numpy(),
+        intrinsics=camera,
+        c2w=place.spawn,
+    )
+
+
+def mend_publishing(destination: Path) -> None:
+    """Clear away what a publishing that was killed left behind; folders it had set aside without a successor come back."""
+    for staged in destination.glob(f"{STAGED_PREFIX}*"):
+        for name, folder in (("checkpoints", destination), ("pocket", destination / "bundles")):
+            aside = staged / f"{name}.old"
+            if aside.is_dir() and not (folder / name).exists():
+                aside.replace(folder / name)
+        shutil.rmtree(staged)
+
+
+def publish(
+    model: ScenicModel,
+    autoencoder: Autoencoder,
+    places: Sequence[str],
+    intrinsics: tuple[float, float, float, float],
+    timesteps: Sequence[int],
+    destination: Path,
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Write `bundles/pocket`, `checkpoints` and `worlds/<place>.world` under `destination`.
+
+    Weights are rounded to float16 first, which halves every file. All is made before anything there changes.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    model, autoencoder = in_half(model), in_half(autoencoder)
+    with tempfile.TemporaryDirectory(dir=destination, prefix=STAGED_PREFIX) as name:
+        staged = Path(name)
+        made = export_bundle(
+            model.world,
+            StreamingDecoder(autoencoder),
+            staged / "pocket",
+            timesteps,
+            notes=NOTES,
+            progress=progress,
+        )
+        weights = open_bundle(made).spec.weights_sha256
+        save_start(model, autoencoder, staged / CHECKPOINTS)
+        for scene, place in enumerate(places):
+            world = make_world(place, scene, model, autoencoder, intrinsics, weights)
+            write_world(staged / f"{place}{SUFFIX}", world)
+        replace_folder(staged / "checkpoints", destination / CHECKPOINTS)
+        for folder in ("bundles", WORLDS):
+            (destination / folder).mkdir(exist_ok=True)
+        bundle = destination / "bundles" / "pocket"
+        replace_folder(made, bundle)
+        for place in places:
+            (staged / f"{place}{SUFFIX}").replace(destination / WORLDS / f"{place}{SUFFIX}")
+    return open_bundle(bundle)
