@@ -63,18 +63,9 @@ class Keyframe:
         return self.color.nbytes + 2 * self.codes.nbytes
 
     @cached_property
-    def marked_codes(self) -> NDArray[np.uint16]:
-        """Codes whose lowest bit says that a silhouette or the unknown is beside the pixel, so that depths must not be
-        interpolated there, [H, W]."""
-        marks = silhouettes(self.inverse_depth)
-        return np.where(self.codes == UNKNOWN, UNKNOWN, (self.codes & ~np.uint16(1)) | marks).astype(
-            np.uint16
-        )
-
-    @cached_property
     def points(self) -> Array:
         """World points of the nearest and of the farthest pixel in every block, without sky, and each block's side in
-        metres there, [P, 4]."""
+        metres there, [4, P]."""
         height, width = (side - side % BLOCK_PX for side in self.codes.shape)
         rows, columns = height // BLOCK_PX, width // BLOCK_PX
         blocks = self.inverse_depth[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
@@ -91,7 +82,7 @@ class Keyframe:
             depth = 1.0 / inverse[seen, None]
             world = ray * depth @ self.c2w[:3, :3].T + self.c2w[:3, 3]
             found.append(np.concatenate([world, depth * (BLOCK_PX / fx)], 1))
-        return np.concatenate(found).astype(np.float32)
+        return np.ascontiguousarray(np.concatenate(found).T, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,8 @@
 A point at some inverse depth along a ray is projected into the keyframe, whose depth there says where the surface is; what the
 view makes of that surface point is the next guess (fixed-point image warping, after Bowles et al., "Iterative Image Warping",
 2012). Aitken's rule takes the steps to their limit, and a march along the ray finds surfaces that no guess is near to.
+
+Where no depth is known, arrays hold NaN. Whole images go through OpenCV, which is several times as fast as masks in numpy.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from engine.memory.keyframes import UNKNOWN, Array, Keyframe, silhouettes
 
 Mask = NDArray[np.bool_]
 
-NEAR_Z = np.float32(1e-3)
+NEAR_Z = 1e-3
 """Points nearer to a camera's plane, or behind it, are projected as if they were there: far outside of the picture."""
 NOTHING = np.float32(-1.0)
 """Stands for no surface where inverse depths are given."""
+NAN = float("nan")
 MARCH_STEPS = 8
 """Points of a ray that are tried between the nearest and the farthest depth it may have."""
 LIST_WIDTH = 256
-"""Lists of points are folded into pictures of this width, since OpenCV bounds the sides of a picture."""
+"""Lists of pixels are folded into images of this width, since OpenCV bounds the sides of an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +51,6 @@ class View:
         """Metres, [3]."""
         return self.c2w[:3, 3].astype(np.float32)
 
-    def rays(self) -> tuple[Array, Array]:
-        """Rays through pixel centres at depth 1 in camera axes: x [1, W] and y [H, 1]."""
-        fx, fy, cx, cy = self.intrinsics
-        x = (np.arange(self.width) + 0.5 - cx) / fx
-        y = (np.arange(self.height) + 0.5 - cy) / fy
-        return x.astype(np.float32)[None], y.astype(np.float32)[:, None]
-
     def scaled(self, factor: float, width: int, height: int) -> View:
         """The same camera with pixels `1 / factor` as large, and its picture in the middle of one of another size."""
         fx, fy, cx, cy = self.intrinsics * np.float32(factor)
@@ -64,41 +60,105 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
+class Source:
+    """A keyframe as it is sampled."""
+
+    c2w: NDArray[np.float64]
+    intrinsics: Array
+    color: NDArray[np.uint8]
+    """[H, W, 4], RGB and a byte that only makes sampling faster."""
+    depth: Array
+    """Inverse depth, 1/m, [H, W]."""
+    smooth: Array
+    """The same, NaN beside silhouettes too, where depths must not be interpolated."""
+
+    @classmethod
+    def of_keyframe(cls, keyframe: Keyframe) -> Source:
+        depth = keyframe.inverse_depth
+        smooth = np.where(silhouettes(depth), np.float32(NAN), depth)
+        depth[keyframe.codes == UNKNOWN] = NAN
+        color = np.asarray(cv2.cvtColor(keyframe.color, cv2.COLOR_RGB2RGBA), np.uint8)
+        return cls(keyframe.c2w, keyframe.intrinsics, color, depth, smooth)
+
+    @classmethod
+    def of_depth(cls, view: View, inverse_depth: Array) -> Source:
+        """Make one without colours."""
+        smooth = np.where(silhouettes(inverse_depth), np.float32(NAN), inverse_depth)
+        return cls(view.c2w, view.intrinsics, np.zeros((1, 1, 4), np.uint8), inverse_depth, smooth)
+
+
+class Pixels:
+    """All pixels of a view, or some of other pixels as a list, folded into rows."""
+
+    def __init__(
+        self, columns: Array, rows: Array, folded: NDArray[np.intp] | None = None, count: int = 0
+    ) -> None:
+        self.columns, self.rows = columns, rows
+        self._folded, self._count = folded, count
+
+    @classmethod
+    def of_view(cls, view: View) -> Pixels:
+        columns = np.arange(view.width, dtype=np.float32)[None]
+        return cls(columns, np.arange(view.height, dtype=np.float32)[:, None])
+
+    def among(self, chosen: NDArray[np.intp]) -> Pixels:
+        """Some of these, at least one, by their flat indices."""
+        num_rows = -(-len(chosen) // LIST_WIDTH)
+        padding = np.repeat(chosen[-1:], num_rows * LIST_WIDTH - len(chosen))
+        folded = np.concatenate([chosen, padding]).reshape(num_rows, LIST_WIDTH)
+        columns, rows = np.broadcast_arrays(self.columns, self.rows)
+        return Pixels(columns.reshape(-1)[folded], rows.reshape(-1)[folded], folded, len(chosen))
+
+    def take(self, image: Array) -> Array:
+        """Their values in an image of what they were chosen among."""
+        return image if self._folded is None else image.reshape(-1, *image.shape[2:])[self._folded]
+
+    def put(self, image: NDArray, values: NDArray) -> None:
+        """Write their values into an image [H, W] or [H, W, C] of what they were chosen among."""
+        assert self._folded is not None
+        channels = image.shape[2:]
+        index = self._folded.reshape(-1)[: self._count]
+        image.reshape(-1, *channels)[index] = values.reshape(-1, *channels)[: self._count]
+
+
+@dataclass(frozen=True, eq=False)
 class Surface:
-    """Surface points that a keyframe shows to the pixels of a view, each array [H, W] or a list [N, 1]."""
+    """Surface points that a keyframe shows to the pixels of a view, each array [H, W] or a folded list."""
 
     inverse_depth: Array
-    """In the view, 1/m."""
+    """In the view, 1/m; NaN where there is none."""
     error_px: Array
-    """How far the point's projection is from the pixel's centre along either axis; large where there is none."""
+    """How far the point's projection is from the pixel's centre along either axis; NaN where there is none."""
     scale: Array
     """Pixels of the keyframe per pixel of the view."""
     beside_silhouette: Mask
+    color: NDArray[np.uint8]
+    """RGB and a fourth byte, [H, W, 4]; 1 x 1 where colours were not asked for."""
 
 
 class Link:
-    """The pixels of a view seen from a keyframe."""
+    """Pixels of a view seen from a keyframe.
 
-    def __init__(self, view: View, keyframe: Keyframe) -> None:
-        rotation = keyframe.c2w[:3, :3].astype(np.float32)
-        self.keyframe = keyframe
-        self._focal = view.intrinsics[:2]
-        self._turn = rotation.T @ view.rotation
-        self._shift = rotation.T @ (view.c2w[:3, 3] - keyframe.c2w[:3, 3]).astype(np.float32)
-        self._back = self._turn.T @ self._shift
-        self._x, self._y = view.rays()
-        turn = self._turn
-        self._far = tuple(turn[a, 0] * self._x + (turn[a, 1] * self._y + turn[a, 2]) for a in range(3))
-        self._u = self._v = self._x
+    Pixel (i, j) of the view at inverse depth d falls on H (i, j, 1) + d e of the keyframe, and its pixel (u, v) at inverse
+    depth d on G (u, v, 1) - d g of the view, both homogeneous.
+    """
 
-    def pick(self, chosen: Mask) -> Link:
-        """The same for some pixels alone, as a list [N, 1]."""
-        link = object.__new__(Link)
-        link.__dict__.update(self.__dict__)
-        x, y = np.broadcast_arrays(self._x, self._y)
-        link._x, link._y = x[chosen][:, None], y[chosen][:, None]
-        link._far = tuple(part[chosen][:, None] for part in self._far)
-        return link
+    def __init__(self, view: View, source: Source, pixels: Pixels) -> None:
+        self._view, self._source, self.pixels = view, source, pixels
+        turn = source.c2w[:3, :3].T @ view.c2w[:3, :3]
+        shift = source.c2w[:3, :3].T @ (view.c2w[:3, 3] - source.c2w[:3, 3])
+        to_pixels, to_rays = _matrices(source.intrinsics)
+        to_view_pixels, view_rays = _matrices(view.intrinsics)
+        there = to_pixels @ turn @ view_rays
+        self._offset = (to_pixels @ shift).tolist()
+        self._return = (to_view_pixels @ turn.T @ to_rays).tolist()
+        self._return_offset = (to_view_pixels @ turn.T @ shift).tolist()
+        self._far = [_plane(row, pixels) for row in there.astype(np.float32)]
+        self._zoom = np.float32(source.intrinsics[0] / view.intrinsics[0])
+
+    def among(self, chosen: NDArray[np.intp]) -> Link:
+        """The same for some of its pixels alone, by their flat indices."""
+        return Link(self._view, self._source, self.pixels.among(chosen))
 
     def solve(self, inverse_depth: Array) -> Array:
         """Return what the search converges to from a guess; guesses that leave the keyframe stay where they left it."""
@@ -106,124 +166,141 @@ class Link:
         second = self._next_guess(first)
         step, change = first - inverse_depth, second - first
         bend = change - step
-        limit = first - step * change / np.where(np.abs(bend) < 1e-7, np.float32(np.inf), bend)
+        bend[np.abs(bend) < 1e-7] = np.inf
+        limit = first - step * change / bend
         sound = (limit >= 0) & (limit < 2 * np.maximum(first, inverse_depth) + np.float32(0.01))
-        return np.where(sound, limit, second)
+        return _chosen(limit, sound, second)
 
-    def surface(self, inverse_depth: Array, search: bool = False) -> Surface:
+    def surface(self, inverse_depth: Array, search: bool = False, colors: bool = True) -> Surface:
         """Return the surface points behind guesses, after one step of the search where it is asked for."""
         guess = self._next_guess(inverse_depth) if search else inverse_depth
-        qx, qy, one_over, found, codes = self._look(guess)
-        turn, back = self._turn, self._back
-        z = turn[0, 2] * qx + turn[1, 2] * qy + (turn[2, 2] - back[2] * found)
-        one_over_z = np.reciprocal(np.maximum(z, NEAR_Z))
-        ex = (turn[0, 0] * qx + turn[1, 0] * qy + (turn[2, 0] - back[0] * found)) * one_over_z - self._x
-        ey = (turn[0, 1] * qx + turn[1, 1] * qy + (turn[2, 1] - back[1] * found)) * one_over_z - self._y
-        error = np.maximum(np.abs(ex) * self._focal[0], np.abs(ey) * self._focal[1])
-        error[codes == UNKNOWN] = 1e3
-        scale = one_over * (self.keyframe.intrinsics[0] / self._focal[0])
-        return Surface(found * one_over_z, error, scale, (codes & 1).astype(bool))
+        u, v, one_over = self._project(guess)
+        found, beside = self._depth_at(u, v)
+        one_over_z = np.reciprocal(cv2.max(self._returned(2, u, v, found), NEAR_Z))
+        x = self._returned(0, u, v, found)
+        x *= one_over_z
+        x -= self.pixels.columns
+        y = self._returned(1, u, v, found)
+        y *= one_over_z
+        y -= self.pixels.rows
+        error = np.maximum(np.abs(x, out=x), np.abs(y, out=y), out=x)
+        found *= one_over_z
+        one_over *= self._zoom
+        color = _sample(self._source.color, u, v, cv2.INTER_LINEAR, 0.0) if colors else self._source.color
+        return Surface(found, error, one_over, beside, color)
 
-    def colors(self) -> NDArray[np.uint8]:
-        """Colours where the last search ended, [H, W, 3] or [N, 1, 3]."""
-        return _sample(self.keyframe.color, self._u, self._v, cv2.INTER_LINEAR)
-
-    def crossings(self, near: Array, far: Array) -> tuple[Array, Array]:
+    def crossings(self, near: Array, far: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """March along the rays from `near` over `far` to infinity.
 
         Returns:
-            Inverse depths at which rays first and last pass behind what the keyframe saw; NOTHING where they do not, or
-            not a second time.
+            Inverse depths before and after which rays first pass behind what the keyframe saw, and those of the last time;
+            NOTHING where they never do.
         """
-        samples = [near + (far - near) * np.float32(n / (MARCH_STEPS - 1)) for n in range(MARCH_STEPS)]
-        before, gap_before = samples[0], self._gap(samples[0], cv2.INTER_NEAREST)
+        span = far - near
+        before, gap_before = near, self._gap(near, cv2.INTER_NEAREST)
         first_front, first_back, last_front, last_back = (np.full_like(near, NOTHING) for _ in range(4))
-        for inverse in (*samples[1:], np.zeros_like(near)):
+        for n in range(1, MARCH_STEPS + 1):
+            at_infinity = n == MARCH_STEPS
+            inverse = np.zeros_like(near) if at_infinity else cv2.scaleAdd(span, n / (MARCH_STEPS - 1), near)
             gap = self._gap(inverse, cv2.INTER_NEAREST)
             passes = (gap_before > 0) & (gap <= 0)
             fresh = passes & (first_front < 0)
-            np.copyto(first_front, before, where=fresh)
-            np.copyto(first_back, inverse, where=fresh)
-            np.copyto(last_front, before, where=passes)
-            np.copyto(last_back, inverse, where=passes)
+            for value, to, where in (
+                (before, first_front, fresh),
+                (inverse, first_back, fresh),
+                (before, last_front, passes),
+                (inverse, last_back, passes),
+            ):
+                cv2.copyTo(value, where.view(np.uint8), to)
             before, gap_before = inverse, gap
-        last = self._narrowed(last_front, last_back)
-        return self._narrowed(first_front, first_back), np.where(last_front == first_front, NOTHING, last)
+        return (first_front, first_back), (last_front, last_back)
 
-    def _look(self, inverse_depth: Array) -> tuple[Array, Array, Array, Array, NDArray[np.uint16]]:
-        """Project points at an inverse depth along the rays into the keyframe, and read its depth there.
-
-        Returns:
-            Keyframe rays qx and qy, depth in the view over depth in the keyframe, inverse depth that the keyframe saw, and
-            its codes.
-        """
-        fx, fy, cx, cy = self.keyframe.intrinsics
-        far_x, far_y, far_z = self._far
-        one_over = np.reciprocal(np.maximum(far_z + self._shift[2] * inverse_depth, NEAR_Z))
-        qx = (far_x + self._shift[0] * inverse_depth) * one_over
-        qy = (far_y + self._shift[1] * inverse_depth) * one_over
-        self._u, self._v = qx * fx + (cx - np.float32(0.5)), qy * fy + (cy - np.float32(0.5))
-        marked = self.keyframe.marked_codes
-        nearest = _sample(marked, self._u, self._v, cv2.INTER_NEAREST)
-        smooth = _sample(marked, self._u, self._v, cv2.INTER_LINEAR)
-        found = np.where(nearest & 1, nearest, smooth) * np.float32(self.keyframe.scale)
-        return qx, qy, one_over, found, nearest
-
-    def _next_guess(self, inverse_depth: Array) -> Array:
-        qx, qy, _, found, codes = self._look(inverse_depth)
-        z = self._turn[0, 2] * qx + self._turn[1, 2] * qy + (self._turn[2, 2] - self._back[2] * found)
-        return np.where(codes == UNKNOWN, inverse_depth, found / np.maximum(z, NEAR_Z))
-
-    def _gap(self, inverse_depth: Array, how: int) -> Array:
-        """How far points lie in front of what the keyframe saw, in its inverse depth, 1/m; NaN outside."""
-        fx, fy, cx, cy = self.keyframe.intrinsics
-        far_x, far_y, far_z = self._far
-        one_over = np.reciprocal(np.maximum(far_z + self._shift[2] * inverse_depth, NEAR_Z))
-        u = (far_x + self._shift[0] * inverse_depth) * (one_over * fx) + (cx - np.float32(0.5))
-        v = (far_y + self._shift[1] * inverse_depth) * (one_over * fy) + (cy - np.float32(0.5))
-        codes = _sample(self.keyframe.marked_codes, u, v, how)
-        gap = inverse_depth * one_over - codes * np.float32(self.keyframe.scale)
-        gap[codes == UNKNOWN] = np.nan
-        return gap
-
-    def _narrowed(self, front: Array, back: Array) -> Array:
+    def narrowed(self, front: Array, back: Array) -> Array:
         """Two steps of regula falsi between points in front of a surface and points behind it; NOTHING where front is."""
-        a, b = front, back
-        gap_a, gap_b = self._gap(a, cv2.INTER_LINEAR), self._gap(b, cv2.INTER_LINEAR)
-        middle = _between(a, gap_a, b, gap_b)
+        gap_front, gap_back = self._gap(front, cv2.INTER_LINEAR), self._gap(back, cv2.INTER_LINEAR)
+        middle = _between(front, gap_front, back, gap_back)
         gap = self._gap(middle, cv2.INTER_LINEAR)
         in_front = gap > 0
         middle = _between(
-            np.where(in_front, middle, a),
-            np.where(in_front, gap, gap_a),
-            np.where(in_front, b, middle),
-            np.where(in_front, gap_b, gap),
+            _chosen(middle, in_front, front),
+            _chosen(gap, in_front, gap_front),
+            _chosen(back, in_front, middle),
+            _chosen(gap_back, in_front, gap),
         )
-        return np.where((front < 0) | np.isnan(middle), NOTHING, middle)
+        middle[(front < 0) | np.isnan(middle)] = NOTHING
+        return middle
+
+    def _project(self, inverse_depth: Array) -> tuple[Array, Array, Array]:
+        """Where points at an inverse depth along the rays fall in the keyframe, and their depth in the view over that in
+        the keyframe."""
+        far, offset = self._far, self._offset
+        one_over = cv2.scaleAdd(inverse_depth, offset[2], far[2])
+        one_over = np.reciprocal(cv2.max(one_over, NEAR_Z))
+        u = cv2.scaleAdd(inverse_depth, offset[0], far[0])
+        u *= one_over
+        v = cv2.scaleAdd(inverse_depth, offset[1], far[1])
+        v *= one_over
+        return u, v, one_over
+
+    def _depth_at(self, u: Array, v: Array) -> tuple[Array, Mask]:
+        """What the keyframe saw there, and where it could not be interpolated."""
+        found = _sample(self._source.smooth, u, v, cv2.INTER_LINEAR, NAN)
+        beside = np.isnan(found)
+        nearest = _sample(self._source.depth, u, v, cv2.INTER_NEAREST, NAN)
+        cv2.copyTo(nearest, beside.view(np.uint8), found)
+        return found, beside
+
+    def _returned(self, row: int, u: Array, v: Array, found: Array) -> Array:
+        """One homogeneous coordinate in the view of what the keyframe saw."""
+        a, b, c = self._return[row]
+        return cv2.scaleAdd(found, -self._return_offset[row], cv2.addWeighted(u, a, v, b, c))
+
+    def _next_guess(self, inverse_depth: Array) -> Array:
+        u, v, _ = self._project(inverse_depth)
+        found, _ = self._depth_at(u, v)
+        found /= cv2.max(self._returned(2, u, v, found), NEAR_Z)
+        cv2.copyTo(inverse_depth, np.isnan(found).view(np.uint8), found)
+        return found
+
+    def _gap(self, inverse_depth: Array, how: int) -> Array:
+        """How far points lie in front of what the keyframe saw, in its inverse depth, 1/m; NaN outside."""
+        u, v, one_over = self._project(inverse_depth)
+        one_over *= inverse_depth
+        one_over -= _sample(self._source.depth, u, v, how, NAN)
+        return one_over
+
+
+def _matrices(intrinsics: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intrinsics as a matrix to pixel indices, whose centres are whole numbers, and its inverse, [3, 3]."""
+    fx, fy, cx, cy = intrinsics.tolist()
+    cx, cy = cx - 0.5, cy - 0.5
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array(
+        [[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]]
+    )
+
+
+def _plane(row: Array, pixels: Pixels) -> Array:
+    return row[0] * pixels.columns + (row[1] * pixels.rows + row[2])
+
+
+def _chosen(values: Array, where: Mask, others: Array) -> Array:
+    """`np.where`, in a tenth of its time where the mask is ragged."""
+    return cv2.copyTo(values, where.view(np.uint8), others.copy())
 
 
 def _between(a: Array, gap_a: Array, b: Array, gap_b: Array) -> Array:
     return b + (a - b) * np.clip(gap_b / np.minimum(gap_b - gap_a, np.float32(-1e-9)), 0.0, 1.0)
 
 
-def _sample(picture: NDArray, u: Array, v: Array, how: int) -> NDArray:
-    """Sample a picture at [H, W] or at a list of points [N, 1]; UNKNOWN (or black) outside."""
-    border = UNKNOWN if picture.dtype == np.uint16 else 0
-    if u.shape[1] > 1:
-        return cv2.remap(picture, u, v, how, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
-    rows = -(-len(u) // LIST_WIDTH)
-    maps = np.full((2, rows * LIST_WIDTH), -1e4, np.float32)
-    maps[0, : len(u)], maps[1, : len(u)] = u[:, 0], v[:, 0]
-    maps = maps.reshape(2, rows, LIST_WIDTH)
-    found = cv2.remap(picture, maps[0], maps[1], how, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
-    return np.asarray(found).reshape(rows * LIST_WIDTH, 1, *picture.shape[2:])[: len(u)]
+def _sample(image: NDArray, u: Array, v: Array, how: int, border: float) -> NDArray:
+    return cv2.remap(image, u, v, how, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4)
 
 
 def split(inverse_depth: Array) -> tuple[Array, Array]:
     """Take the near and the far side of every silhouette a pixel wider on both sides, [H, W] each; equal elsewhere."""
     beside = cv2.dilate(silhouettes(inverse_depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    near = np.where(beside, nearest_around(inverse_depth), inverse_depth)
-    return near, np.where(beside, farthest_around(inverse_depth), inverse_depth)
+    near = _chosen(nearest_around(inverse_depth), beside, inverse_depth)
+    return near, _chosen(farthest_around(inverse_depth), beside, inverse_depth)
 
 
 def farthest_around(inverse_depth: Array, size: int = 3) -> Array:

@@ -1,0 +1,102 @@
+"""Colours and depths of several keyframes put together into one picture, and what fills its gaps."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from engine.memory.keyframes import Array
+from engine.memory.warp import NOTHING, Pixels, Surface
+
+TOLERANCE_PX = 0.6
+"""Greatest distance of a surface point's projection from the pixel's centre."""
+BEHIND = np.float32(0.75)
+"""Points whose inverse depth is less than this share of what is known to stand there are hidden by it."""
+SAME_SURFACE = np.float32(0.97)
+"""Points whose inverse depth is at least this share of the nearest one's are of the same surface."""
+
+
+class Blend:
+    """Surface points of keyframes, blended where they are of each pixel's nearest surface."""
+
+    def __init__(self, least: Array) -> None:
+        """`least`: inverse depth of what hides everything behind it, [H, W]."""
+        self.nearest = np.full(least.shape, NOTHING)
+        self._least = least
+        self._parts: list[tuple[Array, Array, Surface]] = []
+        self._merged: tuple[Blend, Pixels] | None = None
+
+    def add(self, surface: Surface) -> None:
+        """Take in what one keyframe shows."""
+        error, scale = surface.error_px, surface.scale
+        # Weights fall with the fourth power of how much finer or coarser the keyframe is.
+        weight = np.minimum(scale, np.reciprocal(cv2.max(scale, 1e-3)))
+        weight *= weight
+        weight *= weight
+        weight *= np.float32(1.0) - surface.beside_silhouette * np.float32(0.9)
+        weight += np.float32(1e-4)
+        weight *= np.float32(1.05) - cv2.min(error * np.float32(1 / TOLERANCE_PX), 1.0)
+        sound = error < TOLERANCE_PX
+        sound &= surface.inverse_depth >= self._least
+        depth = cv2.copyTo(surface.inverse_depth, sound.view(np.uint8), np.full_like(weight, NOTHING))
+        np.maximum(self.nearest, depth, out=self.nearest)
+        self._parts.append((depth, weight, surface))
+
+    def merge(self, other: Blend, where: Pixels) -> None:
+        """Take in what another blend has of some pixels."""
+        other.nearest = np.maximum(where.take(self.nearest), other.nearest)
+        where.put(self.nearest, other.nearest)
+        self._merged = other, where
+
+    def sums(self) -> tuple[Array, Array]:
+        """Weighted sums of red, green, blue and inverse depth [H, W, 4], and of the weights [H, W]."""
+        least = self.nearest * SAME_SURFACE
+        least -= np.float32(0.002)
+        height, width = least.shape
+        color = np.zeros((height, width, 4), np.float32)
+        total, depth = np.zeros_like(least), np.zeros_like(least)
+        for inverse, weight, surface in self._parts:
+            counted = cv2.copyTo(weight, (inverse > least).view(np.uint8), np.zeros_like(weight))
+            color += cv2.multiply(surface.color, cv2.merge([counted] * 4), dtype=cv2.CV_32F)
+            total += counted
+            counted *= inverse
+            depth += counted
+        color[..., 3] = depth
+        return color, total
+
+    def result(self) -> tuple[Array, Array]:
+        """Red, green, blue and inverse depth [H, W, 4], 0 where nothing is shown, and where something is, 0 or 1 [H, W]."""
+        color, total = self.sums()
+        if self._merged is not None:
+            other, where = self._merged
+            for part, extra in zip((color, total), other.sums(), strict=True):
+                where.put(part, where.take(part) + extra)
+        known = (total > 0).astype(np.float32)
+        share = known / cv2.max(total, 1e-9)
+        return cv2.multiply(color, cv2.merge([share] * 4)), known
+
+
+def fill(image: Array, coverage: Array) -> Array:
+    """Fill what is not covered smoothly from around it, by averages over ever larger cells.
+
+    Args:
+        image: [H, W, 4], 0 where not covered.
+        coverage: [H, W], 0 or 1.
+    """
+    if coverage.min() > 0:
+        return image
+    levels = [(image, coverage)]
+    while min(levels[-1][1].shape) > 2:
+        height, width = levels[-1][1].shape
+        size = ((width + 1) // 2, (height + 1) // 2)
+        smaller, weight = (
+            np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) for part in levels[-1]
+        )
+        levels.append((smaller, weight))
+    total, weight = levels[-1]
+    below = np.full_like(total, 0.0) + total.sum((0, 1)) / max(float(weight.sum()), 1e-6)
+    for total, weight in reversed(levels):
+        below = np.asarray(cv2.resize(below, weight.shape[::-1], interpolation=cv2.INTER_LINEAR))
+        share = cv2.merge([np.maximum(weight, np.float32(1e-3))] * 4)
+        cv2.copyTo(cv2.divide(total, share), (weight > 1e-3).view(np.uint8), below)
+    return below
