@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from engine.memory.keyframes import Array
+from engine.memory.images import LINEAR, Array, at_least, at_most, overwrite, resized, weighted
 from engine.memory.warp import NOTHING, Pixels, Surface
 
 TOLERANCE_PX = 0.6
@@ -30,15 +30,15 @@ class Blend:
         """Take in what one keyframe shows."""
         error, scale = surface.error_px, surface.scale
         # Weights fall with the fourth power of how much finer or coarser the keyframe is.
-        weight = np.minimum(scale, np.reciprocal(cv2.max(scale, 1e-3)))
+        weight = np.minimum(scale, np.reciprocal(at_least(scale, 1e-3)))
         weight *= weight
         weight *= weight
         weight *= np.float32(1.0) - surface.beside_silhouette * np.float32(0.9)
         weight += np.float32(1e-4)
-        weight *= np.float32(1.05) - cv2.min(error * np.float32(1 / TOLERANCE_PX), 1.0)
+        weight *= np.float32(1.05) - at_most(error * np.float32(1 / TOLERANCE_PX), 1.0)
         sound = error < TOLERANCE_PX
         sound &= surface.inverse_depth >= self._least
-        depth = cv2.copyTo(surface.inverse_depth, sound.view(np.uint8), np.full_like(weight, NOTHING))
+        depth = overwrite(np.full_like(weight, NOTHING), sound, surface.inverse_depth)
         np.maximum(self.nearest, depth, out=self.nearest)
         self._parts.append((depth, weight, surface))
 
@@ -56,8 +56,8 @@ class Blend:
         color = np.zeros((height, width, 4), np.float32)
         total, depth = np.zeros_like(least), np.zeros_like(least)
         for inverse, weight, surface in self._parts:
-            counted = cv2.copyTo(weight, (inverse > least).view(np.uint8), np.zeros_like(weight))
-            color += cv2.multiply(surface.color, cv2.merge([counted] * 4), dtype=cv2.CV_32F)
+            counted = overwrite(np.zeros_like(weight), (inverse > least), weight)
+            color += weighted(surface.color, counted)
             total += counted
             counted *= inverse
             depth += counted
@@ -72,8 +72,8 @@ class Blend:
             for part, extra in zip((color, total), other.sums(), strict=True):
                 where.put(part, where.take(part) + extra)
         known = (total > 0).astype(np.float32)
-        share = known / cv2.max(total, 1e-9)
-        return cv2.multiply(color, cv2.merge([share] * 4)), known
+        share = known / at_least(total, 1e-9)
+        return weighted(color, share), known
 
 
 def fill(image: Array, coverage: Array) -> Array:
@@ -89,14 +89,12 @@ def fill(image: Array, coverage: Array) -> Array:
     while min(levels[-1][1].shape) > 2:
         height, width = levels[-1][1].shape
         size = ((width + 1) // 2, (height + 1) // 2)
-        smaller, weight = (
-            np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) for part in levels[-1]
-        )
+        smaller, weight = (resized(part, size, cv2.INTER_AREA) for part in levels[-1])
         levels.append((smaller, weight))
     total, weight = levels[-1]
-    below = np.full_like(total, 0.0) + total.sum((0, 1)) / max(float(weight.sum()), 1e-6)
+    below = np.zeros_like(total) + total.sum((0, 1)) / max(float(weight.sum()), 1e-6)
     for total, weight in reversed(levels):
-        below = np.asarray(cv2.resize(below, weight.shape[::-1], interpolation=cv2.INTER_LINEAR))
-        share = cv2.merge([np.maximum(weight, np.float32(1e-3))] * 4)
-        cv2.copyTo(cv2.divide(total, share), (weight > 1e-3).view(np.uint8), below)
+        below = resized(below, weight.shape[::-1], LINEAR)
+        mean = weighted(total, np.reciprocal(at_least(weight, 1e-3)))
+        overwrite(below, weight > 1e-3, mean)
     return below

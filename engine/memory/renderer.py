@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.blend import BEHIND, TOLERANCE_PX, Blend, fill
-from engine.memory.keyframes import Array, Keyframe, MemoryRendering
+from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
+from engine.memory.keyframes import Keyframe, MemoryRendering
 from engine.memory.selection import (
     CELL,
     MAX_FILLERS,
@@ -30,7 +31,7 @@ from engine.memory.selection import (
     find_candidates,
     rank_keyframes,
 )
-from engine.memory.warp import NOTHING, Link, Pixels, Source, View, farthest_around, nearest_around, split
+from engine.memory.warp import NOTHING, Link, Pixels, Source, View, split
 
 ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5
 """The anchor has half the resolution of the frames and one and a half times their field of view."""
@@ -144,7 +145,7 @@ def _anchor_depth(
 def _enlarged(cells: Array, view: View) -> Array:
     """Values of cells for the pixels of a view, [H, W]."""
     size = (cells.shape[1] * CELL, cells.shape[0] * CELL)
-    large = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)
+    large = resized(cells, size, NEAREST)
     return np.ascontiguousarray(large[: view.height, : view.width], np.float32)
 
 
@@ -168,7 +169,7 @@ def _verified(link: Link, guess: Array) -> Array:
     """Inverse depth of the surface points behind guesses that project into their pixels; NOTHING elsewhere."""
     surface = link.surface(guess, search=True, colors=False)
     sound = (surface.error_px < 2 * TOLERANCE_PX) & (guess >= 0)
-    return cv2.copyTo(surface.inverse_depth, sound.view(np.uint8), np.full_like(guess, NOTHING))
+    return overwrite(np.full_like(guess, NOTHING), sound, surface.inverse_depth)
 
 
 def _render_frame(
@@ -177,16 +178,15 @@ def _render_frame(
     """Render one frame: colour [H, W, 3], coverage and inverse depth [H, W]."""
     near, far = _guesses(view, guides)
     least, pixels = BEHIND * far, Pixels.of_view(view)
+    picture = Blend(least)
+    for source in selected:
+        picture.add(Link(view, source, pixels).surface(near, search=True))
     doubtful = np.flatnonzero(np.abs(near - far) > 0.02 * near + 1e-4)
-    picture, beside = Blend(least), None
     if len(doubtful):
         some = pixels.among(doubtful)
         beside, far_guess = Blend(some.take(least)), some.take(far)
-    for source in selected:
-        picture.add(Link(view, source, pixels).surface(near, search=True))
-        if beside is not None:
+        for source in selected:
             beside.add(Link(view, source, some).surface(far_guess, search=True))
-    if beside is not None:
         picture.merge(beside, some)
     image, coverage = picture.result()
     _fill_open(view, image, coverage, (near, far), fillers, least)
@@ -235,9 +235,9 @@ def _fill_open(
 
 def _surroundings(depth: Array, coverage: Array) -> tuple[Array, Array]:
     """Nearest and farthest inverse depth around each pixel, NOTHING where nothing shows there, [H, W] each."""
-    unknown = (coverage == 0).view(np.uint8)
-    near = cv2.copyTo(np.full_like(depth, NOTHING), unknown, depth.copy())
-    far = cv2.copyTo(np.full_like(depth, np.inf), unknown, depth.copy())
+    near, far = (
+        np.where(coverage == 0, blank, depth).astype(np.float32) for blank in (NOTHING, np.float32(np.inf))
+    )
     return nearest_around(near, CRACK_PX), farthest_around(far, CRACK_PX)
 
 
@@ -249,7 +249,7 @@ def _guesses(view: View, guides: Sequence[Source]) -> tuple[Array, Array]:
         link = Link(half, guide, pixels)
         guess = link.solve(link.solve(np.full((half.height, half.width), 0.02, np.float32)))
         sides = split(guess)
-        apart = cv2.resize(np.uint8(sides[0] != sides[1]), size, interpolation=cv2.INTER_NEAREST)
-        stepped = cv2.resize(sides[side], size, interpolation=cv2.INTER_NEAREST)
-        found.append(cv2.copyTo(stepped, apart, cv2.resize(guess, size, interpolation=cv2.INTER_LINEAR)))
+        apart = resized((sides[0] != sides[1]).view(np.uint8), size, NEAREST)
+        stepped = resized(sides[side], size, NEAREST)
+        found.append(overwrite(resized(guess, size, LINEAR), apart, stepped))
     return found[0], found[1]

@@ -4,7 +4,7 @@ A point at some inverse depth along a ray is projected into the keyframe, whose 
 view makes of that surface point is the next guess (fixed-point image warping, after Bowles et al., "Iterative Image Warping",
 2012). Aitken's rule takes the steps to their limit, and a march along the ray finds surfaces that no guess is near to.
 
-Where no depth is known, arrays hold NaN. Whole images go through OpenCV, which is several times as fast as masks in numpy.
+Where no depth is known, arrays hold NaN.
 """
 
 from __future__ import annotations
@@ -15,9 +15,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.keyframes import UNKNOWN, Array, Keyframe, silhouettes
-
-Mask = NDArray[np.bool_]
+from engine.memory.images import (
+    LINEAR,
+    NEAREST,
+    Array,
+    Mask,
+    add_scaled,
+    at_least,
+    farthest_around,
+    nearest_around,
+    overwrite,
+    sample,
+)
+from engine.memory.keyframes import UNKNOWN, Keyframe, silhouettes
 
 NEAR_Z = 1e-3
 """Points nearer to a camera's plane, or behind it, are projected as if they were there: far outside of the picture."""
@@ -165,9 +175,9 @@ class Link:
         first = self._next_guess(inverse_depth)
         second = self._next_guess(first)
         step, change = first - inverse_depth, second - first
-        bend = change - step
-        bend[np.abs(bend) < 1e-7] = np.inf
-        limit = first - step * change / bend
+        bend = np.asarray(change - step, np.float32)
+        overwrite(bend, np.abs(bend) < 1e-7, np.full_like(bend, np.inf))
+        limit = np.asarray(first - step * change / bend, np.float32)
         sound = (limit >= 0) & (limit < 2 * np.maximum(first, inverse_depth) + np.float32(0.01))
         return _chosen(limit, sound, second)
 
@@ -176,7 +186,7 @@ class Link:
         guess = self._next_guess(inverse_depth) if search else inverse_depth
         u, v, one_over = self._project(guess)
         found, beside = self._depth_at(u, v)
-        one_over_z = np.reciprocal(cv2.max(self._returned(2, u, v, found), NEAR_Z))
+        one_over_z = np.reciprocal(at_least(self._returned(2, u, v, found), NEAR_Z))
         x = self._returned(0, u, v, found)
         x *= one_over_z
         x -= self.pixels.columns
@@ -186,7 +196,7 @@ class Link:
         error = np.maximum(np.abs(x, out=x), np.abs(y, out=y), out=x)
         found *= one_over_z
         one_over *= self._zoom
-        color = _sample(self._source.color, u, v, cv2.INTER_LINEAR, 0.0) if colors else self._source.color
+        color = sample(self._source.color, u, v, LINEAR, 0.0) if colors else self._source.color
         return Surface(found, error, one_over, beside, color)
 
     def crossings(self, near: Array, far: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -197,29 +207,29 @@ class Link:
             NOTHING where they never do.
         """
         span = far - near
-        before, gap_before = near, self._gap(near, cv2.INTER_NEAREST)
+        before, gap_before = near, self._gap(near, NEAREST)
         first_front, first_back, last_front, last_back = (np.full_like(near, NOTHING) for _ in range(4))
         for n in range(1, MARCH_STEPS + 1):
             at_infinity = n == MARCH_STEPS
-            inverse = np.zeros_like(near) if at_infinity else cv2.scaleAdd(span, n / (MARCH_STEPS - 1), near)
-            gap = self._gap(inverse, cv2.INTER_NEAREST)
+            inverse = np.zeros_like(near) if at_infinity else add_scaled(span, n / (MARCH_STEPS - 1), near)
+            gap = self._gap(inverse, NEAREST)
             passes = (gap_before > 0) & (gap <= 0)
             fresh = passes & (first_front < 0)
-            for value, to, where in (
-                (before, first_front, fresh),
-                (inverse, first_back, fresh),
-                (before, last_front, passes),
-                (inverse, last_back, passes),
+            for to, where, value in (
+                (first_front, fresh, before),
+                (first_back, fresh, inverse),
+                (last_front, passes, before),
+                (last_back, passes, inverse),
             ):
-                cv2.copyTo(value, where.view(np.uint8), to)
+                overwrite(to, where, value)
             before, gap_before = inverse, gap
         return (first_front, first_back), (last_front, last_back)
 
     def narrowed(self, front: Array, back: Array) -> Array:
         """Two steps of regula falsi between points in front of a surface and points behind it; NOTHING where front is."""
-        gap_front, gap_back = self._gap(front, cv2.INTER_LINEAR), self._gap(back, cv2.INTER_LINEAR)
+        gap_front, gap_back = self._gap(front, LINEAR), self._gap(back, LINEAR)
         middle = _between(front, gap_front, back, gap_back)
-        gap = self._gap(middle, cv2.INTER_LINEAR)
+        gap = self._gap(middle, LINEAR)
         in_front = gap > 0
         middle = _between(
             _chosen(middle, in_front, front),
@@ -234,39 +244,40 @@ class Link:
         """Where points at an inverse depth along the rays fall in the keyframe, and their depth in the view over that in
         the keyframe."""
         far, offset = self._far, self._offset
-        one_over = cv2.scaleAdd(inverse_depth, offset[2], far[2])
-        one_over = np.reciprocal(cv2.max(one_over, NEAR_Z))
-        u = cv2.scaleAdd(inverse_depth, offset[0], far[0])
+        one_over = add_scaled(inverse_depth, offset[2], far[2])
+        one_over = np.reciprocal(at_least(one_over, NEAR_Z))
+        u = add_scaled(inverse_depth, offset[0], far[0])
         u *= one_over
-        v = cv2.scaleAdd(inverse_depth, offset[1], far[1])
+        v = add_scaled(inverse_depth, offset[1], far[1])
         v *= one_over
         return u, v, one_over
 
     def _depth_at(self, u: Array, v: Array) -> tuple[Array, Mask]:
         """What the keyframe saw there, and where it could not be interpolated."""
-        found = _sample(self._source.smooth, u, v, cv2.INTER_LINEAR, NAN)
+        found = sample(self._source.smooth, u, v, LINEAR, NAN)
         beside = np.isnan(found)
-        nearest = _sample(self._source.depth, u, v, cv2.INTER_NEAREST, NAN)
-        cv2.copyTo(nearest, beside.view(np.uint8), found)
+        nearest = sample(self._source.depth, u, v, NEAREST, NAN)
+        overwrite(found, beside, nearest)
         return found, beside
 
     def _returned(self, row: int, u: Array, v: Array, found: Array) -> Array:
         """One homogeneous coordinate in the view of what the keyframe saw."""
         a, b, c = self._return[row]
-        return cv2.scaleAdd(found, -self._return_offset[row], cv2.addWeighted(u, a, v, b, c))
+        plane = np.asarray(cv2.addWeighted(u, a, v, b, c), np.float32)
+        return add_scaled(found, -self._return_offset[row], plane)
 
     def _next_guess(self, inverse_depth: Array) -> Array:
         u, v, _ = self._project(inverse_depth)
         found, _ = self._depth_at(u, v)
-        found /= cv2.max(self._returned(2, u, v, found), NEAR_Z)
-        cv2.copyTo(inverse_depth, np.isnan(found).view(np.uint8), found)
+        found /= at_least(self._returned(2, u, v, found), NEAR_Z)
+        overwrite(found, np.isnan(found), inverse_depth)
         return found
 
     def _gap(self, inverse_depth: Array, how: int) -> Array:
         """How far points lie in front of what the keyframe saw, in its inverse depth, 1/m; NaN outside."""
         u, v, one_over = self._project(inverse_depth)
         one_over *= inverse_depth
-        one_over -= _sample(self._source.depth, u, v, how, NAN)
+        one_over -= sample(self._source.depth, u, v, how, NAN)
         return one_over
 
 
@@ -284,16 +295,12 @@ def _plane(row: Array, pixels: Pixels) -> Array:
 
 
 def _chosen(values: Array, where: Mask, others: Array) -> Array:
-    """`np.where`, in a tenth of its time where the mask is ragged."""
-    return cv2.copyTo(values, where.view(np.uint8), others.copy())
+    return overwrite(others.copy(), where, values)
 
 
 def _between(a: Array, gap_a: Array, b: Array, gap_b: Array) -> Array:
-    return b + (a - b) * np.clip(gap_b / np.minimum(gap_b - gap_a, np.float32(-1e-9)), 0.0, 1.0)
-
-
-def _sample(image: NDArray, u: Array, v: Array, how: int, border: float) -> NDArray:
-    return cv2.remap(image, u, v, how, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4)
+    share = np.clip(gap_b / np.minimum(gap_b - gap_a, np.float32(-1e-9)), np.float32(0.0), np.float32(1.0))
+    return np.asarray(b + (a - b) * share, np.float32)
 
 
 def split(inverse_depth: Array) -> tuple[Array, Array]:
@@ -301,13 +308,3 @@ def split(inverse_depth: Array) -> tuple[Array, Array]:
     beside = cv2.dilate(silhouettes(inverse_depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     near = _chosen(nearest_around(inverse_depth), beside, inverse_depth)
     return near, _chosen(farthest_around(inverse_depth), beside, inverse_depth)
-
-
-def farthest_around(inverse_depth: Array, size: int = 3) -> Array:
-    """Take the farthest depth of each neighbourhood of `size` pixels, [H, W]."""
-    return np.asarray(cv2.erode(inverse_depth, np.ones((size, size), np.uint8)), np.float32)
-
-
-def nearest_around(inverse_depth: Array, size: int = 3) -> Array:
-    """Take the nearest depth of each neighbourhood of `size` pixels, [H, W]."""
-    return np.asarray(cv2.dilate(inverse_depth, np.ones((size, size), np.uint8)), np.float32)

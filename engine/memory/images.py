@@ -1,0 +1,61 @@
+"""Arithmetic of float32 images in OpenCV, which is several times as fast as numpy where masks or scalars are involved."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.memory.keyframes import Array
+
+Mask = NDArray[np.bool_]
+
+NEAREST, LINEAR = cv2.INTER_NEAREST, cv2.INTER_LINEAR
+
+
+def add_scaled(image: Array, factor: float, other: Array) -> Array:
+    """Return `factor * image + other`."""
+    return np.asarray(cv2.scaleAdd(image, factor, other), np.float32)
+
+
+def at_least(image: Array, least: float) -> Array:
+    """Return the larger of each value and `least`."""
+    return np.asarray(cv2.max(image, cast("Any", least)), np.float32)
+
+
+def at_most(image: Array, most: float) -> Array:
+    """Return the smaller of each value and `most`."""
+    return np.asarray(cv2.min(image, cast("Any", most)), np.float32)
+
+
+def overwrite(image: Array, where: Mask, values: Array) -> Array:
+    """Write the values of another image where a mask is set, in place, and return the image."""
+    return np.asarray(cv2.copyTo(values, where.view(np.uint8), image), np.float32)
+
+
+def weighted(image: NDArray[Any], weight: Array) -> Array:
+    """Multiply an image of four channels by one weight a pixel."""
+    return np.asarray(cv2.multiply(image, cv2.merge([weight] * 4), dtype=cv2.CV_32F), np.float32)
+
+
+def resized(image: NDArray[Any], size: tuple[int, int], how: int) -> NDArray[Any]:
+    """Resize to (width, height)."""
+    return np.asarray(cv2.resize(image, size, interpolation=how))
+
+
+def sample(image: NDArray[Any], u: Array, v: Array, how: int, border: float) -> NDArray[Any]:
+    """Sample an image at pixel indices, [H, W]; `border` outside."""
+    found = cv2.remap(image, u, v, how, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4)
+    return np.asarray(found)
+
+
+def farthest_around(inverse_depth: Array, size: int = 3) -> Array:
+    """Take the farthest depth of each neighbourhood of `size` pixels, [H, W]."""
+    return np.asarray(cv2.erode(inverse_depth, np.ones((size, size), np.uint8)), np.float32)
+
+
+def nearest_around(inverse_depth: Array, size: int = 3) -> Array:
+    """Take the nearest depth of each neighbourhood of `size` pixels, [H, W]."""
+    return np.asarray(cv2.dilate(inverse_depth, np.ones((size, size), np.uint8)), np.float32)
