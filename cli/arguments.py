@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -64,3 +65,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the
 def known_folders(world: str | None = None) -> list[Path]:
     """Return where this user's worlds are looked for by name, as the window does."""
     return world_folders(world, pictures_dir())
+
+
+def pixels(text: str) -> tuple[int, int]:
+    """Read a width and a height such as 640x352."""
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if found is None:
+        raise ValueError(f"--frame-size takes a width and a height such as 640x352, got {text!r}")
+    return int(found[1]), int(found[2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Hadamard, Json, Precision
+from cli.arguments import Hadamard, Json, Precision, pixels
+from cli.export_refiner import refiner
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=
 
 
 def register(root: typer.Typer) -> None:
+    app.command("refiner")(refiner)
     root.add_typer(app, name="export")
 
 
@@ -66,7 +67,7 @@ def onnx(
 ) -> None:
     """Export a model and its decoder to a bundle for ONNX Runtime."""
     steps = None if timesteps is None else _schedule(timesteps)
-    pixels = None if frame_size is None else _pixels(frame_size)
+    size = None if frame_size is None else pixels(frame_size)
     with extra_needed("exporting", "export"):
         from export.folders import check_destination
         from export.onnx import export_bundle
@@ -77,7 +78,7 @@ def onnx(
     check_destination(output)
     name, shipped_steps = shipped(model, random_weights)
     steps = steps or shipped_steps
-    world_model, decoder = open_source(name, random_weights, pixels)
+    world_model, decoder = open_source(name, random_weights, size)
     schedule: dict[str, Any] = {} if steps is None else {"timesteps": steps}
     notes = RANDOM_WEIGHTS if random_weights else ""
     with stages() as stage:
@@ -104,13 +105,6 @@ def _schedule(text: str) -> list[float]:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
         raise ValueError(f"--timesteps takes numbers with commas between them, got {text!r}") from error
-
-
-def _pixels(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
-    if found is None:
-        raise ValueError(f"--frame-size takes a width and a height such as 640x352, got {text!r}")
-    return int(found[1]), int(found[2])
 
 
 @app.command()

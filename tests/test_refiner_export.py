@@ -10,18 +10,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from cli.app import run as flaneur
 from engine.backends.onnxruntime import OnnxRuntimeGraphs
 from engine.errors import SpecMismatch
 from engine.files.refiner import REFINER_FILE, RefinerFolder, open_refiner
 from engine.session.refiner import RefinerStream
 from model.refiner import Refiner
-from tests.refiner_cases import FPS, random_clip, random_text, relative_error, small_refiner
+from tests.refiner_cases import FPS, random_clip, random_text, refiner_config, small_refiner
 
 pytest.importorskip("onnxscript")
 from export.graph import layer_of
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
+from export.refiner.verify import verify_refiner
 
 SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=6)
 
@@ -44,23 +47,41 @@ def open_stream(folder: RefinerFolder, length: int = 7, valid: int = 5) -> Refin
     )
 
 
-@pytest.mark.parametrize("length", [7, 12])
-def test_four_blocks_of_graphs_equal_pytorch(refiner: Refiner, folder: RefinerFolder, length: int):
-    clip, text = random_clip(13, torch.float32), random_text(torch.float32, length)
-    noise = torch.randn(1, 6, 12, 3, 4, generator=torch.Generator().manual_seed(8))
-    context = refiner.encode_text(*text)
-    state = refiner.begin(clip[:, :, :1], context, FPS, SIZES.history)
-    stream = open_stream(folder, length)
-    stream.begin(clip[0, :, 0].numpy())
-    for start in (1, 4, 7, 10):
-        block, eps = clip[:, :, start : start + 3], noise[:, :, start - 1 : start + 2]
-        expected, state = refiner.step(block, eps, context, state, FPS)
-        refined = stream.refine(block.numpy(), eps.numpy())
-        # Both are float32, summed in another order.
-        assert relative_error(torch.from_numpy(refined), expected) < 1e-5
-        assert list(stream.state) == list(state.tensors)
-        for name, tensor in state.tensors.items():
-            assert relative_error(torch.from_numpy(stream.state[name]), tensor) < 1e-4
+def test_four_blocks_of_graphs_equal_pytorch(refiner: Refiner, folder: RefinerFolder):
+    report = verify_refiner(folder, OnnxRuntimeGraphs(folder, num_threads=1), refiner)
+    assert report.passed
+    assert len(report.latents) == 4
+    # Both are float32, summed in another order.
+    assert 0 < max(report.latents) < 1e-5
+
+
+def test_graphs_of_another_network_do_not_pass(folder: RefinerFolder):
+    other = small_refiner(torch.float32, gated_attn=True, num_layers=2)
+    with torch.no_grad():
+        other.proj_in.weight.mul_(1.01)
+    report = verify_refiner(folder, OnnxRuntimeGraphs(folder, num_threads=1), other, num_blocks=1)
+    assert not report.passed
+    assert report.to_dict()["passed"] is False
+
+
+def test_the_command_exports_a_released_folder_and_verifies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    weights = small_refiner(torch.float32, num_layers=1).state_dict()
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(refiner_config(num_layers=1)))
+    sound = {"audio_proj_in.weight": torch.zeros(2)}
+    save_file({**weights, **sound}, tmp_path / "transformer" / "diffusion_pytorch_model.safetensors")
+    arguments = ["export", "refiner", ".", "-o", "small", "--frame-size"]
+    assert flaneur([*arguments, "96x70"]) == 2
+    assert "multiple of 32x32" in capsys.readouterr().err
+    assert flaneur([*arguments, "96x64", "--window", "4", "--verify", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["verified"] == "equal"
+    assert result["audio_tensors_skipped"] == 1
+    assert len(result["latents"]) == 2
+    assert open_refiner("small").spec.latent_width == 3
 
 
 def test_a_stream_put_back_to_an_older_state_goes_on_the_same_way(folder: RefinerFolder):

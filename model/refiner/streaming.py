@@ -15,6 +15,10 @@ from model.refiner.transformer import KeysValues, Prefix, RefinerTransformer, Te
 
 SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
 """Noise levels of the distilled schedule: where a block starts, and what each Euler step leads to."""
+BLOCK_SIZE = 3
+"""Latent frames refined at a time, as trained."""
+WINDOW = 11
+"""Latent frames that a block sees besides its own, as trained."""
 SEED = 42
 """Of the noise where no generator is given."""
 
@@ -79,8 +83,8 @@ class Refiner(RefinerTransformer):
         text_mask: Tensor,
         *,
         fps: float,
-        block_size: int = 3,
-        window: int = 11,
+        block_size: int = BLOCK_SIZE,
+        window: int = WINDOW,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Refine a clip of latents; one block over all of them is the offline form.
