@@ -112,8 +112,8 @@ def test_frames_of_one_colour_are_blank_and_places_are_not():
 
 
 def test_a_blank_clip_is_rejected_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    place = get_place("town")
-    monkeypatch.setattr(type(place), "render", lambda *_: np.full((16, 32, 3), 90, np.uint8))
+    blank = np.full((16, 32, 3), 90, np.uint8), np.ones((16, 32), np.float32)
+    monkeypatch.setattr("training.data.holodeck.rendering.render_rgbd", lambda *_: blank)
     source = HolodeckClips([replace(FILM, num_frames=9)], tmp_path)
     left_out: list[LeftOut] = []
     assert list(readable(source, left_out)) == []

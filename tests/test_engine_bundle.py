@@ -46,7 +46,7 @@ def test_a_file_in_place_of_the_folder_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 3}, "format_version"),
         ({"surprise": 1}, "surprise"),
         ({"latent_width": 0}, "latent_width"),
         ({"latent_width": 10**9}, "latent_width"),

@@ -133,8 +133,14 @@ class LtxAutoencoderConfig(BaseModel, frozen=True, extra="forbid"):
             ValueError: The file is unreadable or does not fit.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"cannot read {path}: {error.strerror}; give the config.json of the autoencoder"
+            ) from None
+        try:
+            return cls.from_dict(json.loads(text))
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} cannot be used: {error}; give the config.json of the autoencoder"
             ) from None
