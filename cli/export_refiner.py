@@ -33,8 +33,6 @@ def refiner(
     """Export a refiner to graphs for ONNX Runtime; exit status 1 if they differ too much from PyTorch."""
     width, height = pixels(frame_size)
     with extra_needed("exporting", "export"):
-        import torch
-
         from export.folders import check_destination
         from export.refiner.folder import export_refiner
         from export.refiner.graphs import Sizes
@@ -47,13 +45,12 @@ def refiner(
 
     check_destination(output, REFINER_FILE)
     loaded = load_refiner(weights)
-    dtype = torch.float16 if half_state else torch.float32
     _, row_px, column_px = loaded.model.config.vae_scale_factors
     if width % column_px or height % row_px:
         raise ValueError(
             f"--frame-size {frame_size} is no multiple of {column_px}x{row_px}; use such as 1280x704"
         )
-    sizes = Sizes((height // row_px, width // column_px), fps, BLOCK_SIZE, window or WINDOW, dtype)
+    sizes = Sizes((height // row_px, width // column_px), fps, BLOCK_SIZE, window or WINDOW, half_state)
     with stages() as stage:
 
         def report(what: str) -> None:

@@ -30,7 +30,7 @@ from export.refiner.plans import (
     text_lengths,
 )
 
-SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=4, state_dtype=torch.float16)
+SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=4, half_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def _describe(
 
 
 def _is_half(name: str, sizes: Sizes) -> bool:
-    return name != NUM_FRAMES and sizes.state_dtype == torch.float16
+    return name != NUM_FRAMES and sizes.half_state
 
 
 class _Writer:

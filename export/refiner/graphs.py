@@ -27,8 +27,13 @@ class Sizes:
     """Latent frames refined at a time."""
     window: int
     """Latent frames seen besides."""
-    state_dtype: torch.dtype = torch.float32
-    """Precision in which keys and values are kept; float16 halves the state."""
+    half_state: bool = False
+    """Whether keys and values are kept in float16, which halves the state, and not in float32."""
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Precision of keys and values in the state."""
+        return torch.float16 if self.half_state else torch.float32
 
     @property
     def tokens(self) -> int:
