@@ -31,44 +31,22 @@ def refiner(
     as_json: Json = False,
 ) -> int:
     """Export a refiner to graphs for ONNX Runtime; exit status 1 if they differ too much from PyTorch."""
-    width, height = pixels(frame_size)
+    size = pixels(frame_size)
     with extra_needed("exporting", "export"):
-        from export.folders import check_destination
-        from export.refiner.folder import export_refiner
-        from export.refiner.graphs import Sizes
-        from export.refiner.verify import verify_refiner
-        from model.refiner import load_refiner
-        from model.refiner.streaming import BLOCK_SIZE, WINDOW
-    from engine.backends.onnxruntime import OnnxRuntimeGraphs
-    from engine.files.refiner import REFINER_FILE, open_refiner
-    from engine.machine.hardware import num_cores
-
-    check_destination(output, REFINER_FILE)
-    loaded = load_refiner(weights)
-    _, row_px, column_px = loaded.model.config.vae_scale_factors
-    if width % column_px or height % row_px:
-        raise ValueError(
-            f"--frame-size {frame_size} is no multiple of {column_px}x{row_px}; use such as 1280x704"
-        )
-    sizes = Sizes((height // row_px, width // column_px), fps, BLOCK_SIZE, window or WINDOW, half_state)
+        from export.refiner.released import export_released
     with stages() as stage:
 
         def report(what: str) -> None:
             stage(what, None)
 
-        export_refiner(loaded.model, output, sizes, segment, progress=report)
-    folder = open_refiner(output)
+        made = export_released(weights, output, size, fps, window, segment, half_state, verify, report)
     result = {
         "path": str(output),
-        "sha256": folder.sha256,
-        "segments": len(folder.spec.segments),
-        "audio_tensors_skipped": loaded.num_audio_tensors,
+        "sha256": made.folder.sha256,
+        "segments": len(made.folder.spec.segments),
+        "audio_tensors_skipped": made.num_audio_tensors,
     }
-    passed = True
-    if verify:
-        runner = OnnxRuntimeGraphs(folder, num_cores())
-        found = verify_refiner(folder, runner, loaded.model.float(), verify)
-        passed = found.passed
-        result |= {"verified": "equal" if passed else "different"} | found.to_dict()
+    if made.report is not None:
+        result |= made.report.to_dict()
     print_json(result) if as_json else print_table(result)
-    return 0 if passed else EXIT_DIFFERENT
+    return 0 if made.report is None or made.report.passed else EXIT_DIFFERENT
