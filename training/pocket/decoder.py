@@ -26,6 +26,10 @@ BLIND_SHARE = 0.08
 """Share of samples whose memory is hidden altogether."""
 
 
+FLICKER_WEIGHT = 1.0
+"""Weight of the L1 error of what changes from frame to frame: where nothing moves, nothing may."""
+
+
 @dataclass(frozen=True, eq=False)
 class DecoderClips:
     """Frames, renderings and latents of the same clips."""
@@ -81,7 +85,12 @@ class DecoderStage:
         decoded = self.model.decode_groups(noisy.to(dtype), guide.to(dtype)).float()
         color, clean = decoded[..., :3, :, :].flatten(0, 2), truth[..., :3, :, :].flatten(0, 2)
         depth_error = (decoded[..., 3, :, :] - truth[..., 3, :, :]).abs().mean()
-        loss = reconstruction_loss(color, clean) + DEPTH_WEIGHT * depth_error
+        flicker = _changes(decoded[..., :3, :, :]) - _changes(truth[..., :3, :, :])
+        loss = (
+            reconstruction_loss(color, clean)
+            + DEPTH_WEIGHT * depth_error
+            + FLICKER_WEIGHT * flicker.abs().mean()
+        )
         loss.backward()
         psnr = _psnr(decoded[..., :3, :, :].detach().clamp(-1, 1), truth[..., :3, :, :])
         shown = _psnr(guide[..., :3, :, :], truth[..., :3, :, :])
@@ -152,6 +161,11 @@ class DecoderStage:
         if rng.random() < BLIND_SHARE:
             guide[:] = 0
         return truth, guide, latents, told
+
+
+def _changes(video: Tensor) -> Tensor:
+    """Differences of neighbouring frames, across groups too; [B, T, R, 3, H, W] to [B, T R - 1, 3, H, W]."""
+    return video.flatten(1, 2).diff(dim=1)
 
 
 def _psnr(image: Tensor, truth: Tensor) -> Tensor:
