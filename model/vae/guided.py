@@ -26,6 +26,8 @@ AUTOENCODER_FILE = "autoencoder.safetensors"
 RGB = 3
 STEM = 4
 """Side of the pixel blocks folded into channels before the first convolution."""
+FINISH_WIDTH = 12
+"""Channels of the decoder's last layers, at the frame's own resolution."""
 GUIDE_CHANNELS = 5
 """Of a frame's rendering: red, green, blue in [-1, 1], coverage in [0, 1], inverse depth in 1/m."""
 
@@ -143,6 +145,10 @@ class Decoder(nn.Module):
         self.spread = nn.Conv2d(wide, self.stride * frame, 1)
         self.frame_norm = ChannelNorm(frame)
         self.conv_out = nn.Conv2d(frame, 4 * STEM**2, 3, padding=1)
+        self.finish_in = nn.Conv2d(GUIDE_CHANNELS + 4, FINISH_WIDTH, 3, padding=1)
+        self.finish_mid = nn.Conv2d(FINISH_WIDTH, FINISH_WIDTH, 3, padding=2, dilation=2)
+        self.finish_out = nn.Conv2d(FINISH_WIDTH, 4, 3, padding=1)
+        nn.init.zeros_(self.finish_out.weight)
 
     def features(self, latents: Tensor) -> Tensor:
         """What a latent frame [N, C, h, w] hands to itself and to the next: [N, deepest, 2h, 2w]."""
@@ -170,8 +176,12 @@ class Decoder(nn.Module):
         shared = self.spread(functional.silu(self.norm(self.blocks(seen))))
         each = each + shared.unflatten(1, (self.stride, -1)).flatten(0, 1)
         change = functional.pixel_shuffle(self.conv_out(functional.silu(self.frame_norm(each))), STEM)
-        base = torch.cat([guide[:, :, :3], guide[:, :, 4:]], 2)
-        return base + change.view(number, self.stride, 4, height, width)
+        shown = guide.flatten(0, 1)
+        drawn = torch.cat([shown[:, :3], shown[:, 4:]], 1) + change
+        # At full size: steps of silhouettes and cracks of a pixel are too fine for what was folded.
+        x = functional.silu(self.finish_in(torch.cat([shown, drawn], 1)))
+        drawn = drawn + self.finish_out(functional.silu(self.finish_mid(x)))
+        return drawn.view(number, self.stride, 4, height, width)
 
 
 class GuidedAutoencoder(nn.Module):
