@@ -37,7 +37,9 @@ class Keyframe:
     intrinsics: Array
     """[4]: fx, fy, cx, cy in pixels; pixel (u, v) spans [u, u + 1] x [v, v + 1]."""
     webp: NDArray[np.uint8] | None = None
-    """What `color` was decoded from where that is lossy, so that it is not compressed twice."""
+    """What `color` was decoded from, so that it is not compressed again; None for pictures that come from no file."""
+    png: NDArray[np.uint8] | None = None
+    """The same of `codes`."""
 
     @classmethod
     def of(

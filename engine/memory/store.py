@@ -45,7 +45,7 @@ def encode_keyframes(keyframes: Sequence[Keyframe]) -> dict[str, NDArray[Any]]:
     colors, depths, scales = [], [], []
     for keyframe in keyframes:
         colors.append(_webp(keyframe.color, LOSSLESS) if keyframe.webp is None else keyframe.webp)
-        depths.append(_png(keyframe.codes))
+        depths.append(_png(keyframe.codes) if keyframe.png is None else keyframe.png)
         scales.append(keyframe.scale)
     return {
         "memory.colors": np.concatenate(colors),
@@ -99,7 +99,8 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyf
                 float(arrays["memory.depth_scale"][n]),
                 arrays["memory.c2w"][n],
                 arrays["memory.intrinsics"][n],
-                None if color_blob[12:16].tobytes() == b"VP8L" else color_blob,
+                color_blob,
+                depth_blob,
             )
         )
     return keyframes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,9 @@ class ModelSession(Session):
     def decode(self, chunk: LatentChunk) -> FrameChunk:
         self._check_order(chunk)
         decode_start_s = self._clock()
+        if chunk.rendering is None:
+            # Of a recording: nobody denoised it here.
+            chunk = replace(chunk, rendering=self._render(chunk.chunk_index, chunk.track))
         frames, depths, stride = [], [], self._spec.temporal_stride
         # The world's own latent frame was decoded by the reset and is never shown again.
         skipped = 1 if chunk.start_frame == 0 else 0
