@@ -21,7 +21,7 @@ from engine.files.bundle import first_problem
 from engine.files.tensor_file import DTYPES, TensorFile, TensorFileKind, encode_tensors, write_tensors
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import LAYOUT as MEMORY_LAYOUT
-from engine.memory.store import decode_keyframes, encode_keyframes
+from engine.memory.store import are_cameras, decode_keyframes, encode_keyframes
 
 SUFFIX = ".world"
 MAX_FILE_BYTES = 256 << 20
@@ -275,7 +275,7 @@ def _check_values(arrays: dict[str, NDArray[Any]], file: Path) -> None:
         (arrays[name], what) for name, what in (("c2w", "start pose"), ("origin", "origin")) if name in arrays
     ]
     poses += [(c2w, "spatial memory") for c2w in arrays.get("memory.c2w", ())]
-    if any(fx <= 0 or fy <= 0 for fx, fy, _, _ in arrays.get("memory.intrinsics", ())):
+    if "memory.c2w" in arrays and not are_cameras(arrays):
         raise SpecMismatch(f"the spatial memory of the world {file} describes no cameras; make it again")
     for c2w, what in poses:
         if c2w.shape != (4, 4) or not _is_rigid(c2w):

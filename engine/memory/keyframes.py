@@ -16,6 +16,8 @@ Array = NDArray[np.float32]
 
 BLOCK_PX = 8
 """Side of the blocks whose nearest and farthest pixel stand for a keyframe in the coarse depth."""
+SKY_M = 1e5
+"""Distance of points that stand for the sky."""
 UNKNOWN = 65535
 """Code of pixels whose depth nobody knows, and of those outside a keyframe."""
 MAX_CODE = 65532
@@ -66,8 +68,8 @@ class Keyframe:
 
     @cached_property
     def points(self) -> Array:
-        """World points of the nearest and of the farthest pixel in every block, without sky, and each block's side in
-        metres there, [4, P]."""
+        """World points of the nearest and of the farthest pixel in every block, and each block's side in metres there,
+        [4, P]; the sky's are SKY_M away."""
         height, width = (side - side % BLOCK_PX for side in self.codes.shape)
         rows, columns = height // BLOCK_PX, width // BLOCK_PX
         blocks = self.inverse_depth[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
@@ -75,13 +77,13 @@ class Keyframe:
         top, left = np.divmod(np.arange(rows * columns), columns)
         fx, fy, cx, cy = self.intrinsics
         found = []
-        for picks in (blocks.argmax(1), np.where(blocks > 1e-4, blocks, np.inf).argmin(1)):
+        for picks in (blocks.argmax(1), np.where(blocks >= 0, blocks, np.inf).argmin(1)):
             inverse = blocks[np.arange(len(blocks)), picks]
-            seen = inverse > 1e-4
+            known = inverse >= 0
             u = left * BLOCK_PX + picks % BLOCK_PX + 0.5
             v = top * BLOCK_PX + picks // BLOCK_PX + 0.5
-            ray = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], 1)[seen]
-            depth = 1.0 / inverse[seen, None]
+            ray = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], 1)[known]
+            depth = np.where(inverse > 1e-4, 1.0 / np.maximum(inverse, 1e-4), SKY_M)[known, None]
             world = ray * depth @ self.c2w[:3, :3].T + self.c2w[:3, 3]
             found.append(np.concatenate([world, depth * (BLOCK_PX / fx)], 1))
         return np.ascontiguousarray(np.concatenate(found).T, np.float32)

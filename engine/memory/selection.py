@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.keyframes import UNKNOWN, Array, Keyframe
+from engine.memory.keyframes import SKY_M, UNKNOWN, Array, Keyframe
 from engine.memory.warp import View, farthest_around, nearest_around
 
 CELL = 4
@@ -32,7 +32,7 @@ class CoarseDepth:
     solid: Array
     """Nearest of each cell, 0 for none."""
     filled: Array
-    """The same, filled from around."""
+    """The same, filled from around; 0 where there is only sky."""
     near: Array
     """Nearest of each cell and its neighbours."""
     far: Array
@@ -56,6 +56,7 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
     """Render the points of some keyframes into cells."""
     width, height = -(-view.width // CELL), -(-view.height // CELL)
     near, far = np.zeros(width * height, np.float32), np.full(width * height, np.inf, np.float32)
+    sky = np.zeros(width * height, np.bool_)
     wide = {size: np.zeros(width * height, np.float32) for size in (3, 5, 9)}
     fx, fy, cx, cy = view.intrinsics / np.float32(CELL)
     to_cells = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32) @ view.rotation.T
@@ -69,6 +70,10 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
             continue
         cells = y[inside].astype(np.int32) * width + x[inside].astype(np.int32)
         inverse = inverse[inside]
+        solid = np.flatnonzero(inverse > 2 / SKY_M)
+        if len(solid) < len(cells):
+            sky[cells[inverse <= 2 / SKY_M]] = True
+            cells, inverse, inside = cells[solid], inverse[solid], inside[solid]
         np.maximum.at(near, cells, inverse)
         np.minimum.at(far, cells, inverse)
         # Points of large blocks reach into neighbouring cells, so that nothing shows through between them.
@@ -78,6 +83,7 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
             np.maximum.at(grown, cells[large], inverse[large])
     shape = height, width
     solid = near.reshape(shape)
+    far[sky & np.isinf(far)] = 0
     filled, far = _filled_cells(solid, far.reshape(shape))
     near = filled
     for size, grown in wide.items():
@@ -157,7 +163,7 @@ def _agreeing(keyframe: Keyframe, u: Array, v: Array, ahead: NDArray[np.bool_], 
 
 
 def _filled_cells(near: Array, far: Array) -> tuple[Array, Array]:
-    """Fill empty cells (0 and infinity) from ever coarser ones."""
+    """Fill cells whose farthest depth is infinite from ever coarser ones."""
     if min(near.shape) <= 1:
         return near, np.where(np.isfinite(far), far, np.float32(0.0))
     height, width = near.shape
@@ -168,4 +174,4 @@ def _filled_cells(near: Array, far: Array) -> tuple[Array, Array]:
     coarse_near, coarse_far = (
         part.repeat(2, 0).repeat(2, 1)[:height, :width] for part in _filled_cells(coarse_near, coarse_far)
     )
-    return np.where(near > 0, near, coarse_near), np.where(np.isfinite(far), far, coarse_far)
+    return np.where(np.isfinite(far), near, coarse_near), np.where(np.isfinite(far), far, coarse_far)

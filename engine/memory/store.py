@@ -70,7 +70,7 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyf
     problem = f"the spatial memory of {what} is damaged; make it again"
     count = len(arrays["memory.c2w"])
     per_keyframe = ("color_bytes", "depth_bytes", "depth_scale", "intrinsics")
-    if any(len(arrays[f"memory.{name}"]) != count for name in per_keyframe):
+    if any(len(arrays[f"memory.{name}"]) != count for name in per_keyframe) or not are_cameras(arrays):
         raise SpecMismatch(problem)
     colors = _blobs(arrays["memory.colors"], arrays["memory.color_bytes"], problem)
     depths = _blobs(arrays["memory.depths"], arrays["memory.depth_bytes"], problem)
@@ -104,6 +104,13 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyf
             )
         )
     return keyframes
+
+
+def are_cameras(arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether keyframes have poses, focal lengths and scales of depth that can be computed with."""
+    scale, lenses = arrays["memory.depth_scale"], arrays["memory.intrinsics"]
+    finite = all(np.isfinite(values).all() for values in (scale, lenses, arrays["memory.c2w"]))
+    return finite and bool((scale > 0).all() and (lenses[:, :2] > 0).all())
 
 
 def _webp(color: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -1,0 +1,383 @@
+"""Growing, going back, storing: a spatial memory through a walk and through files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from engine.backends.protocol import Backend, State
+from engine.errors import SpecMismatch
+from engine.files.bundle import Bundle, EngineSpec
+from engine.files.world import World, read_world, write_world
+from engine.memory.keyframes import Grown, Keyframe
+from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
+from engine.memory.store import compressed, decode_keyframes, encode_keyframes
+from engine.session.model_session import ModelSession
+from engine.types import CameraTrack, FrameChunk
+from tests.conftest import CACHES, STATE, WEIGHTS_SHA256, C, R
+
+HEIGHT, WIDTH, STRIDE = 32, 64, 16
+INTRINSICS = np.array([40, 40, 32, 16], np.float32)
+
+
+def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> Keyframe:
+    """Noise before sky, unknown in one corner."""
+    rng = np.random.default_rng(seed)
+    color = rng.integers(0, 256, (height, width, 3), np.uint8)
+    depth = rng.uniform(0.05, 0.5, (height, width)).astype(np.float32)
+    depth[: height // 3] = 0
+    depth[:4, :4] = -1
+    c2w = np.eye(4)
+    c2w[0, 3] = seed
+    return Keyframe.of(color, depth, c2w, INTRINSICS)
+
+
+def assert_equal(left: Keyframe, right: Keyframe) -> None:
+    for name in ("color", "codes", "c2w", "intrinsics"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+    assert left.scale == right.scale
+
+
+def wall(depth_m: float = 3.0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    return np.full((HEIGHT, WIDTH, 3), 90, np.uint8), np.full((HEIGHT, WIDTH), 1 / depth_m, np.float32)
+
+
+def rendered(memory: SpatialMemory, chunk_index: int):
+    return memory.render(chunk_index, np.eye(4)[None], INTRINSICS[None], WIDTH, HEIGHT)
+
+
+def grow(memory: SpatialMemory, chunk_index: int, coverage: float = 0.0) -> None:
+    color, depth = wall()
+    covered = np.full((HEIGHT, WIDTH), coverage, np.float32)
+    memory.grow(chunk_index, color, depth, covered, np.eye(4), INTRINSICS)
+
+
+def test_what_a_chunk_showed_is_seen_two_chunks_later() -> None:
+    memory = SpatialMemory([])
+    grow(memory, 5)
+    assert rendered(memory, 5 + GROWTH_DELAY - 1).coverage.max() == 0
+    later = rendered(memory, 5 + GROWTH_DELAY)
+    assert later.coverage.mean() > 0.9
+    assert np.abs(later.inverse_depth - 1 / 3).max() < 1e-3
+    assert (later.color == 90).all()
+
+
+def test_what_is_known_is_not_fused_again() -> None:
+    memory = SpatialMemory([])
+    grow(memory, 0, coverage=1.0)
+    assert memory.grown == ()
+    grow(memory, 1)
+    assert [entry.chunk_index for entry in memory.grown] == [1]
+
+
+def test_only_the_unknown_part_of_a_frame_is_fused() -> None:
+    memory, (color, depth) = SpatialMemory([]), wall()
+    coverage = np.ones((HEIGHT, WIDTH), np.float32)
+    coverage[:, :20] = 0
+    memory.grow(0, color, depth, coverage, np.eye(4), INTRINSICS)
+    fused = memory.grown[0].keyframe.inverse_depth >= 0
+    assert fused[:, :20].all()
+    assert not fused[:, 23:].any()
+
+
+def test_going_back_forgets_and_going_on_restores() -> None:
+    memory = SpatialMemory([picture(1)])
+    grow(memory, 0)
+    before, early = memory.grown, rendered(memory, 9)
+    grow(memory, 1)
+    after, late = memory.grown, rendered(memory, 9)
+    assert len(before) == 1, "a snapshot does not change when the walk goes on"
+    for grown, expected in ((before, early), (after, late), ((), None), (before, early)):
+        memory.restore(grown)
+        assert memory.grown == grown
+        assert len(memory.keyframes) == 1 + len(grown)
+        if expected is not None:
+            np.testing.assert_array_equal(rendered(memory, 9).color, expected.color)
+
+
+def test_stored_keyframes_come_back_exactly() -> None:
+    keyframes = [picture(seed, 8 + 9 * seed, 40 - 3 * seed) for seed in range(4)]
+    arrays = encode_keyframes(keyframes)
+    for left, right in zip(keyframes, decode_keyframes(arrays, "a test"), strict=True):
+        assert_equal(left, right)
+    again = encode_keyframes(decode_keyframes(arrays, "a test"))
+    assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
+
+
+def test_a_lossy_keyframe_is_compressed_once() -> None:
+    lossy = compressed(picture(0), 70)
+    arrays = encode_keyframes([lossy])
+    (back,) = decode_keyframes(arrays, "a test")
+    assert_equal(lossy, back)
+    assert np.array_equal(encode_keyframes([back])["memory.colors"], arrays["memory.colors"])
+    assert len(arrays["memory.colors"]) < len(encode_keyframes([picture(0)])["memory.colors"])
+
+
+def announced(keyframe: Keyframe, width: int, height: int) -> dict[str, Any]:
+    """Arrays whose depth announces another size than it holds."""
+    arrays = encode_keyframes([keyframe])
+    arrays["memory.depths"] = arrays["memory.depths"].copy()
+    arrays["memory.depths"][16:24] = np.frombuffer(
+        width.to_bytes(4, "big") + height.to_bytes(4, "big"), np.uint8
+    )
+    return arrays
+
+
+@pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (60000, 60000), (0, 0), (WIDTH, HEIGHT + 1)])
+def test_sizes_are_bounded_before_anything_is_decoded(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    def refuse(*_args: Any) -> None:
+        raise AssertionError("decoded")
+
+    arrays = announced(picture(0), *size)
+    monkeypatch.setattr(cv2, "imdecode", refuse)
+    with pytest.raises(SpecMismatch, match=r"^the spatial memory of a test is damaged; make it again$"):
+        decode_keyframes(arrays, "a test")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_keyframes_are_refused_in_one_sentence(data: st.DataObject) -> None:
+    arrays = {name: array.copy() for name, array in encode_keyframes([picture(0), picture(1)]).items()}
+    name = data.draw(st.sampled_from(sorted(arrays)))
+    raw = arrays[name].reshape(-1).view(np.uint8)
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        arrays[name] = arrays[name][: data.draw(st.integers(0, len(arrays[name])))]
+    keyframes: list[Keyframe] = []
+    sentence = "the spatial memory of a test is damaged; make it again"
+    with suppress(SpecMismatch):
+        keyframes = decode_keyframes(arrays, "a test")
+    if not keyframes:
+        with pytest.raises(SpecMismatch, match=f"^{sentence}$"):
+            decode_keyframes(arrays, "a test")
+    assert all(frame.color.shape[:2] == frame.codes.shape and frame.scale > 0 for frame in keyframes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("memory.depth_scale", np.nan),
+        ("memory.depth_scale", -1.0),
+        ("memory.c2w", np.nan),
+        ("memory.c2w", 2.0),
+        ("memory.intrinsics", 0.0),
+        ("memory.intrinsics", np.inf),
+    ],
+)
+def test_keyframes_that_are_no_cameras_are_refused(
+    name: str, value: float, toy_world: World, tmp_path: Path
+) -> None:
+    keyframe = picture(0)
+    field = name.removeprefix("memory.")
+    if field == "depth_scale":
+        broken = replace(keyframe, scale=value)
+    else:
+        array = getattr(keyframe, field).copy()
+        array[0] = value
+        broken = replace(keyframe, **{field: array})
+    with pytest.raises(SpecMismatch, match=r"make it again$"):
+        write_world(tmp_path / "toy.world", replace(toy_world, keyframes=(broken,)))
+
+
+def test_a_world_carries_its_keyframes(toy_world: World, tmp_path: Path) -> None:
+    keyframes = (picture(0), compressed(picture(1), 80))
+    write_world(tmp_path / "toy.world", replace(toy_world, keyframes=keyframes))
+    for left, right in zip(keyframes, read_world(tmp_path / "toy.world").keyframes, strict=True):
+        assert_equal(left, right)
+
+
+class GuidedBackend(Backend):
+    """A model with a spatial memory: latents come from noise and memory, frames are what the guide shows or a wall."""
+
+    name = "guided"
+    device = "none"
+
+    def __init__(self) -> None:
+        self.memories: list[NDArray[Any]] = []
+
+    def new_state(self) -> State:
+        return {tensor["name"]: np.zeros(tensor["shape"], tensor["dtype"]) for tensor in STATE}
+
+    def new_caches(self) -> State:
+        return {tensor["name"]: np.zeros(tensor["shape"], tensor["dtype"]) for tensor in CACHES}
+
+    def run_step(
+        self, inputs: Mapping[str, NDArray[Any]], state: State, keep_state: bool
+    ) -> tuple[NDArray[Any], State]:
+        self.memories.append(inputs["memory"])
+        kept = {**state, "count": state["count"] + 1} if keep_state else state
+        return inputs["latents"] * 0.1 + inputs["memory"][:, :C] * 0.3 + state["count"] * 0.01, kept
+
+    def run_decoder(
+        self, inputs: Mapping[str, NDArray[Any]], caches: State
+    ) -> tuple[dict[str, NDArray[Any]], State]:
+        covered = inputs["guide_coverage"] > 0
+        level = np.float32(100 + 5 * np.tanh(inputs["latent"].mean()))
+        frames = np.where(covered[..., None], inputs["guide_color"], np.uint8(level))
+        depth = np.where(covered, inputs["guide_inverse_depth"], np.float32(0.25))
+        return {"frames": frames, "inverse_depth": depth.astype(np.float32)}, caches
+
+    def run_encoder(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        cells = frames.reshape(R, HEIGHT // STRIDE, STRIDE, WIDTH // STRIDE, STRIDE, 3).mean((0, 2, 4))
+        return np.repeat(cells.mean(-1)[None, None, None].astype(np.float32) / 255, C, 1)
+
+    def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
+        return {name: array.copy() for name, array in state.items()}
+
+    def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> State:
+        return dict(arrays)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def guided_spec() -> EngineSpec:
+    files = ("step.onnx", "decoder.onnx", "encoder.onnx")
+    return EngineSpec.model_validate(
+        {
+            "format_version": 2,
+            "name": "guided",
+            "model": {},
+            "weights_sha256": WEIGHTS_SHA256,
+            "latent_channels": C,
+            "latent_height": HEIGHT // STRIDE,
+            "latent_width": WIDTH // STRIDE,
+            "frame_height": HEIGHT,
+            "frame_width": WIDTH,
+            "fps": 16,
+            "temporal_stride": R,
+            "spatial_stride": STRIDE,
+            "chunk_size": 1,
+            "first_chunk_size": 1,
+            "timesteps": (1000, 500),
+            "step_graphs": {"1": files[0]},
+            "decoder_graph": files[1],
+            "encoder_graph": files[2],
+            "memory_channels": C + 1,
+            "state": tuple(STATE),
+            "decoder_caches": tuple(CACHES),
+            "precision": {},
+            "target": "cpu",
+            "builder": "tests",
+            "files": dict.fromkeys(files, "ab" * 32),
+            "text_dim": 6,
+        }
+    )
+
+
+@pytest.fixture
+def walk_session(guided_spec: EngineSpec, toy_world: World, tmp_path: Path) -> Callable[[], ModelSession]:
+    """Open sessions on a world that remembers what one keyframe saw."""
+    color, depth = wall()
+    world = replace(
+        toy_world,
+        first_latent=np.zeros((C, 2, 4), np.float32),
+        first_frame=color,
+        intrinsics=INTRINSICS,
+        c2w=np.eye(4),
+        keyframes=(Keyframe.of(color, depth, np.eye(4), INTRINSICS),),
+    )
+    bundle = Bundle(tmp_path, guided_spec, "cd" * 32)
+
+    def start() -> ModelSession:
+        session = ModelSession(bundle, world, GuidedBackend())
+        session.reset(3)
+        session.keep_snapshots = True
+        return session
+
+    return start
+
+
+def turn_round(first: int, count: int) -> list[CameraTrack]:
+    """Turn right by 8 degrees a chunk."""
+    tracks = []
+    for chunk in range(first, first + count):
+        c2w = np.tile(np.eye(4), (R, 1, 1))
+        for frame in range(R):
+            angle = np.radians(8 * (chunk + (frame + 1) / R))
+            c2w[frame, :3, :3] = [
+                [np.cos(angle), 0, np.sin(angle)],
+                [0, 1, 0],
+                [-np.sin(angle), 0, np.cos(angle)],
+            ]
+        tracks.append(CameraTrack(c2w, np.tile(INTRINSICS, (R, 1))))
+    return tracks
+
+
+def run(session: ModelSession, first: int, count: int) -> list[FrameChunk]:
+    return [session.step(track) for track in turn_round(first, count)]
+
+
+def assert_same_walk(left: list[FrameChunk], right: list[FrameChunk]) -> None:
+    assert [chunk.latents_sha256 for chunk in left] == [chunk.latents_sha256 for chunk in right]
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a.frames, b.frames)
+        assert a.inverse_depth is not None
+        np.testing.assert_array_equal(a.inverse_depth, b.inverse_depth)
+
+
+def test_a_walk_shows_what_is_known_and_remembers_what_it_made(
+    walk_session: Callable[[], ModelSession],
+) -> None:
+    session = walk_session()
+    chunks = run(session, 0, 12)
+    assert (chunks[0].frames[0] == 90).mean() > 0.85, "the keyframe is before the camera"
+    assert (chunks[8].frames[-1] != 90).mean() > 0.9, "nobody saw what is aside"
+    snapshot = session.snapshot()
+    assert len(snapshot.grown) >= 2
+    assert len(session.keyframes) == 1 + len(snapshot.grown)
+    backend = session._backend
+    assert isinstance(backend, GuidedBackend)
+    assert backend.memories[0].shape == (1, C + 1, 1, 2, 4)
+
+
+def test_a_snapshot_brings_back_what_the_walk_had_added(walk_session: Callable[[], ModelSession]) -> None:
+    session = walk_session()
+    run(session, 0, 6)
+    snapshot = session.snapshot()
+    expected = run(session, 6, 5)
+    session.restore(snapshot)
+    assert_same_walk(run(session, 6, 5), expected)
+    other = walk_session()
+    other.restore(snapshot)
+    assert_same_walk(run(other, 6, 5), expected)
+
+
+def test_a_reset_forgets_what_the_walk_had_added(walk_session: Callable[[], ModelSession]) -> None:
+    session = walk_session()
+    expected = run(session, 0, 8)
+    session.reset(3)
+    assert len(session.keyframes) == 1
+    assert_same_walk(run(session, 0, 8), expected)
+
+
+def test_a_saved_walk_keeps_what_it_had_added(
+    walk_session: Callable[[], ModelSession], tmp_path: Path
+) -> None:
+    session = walk_session()
+    run(session, 0, 6)
+    snapshot = session.snapshot()
+    keyframes = [entry.keyframe for entry in snapshot.grown]
+    back = decode_keyframes(encode_keyframes(keyframes), "a test")
+    grown = tuple(
+        Grown(entry.chunk_index, keyframe) for entry, keyframe in zip(snapshot.grown, back, strict=True)
+    )
+    expected = run(session, 6, 5)
+    other = walk_session()
+    other.restore(replace(snapshot, grown=grown))
+    assert_same_walk(run(other, 6, 5), expected)
