@@ -116,7 +116,7 @@ def test_frames_are_shown_in_order_with_the_poses_they_were_made_for(walk: Walk)
 
 def test_the_view_runs_ahead_of_the_model_and_is_caught_up_with(walk: Walk) -> None:
     play_until(walk, lambda: walk.frame.index >= 4)
-    assert walk.live_rotations is None
+    assert walk.live_poses is None
     walk.update(Intent(look_dx_rad=0.1, look_dy_rad=-0.05), time.perf_counter())
     assert walk.live_turn_rad == pytest.approx([0.1, -0.05, 0.0])
     play_until(walk, lambda: not walk.live_turn_rad.any())
@@ -158,10 +158,10 @@ def test_the_arrow_keys_turn_the_view_before_the_model_answers(walk: Walk, sessi
         walk.update(Intent(yaw=1.0), time.perf_counter())
         assert walk.frame.index == 0
         assert walk.live_turn_rad[0] > 0.0
-        assert walk.live_rotations is not None
-        frame, live = walk.live_rotations
-        np.testing.assert_array_equal(frame, session.world.c2w[:3, :3])
-        turn = frame.T @ live
+        assert walk.live_poses is not None
+        frame, live = walk.live_poses
+        np.testing.assert_array_equal(frame, session.world.c2w)
+        turn = frame[:3, :3].T @ live[:3, :3]
         assert np.arccos((np.trace(turn) - 1) / 2) == pytest.approx(walk.live_turn_rad[0], abs=1e-6)
     finally:
         session.stall.set()

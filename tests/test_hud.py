@@ -74,6 +74,7 @@ def some_metrics() -> Metrics:
         drift=Drift(0.5, "detail", 0.6),
         resting=True,
         turned_deg=3.5,
+        moved_m=0.25,
         buffered_frames=2.5,
         in_flight=1,
         rate=1.0,

@@ -129,12 +129,12 @@ def test_what_it_shows_is_what_would_be_seen_there(session: PacedHolodeck) -> No
     seen: list[tuple[float, float]] = []
 
     def see(walk: Walk, heading: float) -> None:
-        if walk.live_rotations is None or len(seen) >= 12 or round(1e4 * heading) % 3:
+        if walk.live_poses is None or len(seen) >= 12 or round(1e4 * heading) % 3:
             return
-        picture_bgra = picture.show(walk.frame.pixels, walk.live_rotations, (width, height), "pixels")
+        picture_bgra = picture.show(walk.frame.pixels, walk.live_poses, (width, height), "pixels")
         shown = picture_bgra[..., 2::-1]
         pose = walk.frame.c2w.copy()
-        pose[:3, :3] = walk.live_rotations[1]
+        pose[:3, :3] = walk.live_poses[1][:3, :3]
         truth = place.render(pose, world.intrinsics, width, height)
         assert shown.shape == truth.shape
         # The columns that the frame does not reach are filled from its edge, which is no truth.
@@ -161,13 +161,13 @@ def test_no_picture_has_a_bar_at_its_edge(turn_deg: float) -> None:
     world = session.world
     bright = np.maximum(world.first_frame, 60)
     picture = LivePicture(world.intrinsics)
-    start = world.c2w[:3, :3]
+    start = world.c2w
     walk = Walk(session, rig_planner(session), 0, session._fake)
     try:
         walk.update(Intent(look_dx_rad=math.radians(turn_deg)), 0.02)
-        assert walk.live_rotations is not None
+        assert walk.live_poses is not None
         for size in ((160, 96), (640, 384), (1280, 768)):
-            shown = picture.show(bright, (start, walk.live_rotations[1]), size, "smooth")
+            shown = picture.show(bright, (start, walk.live_poses[1]), size, "smooth")
             # A smooth enlargement undershoots by a few levels; a bar would be at 0.
             assert shown.min() >= 45
     finally:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.camera.late_reprojection import MAX_TURN_RAD, LiveView
-from client.camera.rig import WALKING, CameraRig, PlannedTurn
+from client.camera.late_reprojection import MAX_MOVE_M, MAX_TURN_RAD, LiveView
+from client.camera.rig import WALKING, CameraRig, PlannedMotion
 from client.input.controls import IDLE, Intent, IntentMailbox
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
 from engine.types import Intrinsics
@@ -35,6 +35,8 @@ class Walked:
     rig: CameraRig
     live_rad: list[NDArray[np.float64]] = field(default_factory=list)
     """Of each display frame."""
+    live_m: list[NDArray[np.float64]] = field(default_factory=list)
+    """Position at each display frame."""
     planned_rad: list[NDArray[np.float64]] = field(default_factory=list)
     """End of the last chunk that arrived, at each display frame."""
 
@@ -43,7 +45,7 @@ def walk(asked: Callable[[float], Intent], seconds: float, interval_s: float, de
     """Run a view beside a rig that plans every `interval_s` and whose plans are seen `delay_s` later."""
     rig = make_rig()
     view, walked = LiveView(rig), Walked(rig)
-    under_way: list[tuple[float, PlannedTurn, float]] = []
+    under_way: list[tuple[float, PlannedMotion, float]] = []
     mailbox = IntentMailbox()
     next_latch_s, posted_s, arrived = 0.1, 0.0, np.zeros(3)
     for tick in range(round(seconds / TICK_S)):
@@ -58,9 +60,10 @@ def walk(asked: Callable[[float], Intent], seconds: float, interval_s: float, de
             arrived = turn.angles_rad[-1]
         if now_s >= next_latch_s:
             rig.plan(mailbox.take(), CHUNK_FRAMES)
-            under_way.append((now_s + delay_s, rig.turn, posted_s))
+            under_way.append((now_s + delay_s, rig.motion, posted_s))
             next_latch_s += interval_s
         walked.live_rad.append(view.angles_rad)
+        walked.live_m.append(view.position_m)
         walked.planned_rad.append(arrived)
     return walked
 
@@ -141,7 +144,7 @@ def test_levelling_brings_the_view_to_the_horizon_with_the_rig() -> None:
 def test_a_rotation_of_the_view_is_the_rigs_own_at_those_angles() -> None:
     rig = make_rig()
     rig.plan(Intent(yaw=1.0, pitch=-1.0, roll=1.0), CHUNK_FRAMES)
-    angles_rad = rig.turn.angles_rad[-1]
+    angles_rad = rig.motion.angles_rad[-1]
     np.testing.assert_array_equal(LiveView(rig).rotation(angles_rad), rig.c2w[:3, :3])
     view = LiveView(rig)
     view.begin(rig.state)
@@ -151,11 +154,42 @@ def test_a_rotation_of_the_view_is_the_rigs_own_at_those_angles() -> None:
 def test_a_picture_reaches_a_view_as_far_as_it_can_be_turned() -> None:
     view = LiveView(make_rig())
     view.turn(Intent(look_dx_rad=0.3), 0.0, 0.0)
-    assert view.is_reached_from(np.zeros(3))
+    assert view.is_turned_from(np.zeros(3))
     np.testing.assert_allclose(view.turn_from(np.array([0.1, 0.0, 0.0])), [0.2, 0.0, 0.0])
     view.turn(Intent(look_dx_rad=0.3), 0.1, 0.1)
-    assert not view.is_reached_from(np.zeros(3))
+    assert not view.is_turned_from(np.zeros(3))
     np.testing.assert_allclose(view.turn_from(np.zeros(3)), [MAX_TURN_RAD, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(("interval_s", "delay_s"), [(0.25, 0.06), (0.25, 0.4), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    "intent", [Intent(forward=1.0), Intent(strafe=-0.5, rise=1.0), Intent(forward=1.0, yaw=1.0)]
+)
+def test_a_walk_moves_the_view_at_once_without_a_jump_and_to_where_the_rig_ends(
+    intent: Intent, interval_s: float, delay_s: float
+) -> None:
+    walked = walk(held(intent, 1.0, 3.1), 20.0, interval_s, delay_s)
+    first = math.ceil(1.0 / TICK_S)
+    live = np.array(walked.live_m)
+    np.testing.assert_array_equal(live[first - 1], walked.rig.start.position)
+    assert np.linalg.norm(live[first] - live[first - 1]) > 0.002, "the first frame after the key moves"
+    # Nothing moves faster than the walk and the leading back of a chunk's way together.
+    fastest = 2.0**0.5 * WALKING.move_m_s * (TICK_S + CHUNK_S * TICK_S / 0.15)
+    assert np.linalg.norm(np.diff(live, axis=0), axis=1).max() < 1.1 * fastest
+    assert np.linalg.norm(live[-1] - live[0]) > 1.0
+    np.testing.assert_allclose(live[-1], walked.rig.c2w[:3, 3], atol=0.02)
+
+
+def test_a_picture_is_moved_no_further_than_it_can_be() -> None:
+    view = LiveView(make_rig())
+    here = view.move_from(np.zeros(3))
+    assert not here.any()
+    assert view.is_reached_from(np.zeros(3), np.array([0.0, 0.0, MAX_MOVE_M]))
+    assert not view.is_reached_from(np.zeros(3), np.array([0.0, 0.0, 1.1 * MAX_MOVE_M]))
+    np.testing.assert_allclose(
+        view.move_from(np.array([3.0, 0.0, 4.0])), [-0.6 * MAX_MOVE_M, 0.0, -0.8 * MAX_MOVE_M]
+    )
+    assert not view.move_from(np.array([0.001, 0.0, 0.0])).any(), "what cannot be seen is dropped"
 
 
 AXIS = st.sampled_from([-1.0, -0.5, 0.0, 0.0, 1.0])

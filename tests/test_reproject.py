@@ -84,22 +84,22 @@ def test_turns_are_bounded_and_invisible_ones_dropped() -> None:
 def test_nothing_is_drawn_twice() -> None:
     live, here = LivePicture(INTRINSICS), pose(0.0, 0.0, 0.0)
     frame = render(here)
-    rotations = here[:3, :3], pose(6.0, 0.0, 0.0)[:3, :3]
+    poses = here, pose(6.0, 0.0, 0.0)
     first = live.show(frame, None, (480, 288), "smooth")
     assert live.show(frame, None, (480, 288), "smooth") is first
-    turned_once = live.show(frame, rotations, (480, 288), "smooth")
-    assert live.show(frame, rotations, (480, 288), "smooth") is turned_once
+    turned_once = live.show(frame, poses, (480, 288), "smooth")
+    assert live.show(frame, poses, (480, 288), "smooth") is turned_once
     assert not np.array_equal(turned_once, first)
-    assert live.show(frame.copy(), rotations, (480, 288), "smooth") is not turned_once
+    assert live.show(frame.copy(), poses, (480, 288), "smooth") is not turned_once
 
 
 def test_a_large_window_shows_the_same_turned_picture_as_a_small_one() -> None:
     live, here = LivePicture(INTRINSICS), pose(0.0, 0.0, 0.0)
-    frame, rotations = render(here), (here[:3, :3], pose(9.0, -3.0, 2.0)[:3, :3])
-    native = live.show(frame, rotations, (WIDTH, HEIGHT), "smooth")
+    frame, poses = render(here), (here, pose(9.0, -3.0, 2.0))
+    native = live.show(frame, poses, (WIDTH, HEIGHT), "smooth")
     for factor in (2, 4, 5, 8):
         size = factor * WIDTH, factor * HEIGHT
-        large = live.show(frame, rotations, size, "smooth")
+        large = live.show(frame, poses, size, "smooth")
         assert large.shape == (size[1], size[0], 4)
         small = cv2.resize(large, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         # The frame's own resolution softens each edge once more; a shift of a pixel would give 22 dB.

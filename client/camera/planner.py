@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client.camera.rig import CameraRig, PlannedTurn, RigState
+from client.camera.rig import CameraRig, PlannedMotion, RigState
 from client.input.controls import Intent
 from engine.camera.tracks import Track, at_fps, hold, output_intrinsics, rebase
 from engine.files.recording import INTENT_COLUMNS
@@ -34,8 +34,8 @@ class ChunkPlan:
 
     intents: NDArray[np.float64] = field(default_factory=no_intents)
     """[N, 11], what was asked for."""
-    turn: PlannedTurn | None = None
-    """How the player's camera turns through it; None where there is no player."""
+    motion: PlannedMotion | None = None
+    """How the player's camera turns and moves through it; None where there is no player."""
     rig: RigState | None = None
     """How the player's camera moves behind it."""
 
@@ -94,7 +94,7 @@ class RigPlanner(Planner):
 
     def _plan(self, intent: Intent, number: int) -> CameraTrack:
         track = self._rig.plan(intent, self._num_frames)
-        plan = ChunkPlan(intent_row(intent, number), self._rig.turn, self._rig.snapshot())
+        plan = ChunkPlan(intent_row(intent, number), self._rig.motion, self._rig.snapshot())
         return replace(track, num_steps=self.num_steps, plan=plan)
 
 

@@ -48,13 +48,15 @@ class RigLimits:
 
 
 @dataclass(frozen=True, eq=False)
-class PlannedTurn:
-    """How a camera turns through a chunk; angles are yaw, pitch and roll from the walk's first pose, radians."""
+class PlannedMotion:
+    """How a camera turns and moves through a chunk; angles are yaw, pitch and roll from the walk's first pose, radians."""
 
     angles_rad: NDArray[np.float64]
     """[F + 1, 3], of the frame before the chunk and of each of its frames."""
     left_rad: tuple[float, float]
     """Mouse turn (right, up) that was asked for and left to later chunks."""
+    positions_m: NDArray[np.float64]
+    """[F + 1, 3], of the same cameras, in the world's own frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,19 +104,19 @@ class CameraRig:
         """Go back to the first pose, at rest, walking; flying where that is in the air, or it would be left at once."""
         self._state = self.start
         self._look_rad = np.zeros(2)
-        self.turn = PlannedTurn(np.array([_angles(self._state)]), (0.0, 0.0))
+        self.motion = _at_rest(self._state, (0.0, 0.0))
         """Of the last plan."""
         self.flying = abs(self.height_m) > ON_THE_GROUND_M
 
     def snapshot(self) -> RigState:
         """Return how the camera moves behind the last planned frame."""
-        return RigState(self._state, self.turn.left_rad, self.flying)
+        return RigState(self._state, self.motion.left_rad, self.flying)
 
     def restore(self, state: RigState) -> None:
         """Go on from a snapshot of this rig, or of another like it."""
         self._state, self.flying = state.camera, state.flying
         self._look_rad = np.array(state.left_rad)
-        self.turn = PlannedTurn(np.array([_angles(self._state)]), state.left_rad)
+        self.motion = _at_rest(self._state, state.left_rad)
 
     @property
     def c2w(self) -> NDArray[np.float64]:
@@ -157,20 +159,21 @@ class CameraRig:
             self.flying = True
         self._look_rad += (intent.look_dx_rad, intent.look_dy_rad)
         c2w = np.empty((num_frames, 4, 4))
-        angles_rad = np.empty((num_frames + 1, 3))
-        angles_rad[0] = _angles(self._state)
+        angles_rad, positions_m = np.empty((num_frames + 1, 3)), np.empty((num_frames + 1, 3))
+        angles_rad[0], positions_m[0] = _angles(self._state), self._state.position
         for i in range(num_frames):
-            self._state = self._advance(intent, self._take_look(num_frames - i))
+            self._state = self._advance(self._state, intent, self._dt_s, self._take_look(num_frames - i))
             c2w[i], angles_rad[i + 1] = self._state.c2w(), _angles(self._state)
+            positions_m[i + 1] = self._state.position
         right, up = self._look_rad
-        self.turn = PlannedTurn(angles_rad, (float(right), float(up)))
+        self.motion = PlannedMotion(angles_rad, (float(right), float(up)), positions_m)
         intrinsics = np.repeat(self._intrinsics.as_array()[None], num_frames, axis=0)
         return CameraTrack(c2w, intrinsics, latched_s)
 
-    def turned(
+    def advanced(
         self, state: IntegratorState, intent: Intent, dt_s: float, look_rad: tuple[float, float] = (0.0, 0.0)
     ) -> IntegratorState:
-        """Return a camera turned as this rig turns it, but not moved; nothing of the rig changes.
+        """Return a camera turned and moved as this rig does it; nothing of the rig changes.
 
         Args:
             state: Of a camera of the same walk.
@@ -178,9 +181,7 @@ class CameraRig:
             dt_s: Time that passes, seconds of the walk.
             look_rad: Turn (right, up) to make at once.
         """
-        intent = finite_intent(intent)
-        roll_rad = math.remainder(state.roll_rad, math.tau)
-        return step(state, self._turning(intent, roll_rad), held_axes(intent), dt_s, WALKING, look_rad)
+        return self._advance(state, finite_intent(intent), dt_s, look_rad)
 
     def _take_look(self, frames_left: int) -> tuple[float, float]:
         """Spend an even share of the mouse's turn, no more than one frame may turn; the rest stays."""
@@ -192,9 +193,10 @@ class CameraRig:
         self._look_rad -= share
         return float(share[0]), float(share[1])
 
-    def _advance(self, intent: Intent, look_rad: tuple[float, float]) -> IntegratorState:
-        before = self._state
-        after = step(before, self._target(intent), held_axes(intent), self._dt_s, WALKING, look_rad)
+    def _advance(
+        self, before: IntegratorState, intent: Intent, dt_s: float, look_rad: tuple[float, float]
+    ) -> IntegratorState:
+        after = step(before, self._target(before, intent), held_axes(intent), dt_s, WALKING, look_rad)
         position = after.position
         if self._slide is not None:
             position = np.asarray(self._slide(before.position, after.position - before.position), np.float64)
@@ -205,15 +207,16 @@ class CameraRig:
             return replace(before, velocity=Axes())
         return after
 
-    def _target(self, intent: Intent) -> Axes:
-        """Return the target velocities of an intent, m/s and rad/s."""
+    def _target(self, state: IntegratorState, intent: Intent) -> Axes:
+        """Return the target velocities of an intent for a camera, m/s and rad/s."""
         speed_scale = self._speed_scale * self.pace * (self._limits.run_factor if intent.run else 1.0)
         moving = WALKING.velocity(Axes(intent.forward, intent.strafe, intent.rise), speed_scale)
-        turning = self._turning(intent, self.roll_rad)
+        turning = self._turning(intent, math.remainder(state.roll_rad, math.tau))
         target = Axes(*moving[:3], *turning[3:])
-        if not self.flying:
+        if not (self.flying or intent.rise):
             fall_m_s = WALKING.move_m_s * self._speed_scale
-            target = target._replace(rise=_settle(self.height_m, self._limits.settle_s, fall_m_s))
+            height_m = self._eye_y_m - float(state.position[1])
+            target = target._replace(rise=_settle(height_m, self._limits.settle_s, fall_m_s))
         return target
 
     def _turning(self, intent: Intent, roll_rad: float) -> Axes:
@@ -227,6 +230,10 @@ class CameraRig:
     def _clamp_height(self, position: NDArray[np.float64]) -> NDArray[np.float64]:
         low, high = self._eye_y_m - self._limits.climb_m, self._eye_y_m + self._limits.sink_m
         return np.array([position[0], np.clip(position[1], low, high), position[2]])
+
+
+def _at_rest(state: IntegratorState, left_rad: tuple[float, float]) -> PlannedMotion:
+    return PlannedMotion(np.array([_angles(state)]), left_rad, state.position[None])
 
 
 def _angles(state: IntegratorState) -> tuple[float, float, float]:

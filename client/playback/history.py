@@ -44,6 +44,8 @@ class WalkFrame:
     chunk_index: int
     angles_rad: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     """Yaw, pitch and roll of the player's camera from the walk's first pose, [3]."""
+    inverse_depth: NDArray[np.float32] | None = field(default=None, repr=False)
+    """[H, W], 1/m along the optical axis, where the session gives it."""
 
 
 @dataclass(frozen=True, eq=False)

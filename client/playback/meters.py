@@ -36,6 +36,8 @@ class MeteredInput:
     """The stamp by which a chunk's `latched_s` says that it knows this input."""
     looks: bool
     """Whether it asks to look elsewhere, which late reprojection can answer before the model."""
+    moves: bool = False
+    """Whether it asks to go elsewhere, which late reprojection can answer where frames have depth."""
     chunk_index: int = -1
     """Of the first chunk that knows it; -1 until there is one."""
     first_frame: int = -1
@@ -87,10 +89,10 @@ class LatencyMeter:
         """Begin a new rollout: nothing that waits will be answered."""
         self._waiting.clear()
 
-    def note_input(self, at_s: float, posted_s: float, looks: bool) -> None:
+    def note_input(self, at_s: float, posted_s: float, looks: bool, moves: bool = False) -> None:
         """Note that the player asked for something else than before."""
         self.num_inputs += 1
-        self._waiting.append(MeteredInput(at_s, posted_s, looks))
+        self._waiting.append(MeteredInput(at_s, posted_s, looks, moves))
 
     def note_chunk(self, chunk_index: int, first_frame: int, times: ChunkTimes) -> None:
         """Note a chunk that arrived, with the number of its first frame."""
@@ -112,16 +114,19 @@ class LatencyMeter:
         waits = bool(self._waiting) and 0 <= self._waiting[0].first_frame <= frame_index
         return self.num_answers + waits
 
-    def note_shown(self, frame_index: int, shown_s: float, turned: bool) -> list[MeteredInput]:
+    def note_shown(
+        self, frame_index: int, shown_s: float, turned: bool, moved: bool = False
+    ) -> list[MeteredInput]:
         """Note the picture that is on; return the inputs whose answer by the model it is the first to show.
 
         Args:
             frame_index: Of its frame, counted from the world's first.
             shown_s: When it was handed to the display.
-            turned: Whether it is turned to the player's live view.
+            turned: Whether it is turned to where the player looks by now.
+            moved: Whether it is moved to where the player stands by now, too.
         """
-        if turned:
-            self._note_turned(shown_s)
+        if turned or moved:
+            self._note_warped(shown_s, turned, moved)
         answered: list[MeteredInput] = []
         while self._waiting and 0 <= self._waiting[0].first_frame <= frame_index:
             answered.append(replace(self._waiting.popleft(), shown_s=shown_s))
@@ -129,16 +134,12 @@ class LatencyMeter:
         self.num_answers += bool(answered)
         return answered
 
-    def _note_turned(self, shown_s: float) -> None:
-        # The newest come last, and those before the first that has its answer have theirs too.
-        for i in range(len(self._waiting) - 1, -1, -1):
-            waiting = self._waiting[i]
-            if not waiting.looks:
-                continue
-            if waiting.warped_s is not None:
-                break
-            self._waiting[i] = turned = replace(waiting, warped_s=shown_s)
-            self._warped_ms.append(turned.warped_ms or 0.0)
+    def _note_warped(self, shown_s: float, turned: bool, moved: bool) -> None:
+        for i, waiting in enumerate(self._waiting):
+            shows = (turned or not waiting.looks) and (moved or not waiting.moves)
+            if waiting.warped_s is None and shows and (waiting.looks or waiting.moves):
+                self._waiting[i] = warped = replace(waiting, warped_s=shown_s)
+                self._warped_ms.append(warped.warped_ms or 0.0)
 
     @property
     def model(self) -> Response:

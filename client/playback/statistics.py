@@ -100,7 +100,8 @@ class Statistics:
         self._before = held
         turned = intent.look_dx_rad != 0.0 or intent.look_dy_rad != 0.0
         if turned or held != before:
-            self.latency.note_input(now_s, posted_s, looks=turned or _looking(held) != _looking(before))
+            looks = turned or _looking(held) != _looking(before)
+            self.latency.note_input(now_s, posted_s, looks, moves=_moving(held) != _moving(before))
         if _is_decisive(self._minded, held):
             self._minded, self._decided_s = held, posted_s
 
@@ -151,9 +152,9 @@ class Statistics:
             self._write(StepsLine(at_s=times.ready_s, num_steps=self.controller.num_steps))
         return answers
 
-    def note_shown(self, frame_index: int, shown_s: float, turned: bool) -> None:
+    def note_shown(self, frame_index: int, shown_s: float, turned: bool, moved: bool) -> None:
         """Note the picture that is on; the arguments are those of `LatencyMeter.note_shown`."""
-        for answered in self.latency.note_shown(frame_index, shown_s, turned):
+        for answered in self.latency.note_shown(frame_index, shown_s, turned, moved):
             self._write(InputLine.model_validate(answered, from_attributes=True))
 
     def take_problem(self) -> EngineError | None:
@@ -181,6 +182,11 @@ class Statistics:
 def _looking(intent: Intent) -> Intent:
     """Return what of an intent turns the view."""
     return replace(intent, forward=0.0, strafe=0.0, rise=0.0, run=False)
+
+
+def _moving(intent: Intent) -> Intent:
+    """Return what of an intent moves the player."""
+    return replace(intent, yaw=0.0, pitch=0.0, roll=0.0, level=False)
 
 
 def _is_decisive(before: Intent, after: Intent) -> bool:

@@ -120,12 +120,23 @@ class Walk:
         return self._live.turn_from(self.frame.angles_rad)
 
     @property
-    def live_rotations(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Rotations [3, 3] of the frame that is on and of the player's view; None where they are the same."""
-        turn_rad = self.live_turn_rad
-        if self._live is None or not turn_rad.any():
+    def live_move_m(self) -> NDArray[np.float64]:
+        """How far the player's view is moved beyond the frame that is on, [3], world frame; nowhere without depth."""
+        if self._live is None or self.frame.inverse_depth is None:
+            return np.zeros(3)
+        return self._live.move_from(self.frame.c2w[:3, 3])
+
+    @property
+    def live_poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Poses [4, 4] of the frame that is on and of the player's view; None where they are the same."""
+        turn_rad, move_m = self.live_turn_rad, self.live_move_m
+        if self._live is None or not (turn_rad.any() or move_m.any()):
             return None
-        return self.frame.c2w[:3, :3], self._live.rotation(self.frame.angles_rad + turn_rad)
+        frame, live = self.frame, self.frame.c2w.copy()
+        if turn_rad.any():
+            live[:3, :3] = self._live.rotation(frame.angles_rad + turn_rad)
+        live[:3, 3] += move_m
+        return frame.c2w, live
 
     @property
     def progress(self) -> float | None:
@@ -212,15 +223,15 @@ class Walk:
     def _frames_of(self, chunk: FrameChunk, plan: ChunkPlan) -> list[WalkFrame]:
         """Return the frames of the next chunk, and compare the live view with its plan."""
         angles_rad = np.zeros((len(chunk.frames), 3))
-        if self._live is not None and plan.turn is not None:
-            angles_rad = plan.turn.angles_rad[1:]
-            self._live.take_plan(plan.turn, chunk.times.latched_s)
+        if self._live is not None and plan.motion is not None:
+            angles_rad = plan.motion.angles_rad[1:]
+            self._live.take_plan(plan.motion, chunk.times.latched_s)
         # A snapshot may keep the last frame for long, and must not keep the whole chunk with it.
         images = [*chunk.frames[:-1], chunk.frames[-1].copy()]
-        return [
-            WalkFrame(self.playback.num_frames + i, pixels, c2w, chunk.chunk_index, angles)
-            for i, (pixels, c2w, angles) in enumerate(zip(images, chunk.c2w, angles_rad, strict=True))
-        ]
+        depths = [None] * len(images) if chunk.inverse_depth is None else list(chunk.inverse_depth)
+        first, index = self.playback.num_frames, chunk.chunk_index
+        parts = zip(images, chunk.c2w, angles_rad, depths, strict=True)
+        return [WalkFrame(first + i, image, c2w, index, *rest) for i, (image, c2w, *rest) in enumerate(parts)]
 
     def _remember(self, chunk: FrameChunk, plan: ChunkPlan, frames: Sequence[WalkFrame]) -> None:
         flying = None if plan.rig is None else plan.rig.flying
@@ -244,8 +255,11 @@ class Walk:
 
     def note_shown(self, shown_s: float, reprojecting: bool) -> None:
         """Note that the picture of the last update is on the display, turned to the player's view or not."""
-        turned = reprojecting and self._live is not None and self._live.is_reached_from(self.frame.angles_rad)
-        self.statistics.note_shown(self.frame.index, shown_s, turned)
+        frame, live = self.frame, self._live if reprojecting else None
+        turned = live is not None and live.is_turned_from(frame.angles_rad)
+        moved = live is not None and frame.inverse_depth is not None
+        moved = moved and live.is_reached_from(frame.angles_rad, frame.c2w[:3, 3])
+        self.statistics.note_shown(frame.index, shown_s, turned, moved)
 
     def drop_taps(self) -> None:
         """Drop taps that the model has not seen: whoever made them is gone."""

@@ -75,7 +75,7 @@ class WalkScreen(Screen):
         self._hud = Hud(app, self.walk, self.rewind.metric_lines)
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
-        self._turn_rad = np.zeros(3)
+        self._live_offset = np.zeros(6)
         self._marker_places: list[pygame.Rect] = []
         app.window.set_title(opened.session.world.title)
         app.release_controls()
@@ -251,9 +251,11 @@ class WalkScreen(Screen):
         changed |= self.rewind.update(now_s)
         if (problem := self.walk.statistics.take_problem()) is not None:
             self._app.warn(problem)
-        turn_rad = self.walk.live_turn_rad if self._app.settings.reproject else np.zeros(3)
-        changed |= not np.array_equal(turn_rad, self._turn_rad)
-        self._turn_rad = turn_rad
+        offset = np.zeros(6)
+        if self._app.settings.reproject:
+            offset = np.concatenate([self.walk.live_turn_rad, self.walk.live_move_m])
+        changed |= not np.array_equal(offset, self._live_offset)
+        self._live_offset = offset
         return self._hud.update(intent, now_s) or changed
 
     def _break(self, error: Exception) -> None:
@@ -289,11 +291,11 @@ class WalkScreen(Screen):
         return fit_rect(*self.walk.session.frame_size, *self._app.window.size)
 
     def _enlarged(self, width: int, height: int) -> pygame.Surface:
-        """Return the frame at its size on the screen, turned to the live view; made once for each."""
+        """Return the frame at its size on the screen, warped to the live view; made once for each."""
         past, style = self.rewind.frame, self._app.settings.picture
         frame = past or self.walk.frame
-        rotations = self.walk.live_rotations if self._app.settings.reproject and past is None else None
-        pixels = self._live_picture.show(frame.pixels, rotations, (width, height), style)
+        poses = self.walk.live_poses if self._app.settings.reproject and past is None else None
+        pixels = self._live_picture.show(frame.pixels, poses, (width, height), style, frame.inverse_depth)
         if self._surface is None or self._surface[0] is not pixels:
             self._surface = pixels, picture_surface(pixels)
         return self._surface[1]

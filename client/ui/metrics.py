@@ -71,6 +71,8 @@ class Metrics:
     """Whether no chunk is made because nothing moves."""
     turned_deg: float | None
     """How far the picture is turned ahead of the frame it shows; None where late reprojection is off."""
+    moved_m: float | None
+    """How far it is moved ahead; None where frames have no depth, or late reprojection is off."""
     buffered_frames: float
     """Frames that are made and wait to be shown."""
     in_flight: int
@@ -103,6 +105,7 @@ def read_metrics(walk: Walk, client_ms: float, reprojecting: bool) -> Metrics:
     rig = walk.planner.rig
     deadline_ms = 1e3 * pacer.config.chunk_s
     p50, p95 = statistics.chunk_ms()
+    moves = reprojecting and walk.frame.inverse_depth is not None
     return Metrics(
         world=session.world.title,
         engine=session.engine,
@@ -123,6 +126,7 @@ def read_metrics(walk: Walk, client_ms: float, reprojecting: bool) -> Metrics:
         drift=statistics.drift.read(),
         resting=walk.resting,
         turned_deg=math.degrees(np.linalg.norm(walk.live_turn_rad)) if reprojecting else None,
+        moved_m=float(np.linalg.norm(walk.live_move_m)) if moves else None,
         buffered_frames=pacer.buffered_frames,
         in_flight=pacer.in_flight,
         rate=pacer.rate,
@@ -155,8 +159,9 @@ def _picture_lines(metrics: Metrics) -> list[Line]:
     if drift is not None:
         drifted = f"{drift.value:.2f}, {drift.most} {drift.factor:.2f} times the first"
     rests = [(Section.PICTURE, "rests", "nothing moves, none is made")] if metrics.resting else []
-    turned = metrics.turned_deg
+    turned, moved = metrics.turned_deg, metrics.moved_m
     turn = "waits for the model" if turned is None else f"is seen at once, {turned:.1f} deg ahead"
+    step = "waits for the model" if moved is None else f"is seen at once, {moved:.2f} m ahead"
     return [
         (Section.PICTURE, "shown", f"{metrics.fps_shown:.1f} of {metrics.fps:g} a second{rate}"),
         (
@@ -166,6 +171,7 @@ def _picture_lines(metrics: Metrics) -> list[Line]:
         ),
         (Section.PICTURE, "stood still", counted(counts.holds, counts.hold_s)),
         (Section.PICTURE, "a turn", turn),
+        (Section.PICTURE, "a step", step),
         (Section.PICTURE, "window", f"needs {metrics.client_ms:.1f} ms a picture"),
         (Section.PICTURE, "model answers", _percentiles(metrics.model)),
         (Section.PICTURE, "view answers", _percentiles(metrics.warped)),

@@ -8,15 +8,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from client.camera.depth_warp import DepthFrame, background
 from client.camera.late_reprojection import homography, warp
+from engine.memory.warp import View
 
 Style = Literal["crisp", "smooth", "pixels"]
 
-LARGEST_TURNED = 4
-"""Enlargement at which a frame is turned; the rest is plain. Turning costs most of a display frame at the size of a
+LARGEST_WARPED = 4
+"""Enlargement at which a frame is warped; the rest is plain. Warping costs most of a display frame at the size of a
 window, and a frame has no more detail than this shows."""
 _OVERSIZE = 4
 """Enlargement at which edges are redrawn; more costs time and shows nothing new."""
+_LARGE_PX = 240
+"""Wider frames are redrawn at half of that, in a third of the time: their edges are finer already."""
 
 
 def _smoothstep(t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -25,8 +29,6 @@ def _smoothstep(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 _STEEPER = np.rint(255.0 * _smoothstep(_smoothstep(np.linspace(0.0, 1.0, 256)))).astype(np.uint8)
 """An edge's ramp made 2.25 times as steep; twice as much again begins to show the frame's pixels as steps."""
-_NEIGHBOURHOOD = np.ones((7, 7), np.uint8)
-"""Just under two source pixels wide at `_OVERSIZE`: an edge's ramp and both of its sides."""
 
 
 def fit_rect(width: int, height: int, room_width: int, room_height: int) -> tuple[int, int, int, int]:
@@ -62,11 +64,14 @@ def stay_on_one_thread() -> None:
 
 
 def _redraw_edges(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Enlarge by `_OVERSIZE`, pushing each value toward the nearer of its neighbourhood's extremes."""
+    """Enlarge, pushing each value toward the nearer of its neighbourhood's extremes."""
     height, width = frame.shape[:2]
-    large = _resized(frame, width * _OVERSIZE, height * _OVERSIZE, cv2.INTER_LINEAR)
-    low = cv2.erode(large, _NEIGHBOURHOOD)
-    span = cv2.subtract(cv2.dilate(large, _NEIGHBOURHOOD), low)
+    oversize = _OVERSIZE if width <= _LARGE_PX else _OVERSIZE // 2
+    large = _resized(frame, width * oversize, height * oversize, cv2.INTER_LINEAR)
+    # Just under two source pixels wide: an edge's ramp and both of its sides.
+    neighbourhood = np.ones((2 * oversize - 1, 2 * oversize - 1), np.uint8)
+    low = cv2.erode(large, neighbourhood)
+    span = cv2.subtract(cv2.dilate(large, neighbourhood), low)
     place = cv2.divide(cv2.subtract(large, low), span, scale=255)
     steep = cv2.LUT(place, _STEEPER)
     return np.asarray(cv2.add(low, cv2.multiply(steep, span, scale=1 / 255)), np.uint8)
@@ -94,45 +99,69 @@ class LivePicture:
         self._intrinsics = intrinsics
         self._frame: NDArray[np.uint8] | None = None
         self._enlarged: dict[tuple[tuple[int, int], Style], NDArray[np.uint8]] = {}
-        self._turned: tuple[object, NDArray[np.uint8]] | None = None
+        self._depth_frame: DepthFrame | None = None
+        self._warped: tuple[object, NDArray[np.uint8]] | None = None
 
     def show(
         self,
         frame: NDArray[np.uint8],
-        rotations: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+        poses: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
         size: tuple[int, int],
         style: Style,
+        inverse_depth: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint8]:
         """Return the picture, BGRA [height, width, 4], opaque; the same array as before where nothing changed.
 
         Args:
             frame: [H, W, 3], RGB.
-            rotations: Camera-to-world rotations [3, 3], that the frame was made for and of the live view; None
-                shows the frame as it is.
+            poses: Camera-to-world poses [4, 4], that the frame was made for and of the live view; None shows the
+                frame as it is.
             size: Width and height on the screen.
             style: How edges are drawn.
+            inverse_depth: Of the frame, [H, W], 1/m; without it the frame is turned and not moved.
         """
         if self._frame is not frame:
             self._frame = frame
             self._enlarged.clear()
-            self._turned = None
-        if rotations is None:
+            self._depth_frame = self._warped = None
+        if poses is None:
             return self._at(size, style)
-        mapping = homography(*rotations, self._intrinsics)
-        key = size, style, mapping.tobytes()
-        if self._turned is None or self._turned[0] != key:
-            self._turned = key, self._turn(frame, mapping, size, style)
-        return self._turned[1]
+        key = size, style, poses[0].tobytes(), poses[1].tobytes()
+        if self._warped is None or self._warped[0] != key:
+            height, width = frame.shape[:2]
+            warped_size = min(size[0], LARGEST_WARPED * width), min(size[1], LARGEST_WARPED * height)
+            large = self._at(warped_size, style)
+            if inverse_depth is None:
+                mapping = homography(poses[0][:3, :3], poses[1][:3, :3], self._intrinsics)
+                picture = warp(large, mapping, (width, height))
+            else:
+                picture = self._moved(large, inverse_depth, poses)
+            self._warped = key, picture if warped_size == size else _resized(picture, *size, cv2.INTER_LINEAR)
+        return self._warped[1]
 
-    def _turn(
-        self, frame: NDArray[np.uint8], mapping: NDArray[np.float64], size: tuple[int, int], style: Style
+    def _moved(
+        self,
+        large: NDArray[np.uint8],
+        inverse_depth: NDArray[np.float32],
+        poses: tuple[NDArray[np.float64], NDArray[np.float64]],
     ) -> NDArray[np.uint8]:
-        height, width = frame.shape[:2]
-        turned_size = min(size[0], LARGEST_TURNED * width), min(size[1], LARGEST_TURNED * height)
-        turned = warp(self._at(turned_size, style), mapping, (width, height))
-        if turned_size == size:
-            return turned
-        return np.asarray(cv2.resize(turned, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        """Warp the present frame, enlarged, by its depth; the map is made at the frame's size and enlarged too."""
+        assert self._frame is not None
+        height, width = self._frame.shape[:2]
+        if self._depth_frame is None:
+            view = View(poses[0], self._intrinsics, width, height)
+            self._depth_frame = DepthFrame(self._frame, inverse_depth, view)
+        view = View(poses[1], self._intrinsics, width, height)
+        seen = self._depth_frame.seen_from(view)
+        size = large.shape[1], large.shape[0]
+        picture = seen.enlarged(*size).colors(large)
+        holes = seen.holes()
+        if holes.any():
+            patch = cv2.cvtColor(background(self._depth_frame, seen, view), cv2.COLOR_RGB2BGRA)
+            mask = cv2.resize(holes, size, interpolation=cv2.INTER_LINEAR)
+            mask = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
+            cv2.copyTo(cv2.resize(patch, size, interpolation=cv2.INTER_LINEAR), mask, picture)
+        return picture
 
     def _at(self, size: tuple[int, int], style: Style) -> NDArray[np.uint8]:
         """Return the present frame enlarged to a size, BGRA [height, width, 4]."""

@@ -76,7 +76,22 @@ class HolodeckSession(Session):
         self._next_decoded = chunk.chunk_index + 1
         times = chunk_times(chunk, decode_start_s, self._clock())
         snapshot = self._snapshot_before(self._next_decoded) if self.keep_snapshots else None
-        return FrameChunk(chunk.chunk_index, frames, chunk.track, times, chunk.sha256, snapshot=snapshot)
+        return FrameChunk(
+            chunk.chunk_index,
+            frames,
+            chunk.track,
+            times,
+            chunk.sha256,
+            inverse_depth=self._inverse_depth(chunk.track),
+            snapshot=snapshot,
+        )
+
+    def _inverse_depth(self, track: CameraTrack) -> NDArray[np.float32]:
+        """Measure the place along a track, [F, H, W], 1/m."""
+        width, height = self.frame_size
+        poses = zip(track.c2w, track.intrinsics, strict=True)
+        depths = [self._place.depth(c2w, intrinsics, width, height) for c2w, intrinsics in poses]
+        return np.reciprocal(np.stack(depths)).astype(np.float32)
 
     def snapshot(self) -> Snapshot:
         self._check_idle()

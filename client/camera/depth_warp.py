@@ -1,0 +1,181 @@
+"""Late reprojection by depth: what an RGB-D frame shows to a camera close to its own.
+
+The frame's points are splatted into the other view at half size, which finds what hides what; a search at full size then
+says where in the frame each pixel looks. What no point of the frame lands on is a hole, which is filled with the background
+around it. Depth is inverse depth along the optical axis, 1/m. Knows no window and no walk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.memory.keyframes import Array, silhouettes
+from engine.memory.renderer import fill
+from engine.memory.warp import View, farthest_around
+
+NEAREST = np.float32(10.0)
+"""Inverse depth of the nearest surface that is believed, 1/m."""
+NEAR_Z = np.float32(1e-2)
+"""Points behind a camera are projected as if they were this far in front of its plane: far outside of the picture."""
+EMPTY = np.float32(-1.0)
+"""Stands for no surface where inverse depths are given."""
+FAR_AWAY = np.float32(100.0)
+"""Stands for no surface where the smallest inverse depth is looked for."""
+TOLERANCE_PX = np.float32(1.0)
+"""Greatest distance of the point that a pixel found from where it was looked for."""
+BACKGROUND = np.float32(1.15)
+"""Surfaces up to this much nearer than what is behind a hole belong to its background, as a share of inverse depth."""
+BACKGROUND_PX = 33
+"""Side of the neighbourhood of a hole, in pixels at half size, that its foreground is told from its background in."""
+HOLE_PX = 3
+"""Narrower gaps, in pixels of the frame, are no holes: beside a silhouette the frame's own edge closes them."""
+FILL_SIZES = (3, 5, 9, 17, 33)
+"""Sides of the neighbourhoods, in pixels at half size, that the depth behind a hole is taken from, one after another."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceMap:
+    """Where each pixel of a view looks into a frame."""
+
+    u: Array
+    """Column, counted from the centre of the first pixel, [H, W]."""
+    v: Array
+    """Row, [H, W]."""
+    known: NDArray[np.bool_]
+    """Where the frame shows what is there, [H, W]."""
+    inverse_depth: Array
+    """Of the view, [H, W]; of the background where nothing is known."""
+
+    def enlarged(self, width: int, height: int) -> SourceMap:
+        """Return the map of the enlarged view into the equally enlarged frame; what is known is left as it is."""
+        (rows, columns), size = self.u.shape, (width, height)
+        u = cv2.resize(self.u + np.float32(0.5), size) * np.float32(width / columns) - np.float32(0.5)
+        v = cv2.resize(self.v + np.float32(0.5), size) * np.float32(height / rows) - np.float32(0.5)
+        return SourceMap(np.asarray(u), np.asarray(v), self.known, self.inverse_depth)
+
+    def holes(self) -> NDArray[np.uint8]:
+        """Find what must be filled, [H, W]: 255 there, else 0."""
+        unknown = np.where(self.known, np.uint8(0), np.uint8(255))
+        return np.asarray(cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((HOLE_PX, HOLE_PX), np.uint8)))
+
+    def colors(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Sample the frame, [h, w, C]; the nearest edge where it is left."""
+        sampled = cv2.remap(color, self.u, self.v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(sampled, np.uint8)
+
+
+class DepthFrame:
+    """A frame with depth, made ready to be seen from elsewhere."""
+
+    def __init__(self, color: NDArray[np.uint8], inverse_depth: Array, view: View) -> None:
+        """Take colour [H, W, C] and inverse depth [H, W] of a view; depth that is no number counts as sky."""
+        self.color, self._view = color, view
+        finite = np.nan_to_num(inverse_depth, nan=0.0, posinf=0.0, neginf=0.0)
+        self._inverse = np.clip(finite, 0.0, NEAREST).astype(np.float32)
+
+    @cached_property
+    def _half(self) -> Array:
+        """Inverse depth of the nearest of every four pixels, [H / 2, W / 2]."""
+        height, width = (side - side % 2 for side in self._inverse.shape)
+        pairs = np.maximum(self._inverse[:height:2, :width], self._inverse[1:height:2, :width])
+        return np.maximum(pairs[:, ::2], pairs[:, 1::2])
+
+    @cached_property
+    def _steps(self) -> NDArray[np.uint8]:
+        """Where depth must not be interpolated, [H, W]."""
+        return silhouettes(self._inverse).astype(np.uint8)
+
+    def seen_from(self, view: View) -> SourceMap:
+        """Return where the pixels of a view look into the frame."""
+        own = self._view
+        turn = view.rotation.T @ own.rotation
+        shift = view.rotation.T @ (own.c2w[:3, 3] - view.c2w[:3, 3]).astype(np.float32)
+        half = view.scaled(0.5, view.width // 2, view.height // 2)
+        coarse = _filled(self._splatted(half, turn, shift))
+        size = view.width, view.height
+        guess = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_NEAREST), np.float32)
+        fx, fy, cx, cy = own.intrinsics
+        x, y = view.rays()
+        back = -turn.T @ shift
+        far = [turn[0, a] * x + (turn[1, a] * y + turn[2, a]) for a in range(3)]
+        behind = guess
+        for _ in range(2):
+            one_over = np.reciprocal(np.maximum(far[2] + back[2] * guess, NEAR_Z))
+            qx, qy = (far[0] + back[0] * guess) * one_over, (far[1] + back[1] * guess) * one_over
+            u, v = qx * fx + (cx - np.float32(0.5)), qy * fy + (cy - np.float32(0.5))
+            found = self._read(u, v)
+            z = turn[2, 0] * qx + turn[2, 1] * qy + (turn[2, 2] + shift[2] * found)
+            one_over_z = np.reciprocal(np.maximum(z, NEAR_Z))
+            guess = np.where(found < 0, guess, found * one_over_z)
+        ex = (turn[0, 0] * qx + turn[0, 1] * qy + (turn[0, 2] + shift[0] * found)) * one_over_z - x
+        ey = (turn[1, 0] * qx + turn[1, 1] * qy + (turn[1, 2] + shift[1] * found)) * one_over_z - y
+        error_px = np.maximum(np.abs(ex) * view.intrinsics[0], np.abs(ey) * view.intrinsics[1])
+        known = (found >= 0) & (error_px < TOLERANCE_PX)
+        return SourceMap(u, v, known, np.where(known, guess, behind))
+
+    def _read(self, u: Array, v: Array) -> Array:
+        """Read inverse depth at positions, [H, W]; EMPTY outside of the frame."""
+        outside = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": float(EMPTY)}
+        nearest = cv2.remap(self._inverse, u, v, cv2.INTER_NEAREST, **outside)
+        smooth = cv2.remap(self._inverse, u, v, cv2.INTER_LINEAR, **outside)
+        steps = cv2.remap(self._steps, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1)
+        return np.where(steps > 0, nearest, smooth)
+
+    def _splatted(self, half: View, turn: Array, shift: Array) -> Array:
+        """Splat points to the pixels around where a view of half size sees them; the nearest wins, EMPTY for none."""
+        own = self._view.scaled(0.5, self._half.shape[1], self._half.shape[0])
+        fx, fy, cx, cy = half.intrinsics
+        x, y = own.rays()
+        qx, qy, qz = (
+            turn[a, 0] * x + (turn[a, 1] * y + turn[a, 2]) + shift[a] * self._half for a in range(3)
+        )
+        one_over = np.reciprocal(np.maximum(qz, NEAR_Z))
+        left = np.floor(qx * one_over * fx + (cx - np.float32(0.5)))
+        top = np.floor(qy * one_over * fy + (cy - np.float32(0.5)))
+        inside = (left >= 0) & (top >= 0) & (left < half.width - 1) & (top < half.height - 1) & (qz > NEAR_Z)
+        cells = top[inside].astype(np.intp) * half.width + left[inside].astype(np.intp)
+        seen = (self._half * one_over)[inside]
+        target = np.full(half.height * half.width, EMPTY)
+        for corner in (0, 1, half.width, half.width + 1):
+            np.maximum.at(target, cells + corner, seen)
+        return target.reshape(half.height, half.width)
+
+
+def _filled(inverse: Array) -> Array:
+    """Fill what is empty with the farthest depth around, from ever larger neighbourhoods, [h, w]."""
+    for size in FILL_SIZES:
+        empty = inverse < 0
+        if not empty.any():
+            return inverse
+        around = cv2.erode(np.where(empty, FAR_AWAY, inverse), np.ones((size, size), np.uint8))
+        inverse = np.where(empty & (around < FAR_AWAY), around, inverse).astype(np.float32)
+    return np.maximum(inverse, 0.0)
+
+
+def background(frame: DepthFrame, seen: SourceMap, view: View) -> NDArray[np.uint8]:
+    """Return what may stand in the holes of a view: the background around them, blurred.
+
+    Args:
+        seen: Where the view looks into the frame.
+
+    Returns:
+        The whole view at half size, [H / 2, W / 2, C]; of use where nothing is known.
+    """
+    size = view.width // 2, view.height // 2
+    u, v, inverse = (
+        np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_NEAREST), np.float32)
+        for part in (seen.u, seen.v, seen.inverse_depth)
+    )
+    known = cv2.resize(seen.known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    # What stands in front of a hole says nothing about what is behind it.
+    missing = farthest_around(np.where(known, FAR_AWAY, inverse), BACKGROUND_PX)
+    behind = known & (inverse <= BACKGROUND * missing + np.float32(1e-3))
+    weight = behind.astype(np.float32)
+    color = cv2.remap(frame.color, u, v, cv2.INTER_LINEAR)
+    filled = fill(color.astype(np.float32) * weight[..., None], weight)
+    return np.asarray(cv2.convertScaleAbs(filled), np.uint8)

@@ -1,0 +1,134 @@
+"""A frame moved by its depth is nearer to what is seen from there, and bad depth does no harm."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from client.camera.depth_warp import DepthFrame, background
+from client.ui.picture import LivePicture
+from engine.camera.integrator import rotation_y
+from engine.memory.warp import View
+from holodeck import get_place
+
+WIDTH, HEIGHT = 160, 96
+INTRINSICS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)
+START = get_place("town").spawn
+
+
+def render(c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return get_place("town").render(c2w, INTRINSICS, WIDTH, HEIGHT)
+
+
+def inverse_depth(c2w: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.reciprocal(get_place("town").depth(c2w, INTRINSICS, WIDTH, HEIGHT))
+
+
+def moved(right_m: float, forward_m: float, turn_deg: float = 0.0) -> NDArray[np.float64]:
+    c2w = START.copy()
+    c2w[:3, 3] += START[:3, :3] @ (right_m, 0.0, forward_m)
+    c2w[:3, :3] = rotation_y(math.radians(turn_deg)) @ START[:3, :3]
+    return c2w
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8], where: NDArray[np.bool_] | None = None) -> float:
+    error = np.square(a.astype(float) - b)
+    mean = (error if where is None else error[where]).mean()
+    return float(10 * np.log10(255.0**2 / max(mean, 1e-6)))
+
+
+@pytest.fixture(scope="module")
+def frame() -> NDArray[np.uint8]:
+    return render(START)
+
+
+@pytest.fixture(scope="module")
+def depth() -> NDArray[np.float32]:
+    return inverse_depth(START)
+
+
+def show(
+    frame: NDArray[np.uint8], depth: NDArray[np.float32] | None, live: NDArray[np.float64], factor: int = 1
+) -> NDArray[np.uint8]:
+    size = factor * WIDTH, factor * HEIGHT
+    return LivePicture(INTRINSICS).show(frame, (START, live), size, "smooth", depth)[..., 2::-1]
+
+
+@pytest.mark.parametrize(
+    ("right_m", "forward_m", "turn_deg"),
+    [(0.0, 0.5, 0.0), (0.3, 0.0, 0.0), (-0.2, -0.3, 0.0), (0.2, 0.3, 6.0)],
+)
+def test_a_moved_frame_is_nearer_to_the_truth(
+    frame: NDArray[np.uint8], depth: NDArray[np.float32], right_m: float, forward_m: float, turn_deg: float
+) -> None:
+    live = moved(right_m, forward_m, turn_deg)
+    truth, view = render(live), View(live, INTRINSICS, WIDTH, HEIGHT)
+    seen = DepthFrame(frame, depth, View(START, INTRINSICS, WIDTH, HEIGHT)).seen_from(view)
+    assert seen.known.mean() > 0.8
+    # Measured: 30 to 36 dB. Half a pixel beside the truth would give 27.
+    assert psnr(seen.colors(frame), truth, seen.known) > 29.0
+    shown = show(frame, depth, live)
+    turned = show(frame, None, live)
+    for other in (frame, turned):
+        assert psnr(shown, truth, seen.known) > psnr(other, truth, seen.known) + 7.0, (
+            "where the frame reaches"
+        )
+        assert psnr(shown, truth) > psnr(other, truth) + 1.5, "with all that it does not reach"
+
+
+def test_nothing_moves_when_standing_still(frame: NDArray[np.uint8], depth: NDArray[np.float32]) -> None:
+    picture = LivePicture(INTRINSICS)
+    still = picture.show(frame, None, (480, 288), "crisp", depth)
+    assert picture.show(frame, None, (480, 288), "crisp", depth) is still
+    seen = DepthFrame(frame, depth, View(START, INTRINSICS, WIDTH, HEIGHT)).seen_from(
+        View(START, INTRINSICS, WIDTH, HEIGHT)
+    )
+    assert seen.known.all()
+    np.testing.assert_allclose(seen.u, np.broadcast_to(np.arange(WIDTH), seen.u.shape), atol=0.01)
+    np.testing.assert_allclose(seen.v, np.broadcast_to(np.arange(HEIGHT)[:, None], seen.v.shape), atol=0.01)
+
+
+def test_what_was_hidden_is_filled_from_the_background(
+    frame: NDArray[np.uint8], depth: NDArray[np.float32]
+) -> None:
+    # A red board two metres ahead of everything else, from the side: what it hid must not become red.
+    board, near = frame.copy(), np.minimum(depth, np.float32(0.2))
+    board[30:70, 60:100], near[30:70, 60:100] = (255, 0, 0), 0.5
+    view = View(moved(0.5, 0.0), INTRINSICS, WIDTH, HEIGHT)
+    whole = DepthFrame(board, near, View(START, INTRINSICS, WIDTH, HEIGHT))
+    seen = whole.seen_from(view)
+    holes = seen.holes()[40:60, 20:120] > 0
+    assert holes.mean() > 0.1
+    patch = background(whole, seen, view).repeat(2, 0).repeat(2, 1)[40:60, 20:120][holes]
+    red = (patch[:, 0] > 200) & (patch[:, 1] < 60)
+    assert red.mean() < 0.02
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 0.0, 1e9])
+def test_bad_depth_does_no_harm(frame: NDArray[np.uint8], depth: NDArray[np.float32], bad: float) -> None:
+    spoiled = depth.copy()
+    spoiled[::7] = bad
+    live = moved(0.1, 0.4, 5.0)
+    shown = show(frame, spoiled, live, factor=2)
+    assert shown.shape == (2 * HEIGHT, 2 * WIDTH, 3)
+    spoiled[:] = bad
+    show(frame, spoiled, live)
+    if bad == 0.0:
+        # All sky: the frame turns, and does not move.
+        inside = np.s_[4:-4, 20:-20]
+        assert psnr(show(frame, spoiled, live)[inside], show(frame, None, live)[inside]) > 35.0
+
+
+def test_a_large_window_shows_the_same_moved_picture_as_a_small_one(
+    frame: NDArray[np.uint8], depth: NDArray[np.float32]
+) -> None:
+    live = moved(0.1, 0.3, 3.0)
+    small = show(frame, depth, live)
+    for factor in (2, 4, 6):
+        large = show(frame, depth, live, factor)
+        averaged = large.reshape(HEIGHT, factor, WIDTH, factor, 3).mean((1, 3))
+        # Edges are softened once more; a shift of a pixel would give 22 dB.
+        assert psnr(averaged.astype(np.uint8), small) > 27.0
