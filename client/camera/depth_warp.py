@@ -53,10 +53,13 @@ class SourceMap:
 
     def enlarged(self, width: int, height: int) -> SourceMap:
         """Return the map of the enlarged view into the equally enlarged frame; what is known is left as it is."""
-        (rows, columns), size = self.u.shape, (width, height)
-        u = cv2.resize(self.u + np.float32(0.5), size) * np.float32(width / columns) - np.float32(0.5)
-        v = cv2.resize(self.v + np.float32(0.5), size) * np.float32(height / rows) - np.float32(0.5)
-        return SourceMap(np.asarray(u), np.asarray(v), self.known, self.inverse_depth)
+        half = np.float32(0.5)
+        scaled = (
+            (part + half) * np.float32(side / own) - half
+            for part, side, own in ((self.u, width, self.u.shape[1]), (self.v, height, self.u.shape[0]))
+        )
+        u, v = (np.asarray(cv2.resize(part, (width, height)), np.float32) for part in scaled)
+        return SourceMap(u, v, self.known, self.inverse_depth)
 
     def holes(self) -> NDArray[np.uint8]:
         """Find what must be filled, [H, W]: 255 there, else 0."""

@@ -237,9 +237,11 @@ class Walk:
         flying = None if plan.rig is None else plan.rig.flying
         self._rest.note(chunk.c2w, len(frames) / self.session.fps, chunk.times.latched_s, flying)
         latent = None if chunk.latents is None else chunk.latents[:, -1].copy()
-        self.recent.add(frames, latent)
+        # Depth is for the frames that are yet to be shown: half a minute of it would take more than the pictures.
+        kept = [replace(frame, inverse_depth=None) for frame in frames]
+        self.recent.add(kept, latent)
         if chunk.snapshot is not None:
-            self.history.add(WalkSnapshot(self._num_chunks, frames[-1], chunk.snapshot, latent, plan.rig))
+            self.history.add(WalkSnapshot(self._num_chunks, kept[-1], chunk.snapshot, latent, plan.rig))
 
     @property
     def _at_end(self) -> bool:
