@@ -6,6 +6,7 @@ Sub-commands live in `cli`, one module for each, and only the one asked for is i
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,10 @@ _UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 
 def main() -> None:
     """Run the command line and exit."""
+    # A terminal of an ASCII locale cannot show every title and path; the others must not end in a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

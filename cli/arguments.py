@@ -63,8 +63,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the
 
 
 def known_folders(world: str | None = None) -> list[Path]:
-    """Return where this user's worlds are looked for by name, as the window does."""
-    return world_folders(world, pictures_dir())
+    """Return where this user's worlds are looked for by name, as the window does; a user without a home has none."""
+    try:
+        pictures = pictures_dir()
+    except ValueError:
+        pictures = None
+    return world_folders(world, pictures)
 
 
 def pixels(text: str) -> tuple[int, int]:

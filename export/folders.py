@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from engine.files.atomic import set_mode
 from engine.files.bundle import SPEC_FILE
 
 PARTIAL = ".partial"
@@ -36,7 +37,7 @@ def making_bundle(destination: Path, spec_file: str = SPEC_FILE) -> Iterator[Pat
     try:
         with partial_folder(destination) as partial:
             # mkdtemp makes folders for their owner alone; a bundle is there to be shared.
-            partial.chmod(0o755)
+            set_mode(partial, 0o755)
             yield partial
             replace_folder(partial, destination)
     except OSError as error:

@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import engine  # noqa: F401, I001 (turns ONNX Runtime's telemetry off, so it comes first)
 import numpy as np
 import onnx
 import onnxruntime

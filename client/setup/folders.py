@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -52,16 +52,17 @@ def _needs_home() -> Iterator[None]:
         raise ValueError("the home folder is not known; set HOME to an absolute path") from error
 
 
-def world_folders(world: str | None, pictures: Path) -> list[Path]:
+def world_folders(world: str | None, pictures: Path | None) -> list[Path]:
     """Return where worlds are looked for by name, by the window and by every command.
 
     Args:
         world: What was asked for; beside a file that was named there may be others.
-        pictures: The folder that worlds begun by walking are in.
+        pictures: The folder that worlds begun by walking are in; None where no home folder is known.
     """
     named = Path(world) if world is not None else None
     beside = [named.parent] if named is not None and named.suffix == SUFFIX else []
-    return [*beside, assets.worlds_dir(), pictures / OWN_WORLDS]
+    own = [] if pictures is None else [pictures / OWN_WORLDS]
+    return [*beside, assets.worlds_dir(), *own]
 
 
 def make_folder(folder: Path) -> None:
@@ -95,11 +96,13 @@ def path_for_message(file: Path, home: Path | None = None) -> str:
     Args:
         home: Of the user, shown as `~`; by default this user's.
     """
-    home = Path.home() if home is None else home
     if file.parent == Path():
         return file.name
     folder = file.parent
-    if folder.is_relative_to(home):
+    if home is None:
+        with suppress(RuntimeError):
+            home = Path.home()
+    if home is not None and folder.is_relative_to(home):
         folder = Path("~", folder.relative_to(home))
     shown = str(folder)
     if len(shown) > MAX_FOLDER_CHARS:

@@ -70,14 +70,14 @@ def load_settings(file: Path) -> tuple[Settings, str]:
     Returns:
         The settings, and a sentence for the player if the file was broken and had to be set aside.
     """
-    if not file.exists():
-        return Settings(), ""
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_FILE_BYTES + 1)
         if len(raw) > MAX_FILE_BYTES:
             raise ValueError(f"over {MAX_FILE_BYTES} bytes")
         return Settings.model_validate_json(raw), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return Settings(), ""
     except OSError as error:
         return Settings(), f"The settings in {file} cannot be read ({error.strerror}); using the defaults."
     except (ValidationError, ValueError):

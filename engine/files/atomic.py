@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARK = ".part-"
@@ -36,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         # mkstemp makes files for their owner alone; a written file should obey the user's umask.
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        set_mode(temporary, 0o666 & ~umask)
         yield temporary
         temporary.replace(target)
     except BaseException as error:
@@ -47,6 +47,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 f"cannot write {target}: {reason}; free some space or name another place"
             ) from error
         raise
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set a file's permissions where its file system has any; network and FUSE mounts often refuse."""
+    with suppress(OSError):
+        path.chmod(mode)
 
 
 def left_over(folder: Path) -> list[Path]:

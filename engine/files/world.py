@@ -7,6 +7,7 @@ and bounded before anything is allocated for what it announces.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,9 +198,17 @@ def list_worlds(folders: Iterable[str | Path]) -> list[WorldEntry]:
     """Return the worlds in `folders` by name, reading headers only; the first of two equal names wins."""
     entries: dict[str, WorldEntry] = {}
     for folder in folders:
-        for file in sorted(Path(folder).glob(f"*{SUFFIX}")):
+        for file in _world_files(Path(folder)):
             entries.setdefault(file.stem, _list_entry(file))
     return [entries[name] for name in sorted(entries)]
+
+
+def _world_files(folder: Path) -> list[Path]:
+    """Return the world files of a folder; one that may not be entered has none."""
+    try:
+        return [file for file in sorted(folder.glob(f"*{SUFFIX}")) if not file.name.startswith(".")]
+    except PermissionError:
+        return []
 
 
 def find_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
@@ -209,7 +218,8 @@ def find_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
         return read_world(candidate)
     for folder in folders:
         file = Path(folder) / f"{name_or_path}{SUFFIX}"
-        if file.is_file():
+        # Unlike Path.is_file, this skips a folder that may not be entered.
+        if os.path.isfile(file):
             return read_world(file)
     known = ", ".join(entry.name for entry in list_worlds(folders)) or "none are installed"
     raise ValueError(

@@ -16,6 +16,7 @@ from torch import nn
 
 import holodeck
 from engine.errors import SpecMismatch
+from engine.files.atomic import set_mode
 from engine.files.bundle import Bundle, open_bundle
 from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
 from engine.memory.keyframes import Keyframe
@@ -61,7 +62,7 @@ def save_start(model: ScenicModel, autoencoder: GuidedAutoencoder, folder: Path)
     save_file(weights, folder / AUTOENCODER_FILE)
     for file in folder.iterdir():
         # The writers make files for their owner alone; these are there to be shared.
-        file.chmod(0o644)
+        set_mode(file, 0o644)
 
 
 def load_start(model: ScenicModel, published: Path, places: Sequence[str]) -> None:
