@@ -80,7 +80,7 @@ def _open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module
     path = Path(name)
     if random_weights:
         raise ValueError(f"--random-weights goes with {' or '.join(PRESETS)}, not with {name!r}")
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"there is no model {name!r}; use {', '.join(PRESETS)} or the path of a checkpoint")
     # Official files carry no config, and there is one released model.
     model = load_checkpoint(path, sana_wm(), torch.float32).eval()

@@ -11,6 +11,8 @@ import yaml
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from model.weight_files import check_fetched
+
 PREAMBLE_KEY = "chi_prompt"
 """Under which the released `config.yaml` lists the lines of the instruction."""
 
@@ -89,6 +91,8 @@ def load_text_encoder(
     Raises:
         ValueError: A file is missing or damaged.
     """
+    for file in folder.iterdir() if folder.is_dir() else ():
+        check_fetched(file)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, loading = AutoModel.from_pretrained(

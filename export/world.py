@@ -50,20 +50,16 @@ class WorldRequest:
 
 
 def hash_released(weights: Path) -> str:
-    """Hash the network's weights in a folder as the exporter hashes them: the streaming student's, else `dit/*.safetensors`.
+    """Hash the network's weights in a folder as the exporter hashes them: the streaming student's, else those in `dit/`.
 
     Ten gigabytes take a minute.
 
     Raises:
-        ValueError: There is no such file, or more than one, or it does not fit.
+        ValueError: There is no such file, or more than one network's, or it does not fit; a bundle may be named instead.
     """
     student = weights / "sana_dit" / "model.pt"
-    files = [student] if student.is_file() else sorted((weights / "dit").glob("*.safetensors"))
-    if len(files) != 1:
-        raise ValueError(
-            f"{weights / 'dit'} holds {len(files)} .safetensors files, one is needed; or name a bundle with --engine"
-        )
-    return weights_sha256(load_checkpoint(files[0], sana_wm(), torch.float32))
+    checkpoint = student if student.is_file() else weights / "dit"
+    return weights_sha256(load_checkpoint(checkpoint, sana_wm(), torch.float32))
 
 
 def released_config(values: Mapping[str, Any] | None) -> ModelConfig:

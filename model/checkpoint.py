@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from model.config import ModelConfig
 from model.diffusers_format import config_from_diffusers, weights_from_diffusers
 from model.vae.ltx import LtxAutoencoder
 from model.vae.ltx_config import LtxAutoencoderConfig
+from model.weight_files import CONTAINER_SUFFIXES, bare_name, read_container, read_safetensors
 from model.world_model import WorldModel
 
 CONFIG_KEY = "model_config"
@@ -48,8 +48,8 @@ def _as_convolution(name: str, tensor: Tensor) -> Tensor:
 
 
 def from_official(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn an official state dict, with or without a `model.` prefix, into ours."""
-    named = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    """Turn an official state dict, with or without a `model.` prefix and those of wrappers, into ours."""
+    named = {bare_name(bare_name(name).removeprefix("model.")): tensor for name, tensor in weights.items()}
     return {
         name: tensor.flatten(1) if any(name.endswith(end) for end in POINTWISE) else tensor
         for name, tensor in named.items()
@@ -129,47 +129,11 @@ def from_diffusers(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     return model
 
 
-def read_container(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a training container (`model.pt`): a dict of tensors, bare or under `generator` or `state_dict`.
-
-    Nothing is unpickled but tensors and plain containers.
-
-    Raises:
-        ValueError: The file is unreadable, or holds other things.
-    """
+def _stored_config(metadata: Mapping[str, str], path: Path) -> ModelConfig | None:
+    if (stored := metadata.get(CONFIG_KEY)) is None:
+        return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        # A hostile or cut file can make the reader raise nearly anything.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"cannot read checkpoint {path}: {reason}; give a file of tensors only, or convert it to safetensors"
-        ) from None
-    for key in ("generator", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise ValueError(
-            f"checkpoint {path} holds no state dict of tensors; give the file with the generator's weights"
-        )
-    return dict(content)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = (file.metadata() or {}).get(CONFIG_KEY)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"cannot read checkpoint {path}: {error}; give a .safetensors file of a model"
-        ) from None
-    if stored is None:
-        return weights, None
-    try:
-        return weights, ModelConfig.from_dict(json.loads(stored))
+        return ModelConfig.from_dict(json.loads(stored))
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"the config in {path} cannot be used: {error}; save the model again") from None
 
@@ -180,6 +144,7 @@ def load_checkpoint(
     """Build a model from a file: ours, or an official one (`.safetensors`, or a `.pt` training container).
 
     Args:
+        path: The file; the index of shards or their folder may stand for them.
         config: For official files, which carry none; a stored config wins.
         dtype: Precision of the weights; None keeps the file's.
 
@@ -187,11 +152,11 @@ def load_checkpoint(
         ValueError: The file is unreadable, has no config, or does not fit it.
     """
     path = Path(path)
-    if path.suffix in (".pt", ".pth", ".bin"):
-        weights, stored = read_container(path), None
+    if path.suffix in CONTAINER_SUFFIXES:
+        weights = read_container(path)
     else:
-        weights, stored = _read_safetensors(path)
-    config = stored or config
+        weights, metadata = read_safetensors(path)
+        config = _stored_config(metadata, path) or config
     if config is None:
         raise ValueError(f"checkpoint {path} holds no model config; name the config to read it with")
     if dtype is not None:
@@ -203,7 +168,7 @@ def load_checkpoint(
 
 
 def load_ltx_autoencoder(folder: Path, dtype: torch.dtype | None = None) -> LtxAutoencoder:
-    """Load an LTX-2 autoencoder from a folder as diffusers saves it: `config.json` and one `.safetensors` file.
+    """Load an LTX-2 autoencoder from a folder as diffusers saves it: `config.json` and weights, in one file or in shards.
 
     Args:
         dtype: Precision of the weights; None keeps the file's.
@@ -213,12 +178,7 @@ def load_ltx_autoencoder(folder: Path, dtype: torch.dtype | None = None) -> LtxA
     """
     folder = Path(folder)
     config = LtxAutoencoderConfig.from_file(folder / "config.json")
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) != 1:
-        raise ValueError(
-            f"{folder} holds {len(files)} .safetensors files; one with the autoencoder's weights is needed"
-        )
-    weights, _ = _read_safetensors(files[0])
+    weights, _ = read_safetensors(folder)
     if dtype is not None:
         weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
     with torch.device("meta"):

@@ -167,9 +167,7 @@ def read_container(path: Path) -> dict[str, Tensor]:
     check_fetched(path)
     try:
         # Files from before PyTorch 1.6 are no archives and cannot be mapped.
-        content: Any = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         # A hostile or cut file can make the reader raise nearly anything.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -25,7 +25,7 @@ from model.refiner import (
     released_refiner,
 )
 from model.refiner import checkpoint as checkpoint_module
-from model.refiner.checkpoint import INDEX_FILE, is_audio
+from model.refiner.checkpoint import is_audio
 from tests.refiner_cases import connector_config, randomise, refiner_config, small_refiner
 
 SOUND = {
@@ -34,6 +34,8 @@ SOUND = {
     "transformer_blocks.0.video_a2v_cross_attn_scale_shift_table": torch.zeros(5, 32),
     "transformer_blocks.0.audio_to_video_attn.to_q.weight": torch.zeros(8, 32),
 }
+
+INDEX_FILE = "diffusion_pytorch_model.safetensors.index.json"
 
 
 def small_connectors() -> TextConnectors:

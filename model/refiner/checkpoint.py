@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from model.refiner.config import (
 )
 from model.refiner.connectors import TextConnectors
 from model.refiner.streaming import Refiner
+from model.weight_files import bare_name, check_fetched, check_finite, weight_files
 
 AUDIO_MARKS = ("audio", "av_cross_attn", "av_ca", "a2v", "v2a")
 """Parts of the names of tensors that only sound needs."""
@@ -38,8 +38,6 @@ ORIGINAL_NAMES = (
     (r"^text_embedding_projection\.aggregate_embed\.", "text_proj_in."),
 )
 """Names of the first release, and what diffusers calls them."""
-INDEX_FILE = "diffusion_pytorch_model.safetensors.index.json"
-MAX_INDEX_BYTES = 16 << 20
 SHOWN = 8
 """Problems that a message lists."""
 
@@ -147,9 +145,9 @@ class _Files(Mapping[str, Tensor]):
 
     def __init__(self, path: Path, belongs: Callable[[str], bool]) -> None:
         self._homes: dict[str, tuple[Path, str]] = {}
-        for file in [path] if path.is_file() else _weight_files(path):
+        for file in weight_files(path):
             for stored in _names(file):
-                name = diffusers_name(stored)
+                name = diffusers_name(bare_name(stored))
                 if belongs(name):
                     self._homes[name] = (file, stored)
 
@@ -169,36 +167,12 @@ class _Files(Mapping[str, Tensor]):
 
 
 def _names(file: Path) -> list[str]:
+    check_fetched(file)
     try:
         with safe_open(file, framework="pt") as opened:
             return list(opened.keys())
     except (SafetensorError, OSError) as error:
         raise ValueError(f"cannot read {file}: {error}; fetch the file again") from None
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """List a folder's weight files: those its index names, else all `.safetensors` files.
-
-    Raises:
-        ValueError: The index is unusable, or there is no file.
-    """
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        if files := sorted(folder.glob("*.safetensors")):
-            return files
-        raise ValueError(f"{folder} holds no .safetensors file; fetch the weights into it")
-    try:
-        if index.stat().st_size > MAX_INDEX_BYTES:
-            raise ValueError("it is too large for an index")
-        homes = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in homes.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"cannot read {index}: {error}; fetch the index again") from None
-    if outside := [name for name in names if Path(name).name != name]:
-        raise ValueError(f"{index} names {outside[0]!r} outside its folder; fetch the index again")
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}; fetch the rest of the weights")
-    return [folder / name for name in names]
 
 
 def _fill(
@@ -222,6 +196,7 @@ def _fill(
             ours[name] = tensor if dtype is None else tensor.to(dtype)
     if found := [_listed(kind, names) for kind, names in problems.items() if names]:
         raise ValueError(f"weights do not fit {what}: {'; '.join(found)}; use the config.json they came with")
+    check_finite(ours, what)
     model.load_state_dict(ours, assign=True)
     return Loaded(model, heard)
 
