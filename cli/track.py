@@ -26,7 +26,7 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="A .npy, .npz, .txt, .tum, .json (nerfstudio) or .flaneur file, a COLMAP model's folder, "
+            help="A .npy, .npz or .flaneur file, poses as text (TUM, EuRoC, KITTI), nerfstudio's .json, a COLMAP model's folder, "
             f"or an action string like w-48,aw-24 ({KEYS_OF_ACTIONS})."
         ),
     ],
@@ -35,7 +35,7 @@ def convert(
     fps: Annotated[float, typer.Option(min=1.0, max=1000.0, help="Frame rate of action strings.")] = 16.0,
     as_json: Json = False,
 ) -> None:
-    """Convert a camera track: poses [F, 4, 4] and SANA action strings into one another; nerfstudio, TUM and COLMAP into those."""
+    """Convert a camera track: poses [F, 4, 4] and SANA action strings into one another; what other programs write into those."""
     from engine.camera.formats.track_files import convert as convert_track
 
     track = convert_track(source, destination, fps, key_map)

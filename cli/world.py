@@ -60,19 +60,18 @@ def create(
     """Make a world from a photo and a prompt; playing it needs neither PyTorch nor the text encoder."""
     if fov is not None and intrinsics is not None:
         raise ValueError("--fov and --intrinsics both describe the camera; leave one of them out")
-    from engine.files.world import SUFFIX, read_world, write_world
+    from engine.files.world import SUFFIX, read_world, title_of, world_name, write_world
     from engine.machine.assets import find_bundle
 
-    output = output or Path(f"{photo.stem}{SUFFIX}")
+    output = output or Path(f"{world_name(photo.stem)}{SUFFIX}")
+    title = title or title_of(photo.stem if output.stem == world_name(photo.stem) else output.stem)
     check_new_file(output, SUFFIX, "world")
     with extra_needed("making a world", "worlds"):
         from export.world import WorldRequest, create_world, hash_released, released_config
 
     bundle = None if engine is None else find_bundle(engine)
     config = released_config(None if bundle is None else bundle.spec.model)
-    request = WorldRequest(
-        photo, prompt, output.stem, title or output.stem, licence, fov, intrinsics, refiner
-    )
+    request = WorldRequest(photo, prompt, world_name(output.stem), title, licence, fov, intrinsics, refiner)
     hash_weights = (
         (lambda: hash_released(weights)) if bundle is None else (lambda: bundle.spec.weights_sha256)
     )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from engine.camera.formats.text_lines import read_lens
 from engine.files.array_files import read_npy
 
 MIN_FOV_DEG, MAX_FOV_DEG = 25.0, 120.0
 """Horizontal fields of view that the model was trained on."""
 MAX_ENLARGEMENT = 16
 """Area of the resized photo over that of the frame beyond which a photo is a strip."""
-MAX_TEXT = 1000
-"""Characters of a text file with intrinsics."""
+MAX_PIXELS = 1 << 28
+"""Of a photo: 268 megapixels, of which RGB takes 0.8 GB; a picture that claims more is damaged or hostile."""
+BACKGROUND = "white"
+"""Behind what is transparent."""
 DEFAULT_FOV_DEG = 60.0
 """A phone's main camera, roughly."""
 
@@ -34,24 +38,70 @@ class Fit:
 
 
 def read_photo(path: Path) -> Image.Image:
-    """Open a photo, turned upright, as RGB.
+    """Open a photo of any mode, turned upright, as RGB of 8 bits; what is transparent is laid over white.
 
     Raises:
         ValueError: The file is no picture, is cut short, or unreasonably large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return ImageOps.exif_transpose(picture).convert("RGB")
+        with _any_size(), Image.open(path) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{path} is a picture of {picture.width}x{picture.height}; scale it down first"
+                )
+            return as_rgb(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"{path} is too large a picture; scale it down first") from None
     except FileNotFoundError:
         raise ValueError(f"there is no picture {path}") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+        if str(path) in str(error) and isinstance(error, ValueError):
+            raise
         raise ValueError(f"cannot read the picture {path}: {error}; save it again") from None
+
+
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Lift Pillow's own limit, which refuses the photos of large cameras; sizes are judged by MAX_PIXELS."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Turn a picture of any of Pillow's modes into RGB of 8 bits.
+
+    Raises:
+        ValueError: Its numbers are not finite.
+    """
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return Image.fromarray(_to_bytes(np.asarray(picture), picture.mode)).convert("RGB")
+    if picture.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+        assert converted is not None, "nothing is converted in place"
+        return converted
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    # Premultiplied modes become plain ones first.
+    plain = picture.convert("LA") if picture.mode == "La" else picture
+    base = Image.new("RGBA", picture.size, BACKGROUND)
+    base.alpha_composite(plain.convert("RGBA"))
+    return base.convert("RGB")
+
+
+def _to_bytes(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
+    """Scale grey levels [H, W] of more than 8 bits, or of floats, from their range to 0..255."""
+    levels = values.astype(np.float64)
+    if not np.isfinite(levels).all():
+        raise ValueError("it holds NaN or infinity")
+    largest = float(levels.max())
+    tops = {"F": (1.0,), "I": (255.0, 65535.0)}.get(mode, (65535.0,))
+    top = next((top for top in tops if largest <= top), largest)
+    return np.round(np.clip(levels / top, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def fit_photo(photo: Image.Image, width: int, height: int) -> tuple[NDArray[np.uint8], Fit]:
@@ -116,16 +166,7 @@ def read_intrinsics(path: Path) -> NDArray[np.float64]:
     Raises:
         ValueError: The file is unreadable or describes no camera.
     """
-    if path.suffix == ".npy":
-        values = np.asarray(read_npy(path, 9), np.float64)
-    else:
-        try:
-            words = path.read_text(encoding="utf-8")[:MAX_TEXT].replace(",", " ").split()
-            values = np.array([float(word) for word in words])
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"cannot read intrinsics from {path}: {error}; write four numbers fx fy cx cy"
-            ) from None
+    values = np.asarray(read_npy(path, 9), np.float64) if path.suffix == ".npy" else read_lens(path)
     if values.shape == (3, 3) or values.shape == (9,):
         matrix = values.reshape(3, 3)
         values = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])

@@ -44,10 +44,10 @@ def weight_files(path: Path) -> list[Path]:
     if indices := sorted(_shown(path.glob(f"*{INDEX_SUFFIX}")), key=lambda file: (len(file.name), file.name)):
         return _indexed(indices[0])
     files = _shown(path.glob(f"*{SUFFIX}"))
-    shards = [SHARD.fullmatch(file.name) for file in files]
-    whole = {match.groups() for match in shards if match is not None}
-    complete = len(whole) == 1 and None not in shards and len(files) == int(next(iter(whole))[1])
-    if len(files) != 1 and not complete:
+    shards = [match for file in files if (match := SHARD.fullmatch(file.name)) is not None]
+    sets = {match.groups() for match in shards}
+    complete = len(shards) == len(files) and len(sets) == 1 and len(files) == int(next(iter(sets))[1])
+    if not complete and (shards or len(files) != 1):
         raise ValueError(
             f"{path} holds {len(files)} {SUFFIX} files; one is needed, or all shards of one: fetch the weights again"
         )

@@ -117,7 +117,7 @@ def test_a_text_file_of_actions_is_still_actions(tmp_path: Path):
         ("t.json", "[]", "no list of frames"),
         ("t.json", '{"frames": [{"file_path": "a"}]}', "4x4 transform_matrix"),
         ("t.json", '{"frames": [{"file_path": "a", "transform_matrix": [[1, 2], [3]]}]}', "4x4"),
-        ("t.tum", "1 2 3\n", "eight"),
+        ("t.tum", "1 2 3\n", "3 numbers a line; expected are 8 numbers"),
         ("t.tum", "1 0 0 0 0 0 0 nan\n", "finite"),
         ("t.tum", "2 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 1\n", "do not rise"),
         ("t.tum", "1 0 0 0 0 0 0 5\n", "not of length 1"),

@@ -187,8 +187,10 @@ def test_a_missing_or_unknown_file_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match="there is no track"):
         load_track(tmp_path / "none.npy")
     (tmp_path / "walk.mov").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"use a file ending in \.npy"):
+    with pytest.raises(ValueError, match=r"holds neither poses .* nor an action string"):
         load_track(tmp_path / "walk.mov")
+    with pytest.raises(ValueError, match=r"use a file ending in \.npy"):
+        save_track(Track(walk("w-1")), tmp_path / "walk.mov")
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("frames.npy", b"")
     with pytest.raises(ValueError, match="no array 'c2w'; it has frames"):

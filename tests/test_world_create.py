@@ -252,7 +252,7 @@ def test_a_world_for_a_bundle_plays_in_it_without_the_encoders(
         (["--intrinsics", "narrow.txt"], "outside 25 to 120"),
         (["-o", "harbour.zip"], "ends in .world"),
         (["-o", "nowhere/harbour.world"], "does not exist"),
-        (["-o", "a b.world"], "choose other words, its name with -o"),
+        (["--title", "x" * 200], "choose other words, its name with -o"),
         (["-o", "taken.world"], "exists already"),
         (["--intrinsics", "aside.txt"], "lies outside of it"),
         (["--weights", "nowhere"], "has no autoencoder"),

@@ -130,7 +130,7 @@ class WalkScreen(Screen):
             self._press(event.scancode, now_s)
         elif event.type == pygame.MOUSEMOTION:
             if self._app.mouse_grabbed:
-                self._app.mouse.move(*event.rel)
+                self._app.mouse.move(*self._app.pointer.motion(*event.rel))
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self._help.close()
             self._app.grab_mouse(self.walk.planner.rig is not None)

@@ -14,6 +14,7 @@ from client.input.actions import Step
 from client.input.bindings import DEFAULT_BINDINGS, Bindings, letter_of
 from client.input.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.input.gamepads import STICK_STEP, Gamepads, step_of_button
+from client.input.relative_pointer import RelativePointer
 from client.playback.background_jobs import BackgroundJobs
 from client.setup.catalog import EngineSurvey, WorldChoice
 from client.setup.options import PlayOptions
@@ -115,6 +116,7 @@ class AppContext:
         """Whether the next key is wanted for itself, and not for what it does."""
         self.keyboard = KeyboardState(self.bindings)
         self.mouse = MouseLook(0.0)
+        self.pointer = RelativePointer()
         self.client_ms = 0.0
         """Processor time of the client thread for a picture, lately."""
         self.running = True
@@ -187,6 +189,8 @@ class AppContext:
         """Look with the mouse, or give the pointer back."""
         if grabbed != self.mouse_grabbed:
             self.mouse_grabbed = grabbed
+            # Before the grab, which may move the pointer.
+            self.pointer.grab(self.window.pointer_position())
             self.window.grab_mouse(grabbed)
             self.mouse.forget()
 

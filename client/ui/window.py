@@ -82,6 +82,11 @@ class Window:
         # SDL reports unbounded relative motion only while the pointer is both hidden and grabbed.
         pygame.mouse.get_rel()
 
+    def pointer_position(self) -> tuple[float, float]:
+        """Where the pointer is on the screen, pixels."""
+        (left, top), (x, y) = pygame.display.get_window_position(), pygame.mouse.get_pos()
+        return float(left + x), float(top + y)
+
     def set_title(self, world: str = "") -> None:
         pygame.display.set_caption(f"{world} - {TITLE}" if world else TITLE)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +48,7 @@ HALVED = ("text", "refiner_text")
 """Stored as F16 where that holds every number, which halves most of the file."""
 OPTIONAL = {"origin", "refiner_text", *MEMORY_LAYOUT}
 """Tensors that a world may lack; those of the memory all or none."""
+MAX_NAME_CHARS, MAX_TITLE_CHARS = 64, 120
 RIGID_TOLERANCE = 1e-4
 """Of R R^T against the identity; a rotation that was once stored as float32 stays within 1e-6."""
 
@@ -55,6 +58,18 @@ def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("holds characters that cannot be printed")
     return text
+
+
+def world_name(text: str) -> str:
+    """Derive a world's name from any text, such as a file's name: ASCII letters, digits, - and _, at most 64."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:MAX_NAME_CHARS].rstrip("-_") or "world"
+
+
+def title_of(text: str) -> str:
+    """Derive a world's title from any text: what can be printed of it, at most 120 characters."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(shown.split())[:MAX_TITLE_CHARS] or "World"
 
 
 Line = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
@@ -68,7 +83,7 @@ class WorldInfo(BaseModel):
     format_version: Literal[1, 2] = 2
     """2 has a spatial memory, or might."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-    title: Annotated[Line, Field(min_length=1, max_length=120)]
+    title: Annotated[Line, Field(min_length=1, max_length=MAX_TITLE_CHARS)]
     licence: Line
     model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the weights whose latent space this world is encoded in."""

@@ -10,8 +10,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from engine.camera.actions import MAX_FRAMES
-from engine.camera.formats.posed_frames import PinholeCamera, PosedFrames, join_cameras, read_text, rotations
-from engine.camera.tracks import check_poses
+from engine.camera.formats.posed_frames import (
+    PINHOLE_MODELS,
+    PinholeCamera,
+    PosedFrames,
+    PosedImage,
+    by_camera,
+    rotations,
+)
+from engine.camera.formats.text_lines import fields, is_comment, numbers, text_lines
+from engine.files.natural_order import natural_key
 
 MAX_NAME_BYTES = 4096
 COLMAP_MODELS = {
@@ -20,14 +28,42 @@ COLMAP_MODELS = {
     2: ("SIMPLE_RADIAL", 4),
     3: ("RADIAL", 5),
     4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8),
     6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 }
-"""Number in binary files, name, and count of parameters; fisheye cameras are no pinholes."""
+"""Number in binary files, name, and count of parameters."""
 ONE_FOCAL_LENGTH = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+FEW_FIELDS = 10
+"""Of an image's line, the last of them its name; lines of points are far longer and are not parted."""
 
 
-def read_colmap(folder: Path) -> PosedFrames:
-    """Read a model's folder; images in the order of their names.
+def is_colmap(folder: Path) -> bool:
+    """Whether a folder holds a model."""
+    return any((folder / name).is_file() for name in ("images.bin", "images.txt"))
+
+
+def find_colmap(folder: Path) -> Path | None:
+    """Find the model of a project: in the folder itself or in `sparse`, there the first by number; None without one."""
+    numbered = [path for place in ("sparse", "colmap/sparse") for path in _folders(folder / place)]
+    places = (folder, *numbered, folder / "sparse")
+    return next((place for place in places if is_colmap(place)), None)
+
+
+def _folders(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return []
+    return sorted(
+        (path for path in place.iterdir() if path.is_dir()), key=lambda path: natural_key(path.name)
+    )
+
+
+def read_colmap(folder: Path) -> tuple[PosedFrames, ...]:
+    """Read a model's folder: the images of each camera of a rig, in the order of their names.
 
     Raises:
         ValueError: It holds no model, or a damaged one, in one sentence.
@@ -38,74 +74,110 @@ def read_colmap(folder: Path) -> PosedFrames:
     ):
         images, cameras = folder / f"images{suffix}", folder / f"cameras{suffix}"
         if images.is_file() and cameras.is_file():
-            return _colmap_frames(read_cameras(cameras), sorted(read_images(images)), str(images))
+            return _colmap_frames(read_cameras(cameras), list(read_images(images)), str(images))
     raise ValueError(f"{folder} holds no COLMAP model; one has images.bin and cameras.bin, or both as .txt")
 
 
 _Image = tuple[str, tuple[float, ...], int]
 """Image name, quaternion and translation of world-to-camera, camera number."""
+_Camera = PinholeCamera | str
+"""A camera, or why it is none that can be used; it matters only where an image was taken with it."""
 
 
-def _colmap_frames(cameras: dict[int, PinholeCamera], images: list[_Image], source: str) -> PosedFrames:
+def _colmap_frames(cameras: dict[int, _Camera], images: list[_Image], source: str) -> tuple[PosedFrames, ...]:
     if not images:
         raise ValueError(f"{source} has no images; register some first")
     if missing := sorted({camera for _, _, camera in images} - cameras.keys()):
         raise ValueError(f"{source} names camera {missing[0]}, which its cameras file does not have")
-    numbers = np.array([pose for _, pose, _ in images], np.float64)
-    if not np.isfinite(numbers).all():
+    stored = np.array([pose for _, pose, _ in images], np.float64)
+    if not np.isfinite(stored).all():
         raise ValueError(f"{source} has a pose that is not finite; register its images again")
-    to_world = rotations(numbers[:, :4], source).transpose(0, 2, 1)
+    to_world = rotations(stored[:, :4], source).transpose(0, 2, 1)
     c2w = np.tile(np.eye(4), (len(images), 1, 1))
     c2w[:, :3, :3] = to_world
-    c2w[:, :3, 3] = -(to_world @ numbers[:, 4:, None])[..., 0]
-    track = join_cameras(check_poses(c2w, source), [cameras[camera] for _, _, camera in images], source)
-    return PosedFrames(track, tuple(name for name, _, _ in images))
+    c2w[:, :3, 3] = -(to_world @ stored[:, 4:, None])[..., 0]
+    posed = []
+    for (name, _, number), pose in zip(images, c2w, strict=True):
+        camera = cameras[number]
+        if isinstance(camera, str):
+            raise ValueError(camera)
+        posed.append(PosedImage(name, pose, camera, number))
+    return by_camera(posed, source)
 
 
-def _pinhole(model: str, size: tuple[int, int], parameters: Sequence[float]) -> PinholeCamera:
+def _camera(model: str, size: tuple[int, int], parameters: Sequence[float], path: Path) -> _Camera:
+    counts = dict(COLMAP_MODELS.values())
+    if model not in PINHOLE_MODELS or len(parameters) != counts[model]:
+        return f"{path} has a camera of model {model[:40]!r}; undistort to PINHOLE first"
     fx, *rest = parameters
     fy, cx, cy = (fx, *rest[:2]) if model in ONE_FOCAL_LENGTH else rest[:3]
     return PinholeCamera(size, (fx, fy, cx, cy))
 
 
-def _text_rows(path: Path) -> list[list[str]]:
-    return [line.split() for line in read_text(path).splitlines() if not line.startswith("#")]
-
-
-def _text_cameras(path: Path) -> dict[int, PinholeCamera]:
-    counts = dict(COLMAP_MODELS.values())
+def _text_cameras(path: Path) -> dict[int, _Camera]:
     cameras = {}
-    for row in filter(None, _text_rows(path)):
+    for line in text_lines(path):
+        if not line.strip() or is_comment(line):
+            continue
+        row = fields(line)
         try:
             number, model, size = int(row[0]), row[1], (int(row[2]), int(row[3]))
             parameters = [float(value) for value in row[4:]]
         except (ValueError, IndexError) as error:
-            raise ValueError(f"{path} has a damaged line {' '.join(row)[:60]!r}") from error
-        if model not in counts or len(parameters) != counts[model]:
-            raise ValueError(f"{path} has a camera of model {model[:40]!r}; undistort to PINHOLE first")
-        cameras[number] = _pinhole(model, size, parameters)
+            raise ValueError(f"{path} has a damaged line {line.strip()[:60]!r}") from error
+        cameras[number] = _camera(model, size, parameters, path)
     return cameras
 
 
 def _text_images(path: Path) -> Iterator[_Image]:
-    # Two lines an image; the second, of its points, may be empty.
-    for row in _text_rows(path)[::2]:
-        if not row:
+    """Yield images; each is followed by a line of its points, which may be empty, long, or not there at all."""
+    expects_points, count = False, 0
+    for line in text_lines(path):
+        if is_comment(line):
             continue
-        try:
-            pose = tuple(float(value) for value in row[1:8])
-            yield " ".join(row[9:]), pose, int(row[8])
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"{path} has a damaged line {' '.join(row)[:60]!r}") from error
+        if expects_points and not _is_image(line):
+            if line.strip() and not _is_points(line):
+                raise ValueError(f"{path} has a damaged line {line.strip()[:60]!r}")
+            expects_points = False
+            continue
+        if not line.strip():
+            continue
+        image = _text_image(line)
+        if image is None:
+            raise ValueError(f"{path} has a damaged line {line.strip()[:60]!r}")
+        count += 1
+        if count > MAX_FRAMES:
+            raise ValueError(f"{path} has over {MAX_FRAMES} images; cut it")
+        yield image
+        expects_points = True
 
 
-def _binary_cameras(path: Path) -> dict[int, PinholeCamera]:
-    def read(take: Callable[[str], tuple[Any, ...]], file: BinaryIO) -> tuple[int, PinholeCamera]:
+def _text_image(line: str) -> _Image | None:
+    row = line.split(maxsplit=FEW_FIELDS - 1)
+    try:
+        int(row[0])
+        return row[9].rstrip(), tuple(float(value) for value in row[1:8]), int(row[8])
+    except (ValueError, IndexError):
+        return None
+
+
+def _is_image(line: str) -> bool:
+    """Whether a line where points may stand is an image's: those name a file, points have numbers alone."""
+    image = _text_image(line)
+    return image is not None and numbers(image[0].split(maxsplit=3)[:3]) is None
+
+
+def _is_points(line: str) -> bool:
+    return numbers(line.split(maxsplit=3)[:3]) is not None
+
+
+def _binary_cameras(path: Path) -> dict[int, _Camera]:
+    def read(take: Callable[[str], tuple[Any, ...]], file: BinaryIO) -> tuple[int, _Camera]:
         number, kind, width, height = take("<iiQQ")
         if kind not in COLMAP_MODELS:
-            raise ValueError(f"{path} has a camera of model {kind}; undistort to PINHOLE first")
+            raise ValueError(f"{path} has a camera of the unknown model {kind}; undistort to PINHOLE first")
         model, count = COLMAP_MODELS[kind]
-        return number, _pinhole(model, (width, height), take(f"<{count}d"))
+        return number, _camera(model, (width, height), take(f"<{count}d"), path)
 
     return dict(_binary_records(path, read))
 

@@ -5,28 +5,36 @@ Lens distortion is not undone: the pinhole part of a camera is what is read. Len
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.camera.tracks import Track, check_intrinsics
+from engine.camera.tracks import Track, check_intrinsics, check_poses
+from engine.files.natural_order import natural_key
 
 Array = NDArray[np.float64]
-MAX_TEXT_BYTES = 1 << 28
+PINHOLE_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+"""Names of camera models that are pinholes but for a distortion that is small."""
+FEWEST_OF_A_CAMERA = 4
+"""Frames on average that each camera of a rig took; with fewer, cameras are one film's, solved for one frame each."""
 
 
 @dataclass(frozen=True, eq=False)
 class PosedFrames:
-    """Poses, and what their file says of the images they belong to."""
+    """Poses of one camera's frames, and what their file says of the images they belong to."""
 
     track: Track
     names: tuple[str, ...] | None = None
     """File name of each image, as the file writes it; None where poses belong to the frames of a video."""
     times_s: Array | None = None
     """When each pose was taken, rising, [F]."""
+    camera: str = ""
+    """Which camera of a rig took them; empty where there is one."""
+    intrinsics_of: Callable[[tuple[int, int]], Array] | None = None
+    """Intrinsics [F, 4] for images of a width and height, where the file says an angle of view and leaves the size to them."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,58 @@ class PinholeCamera:
     """fx, fy, cx, cy in pixels."""
 
 
-def read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise ValueError(f"{path} is over {MAX_TEXT_BYTES >> 20} MB; poses never are, check the path")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text ({error.reason}); check the path") from error
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+@dataclass(frozen=True, eq=False)
+class PosedImage:
+    """One image of a model, as readers of models with names find it."""
+
+    name: str
+    c2w: Array
+    """[4, 4], OpenCV axes."""
+    camera: PinholeCamera | None
+    """None where the file does not say."""
+    camera_id: object = None
+    """Tells cameras apart; hashable."""
+
+
+def by_camera(images: Sequence[PosedImage], source: str) -> tuple[PosedFrames, ...]:
+    """Sort images by name and part those that different cameras of a rig took: by folder, then by camera.
+
+    Raises:
+        ValueError: A pose is not rigid, or the images of one camera differ in size.
+    """
+    images = sorted(images, key=lambda image: natural_key(image.name))
+    folders = _parted(images, lambda image: image.name.replace("\\", "/").rpartition("/")[0])
+    groups: dict[str, list[PosedImage]] = {}
+    for folder, members in folders.items():
+        cameras = _parted(members, lambda image: image.camera_id)
+        label = str(folder).rpartition("/")[2] if len(folders) > 1 else ""
+        if len(cameras) == 1 or len(members) < FEWEST_OF_A_CAMERA * len(cameras):
+            groups[_unused(label, groups)] = members
+            continue
+        for number, taken in enumerate(cameras.values(), start=1):
+            groups[_unused("-".join(filter(None, (label, f"camera{number}"))), groups)] = taken
+    return tuple(_join(members, label, source) for label, members in groups.items())
+
+
+def _parted(
+    images: Sequence[PosedImage], key: Callable[[PosedImage], object]
+) -> dict[object, list[PosedImage]]:
+    parts: dict[object, list[PosedImage]] = {}
+    for image in images:
+        parts.setdefault(key(image), []).append(image)
+    return parts
+
+
+def _unused(label: str, taken: Container[str]) -> str:
+    """Number a label that is taken; folders of one name may lie in different ones."""
+    numbered = itertools.chain([label], (f"{label or 'images'}-{n}" for n in itertools.count(2)))
+    return next(name for name in numbered if name not in taken)
+
+
+def _join(images: Sequence[PosedImage], label: str, source: str) -> PosedFrames:
+    c2w = check_poses(np.stack([image.c2w for image in images]), source)
+    track = join_cameras(c2w, [image.camera for image in images], source)
+    return PosedFrames(track, tuple(image.name for image in images), camera=label)
 
 
 def join_cameras(c2w: Array, cameras: Sequence[PinholeCamera | None], source: str) -> Track:

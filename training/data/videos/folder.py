@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.camera.formats.posed_frames import PosedFrames
-from engine.camera.formats.track_files import read_posed
+from engine.camera.formats.text_lines import read_lens
+from engine.camera.formats.track_files import read_cameras, read_posed
 from engine.camera.tracks import Track, at_times, check_intrinsics, map_intrinsics
 from engine.files.bundle import hash_file
 from training.data.clip import Clip, ClipRejected, LeftOut
-from training.data.videos.finder import Video, find_videos
+from training.data.videos.finder import Video, find_videos, picture_times_s
 from training.data.videos.frames import DecodedFrames, ImageFrames, VideoFrames
-
-MAX_LENS_CHARS = 1000
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,17 @@ class VideoFolder:
                 self.left_out.append(LeftOut(video.name, str(error)))
 
     def _open(self, video: Video) -> None:
-        posed = read_posed(video.poses)
-        pictures = DecodedFrames(video.path) if video.is_video else _listed(video, posed)
-        opened = _OpenVideo(video, pictures, self._metric(posed, video), _pose_times(posed, pictures, video))
+        if video.is_video:
+            self._cut(video, read_posed(video.poses), DecodedFrames(video.path))
+            return
+        for posed in read_cameras(video.poses):
+            name = f"{video.name}/{posed.camera}" if posed.camera else video.name
+            self._cut(replace(video, name=name), posed, _listed(video, posed))
+
+    def _cut(self, video: Video, posed: PosedFrames, pictures: VideoFrames) -> None:
+        """Cut the pictures of one camera into clips."""
+        track = self._metric(posed, video, pictures)
+        opened = _OpenVideo(video, pictures, track, _pose_times(posed, pictures, video))
         numbers = _evenly(opened, self.options.fps)
         step = self.options.max_frames - self.options.overlap
         starts = range(0, max(1, len(numbers) - self.options.overlap), step)
@@ -109,14 +116,19 @@ class VideoFolder:
             )
         self.clips += [(opened, part, n) for n, part in enumerate(parts)]
 
-    def _metric(self, posed: PosedFrames, video: Video) -> Track:
+    def _metric(self, posed: PosedFrames, video: Video, pictures: VideoFrames) -> Track:
+        """Poses in metres, with the lens of the pictures as they are read."""
         track = posed.track
+        pictures.fit_shape(track.image_size)
+        if track.intrinsics is None and posed.intrinsics_of is not None:
+            track = replace(track, intrinsics=posed.intrinsics_of(pictures.size), image_size=pictures.size)
         if track.intrinsics is None:
             if video.lens is None:
                 raise ValueError(
                     f"{video.poses} has no intrinsics for {video.name}; write fx fy cx cy in pixels to {video.name}.lens.txt"
                 )
-            track = replace(track, intrinsics=_read_lens(video.lens, track.num_frames), image_size=None)
+            lens = check_intrinsics(read_lens(video.lens), track.num_frames, str(video.lens))
+            track = replace(track, intrinsics=lens, image_size=None)
         c2w = track.c2w.copy()
         c2w[:, :3, 3] *= self.options.metres_per_unit
         return replace(track, c2w=c2w)
@@ -188,33 +200,40 @@ class VideoFolder:
             )
 
 
-def _read_lens(path: Path, num_frames: int) -> NDArray[np.float64]:
-    """Read fx, fy, cx, cy from a text file, [num_frames, 4]."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            numbers = np.array([float(word) for word in file.read(MAX_LENS_CHARS).split()])
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} does not hold four numbers, fx fy cx cy in pixels: {error}") from error
-    return check_intrinsics(numbers, num_frames, str(path))
-
-
 def _listed(video: Video, posed: PosedFrames) -> ImageFrames:
     """The pictures that poses name, or all of the video's in order."""
-    names = posed.names
-    if names is None:
-        return ImageFrames(video.pictures, video.picture_times_s)
-    by_name = {path.name: path for path in video.pictures}
-    by_stem = {path.stem: path for path in video.pictures}
-    paths = []
-    for name in names:
-        # Only the file name counts: a path in a pose file leads nowhere else.
-        last = Path(name.replace("\\", "/")).name
-        if (path := by_name.get(last) or by_stem.get(last)) is None:
-            raise ValueError(
-                f"{video.poses} names the picture {name[:80]!r}, which {video.path} does not hold"
-            )
-        paths.append(path)
-    return ImageFrames(paths)
+    if posed.names is None:
+        return ImageFrames(video.pictures, picture_times_s(video.pictures))
+    known = _by_ending(video)
+    paths = [path for name in posed.names if (path := known.get(_longest(name, known))) is not None]
+    if len(paths) < len(posed.names):
+        name = next(name for name in posed.names if known.get(_longest(name, known)) is None)
+        raise ValueError(
+            f"{video.poses} names the picture {name[:80]!r}, which {video.path} does not hold, or in several folders"
+        )
+    return ImageFrames(paths, picture_times_s(paths))
+
+
+def _by_ending(video: Video) -> dict[str, Path | None]:
+    """The pictures below a video's folder by the ends of their paths, with and without suffix; None for ends of several.
+
+    Only what was found there can be named: a path in a pose file leads nowhere else.
+    """
+    known: dict[str, Path | None] = {}
+    for path in video.pictures:
+        inside = path.relative_to(video.path)
+        for shown in (inside, inside.with_suffix("")):
+            for start in range(len(shown.parts)):
+                end = "/".join(shown.parts[start:])
+                known[end] = path if known.get(end, path) == path else None
+    return known
+
+
+def _longest(name: str, known: dict[str, Path | None]) -> str:
+    """Return the longest end of a picture's name, as a pose file writes it, that is known; empty without one."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in known), "")
 
 
 def _pose_times(posed: PosedFrames, pictures: VideoFrames, video: Video) -> NDArray[np.float64] | None:

@@ -12,6 +12,7 @@ import av.error
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ from engine.camera.tracks import cover
 MAX_PIXELS = 1 << 26
 """Of one picture; a video that claims more is damaged or hostile."""
 MAX_PICTURE_BYTES = 1 << 28
+NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+"""What players do not show as the film."""
 
 
 class VideoFrames(Protocol):
@@ -29,7 +32,18 @@ class VideoFrames(Protocol):
     times_s: NDArray[np.float64] | None
     """When each picture was taken, rising, [P]; None where nothing says so."""
     size: tuple[int, int]
-    """Width and height in pixels."""
+    """Width and height in pixels, turned upright as a player shows it."""
+
+    def fit_shape(self, said: tuple[int, int] | None) -> None:
+        """Read the pictures in the shape that poses were made for: turned upright, or as they are stored.
+
+        Args:
+            said: Width and height that the poses' file says, at any scale; without them pictures are upright.
+
+        Raises:
+            ValueError: The pictures have neither shape.
+        """
+        ...
 
     def __len__(self) -> int: ...
 
@@ -42,67 +56,159 @@ class VideoFrames(Protocol):
         ...
 
 
-def fit_picture(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize a picture [h, w, 3] to cover `size` and crop it about its centre, as `map_intrinsics` maps its lens."""
-    height, width = picture.shape[:2]
+def fit_picture(
+    picture: NDArray[np.uint8], size: tuple[int, int], shown: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Resize a picture [h, w, 3] to cover `size` and crop it about its centre, as `map_intrinsics` maps its lens.
+
+    Args:
+        shown: Width and height that it is shown with, where its pixels are not square.
+    """
+    width, height = shown or picture.shape[1::-1]
     resized, (left, top) = cover((width, height), size)
-    how = cv2.INTER_AREA if resized[0] <= width else cv2.INTER_CUBIC
+    how = cv2.INTER_AREA if resized[0] <= picture.shape[1] else cv2.INTER_CUBIC
     fitted = np.asarray(cv2.resize(picture, resized, interpolation=how), np.uint8)
     return fitted[top : top + size[1], left : left + size[0]]
 
 
+def choose_stored(
+    said: tuple[int, int] | None,
+    upright: tuple[int, int],
+    stored: tuple[int, int],
+    prefers_stored: bool,
+    source: Path,
+) -> bool:
+    """Whether poses were made for pictures as they are stored, by the width and height that their file says.
+
+    Raises:
+        ValueError: They were made for pictures of another shape.
+    """
+    if said is None:
+        return False
+    shapes = [(True, stored), (False, upright)] if prefers_stored else [(False, upright), (True, stored)]
+    # Pictures that were scaled down keep their shape, to a pixel, and their lens is scaled with them.
+    for allowed_px in (None, 1.0):
+        for as_stored, (width, height) in shapes:
+            off = abs(said[1] * width / said[0] - height)
+            if said == (width, height) or (allowed_px is not None and off <= allowed_px):
+                return as_stored
+    raise ValueError(
+        f"{source} has pictures of {upright[0]}x{upright[1]}, its poses are for {said[0]}x{said[1]}; "
+        "give poses of pictures of that shape"
+    )
+
+
 class DecodedFrames:
-    """The frames of a video file; they are decoded when they are read, and only those near."""
+    """The frames of a video file as a player shows them; they are decoded when they are read, and only those near."""
 
     def __init__(self, path: Path) -> None:
-        """Find out when each frame is shown, without decoding any.
+        """Find out when each frame is shown. Only decoding tells: edit lists, hidden frames and lost times decide.
 
         Raises:
             ValueError: It is no video, or damaged.
         """
-        self.path = path
+        self.path, self._as_stored = path, False
+        shown: list[int | None] = []
         with _opened(path) as (container, stream):
-            self.size = stream.codec_context.width, stream.codec_context.height
-            if not 0 < self.size[0] * self.size[1] <= MAX_PIXELS:
-                raise ValueError(f"the video {path} claims frames of {self.size[0]}x{self.size[1]}; check it")
-            shown = []
-            for packet in container.demux(stream):
-                if packet.pts is not None:
-                    shown.append(packet.pts)
+            for frame in _decoded(container, stream):
+                if not shown:
+                    self._read_shape(frame, stream)
+                shown.append(frame.pts)
                 if len(shown) > MAX_FRAMES:
                     raise ValueError(f"the video {path} has over {MAX_FRAMES} frames; cut it")
-            if not shown or stream.time_base is None:
+            if not shown:
                 raise ValueError(f"the video {path} has no frames; check it")
-            self._base = float(stream.time_base)
-        self._shown = np.unique(np.array(shown, np.int64))
-        self.times_s: NDArray[np.float64] | None = (self._shown - self._shown[0]) * self._base
+            base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        pts = np.array([-1 if time is None else time for time in shown], np.int64)
+        self._is_timed = base is not None and None not in shown and bool((np.diff(pts) > 0).all())
+        self._numbers = {int(time): number for number, time in enumerate(pts)} if self._is_timed else {}
+        self._pts = pts
+        self.times_s: NDArray[np.float64] | None = None
+        if self._is_timed and base is not None:
+            self.times_s = (pts - pts[0]) * float(base)
+        elif rate:
+            self.times_s = np.arange(len(pts)) / float(rate)
+
+    def _read_shape(self, frame: av.VideoFrame, stream: VideoStream) -> None:
+        self._matrix = _display_matrix(frame)
+        self.stored_size = frame.width, frame.height
+        if not 0 < frame.width * frame.height <= MAX_PIXELS:
+            raise ValueError(f"the video {self.path} claims frames of {frame.width}x{frame.height}; check it")
+        aspect = float(stream.sample_aspect_ratio or 1.0)
+        width, height = max(1, round(frame.width * aspect)), frame.height
+        self.size = (height, width) if self._matrix[0, 0] == 0 else (width, height)
 
     def __len__(self) -> int:
-        return len(self._shown)
+        return len(self._pts)
+
+    def fit_shape(self, said: tuple[int, int] | None) -> None:
+        """Read frames upright, unless poses were made for frames as they are stored."""
+        self._as_stored = choose_stored(said, self.size, self.stored_size, False, self.path)
+        if self._as_stored:
+            self.size, self._matrix = self.stored_size, np.eye(2, dtype=np.int64)
 
     def read(self, numbers: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Decode from the key frame before the first wanted frame to the last."""
+        """Decode from the key frame before the first wanted frame to the last; where that fails, from the beginning."""
         pictures = np.empty((len(numbers), size[1], size[0], 3), np.uint8)
         found = np.zeros(len(numbers), bool)
-        with _opened(self.path) as (container, stream):
-            container.seek(int(self._shown[numbers[0]]), stream=stream, backward=True)
-            for frame in container.decode(stream):
-                if frame.pts is None:
-                    continue
-                wanted = numbers == np.searchsorted(self._shown, frame.pts)
+        for seeks in (True, False) if self._is_timed else (False,):
+            for number, frame in self._frames(int(numbers[0]) if seeks else None):
+                wanted = (numbers == number) & ~found
                 if wanted.any():
-                    pictures[wanted] = fit_picture(
-                        np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), size
-                    )
+                    picture = turn(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), self._matrix)
+                    pictures[wanted] = fit_picture(picture, size, self.size)
                     found |= wanted
-                if frame.pts >= self._shown[numbers[-1]]:
+                if number >= numbers[-1]:
                     break
-        if not found.all():
-            missing = int(numbers[~found][0])
-            raise ValueError(
-                f"the video {self.path} is damaged: frame {missing} cannot be decoded; fetch it again"
-            )
-        return pictures
+            if found.all():
+                return pictures
+        missing = int(numbers[~found][0])
+        raise ValueError(
+            f"the video {self.path} is damaged: frame {missing} cannot be decoded; fetch it again"
+        )
+
+    def _frames(self, first: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield frames and their numbers, from the key frame before one on or from the beginning."""
+        with _opened(self.path) as (container, stream):
+            if first is None:
+                yield from enumerate(_decoded(container, stream))
+                return
+            container.seek(int(self._pts[first]), stream=stream, backward=True)
+            for frame in _decoded(container, stream):
+                if frame.pts is not None and (number := self._numbers.get(frame.pts)) is not None:
+                    yield number, frame
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Decode a stream; like players, go on after a packet that cannot be decoded."""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                yield frame
+
+
+def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int64]:
+    """How a player turns or mirrors a frame: signs [2, 2], (x, y) of the frame times it is (x, y) on the screen."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return np.eye(2, dtype=np.int64)
+    values = np.frombuffer(bytes(data), np.int32)
+    matrix = np.round(values[[0, 1, 3, 4]].reshape(2, 2) / (1 << 16)).astype(np.int64)
+    # Players turn by right angles; whatever else a file asks for is left upright.
+    is_turn = np.array_equal(np.abs(matrix), np.eye(2)) or np.array_equal(np.abs(matrix), np.eye(2)[::-1])
+    return matrix if is_turn else np.eye(2, dtype=np.int64)
+
+
+def turn(picture: NDArray[np.uint8], matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Turn and mirror a picture [h, w, 3] by right angles, as `_display_matrix` says."""
+    if matrix[0, 0] == 0:
+        picture = picture.transpose(1, 0, 2)
+    right, down = matrix.sum(axis=0)
+    return np.ascontiguousarray(picture[::down, ::right])
 
 
 @contextmanager
@@ -110,15 +216,22 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video; damage becomes one sentence."""
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no pictures, only sound; check the path")
-            stream = container.streams.video[0]
+            stream = _main_stream(container, path)
             stream.thread_type = "AUTO"
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(
             f"cannot read the video {path}: {error.strerror or error}; fetch it again"
         ) from error
+
+
+def _main_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Choose the film among a file's pictures, as players do: covers and thumbnails are none."""
+    films = [stream for stream in container.streams.video if not stream.disposition & NO_FILM]
+    if not films:
+        raise ValueError(f"{path} has no film, only sound or a cover; check the path")
+    best = container.streams.best("video")
+    return next((stream for stream in films if best is not None and stream.index == best.index), films[0])
 
 
 class ImageFrames:
@@ -133,8 +246,16 @@ class ImageFrames:
         if missing := [path for path in paths if not path.is_file()]:
             raise ValueError(f"there is no picture {missing[0]}; {len(missing)} of {len(paths)} are missing")
         self.paths, self.times_s = list(paths), times_s
+        self._as_stored = False
         height, width = read_picture(paths[0]).shape[:2]
         self.size = width, height
+
+    def fit_shape(self, said: tuple[int, int] | None) -> None:
+        """Read pictures upright, unless poses were made for them as they are stored, whatever their EXIF says."""
+        height, width = read_picture(self.paths[0], as_stored=True).shape[:2]
+        self._as_stored = choose_stored(said, self.size, (width, height), True, self.paths[0].parent)
+        if self._as_stored:
+            self.size = width, height
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -143,7 +264,7 @@ class ImageFrames:
         """Read the wanted files."""
         pictures = []
         for number in numbers:
-            picture = read_picture(self.paths[number])
+            picture = read_picture(self.paths[number], self._as_stored)
             if picture.shape[1::-1] != self.size:
                 raise ValueError(
                     f"the picture {self.paths[number]} is {picture.shape[1]}x{picture.shape[0]}, others are "
@@ -153,8 +274,11 @@ class ImageFrames:
         return np.stack(pictures)
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture file, [H, W, 3] RGB.
+def read_picture(path: Path, as_stored: bool = False) -> NDArray[np.uint8]:
+    """Read a picture file, [H, W, 3] RGB; what is transparent is laid over white.
+
+    Args:
+        as_stored: Leave the picture as its pixels lie, instead of turning it upright by its EXIF entry.
 
     Raises:
         ValueError: It is no picture, or unreasonably large.
@@ -162,11 +286,28 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     if path.stat().st_size > MAX_PICTURE_BYTES:
         raise ValueError(f"the picture {path} is over {MAX_PICTURE_BYTES >> 20} MB; scale it down")
     data = np.frombuffer(path.read_bytes(), np.uint8)
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        picture = cv2.imdecode(data, flags) if len(data) else None
+        layers = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if _has_alpha(data[:32].tobytes()) else None
     except cv2.error:
         # Sizes beyond OpenCV's own limit.
-        picture = None
+        picture = layers = None
     if picture is None:
         raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG")
+    if (
+        layers is not None
+        and layers.ndim == 3
+        and layers.shape[2] == 4
+        and layers.shape[:2] == picture.shape[:2]
+    ):
+        opacity = layers[..., 3:].astype(np.float32) / np.iinfo(layers.dtype).max
+        picture = np.round(picture * opacity + 255.0 * (1.0 - opacity))
     return np.asarray(picture[..., ::-1], np.uint8)
+
+
+def _has_alpha(head: bytes) -> bool:
+    """Whether the first bytes of a PNG or WebP file announce transparency."""
+    if head.startswith(b"\x89PNG"):
+        return len(head) > 25 and head[25] in (4, 6)
+    return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 0x10)
