@@ -216,7 +216,7 @@ def _names(path: Path) -> list[str]:
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise ValueError(f"{path} is too long for a list of scenes")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -121,7 +121,7 @@ def read_preamble(path: Path) -> str:
         ValueError: The file is unreadable or holds none.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -18,7 +18,8 @@ from engine.camera.tracks import Track
 from training.data.clip import Clip, LeftOut, readable
 from training.data.videos.finder import find_videos
 from training.data.videos.folder import VideoFolder, VideoOptions
-from training.data.videos.frames import DecodedFrames, ImageFrames, choose_stored, read_picture, turn
+from training.data.videos.frames import DecodedFrames, choose_stored, turn
+from training.data.videos.pictures import ImageFrames, read_picture
 
 SIZE, COUNT = (96, 64), 20
 LENS = np.array([50.0, 50.0, 48.0, 32.0])

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from engine.errors import SpecMismatch
 from engine.files.bundle import first_problem
+from engine.files.natural_order import natural_key
 from engine.files.tensor_file import DTYPES, TensorFile, TensorFileKind, encode_tensors, write_tensors
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import LAYOUT as MEMORY_LAYOUT
@@ -215,13 +216,13 @@ def list_worlds(folders: Iterable[str | Path]) -> list[WorldEntry]:
     for folder in folders:
         for file in _world_files(Path(folder)):
             entries.setdefault(file.stem, _list_entry(file))
-    return [entries[name] for name in sorted(entries)]
+    return [entries[name] for name in sorted(entries, key=natural_key)]
 
 
 def _world_files(folder: Path) -> list[Path]:
     """Return the world files of a folder; one that may not be entered has none."""
     try:
-        return [file for file in sorted(folder.glob(f"*{SUFFIX}")) if not file.name.startswith(".")]
+        return sorted(folder.glob(f"[!.]*{SUFFIX}"))
     except PermissionError:
         return []
 

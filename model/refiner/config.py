@@ -48,7 +48,7 @@ class _DiffusersConfig:
             ValueError: The file is unreadable or does not fit.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot read {path}: {error}; give the config.json of {cls.WHAT}") from None
         if not isinstance(values, dict):

@@ -133,7 +133,7 @@ class LtxAutoencoderConfig(BaseModel, frozen=True, extra="forbid"):
             ValueError: The file is unreadable or does not fit.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
             raise ValueError(
                 f"cannot read {path}: {error.strerror}; give the config.json of the autoencoder"

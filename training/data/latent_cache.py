@@ -78,7 +78,7 @@ class CachedClips:
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self.paths = sorted(folder.glob(f"*{KIND.suffix}"))
+        self.paths = sorted(folder.glob(f"[!.]*{KIND.suffix}"))
         self.left_out: list[LeftOut] = []
 
     def __len__(self) -> int:

@@ -134,7 +134,7 @@ def read_model_file(path: Path) -> ModelConfig:
         ValueError: They are missing, or no model's.
     """
     try:
-        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(
             f"{path} holds no model's numbers ({error}); write them as `ModelConfig.to_dict` does"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine.camera.actions import MAX_FRAMES
 from engine.files.array_files import read_npz, read_npz_rows
+from engine.files.natural_order import natural_key
 from training.data.archives.sidecars import caption_of, read_sidecar, score_of
 from training.data.clip import FPS, Clip, LeftOut
 
@@ -100,7 +101,9 @@ class ClipArchives:
         self.name, self.options = folder.name, options or ArchiveOptions()
         self.left_out: list[LeftOut] = []
         self.clips: list[tuple[_Archive, str]] = []
-        paths = sorted(folder.glob("*.zip"))
+        # macOS writes hidden twins of its own kind of every file.
+        found = [path for path in folder.glob("*.zip") if not path.name.startswith(".")]
+        paths = sorted(found, key=lambda path: natural_key(path.name))
         if not paths:
             raise ValueError(f"{folder} holds no archives; name the folder with the zips that describe clips")
         for path in paths:

@@ -35,7 +35,7 @@ def read_sidecar(base: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_SIDECAR_BYTES:
             raise ValueError(f"{path} is over {MAX_SIDECAR_BYTES >> 20} MB; split its archive")
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             lines = [line for line in text.splitlines() if line.strip()]
             values = json.loads(text) if suffix == ".json" else [json.loads(line) for line in lines]
         except (ValueError, RecursionError) as error:

@@ -21,7 +21,8 @@ from engine.camera.tracks import Track, at_times, check_intrinsics, map_intrinsi
 from engine.files.bundle import hash_file
 from training.data.clip import Clip, ClipRejected, LeftOut
 from training.data.videos.finder import Video, find_videos, picture_times_s
-from training.data.videos.frames import DecodedFrames, ImageFrames, VideoFrames
+from training.data.videos.frames import DecodedFrames, VideoFrames
+from training.data.videos.pictures import ImageFrames
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,7 @@ def _evenly(opened: _OpenVideo, fps: float) -> NDArray[np.int64]:
     inside = np.flatnonzero((taken >= start - 1e-6) & (taken <= end + 1e-6))
     if not len(inside):
         raise ValueError(f"the poses {opened.video.poses} and {opened.video.name} have no moment in common")
-    moments = taken[inside[0]] + np.arange(int((taken[inside[-1]] - taken[inside[0]]) * fps + 1e-6) + 1) / fps
+    # Times of day resolve a quarter of a microsecond, which may cost the last moment.
+    moments = taken[inside[0]] + np.arange(int((taken[inside[-1]] - taken[inside[0]]) * fps + 1e-4) + 1) / fps
     middles = (taken[inside][1:] + taken[inside][:-1]) / 2.0
     return inside[np.searchsorted(middles, moments, side="right")]

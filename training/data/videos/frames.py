@@ -1,8 +1,9 @@
-"""Frames of a video at chosen moments, from a video file or from a list of picture files."""
+"""Frames of a video at chosen moments, from a video file; what picture files share with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,6 @@ from engine.camera.tracks import cover
 
 MAX_PIXELS = 1 << 26
 """Of one picture; a video that claims more is damaged or hostile."""
-MAX_PICTURE_BYTES = 1 << 28
 NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 """What players do not show as the film."""
 
@@ -109,7 +109,9 @@ class DecodedFrames:
         """
         self.path, self._as_stored = path, False
         shown: list[int | None] = []
-        with _opened(path) as (container, stream):
+        self._index = _film_index(path)
+        with _opened(path) as container:
+            stream = self._stream(container)
             for frame in _decoded(container, stream):
                 if not shown:
                     self._read_shape(frame, stream)
@@ -128,6 +130,12 @@ class DecodedFrames:
             self.times_s = (pts - pts[0]) * float(base)
         elif rate:
             self.times_s = np.arange(len(pts)) / float(rate)
+
+    def _stream(self, container: InputContainer) -> VideoStream:
+        stream = container.streams[self._index]
+        assert isinstance(stream, VideoStream), "the index is of pictures"
+        stream.thread_type = "AUTO"
+        return stream
 
     def _read_shape(self, frame: av.VideoFrame, stream: VideoStream) -> None:
         self._matrix = _display_matrix(frame)
@@ -169,7 +177,8 @@ class DecodedFrames:
 
     def _frames(self, first: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield frames and their numbers, from the key frame before one on or from the beginning."""
-        with _opened(self.path) as (container, stream):
+        with _opened(self.path) as container:
+            stream = self._stream(container)
             if first is None:
                 yield from enumerate(_decoded(container, stream))
                 return
@@ -212,102 +221,28 @@ def turn(picture: NDArray[np.uint8], matrix: NDArray[np.int64]) -> NDArray[np.ui
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(path: Path) -> Iterator[InputContainer]:
     """Open a video; damage becomes one sentence."""
     try:
         with av.open(str(path)) as container:
-            stream = _main_stream(container, path)
-            stream.thread_type = "AUTO"
-            yield container, stream
+            yield container
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(
             f"cannot read the video {path}: {error.strerror or error}; fetch it again"
         ) from error
 
 
-def _main_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Choose the film among a file's pictures, as players do: covers and thumbnails are none."""
-    films = [stream for stream in container.streams.video if not stream.disposition & NO_FILM]
-    if not films:
-        raise ValueError(f"{path} has no film, only sound or a cover; check the path")
-    best = container.streams.best("video")
-    return next((stream for stream in films if best is not None and stream.index == best.index), films[0])
-
-
-class ImageFrames:
-    """Picture files in the order of the video."""
-
-    def __init__(self, paths: Sequence[Path], times_s: NDArray[np.float64] | None = None) -> None:
-        """Look at the first picture for the size of all.
-
-        Raises:
-            ValueError: A picture is missing, or the first cannot be read.
-        """
-        if missing := [path for path in paths if not path.is_file()]:
-            raise ValueError(f"there is no picture {missing[0]}; {len(missing)} of {len(paths)} are missing")
-        self.paths, self.times_s = list(paths), times_s
-        self._as_stored = False
-        height, width = read_picture(paths[0]).shape[:2]
-        self.size = width, height
-
-    def fit_shape(self, said: tuple[int, int] | None) -> None:
-        """Read pictures upright, unless poses were made for them as they are stored, whatever their EXIF says."""
-        height, width = read_picture(self.paths[0], as_stored=True).shape[:2]
-        self._as_stored = choose_stored(said, self.size, (width, height), True, self.paths[0].parent)
-        if self._as_stored:
-            self.size = width, height
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, numbers: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read the wanted files."""
-        pictures = []
-        for number in numbers:
-            picture = read_picture(self.paths[number], self._as_stored)
-            if picture.shape[1::-1] != self.size:
-                raise ValueError(
-                    f"the picture {self.paths[number]} is {picture.shape[1]}x{picture.shape[0]}, others are "
-                    f"{self.size[0]}x{self.size[1]}; keep those of one size"
-                )
-            pictures.append(fit_picture(picture, size))
-        return np.stack(pictures)
-
-
-def read_picture(path: Path, as_stored: bool = False) -> NDArray[np.uint8]:
-    """Read a picture file, [H, W, 3] RGB; what is transparent is laid over white.
-
-    Args:
-        as_stored: Leave the picture as its pixels lie, instead of turning it upright by its EXIF entry.
-
-    Raises:
-        ValueError: It is no picture, or unreasonably large.
-    """
-    if path.stat().st_size > MAX_PICTURE_BYTES:
-        raise ValueError(f"the picture {path} is over {MAX_PICTURE_BYTES >> 20} MB; scale it down")
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0)
-    try:
-        picture = cv2.imdecode(data, flags) if len(data) else None
-        layers = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if _has_alpha(data[:32].tobytes()) else None
-    except cv2.error:
-        # Sizes beyond OpenCV's own limit.
-        picture = layers = None
-    if picture is None:
-        raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG")
-    if (
-        layers is not None
-        and layers.ndim == 3
-        and layers.shape[2] == 4
-        and layers.shape[:2] == picture.shape[:2]
-    ):
-        opacity = layers[..., 3:].astype(np.float32) / np.iinfo(layers.dtype).max
-        picture = np.round(picture * opacity + 255.0 * (1.0 - opacity))
-    return np.asarray(picture[..., ::-1], np.uint8)
-
-
-def _has_alpha(head: bytes) -> bool:
-    """Whether the first bytes of a PNG or WebP file announce transparency."""
-    if head.startswith(b"\x89PNG"):
-        return len(head) > 25 and head[25] in (4, 6)
-    return head[8:16] == b"WEBPVP8X" and len(head) > 20 and bool(head[20] & 0x10)
+def _film_index(path: Path) -> int:
+    """Choose the film among a file's streams, as players do: covers and thumbnails, marked or of one frame, are none."""
+    with _opened(path) as container:
+        films = [stream.index for stream in container.streams.video if not stream.disposition & NO_FILM]
+        if not films:
+            raise ValueError(f"{path} has no film, only sound or a cover; check the path")
+        if len(films) == 1:
+            return films[0]
+        best = container.streams.best("video")
+        packets = Counter(
+            packet.stream.index for packet in container.demux(*container.streams.video) if packet.size
+        )
+    moving = [index for index in films if packets[index] > 1] or films
+    return best.index if best is not None and best.index in moving else moving[0]
