@@ -15,6 +15,8 @@ import pytest
 from client.input.relative_pointer import RelativePointer
 
 AT = (400.0, 300.0)
+PATIENCE_S = 60.0
+"""Bound on the wait for a server that starts beside whatever else the machine has to do."""
 
 
 def moved(pointer: RelativePointer, reports: list[tuple[float, float]]) -> tuple[float, float]:
@@ -98,7 +100,15 @@ class Viewer:
     """A VNC viewer's end of the line: a pointer and a key."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._socket = socket.create_connection(("127.0.0.1", port))
+                break
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
         self._socket.recv(12)
         self._socket.sendall(b"RFB 003.008\n")
         self._socket.recv(self._socket.recv(1)[0])
@@ -107,6 +117,9 @@ class Viewer:
         self._socket.sendall(b"\1")
         name_length = struct.unpack(">I", self._socket.recv(24)[20:])[0]
         self._socket.recv(name_length)
+
+    def close(self) -> None:
+        self._socket.close()
 
     def point(self, x: int, y: int, button: int = 0) -> None:
         self._socket.sendall(struct.pack(">BBHH", 5, button, x, y))
@@ -126,9 +139,9 @@ def test_a_viewer_of_a_real_vnc_server_turns_the_view_there_and_back(tmp_path: P
     display = f":{port % 1000 + 200}"
     command = ["Xtigervnc", display, "-SecurityTypes", "None", "-rfbport", str(port), "-localhost"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    program = None
+    viewer = program = None
     try:
-        time.sleep(3)
+        viewer = Viewer(port)
         environ = {"DISPLAY": display, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
         program = subprocess.Popen(
             [sys.executable, "-c", READ_MOTION], env=environ, stdout=subprocess.PIPE, text=True
@@ -137,7 +150,6 @@ def test_a_viewer_of_a_real_vnc_server_turns_the_view_there_and_back(tmp_path: P
         line = next(line for line in program.stdout if line.startswith("open"))
         left, top = (int(number) for number in line.split()[1:])
         x, y = left + 200, top + 150
-        viewer = Viewer(port)
         for button in (0, 1, 0):
             viewer.point(x, y, button)
             time.sleep(0.5)
@@ -150,7 +162,10 @@ def test_a_viewer_of_a_real_vnc_server_turns_the_view_there_and_back(tmp_path: P
         assert abs(right) <= 6.0
         assert down == 0.0
     finally:
-        for process in (program, server):
-            if process is not None:
-                process.kill()
-                process.wait()
+        if viewer is not None:
+            viewer.close()
+        if program is not None:
+            program.kill()
+            program.communicate()
+        server.kill()
+        server.wait()
