@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+
+from model.weight_files import read_safetensors
 
 AUTOENCODER_FILE = "autoencoder.safetensors"
 """Weights of the autoencoder, in the folder of the checkpoint."""
@@ -313,10 +313,10 @@ def load_autoencoder_weights(path: Path) -> GuidedAutoencoder:
         ValueError: The file is missing, damaged, or no autoencoder's.
     """
     try:
-        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+        weights = {name: tensor.float() for name, tensor in read_safetensors(path)[0].items()}
         model = GuidedAutoencoder(sizes_of(weights))
         model.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
         raise ValueError(f"the autoencoder {path} cannot be used ({reason})") from None
     return model.eval()
