@@ -103,7 +103,7 @@ def test_what_was_hidden_is_filled_from_the_background(
     holes = seen.holes()[40:60, 20:120] > 0
     assert holes.mean() > 0.1
     patch = background(whole, seen, view).repeat(2, 0).repeat(2, 1)[40:60, 20:120][holes]
-    red = (patch[:, 0] > 200) & (patch[:, 1] < 60)
+    red = (patch[:, 2] > 200) & (patch[:, 1] < 60)
     assert red.mean() < 0.02
 
 

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.keyframes import Array, silhouettes
-from engine.memory.renderer import fill
-from engine.memory.warp import View, farthest_around
+from engine.memory.blend import fill
+from engine.memory.images import Array, farthest_around
+from engine.memory.keyframes import silhouettes
+from engine.memory.warp import View
 
 NEAREST = np.float32(10.0)
 """Inverse depth of the nearest surface that is believed, 1/m."""
@@ -76,7 +77,7 @@ class DepthFrame:
     """A frame with depth, made ready to be seen from elsewhere."""
 
     def __init__(self, color: NDArray[np.uint8], inverse_depth: Array, view: View) -> None:
-        """Take colour [H, W, C] and inverse depth [H, W] of a view; depth that is no number counts as sky."""
+        """Take colour, RGB [H, W, 3], and inverse depth [H, W] of a view; depth that is no number counts as sky."""
         self.color, self._view = color, view
         finite = np.nan_to_num(inverse_depth, nan=0.0, posinf=0.0, neginf=0.0)
         self._inverse = np.clip(finite, 0.0, NEAREST).astype(np.float32)
@@ -103,7 +104,7 @@ class DepthFrame:
         size = view.width, view.height
         guess = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_NEAREST), np.float32)
         fx, fy, cx, cy = own.intrinsics
-        x, y = view.rays()
+        x, y = _rays(view)
         back = -turn.T @ shift
         far = [turn[0, a] * x + (turn[1, a] * y + turn[2, a]) for a in range(3)]
         behind = guess
@@ -133,7 +134,7 @@ class DepthFrame:
         """Splat points to the pixels around where a view of half size sees them; the nearest wins, EMPTY for none."""
         own = self._view.scaled(0.5, self._half.shape[1], self._half.shape[0])
         fx, fy, cx, cy = half.intrinsics
-        x, y = own.rays()
+        x, y = _rays(own)
         qx, qy, qz = (
             turn[a, 0] * x + (turn[a, 1] * y + turn[a, 2]) + shift[a] * self._half for a in range(3)
         )
@@ -147,6 +148,14 @@ class DepthFrame:
         for corner in (0, 1, half.width, half.width + 1):
             np.maximum.at(target, cells + corner, seen)
         return target.reshape(half.height, half.width)
+
+
+def _rays(view: View) -> tuple[Array, Array]:
+    """Rays through pixel centres at depth 1 in camera axes: x [1, W] and y [H, 1]."""
+    fx, fy, cx, cy = view.intrinsics
+    x = (np.arange(view.width) + 0.5 - cx) / fx
+    y = (np.arange(view.height) + 0.5 - cy) / fy
+    return x.astype(np.float32)[None], y.astype(np.float32)[:, None]
 
 
 def _filled(inverse: Array) -> Array:
@@ -167,7 +176,7 @@ def background(frame: DepthFrame, seen: SourceMap, view: View) -> NDArray[np.uin
         seen: Where the view looks into the frame.
 
     Returns:
-        The whole view at half size, [H / 2, W / 2, C]; of use where nothing is known.
+        The whole view at half size, BGRA [H / 2, W / 2, 4]; of use where nothing is known.
     """
     size = view.width // 2, view.height // 2
     u, v, inverse = (
@@ -179,6 +188,6 @@ def background(frame: DepthFrame, seen: SourceMap, view: View) -> NDArray[np.uin
     missing = farthest_around(np.where(known, FAR_AWAY, inverse), BACKGROUND_PX)
     behind = known & (inverse <= BACKGROUND * missing + np.float32(1e-3))
     weight = behind.astype(np.float32)
-    color = cv2.remap(frame.color, u, v, cv2.INTER_LINEAR)
+    color = cv2.cvtColor(cv2.remap(frame.color, u, v, cv2.INTER_LINEAR), cv2.COLOR_RGB2BGRA)
     filled = fill(color.astype(np.float32) * weight[..., None], weight)
     return np.asarray(cv2.convertScaleAbs(filled), np.uint8)

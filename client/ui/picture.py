@@ -157,7 +157,7 @@ class LivePicture:
         picture = seen.enlarged(*size).colors(large)
         holes = seen.holes()
         if holes.any():
-            patch = cv2.cvtColor(background(self._depth_frame, seen, view), cv2.COLOR_RGB2BGRA)
+            patch = background(self._depth_frame, seen, view)
             mask = cv2.resize(holes, size, interpolation=cv2.INTER_LINEAR)
             mask = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
             cv2.copyTo(cv2.resize(patch, size, interpolation=cv2.INTER_LINEAR), mask, picture)
