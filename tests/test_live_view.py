@@ -136,7 +136,8 @@ def test_levelling_brings_the_view_to_the_horizon_with_the_rig() -> None:
         return Intent(roll=1.0) if now_s < 1.5 else Intent(level=1.6 < now_s < 5.0)
 
     walked = walk(asked, 8.0, 0.25, 0.1)
-    assert max(angles[2] for angles in walked.live_rad) > math.radians(40.0)
+    # A walker leans no further, here as in the rig.
+    assert max(angles[2] for angles in walked.live_rad) == pytest.approx(math.radians(30.0), abs=0.02)
     np.testing.assert_allclose(walked.live_rad[-1], walked.planned_rad[-1], atol=math.radians(0.02))
     assert abs(walked.live_rad[-1][2]) < math.radians(0.1)
 

@@ -124,6 +124,7 @@ def test_pitch_stops_at_its_limit() -> None:
 
 def test_levelling_brings_the_horizon_back_even_against_the_roll_key() -> None:
     rig = make_rig()
+    rig.flying = True
     walk(rig, Intent(roll=1.0), 3.0)
     assert abs(rig.roll_rad) > 1.0
     walk(rig, Intent(level=True), 5.0)

@@ -41,6 +41,8 @@ class RigLimits:
     """Highest flight above a walker's eye height; the pocket worlds were learned from 0.9 to 2.7 m."""
     sink_m: float = 0.9
     """Deepest flight below it."""
+    lean_rad: float = math.radians(30.0)
+    """Farthest that a walker leans; whoever flies may roll on."""
     look_limit_rad_s: float = math.radians(110.0)
     """Fastest turn by mouse; what exceeds it is carried into the next frames."""
     settle_s: float = 0.35
@@ -143,6 +145,16 @@ class CameraRig:
         """Height above a walker's eye height."""
         return self._eye_y_m - float(self._state.position[1])
 
+    @property
+    def height_range_m(self) -> tuple[float, float]:
+        """Lowest and highest flight above a walker's eye height."""
+        return -self._limits.sink_m, self._limits.climb_m
+
+    @property
+    def lean_limit_rad(self) -> float:
+        """Farthest that a walker leans to either side."""
+        return self._limits.lean_rad
+
     def plan(self, intent: Intent, num_frames: int, latched_s: float = 0.0) -> CameraTrack:
         """Move through the frames of the next chunk and stay at their end.
 
@@ -197,6 +209,7 @@ class CameraRig:
         self, before: IntegratorState, intent: Intent, dt_s: float, look_rad: tuple[float, float]
     ) -> IntegratorState:
         after = step(before, self._target(before, intent), held_axes(intent), dt_s, WALKING, look_rad)
+        after = self._kept_upright(before, after)
         position = after.position
         if self._slide is not None:
             position = np.asarray(self._slide(before.position, after.position - before.position), np.float64)
@@ -206,6 +219,15 @@ class CameraRig:
         if not np.isfinite(after.c2w()).all():
             return replace(before, velocity=Axes())
         return after
+
+    def _kept_upright(self, before: IntegratorState, after: IntegratorState) -> IntegratorState:
+        """Stop a walker's lean at its limit; one who landed with a greater lean keeps it until it is less."""
+        roll_rad = math.remainder(after.roll_rad, math.tau)
+        most_rad = max(self._limits.lean_rad, abs(math.remainder(before.roll_rad, math.tau)))
+        if self.flying or abs(roll_rad) <= most_rad:
+            return after
+        stopped_rad = after.roll_rad - roll_rad + math.copysign(most_rad, roll_rad)
+        return replace(after, roll_rad=stopped_rad, velocity=after.velocity._replace(roll=0.0))
 
     def _target(self, state: IntegratorState, intent: Intent) -> Axes:
         """Return the target velocities of an intent for a camera, m/s and rad/s."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pygame
 
+from client.camera.limits import Leveler
 from client.input.actions import Handler, Step
 from client.input.bindings import action_of_button
 from client.input.controls import MOVING
@@ -25,6 +26,7 @@ from client.setup.options import PlayOptions
 from client.ui import theme
 from client.ui.app_context import AppContext, Screen
 from client.ui.hud import Hud, LatencyMarker
+from client.ui.limit_notice import LimitNotice
 from client.ui.menu import picture_surface
 from client.ui.picture import LivePicture, fit_rect
 from engine.errors import RolloutDiverged
@@ -73,6 +75,7 @@ class WalkScreen(Screen):
         self._help = HelpPanel()
         self._changed = True
         self._hud = Hud(app, self.walk, self.rewind.metric_lines)
+        self._limits, self._leveler = LimitNotice(app, self.walk), Leveler()
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._surface: tuple[object, pygame.Surface] | None = None
         self._live_offset = np.zeros(6)
@@ -235,7 +238,7 @@ class WalkScreen(Screen):
     def update(self, now_s: float) -> bool:
         if (rig := self.walk.planner.rig) is not None:
             rig.pace = self._app.settings.pace
-        intent = self._app.read_intent()
+        intent = self._leveler.apply(self._app.read_intent(), rig.roll_rad if rig is not None else 0.0)
         changed = self._changed
         self._changed = False
         try:
@@ -256,6 +259,7 @@ class WalkScreen(Screen):
             offset = np.concatenate([self.walk.live_turn_rad, self.walk.live_move_m])
         changed |= not np.array_equal(offset, self._live_offset)
         self._live_offset = offset
+        changed |= self._limits.update(intent, now_s)
         return self._hud.update(intent, now_s) or changed
 
     def _break(self, error: Exception) -> None:
@@ -271,6 +275,8 @@ class WalkScreen(Screen):
         if (width, height) != target.get_size():
             target.fill(theme.INK)
         target.blit(self._enlarged(width, height), (left, top))
+        if not self._capture.photo_mode:
+            self._limits.draw(target, pygame.Rect(left, top, width, height))
         self._marker_places = self._marker.draw(target, look, self.walk.frame.index)
         covered = self._help.is_open or self._menus.is_open or self.rewind.frame is not None
         if not self._capture.photo_mode:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -115,6 +116,26 @@ Slide = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]
 WALKER_RADIUS_M = 0.6
 """Nearest a walker comes to a wall, wider than shoulders: nearer, a wall of one colour is all there is to see,
 and no world model was trained there."""
+
+
+@dataclass(frozen=True)
+class PlaceBox:
+    """Where the camera of a walker may be in a place, metres, world frame."""
+
+    low_xz_m: tuple[float, float]
+    high_xz_m: tuple[float, float]
+    ceiling_m: float
+    """Greatest height above the ground."""
+
+
+def place_box(world: World) -> PlaceBox | None:
+    """Return the limits of a world's place; None where it has none that is known here."""
+    if world.place is None or not holodeck.has_place(world.place):
+        return None
+    place = holodeck.get_place(world.place)
+    low_x, low_z, high_x, high_z = place.bounds
+    radius = WALKER_RADIUS_M
+    return PlaceBox((low_x + radius, low_z + radius), (high_x - radius, high_z - radius), place.ceiling_m)
 
 
 def place_slide(world: World) -> Slide | None:
