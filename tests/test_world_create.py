@@ -247,7 +247,7 @@ def test_a_world_for_a_bundle_plays_in_it_without_the_encoders(
         (["--fov", "130"], "outside 25 to 120"),
         (["--fov", "10"], "outside 25 to 120"),
         (["--fov", "60", "--intrinsics", "k.txt"], "leave one of them out"),
-        (["--intrinsics", "none.txt"], "cannot read intrinsics"),
+        (["--intrinsics", "none.txt"], "cannot read none.txt"),
         (["--intrinsics", "odd.txt"], "holds no camera"),
         (["--intrinsics", "narrow.txt"], "outside 25 to 120"),
         (["-o", "harbour.zip"], "ends in .world"),

@@ -58,7 +58,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
         raise ValueError(f"{path} is not text ({reason}); check the path") from error
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror}; check the path") from error
 
 
 def is_comment(line: str) -> bool:
