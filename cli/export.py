@@ -243,7 +243,8 @@ def _print_verdict(report: VerifyReport, as_json: bool) -> None:
     else:
         print(
             f"{'equal' if report.passed else 'different'}: over {len(report.chunks) - 1} chunks velocity differs "
-            f"by at most {report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255"
+            f"by at most {report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255, "
+            f"inverse depth by {report.inverse_depth:.2g}/m"
         )
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.arguments import Json, known_folders
 from cli.report import extra_needed, print_json, print_table, say
 from engine.files.atomic import check_new_file
+
+if TYPE_CHECKING:
+    from engine.files.bundle import Bundle
+    from engine.files.world import World
+
+POCKET = "pocket"
+"""The bundle that worlds of pictures are made for where none is named."""
 
 app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)
 
@@ -27,8 +34,21 @@ class WorldModelName(StrEnum):
 
 @app.command()
 def create(
-    photo: Annotated[Path, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")],
-    prompt: Annotated[str, typer.Option(help="What the place is, in a sentence or two.")],
+    photo: Annotated[
+        Path | None, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What the place is, in a sentence or two; sana-wm needs it.")
+    ] = None,
+    keyframes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Make a spatial memory of posed RGB-D pictures: a folder with transforms.json, or an .npz."
+        ),
+    ] = None,
+    text_of: Annotated[
+        str | None, typer.Option(help="World whose text a world of the pocket takes; default: none.")
+    ] = None,
     weights: Annotated[
         Path,
         typer.Option(
@@ -36,14 +56,17 @@ def create(
         ),
     ] = Path("weights/sana-wm"),
     model: Annotated[
-        WorldModelName, typer.Option(help="Model the world is for; pocket worlds come out of training.")
+        WorldModelName, typer.Option(help="Model the world is for, where no --engine says so.")
     ] = WorldModelName.SANA_WM,
     engine: Annotated[
-        str | None, typer.Option(help="Bundle the world is for; otherwise the weights themselves are read.")
+        str | None,
+        typer.Option(
+            help="Bundle the world is for; one with an encoder makes it without PyTorch. Otherwise the weights are read."
+        ),
     ] = None,
     fov: Annotated[
         float | None,
-        typer.Option(help="Horizontal field of view of the photo, degrees, 25 to 120; default: 60."),
+        typer.Option(help="Horizontal field of view, degrees, 25 to 120; default: 60, with an encoder 75."),
     ] = None,
     intrinsics: Annotated[
         Path | None, typer.Option(help="Camera of the photo instead: fx fy cx cy in pixels, .txt or .npy.")
@@ -57,27 +80,89 @@ def create(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.world here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a world from a photo and a prompt; playing it needs neither PyTorch nor the text encoder."""
+    """Make a world from a photo and a prompt, or of posed RGB-D pictures; playing it needs neither PyTorch nor encoders."""
+    if (photo is None) == (keyframes is None):
+        raise ValueError("name one photo, or posed pictures with --keyframes")
     if fov is not None and intrinsics is not None:
         raise ValueError("--fov and --intrinsics both describe the camera; leave one of them out")
-    from engine.files.world import SUFFIX, read_world, title_of, world_name, write_world
+    from engine.files.world import SUFFIX, title_of, world_name, write_world
     from engine.machine.assets import find_bundle
 
-    output = output or Path(f"{world_name(photo.stem)}{SUFFIX}")
-    title = title or title_of(photo.stem if output.stem == world_name(photo.stem) else output.stem)
+    source = photo or keyframes
+    assert source is not None
+    stem = source.resolve().stem
+    output = output or Path(f"{world_name(stem)}{SUFFIX}")
+    title = title or title_of(stem if output.stem == world_name(stem) else output.stem)
     check_new_file(output, SUFFIX, "world")
+    bundle = None if engine is None else find_bundle(engine)
+    if keyframes is not None or (bundle is not None and bundle.spec.encoder_graph is not None):
+        if intrinsics is not None or refiner is not None:
+            raise ValueError("--intrinsics and --refiner are for worlds of sana-wm; leave them out")
+        name = world_name(output.stem)
+        details = {"name": name, "title": title, "licence": licence, "caption": prompt or ""}
+        write_world(output, _remembered(source, keyframes is not None, bundle, details, text_of, fov))
+        _print_made(output, as_json)
+        return
+    if photo is None or prompt is None:
+        raise ValueError("a world of sana-wm needs a prompt; add --prompt and what the place is")
     with extra_needed("making a world", "worlds"):
         from export.world import WorldRequest, create_world, hash_released, released_config
 
-    bundle = None if engine is None else find_bundle(engine)
     config = released_config(None if bundle is None else bundle.spec.model)
     request = WorldRequest(photo, prompt, world_name(output.stem), title, licence, fov, intrinsics, refiner)
     hash_weights = (
         (lambda: hash_released(weights)) if bundle is None else (lambda: bundle.spec.weights_sha256)
     )
     write_world(output, create_world(request, weights, config, hash_weights, say))
+    _print_made(output, as_json)
+
+
+def _remembered(
+    source: Path,
+    posed: bool,
+    bundle: Bundle | None,
+    details: dict[str, str],
+    text_of: str | None,
+    fov: float | None,
+) -> World:
+    """Make a world with a spatial memory, of posed pictures or of a photo."""
+    from engine.files.pictures import read_photo
+    from engine.files.posed_pictures import read_posed_pictures
+    from engine.files.world import described, find_world
+    from engine.machine.assets import find_bundle
+    from engine.session import picture_world
+
+    bundle = bundle or find_bundle(POCKET)
+    spec = bundle.spec
+    encoder = picture_world.open_encoder(bundle)
+    text = picture_world.no_text(spec)
+    if text_of is not None:
+        other = find_world(text_of, known_folders())
+        if other.info.model != spec.weights_sha256:
+            raise ValueError(
+                f"the world {other.name} was made for another model; name one made for {spec.name}"
+            )
+        text = other.text, other.text_mask
+    info = described(**details, model=spec.weights_sha256)
+    angle = picture_world.DEFAULT_FOV_DEG if fov is None else fov
+    if posed:
+        keyframes = read_posed_pictures(source)
+        return picture_world.world_of_keyframes(info, spec, encoder, keyframes, text, angle)
+    return picture_world.world_of_photo(info, spec, encoder, read_photo(source), text, angle)
+
+
+def _print_made(output: Path, as_json: bool) -> None:
+    from engine.files.world import read_world
+
     made = read_world(output)
-    result = {"path": str(output), "name": made.name, "title": made.title, "sha256": made.sha256}
+    result: dict[str, Any] = {
+        "path": str(output),
+        "name": made.name,
+        "title": made.title,
+        "sha256": made.sha256,
+    }
+    if made.keyframes:
+        result["num_keyframes"] = len(made.keyframes)
     print_json(result) if as_json else print_table(result)
 
 
@@ -90,7 +175,12 @@ def list_command(as_json: Json = False) -> None:
     entries = list_worlds(folders)
     if as_json:
         worlds = [
-            {"name": entry.name, "title": entry.title, "path": str(entry.path)}
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "path": str(entry.path),
+                "num_keyframes": entry.num_keyframes,
+            }
             | ({"problem": entry.problem} if entry.problem else {})
             for entry in entries
         ]
@@ -100,7 +190,8 @@ def list_command(as_json: Json = False) -> None:
         print(f"there are no worlds in {' or '.join(map(str, folders))}")
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
-        print(f"{entry.name:<{width}}  {entry.problem or entry.title}")
+        memory = f", {entry.num_keyframes} keyframes" if entry.num_keyframes else ""
+        print(f"{entry.name:<{width}}  {entry.problem or entry.title}{memory}")
 
 
 @app.command()
@@ -108,8 +199,8 @@ def show(
     world: Annotated[str, typer.Argument(help="Name of a world, or path of a .world file.")],
     as_json: Json = False,
 ) -> None:
-    """Show what a world file says of itself."""
-    from engine.files.world import find_world
+    """Show what a world file says of itself, and what its spatial memory holds."""
+    from engine.files.world import find_world, memory_bytes
 
     found = find_world(world, known_folders())
     width, height = found.frame_size
@@ -125,4 +216,22 @@ def show(
         "intrinsics": [round(float(value), 4) for value in found.intrinsics],
         "c2w": found.c2w.tolist(),
     }
-    print_json(result) if as_json else print_table(result)
+    if not found.keyframes:
+        print_json(result) if as_json else print_table(result)
+        return
+    from engine.memory.summary import summarize
+
+    memory = summarize(found.keyframes)
+    stored = memory_bytes(found.path) if found.path else 0
+    if as_json:
+        numbers = {name: value for name, value in vars(memory).items() if name != "map"}
+        print_json(result | {"memory": numbers | {"stored_bytes": stored}})
+        return
+    sizes = ", ".join(f"{count} of {size}" for size, count in memory.sizes.items())
+    result["memory"] = (
+        f"{memory.num_keyframes} keyframes ({sizes}) from {memory.num_positions} places, "
+        f"{stored / 1e6:.1f} MB, {memory.area_m2:.0f} m2 of surfaces seen from above"
+    )
+    print_table(result)
+    print()
+    print(memory.map)

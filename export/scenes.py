@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.files.bundle import MEMORY
 from engine.files.world import World
 from evaluation.rollouts import place_of
 from evaluation.worlds import fitting_worlds, held_out_walk
@@ -58,7 +59,9 @@ class Scene:
 def graph_inputs(latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> dict[str, NDArray[Any]]:
     """Name what `WorldModel.step` takes, without the state, as a step graph's inputs are named."""
     assert conditioning.start_frame is not None
+    memory = {} if conditioning.memory is None else {MEMORY: conditioning.memory.numpy()}
     return {
+        **memory,
         "latents": latents.numpy(),
         "timesteps": timesteps.numpy(),
         "c2w": conditioning.c2w.numpy(),

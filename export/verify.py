@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.backends.onnxruntime import OnnxRuntimeBackend
-from engine.files.bundle import Bundle, EngineSpec
+from engine.backends.protocol import FRAMES, INVERSE_DEPTH
+from engine.files.bundle import GUIDE_INPUTS, Bundle, EngineSpec
 from engine.machine.hardware import num_cores
 from export.folders import ending_on_sigterm
 from export.graph import is_large
@@ -31,12 +32,16 @@ from model.sampler import check_timesteps, euler_step
 from model.world_model import WorldModel
 
 Arrays = NDArray[Any]
+_GIVEN = "given."
+"""Begins the names of what a decoder gave, in a file with what it was shown."""
 
 
 MAX_VELOCITY_ERROR = 1e-3
 """Largest difference of a float32 graph's velocity (of order 1) that passes; measured ones stay below 1e-4."""
 MAX_FRAME_ERROR = 2
 """Largest difference of a byte of a decoded frame that passes: rounding may fall either way."""
+MAX_DEPTH_ERROR = 1e-3
+"""Largest difference of a decoded inverse depth, 1/m, that passes: a millimetre at one metre."""
 
 
 class GraphRunner(Protocol):
@@ -65,6 +70,8 @@ class ChunkErrors:
     """Over all state tensors after the commit."""
     frames: int
     """Over all bytes of the pictures of its first latent frame."""
+    inverse_depth: float = 0.0
+    """Over all pixels of those pictures, 1/m; 0 where the decoder gives none."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +93,19 @@ class VerifyReport:
         return max(chunk.frames for chunk in self.chunks)
 
     @property
+    def inverse_depth(self) -> float:
+        return max(chunk.inverse_depth for chunk in self.chunks)
+
+    @property
     def passed(self) -> bool:
-        return self.velocity <= MAX_VELOCITY_ERROR and self.frames <= MAX_FRAME_ERROR
+        exact = self.velocity <= MAX_VELOCITY_ERROR and self.inverse_depth <= MAX_DEPTH_ERROR
+        return exact and self.frames <= MAX_FRAME_ERROR
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
         rows = [vars(chunk) for chunk in self.chunks]
-        return {"velocity": self.velocity, "state": self.state, "frames": self.frames, "chunks": rows}
+        names = ("velocity", "state", "frames", "inverse_depth")
+        return {name: getattr(self, name) for name in names} | {"chunks": rows}
 
 
 def verify_source(
@@ -173,6 +186,9 @@ def record_walk(
         grid = (frames, config.latent_height, config.latent_width)
         latents = torch.randn(1, config.in_channels, *grid, generator=generator)
         conditioning = scene.conditioning(config, start, frames)
+        if config.memory_channels:
+            memory = torch.randn(1, config.memory_channels, *grid, generator=generator)
+            conditioning = replace(conditioning, memory=memory)
         chunk = _RecordedChunk(folder, index, len(spec.timesteps))
         for number, (step, following) in enumerate(pairwise([*spec.timesteps, 0.0])):
             timesteps = torch.full((1, frames), step)
@@ -186,9 +202,12 @@ def record_walk(
         chunk.write_pass(len(spec.timesteps), graph_inputs(latents, clean, conditioning), velocity)
         chunk.write_state(state)
         shown = latents[:, :, :1].contiguous()
-        pictures, *made = decoder(shown, *caches)
+        guide = made_up_guide(spec, generator) if config.memory_channels else {}
+        pictures, *made = decoder(shown, *guide.values(), *caches)
+        # A decoder that is shown a guide gives inverse depth beside the pictures.
+        depth, *made = made if guide else (None, *made)
         caches = tuple(made)
-        chunk.write_pictures(shown, pictures)
+        chunk.write_pictures({"latent": shown, **guide}, pictures, depth)
         progress(chunk.num_passes * (index + 1))
         start += frames
 
@@ -206,10 +225,13 @@ def replay_walk(runner: GraphRunner, spec: EngineSpec, folder: Path, progress: P
             progress(chunk.num_passes * len(found) + number)
         arrays = runner.to_arrays(state)
         state_gap = max(_difference(values, arrays[name]) for name, values in chunk.state())
-        latent, expected = chunk.pictures()
-        results, caches = runner.run_decoder({"latent": latent}, caches)
-        pictures_gap = int(_difference(expected, results["frames"]))
-        found.append(ChunkErrors(len(found), max(gaps), state_gap, pictures_gap))
+        shown, expected = chunk.pictures()
+        results, caches = runner.run_decoder(shown, caches)
+        pictures_gap = int(_difference(expected[FRAMES], results[FRAMES]))
+        depth_gap = 0.0
+        if INVERSE_DEPTH in expected:
+            depth_gap = _difference(expected[INVERSE_DEPTH], results[INVERSE_DEPTH])
+        found.append(ChunkErrors(len(found), max(gaps), state_gap, pictures_gap, depth_gap))
     return VerifyReport(tuple(found))
 
 
@@ -245,8 +267,12 @@ class _RecordedChunk:
     def write_state(self, state: RolloutState) -> None:
         self._save(self._state, {name: tensor.numpy() for name, tensor in state.tensors.items()})
 
-    def write_pictures(self, latent: Tensor, pictures: Tensor) -> None:
-        self._save(self._pictures, {"latent": latent.numpy(), "pictures": pictures.numpy()})
+    def write_pictures(self, shown: Mapping[str, Tensor], pictures: Tensor, depth: Tensor | None) -> None:
+        """Write what the decoder was shown and what it gave, with inverse depth where it gives that."""
+        arrays = {name: tensor.numpy() for name, tensor in shown.items()}
+        arrays |= {_GIVEN + FRAMES: pictures.numpy()}
+        arrays |= {} if depth is None else {_GIVEN + INVERSE_DEPTH: depth.numpy()}
+        self._save(self._pictures, arrays)
 
     def _save(self, file: Path, arrays: dict[str, Any]) -> None:
         try:
@@ -269,10 +295,22 @@ class _RecordedChunk:
             for name in arrays.files:
                 yield name, arrays[name]
 
-    def pictures(self) -> tuple[Arrays, Arrays]:
-        """Return the latent frame that was decoded, and its pictures."""
-        with np.load(self._pictures) as arrays:
-            return arrays["latent"], arrays["pictures"]
+    def pictures(self) -> tuple[dict[str, Arrays], dict[str, Arrays]]:
+        """Return the decoder's inputs without the caches, and what it gave."""
+        with np.load(self._pictures) as file:
+            arrays = dict(file)
+        given = {
+            name.removeprefix(_GIVEN): arrays.pop(name) for name in list(arrays) if name.startswith(_GIVEN)
+        }
+        return arrays, given
+
+
+def made_up_guide(spec: EngineSpec, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return a made-up rendering of a memory for the frames of one latent frame, half of it unknown."""
+    size = (spec.temporal_stride, spec.frame_height, spec.frame_width)
+    coverage = (torch.rand(size, generator=generator) < 0.5).float()
+    color = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8)
+    return dict(zip(GUIDE_INPUTS, (color, coverage, torch.rand(size, generator=generator)), strict=True))
 
 
 def made_up_scene(spec: EngineSpec, num_chunks: int, seed: int = 0) -> Scene:

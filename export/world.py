@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from engine.files.bundle import first_problem
-from engine.files.world import World, WorldInfo
+from engine.files.world import World, WorldInfo, described
 from export.photo import (
     DEFAULT_FOV_DEG,
     check_camera,
@@ -155,20 +153,15 @@ def fit_request(request: WorldRequest, config: ModelConfig) -> tuple[NDArray[np.
 
 
 def _describe(request: WorldRequest, weights: str) -> WorldInfo:
-    try:
-        return WorldInfo(
-            name=request.name,
-            title=request.title,
-            licence=request.licence,
-            model=weights,
-            caption=request.prompt,
-            # A video model moves what a photo shows: water, leaves, people.
-            animated=True,
-        )
-    except ValidationError as error:
-        raise ValueError(
-            f"the world cannot be described so: {first_problem(error)}; choose other words, its name with -o"
-        ) from None
+    return described(
+        name=request.name,
+        title=request.title,
+        licence=request.licence,
+        model=weights,
+        caption=request.prompt,
+        # A video model moves what a photo shows: water, leaves, people.
+        animated=True,
+    )
 
 
 @torch.no_grad()

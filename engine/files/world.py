@@ -158,6 +158,8 @@ class WorldEntry:
     title: str
     path: Path
     problem: str = ""
+    num_keyframes: int = 0
+    """Of its spatial memory."""
 
 
 def read_world(path: str | Path) -> World:
@@ -210,6 +212,26 @@ def _encode(world: World, file: Path) -> bytes:
     return encode_tensors(arrays, KIND, world.info.model_dump_json())
 
 
+def memory_bytes(path: Path) -> int:
+    """Return how much of a world file its spatial memory takes."""
+    with TensorFile(path, KIND) as source:
+        return sum(span.num_bytes for name, span in source.spans().items() if name in MEMORY_LAYOUT)
+
+
+def described(**fields: Any) -> WorldInfo:
+    """Describe a new world in words that a person chose.
+
+    Raises:
+        ValueError: They cannot be used.
+    """
+    try:
+        return WorldInfo(**fields)
+    except ValidationError as error:
+        raise ValueError(
+            f"the world cannot be described so: {first_problem(error)}; choose other words, its name with -o"
+        ) from None
+
+
 def list_worlds(folders: Iterable[str | Path]) -> list[WorldEntry]:
     """Return the worlds in `folders` by name, reading headers only; the first of two equal names wins."""
     entries: dict[str, WorldEntry] = {}
@@ -247,11 +269,13 @@ def _list_entry(file: Path) -> WorldEntry:
     try:
         with TensorFile(file, KIND) as source:
             info = _parse_info(source.description(), file)
+            memory = source.spans().get("memory.c2w")
     except SpecMismatch as error:
         return WorldEntry(file.stem, file.stem, file, str(error))
     except OSError as error:
         return WorldEntry(file.stem, file.stem, file, f"cannot read {file}: {error.strerror}")
-    return WorldEntry(file.stem, info.title, file)
+    num_keyframes = memory.shape[0] if memory is not None and memory.shape else 0
+    return WorldEntry(file.stem, info.title, file, num_keyframes=num_keyframes)
 
 
 def _parse_info(text: str, file: Path) -> WorldInfo:
