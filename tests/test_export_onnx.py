@@ -15,11 +15,13 @@ from engine.errors import BuildFailed
 from engine.files.bundle import Bundle, open_bundle
 from model.checkpoint import weights_sha256
 from model.config import tiny
+from model.vae.guided import GuidedAutoencoder, GuidedAutoencoderConfig, GuidedStreamingDecoder
 from model.world_model import WorldModel
 from tests.models import random_model
 
 pytest.importorskip("onnxscript")
 from export.onnx import export_bundle
+from export.sources import encoder_of
 from export.verify import VerifyReport, verify_bundle
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
@@ -159,3 +161,27 @@ def test_graphs_do_not_name_the_machine_that_made_them(bundle: Bundle) -> None:
     for graph in bundle.path.glob("*.onnx"):
         assert str(Path(torch.__file__).parent).encode() not in graph.read_bytes()
         assert str(Path(__file__).parent.parent).encode() not in graph.read_bytes()
+
+
+def test_a_model_that_reads_a_memory_is_verified_with_one(tmp_path: Path) -> None:
+    config = replace(
+        CONFIG,
+        name="remembering",
+        in_channels=8,
+        memory_channels=9,
+        temporal_stride=4,
+        spatial_stride=32,
+        frame_height=64,
+        frame_width=96,
+        scene=None,
+    )
+    torch.manual_seed(0)
+    sizes = GuidedAutoencoderConfig(8, 4, (8, 8, 8), 8, (8, 8, 8), (1, 1, 1))
+    decoder = GuidedStreamingDecoder(GuidedAutoencoder(sizes).eval())
+    model = random_model(config)
+    folder = export_bundle(
+        model, decoder, tmp_path / "remembering", timesteps=(1000,), encoder=encoder_of(decoder)
+    )
+    report = verified(open_bundle(folder), model, decoder, 2)
+    assert report.passed
+    assert 0 < report.inverse_depth < 1e-3

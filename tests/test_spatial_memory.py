@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.backends.protocol import Backend, State
 from engine.errors import SpecMismatch
-from engine.files.bundle import Bundle, EngineSpec
+from engine.files.bundle import Bundle
 from engine.files.world import World, read_world, write_world
 from engine.memory.keyframes import Grown, Keyframe
 from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
 from engine.memory.store import compressed, decode_keyframes, encode_keyframes
 from engine.session.model_session import ModelSession
 from engine.types import CameraTrack, FrameChunk
-from tests.conftest import CACHES, STATE, WEIGHTS_SHA256, C, R
+from tests.conftest import C, R
+from tests.guided import HEIGHT, WIDTH, GuidedBackend, guided_spec
 
-HEIGHT, WIDTH, STRIDE = 32, 64, 16
 INTRINSICS = np.array([40, 40, 32, 16], np.float32)
 
 
@@ -200,88 +199,8 @@ def test_a_world_carries_its_keyframes(toy_world: World, tmp_path: Path) -> None
         assert_equal(left, right)
 
 
-class GuidedBackend(Backend):
-    """A model with a spatial memory: latents come from noise and memory, frames are what the guide shows or a wall."""
-
-    name = "guided"
-    device = "none"
-
-    def __init__(self) -> None:
-        self.memories: list[NDArray[Any]] = []
-
-    def new_state(self) -> State:
-        return {tensor["name"]: np.zeros(tensor["shape"], tensor["dtype"]) for tensor in STATE}
-
-    def new_caches(self) -> State:
-        return {tensor["name"]: np.zeros(tensor["shape"], tensor["dtype"]) for tensor in CACHES}
-
-    def run_step(
-        self, inputs: Mapping[str, NDArray[Any]], state: State, keep_state: bool
-    ) -> tuple[NDArray[Any], State]:
-        self.memories.append(inputs["memory"])
-        kept = {**state, "count": state["count"] + 1} if keep_state else state
-        return inputs["latents"] * 0.1 + inputs["memory"][:, :C] * 0.3 + state["count"] * 0.01, kept
-
-    def run_decoder(
-        self, inputs: Mapping[str, NDArray[Any]], caches: State
-    ) -> tuple[dict[str, NDArray[Any]], State]:
-        covered = inputs["guide_coverage"] > 0
-        level = np.float32(100 + 5 * np.tanh(inputs["latent"].mean()))
-        frames = np.where(covered[..., None], inputs["guide_color"], np.uint8(level))
-        depth = np.where(covered, inputs["guide_inverse_depth"], np.float32(0.25))
-        return {"frames": frames, "inverse_depth": depth.astype(np.float32)}, caches
-
-    def run_encoder(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        cells = frames.reshape(R, HEIGHT // STRIDE, STRIDE, WIDTH // STRIDE, STRIDE, 3).mean((0, 2, 4))
-        return np.repeat(cells.mean(-1)[None, None, None].astype(np.float32) / 255, C, 1)
-
-    def to_arrays(self, state: State) -> dict[str, NDArray[Any]]:
-        return {name: array.copy() for name, array in state.items()}
-
-    def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> State:
-        return dict(arrays)
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.fixture
-def guided_spec() -> EngineSpec:
-    files = ("step.onnx", "decoder.onnx", "encoder.onnx")
-    return EngineSpec.model_validate(
-        {
-            "format_version": 2,
-            "name": "guided",
-            "model": {},
-            "weights_sha256": WEIGHTS_SHA256,
-            "latent_channels": C,
-            "latent_height": HEIGHT // STRIDE,
-            "latent_width": WIDTH // STRIDE,
-            "frame_height": HEIGHT,
-            "frame_width": WIDTH,
-            "fps": 16,
-            "temporal_stride": R,
-            "spatial_stride": STRIDE,
-            "chunk_size": 1,
-            "first_chunk_size": 1,
-            "timesteps": (1000, 500),
-            "step_graphs": {"1": files[0]},
-            "decoder_graph": files[1],
-            "encoder_graph": files[2],
-            "memory_channels": C + 1,
-            "state": tuple(STATE),
-            "decoder_caches": tuple(CACHES),
-            "precision": {},
-            "target": "cpu",
-            "builder": "tests",
-            "files": dict.fromkeys(files, "ab" * 32),
-            "text_dim": 6,
-        }
-    )
-
-
-@pytest.fixture
-def walk_session(guided_spec: EngineSpec, toy_world: World, tmp_path: Path) -> Callable[[], ModelSession]:
+def walk_session(toy_world: World, tmp_path: Path) -> Callable[[], ModelSession]:
     """Open sessions on a world that remembers what one keyframe saw."""
     color, depth = wall()
     world = replace(
@@ -292,7 +211,7 @@ def walk_session(guided_spec: EngineSpec, toy_world: World, tmp_path: Path) -> C
         c2w=np.eye(4),
         keyframes=(Keyframe.of(color, depth, np.eye(4), INTRINSICS),),
     )
-    bundle = Bundle(tmp_path, guided_spec, "cd" * 32)
+    bundle = Bundle(tmp_path, guided_spec(), "cd" * 32)
 
     def start() -> ModelSession:
         session = ModelSession(bundle, world, GuidedBackend())
