@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from engine.files.bundle import Bundle
     from engine.files.world import World
 
-POCKET = "pocket"
-"""The bundle that worlds of pictures are made for where none is named."""
-
 app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)
 
 
@@ -30,6 +27,7 @@ class WorldModelName(StrEnum):
     """Models that worlds can be made for from a photo."""
 
     SANA_WM = "sana-wm"
+    POCKET = "pocket"
 
 
 @app.command()
@@ -94,8 +92,10 @@ def create(
     output = output or Path(f"{world_name(stem)}{SUFFIX}")
     title = title or title_of(stem if output.stem == world_name(stem) else output.stem)
     check_new_file(output, SUFFIX, "world")
+    if engine is None and (keyframes is not None or model is WorldModelName.POCKET):
+        engine = WorldModelName.POCKET.value
     bundle = None if engine is None else find_bundle(engine)
-    if keyframes is not None or (bundle is not None and bundle.spec.encoder_graph is not None):
+    if bundle is not None and (keyframes is not None or bundle.spec.encoder_graph is not None):
         if intrinsics is not None or refiner is not None:
             raise ValueError("--intrinsics and --refiner are for worlds of sana-wm; leave them out")
         name = world_name(output.stem)
@@ -120,7 +120,7 @@ def create(
 def _remembered(
     source: Path,
     posed: bool,
-    bundle: Bundle | None,
+    bundle: Bundle,
     details: dict[str, str],
     text_of: str | None,
     fov: float | None,
@@ -129,10 +129,8 @@ def _remembered(
     from engine.files.pictures import read_photo
     from engine.files.posed_pictures import read_posed_pictures
     from engine.files.world import described, find_world
-    from engine.machine.assets import find_bundle
     from engine.session import picture_world
 
-    bundle = bundle or find_bundle(POCKET)
     spec = bundle.spec
     encoder = picture_world.open_encoder(bundle)
     text = picture_world.no_text(spec)

@@ -348,3 +348,24 @@ def test_a_config_without_instruction_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("text_encoder: {name: gemma}\n")
     with pytest.raises(ValueError, match="has no chi_prompt"):
         read_preamble(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "name one photo, or posed pictures"),
+        (["a.png", "--keyframes", "scan"], "name one photo, or posed pictures"),
+        (["a.png"], "needs a prompt"),
+        (["--keyframes", "scan", "--refiner", "r"], "are for worlds of sana-wm"),
+    ],
+)
+def test_a_world_is_made_of_one_thing(
+    arguments: list[str],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert flaneur(["world", "create", *arguments]) == 2
+    assert problem in capsys.readouterr().err

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.camera.formats.nerfstudio import read_nerfstudio
-from engine.camera.formats.posed_frames import read_text
+from engine.camera.formats.posed_frames import PosedFrames
+from engine.camera.formats.text_lines import read_text
 from engine.camera.tracks import check_intrinsics, check_poses
 from engine.files.array_files import read_npy, read_npz
 from engine.files.pictures import read_depth_picture, read_photo
@@ -73,23 +74,34 @@ def _from_npz(path: Path) -> Iterator[Keyframe]:
 
 def _from_nerfstudio(folder: Path) -> Iterator[Keyframe]:
     file = folder / TRANSFORMS
-    posed = read_nerfstudio(file)
+    parts = read_nerfstudio(file)
     values = json.loads(read_text(file))
     depths = {str(frame["file_path"]): frame.get("depth_file_path") for frame in values["frames"]}
     unit_m = values.get("depth_unit_scale_factor", NERFSTUDIO_UNIT_M)
     if not isinstance(unit_m, (int, float)) or not 0 < unit_m < 1e6:
         raise ValueError(f"{file} has a depth_unit_scale_factor that is not a positive number")
-    if posed.track.intrinsics is None or posed.names is None:
+    for part in parts:
+        assert part.names is not None, "nerfstudio names its images"
+        for number, name in enumerate(part.names):
+            depth_name = depths[name]
+            if not isinstance(depth_name, str):
+                raise ValueError(
+                    f"{file} names no depth_file_path for {name[:80]}; a memory needs the depth of each picture"
+                )
+            color = read_photo(_inside(folder, name))
+            depth_m = _read_depth(_inside(folder, depth_name)) * unit_m
+            pose = Z_UP_TO_Y_DOWN @ part.track.c2w[number]
+            lens = _lens(part, color.shape[1::-1], file)[number]
+            yield _keyframe(color, depth_m, pose, lens, str(folder / name))
+
+
+def _lens(part: PosedFrames, size: tuple[int, int], file: Path) -> NDArray[np.float64]:
+    """Intrinsics of a camera's pictures, [F, 4]."""
+    if part.track.intrinsics is not None:
+        return part.track.intrinsics
+    if part.intrinsics_of is None:
         raise ValueError(f"{file} lacks the camera of a frame; give fl_x, w and h")
-    for name, pose, lens in zip(posed.names, posed.track.c2w, posed.track.intrinsics, strict=True):
-        depth_name = depths[name]
-        if not isinstance(depth_name, str):
-            raise ValueError(
-                f"{file} names no depth_file_path for {name}; a memory needs the depth of each picture"
-            )
-        color = read_photo(_inside(folder, name))
-        depth = _read_depth(_inside(folder, depth_name)) * unit_m
-        yield _keyframe(color, depth, Z_UP_TO_Y_DOWN @ pose, lens, str(folder / name))
+    return part.intrinsics_of(size)
 
 
 def _read_depth(path: Path) -> NDArray[np.float64]:
