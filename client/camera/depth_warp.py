@@ -107,20 +107,18 @@ class DepthFrame:
         x, y = _rays(view)
         back = -turn.T @ shift
         far = [turn[0, a] * x + (turn[1, a] * y + turn[2, a]) for a in range(3)]
-        behind = guess
-        for _ in range(2):
-            one_over = np.reciprocal(np.maximum(far[2] + back[2] * guess, NEAR_Z))
-            qx, qy = (far[0] + back[0] * guess) * one_over, (far[1] + back[1] * guess) * one_over
-            u, v = qx * fx + (cx - np.float32(0.5)), qy * fy + (cy - np.float32(0.5))
-            found = self._read(u, v)
-            z = turn[2, 0] * qx + turn[2, 1] * qy + (turn[2, 2] + shift[2] * found)
-            one_over_z = np.reciprocal(np.maximum(z, NEAR_Z))
-            guess = np.where(found < 0, guess, found * one_over_z)
+        one_over = np.reciprocal(np.maximum(far[2] + back[2] * guess, NEAR_Z))
+        qx, qy = (far[0] + back[0] * guess) * one_over, (far[1] + back[1] * guess) * one_over
+        u, v = qx * fx + (cx - np.float32(0.5)), qy * fy + (cy - np.float32(0.5))
+        # One step of the search: a second costs as much again, and finds 1.5 % more of the picture.
+        found = self._read(u, v)
+        z = turn[2, 0] * qx + turn[2, 1] * qy + (turn[2, 2] + shift[2] * found)
+        one_over_z = np.reciprocal(np.maximum(z, NEAR_Z))
         ex = (turn[0, 0] * qx + turn[0, 1] * qy + (turn[0, 2] + shift[0] * found)) * one_over_z - x
         ey = (turn[1, 0] * qx + turn[1, 1] * qy + (turn[1, 2] + shift[1] * found)) * one_over_z - y
         error_px = np.maximum(np.abs(ex) * view.intrinsics[0], np.abs(ey) * view.intrinsics[1])
         known = (found >= 0) & (error_px < TOLERANCE_PX)
-        return SourceMap(u, v, known, np.where(known, guess, behind))
+        return SourceMap(u, v, known, np.where(known, found * one_over_z, guess))
 
     def _read(self, u: Array, v: Array) -> Array:
         """Read inverse depth at positions, [H, W]; EMPTY outside of the frame."""
