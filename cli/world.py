@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.files.bundle import Bundle
     from engine.files.world import World
 
-app = typer.Typer(help="Create, list and show worlds.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, show, rename and delete worlds.", no_args_is_help=True)
 
 
 def register(root: typer.Typer) -> None:
@@ -190,6 +190,37 @@ def list_command(as_json: Json = False) -> None:
     for entry in entries:
         memory = f", {entry.num_keyframes} keyframes" if entry.num_keyframes else ""
         print(f"{entry.name:<{width}}  {entry.problem or entry.title}{memory}")
+
+
+@app.command()
+def rename(
+    world: Annotated[str, typer.Argument(help="Name of a world of your own, or path of a .world file.")],
+    name: Annotated[str, typer.Argument(help="Its new name.")],
+    as_json: Json = False,
+) -> None:
+    """Give a world of your own another name; its title and what was saved in it stay."""
+    from engine.files.own_worlds import own_world_file, rename_world
+
+    path = rename_world(own_world_file(world, known_folders()), name)
+    result = {"name": path.stem, "path": str(path)}
+    print_json(result) if as_json else print_table(result)
+
+
+@app.command()
+def delete(
+    world: Annotated[str, typer.Argument(help="Name of a world of your own, or path of a .world file.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a world of your own, for good; recordings and saved walks of it stay where they are."""
+    from engine.files.own_worlds import delete_world, own_world_file
+
+    path = own_world_file(world, known_folders())
+    if not yes and not typer.confirm(f"delete {path} for good?"):
+        raise ValueError(f"{path} was not deleted; say yes, or give --yes")
+    delete_world(path)
+    result = {"deleted": str(path)}
+    print_json(result) if as_json else print_table(result)
 
 
 @app.command()
