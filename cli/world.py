@@ -173,12 +173,8 @@ def list_command(as_json: Json = False) -> None:
     entries = list_worlds(folders)
     if as_json:
         worlds = [
-            {
-                "name": entry.name,
-                "title": entry.title,
-                "path": str(entry.path),
-                "num_keyframes": entry.num_keyframes,
-            }
+            {"name": entry.name, "title": entry.title, "path": str(entry.path)}
+            | ({"num_keyframes": entry.num_keyframes} if entry.num_keyframes else {})
             | ({"problem": entry.problem} if entry.problem else {})
             for entry in entries
         ]
