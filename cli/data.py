@@ -56,7 +56,7 @@ def make(
     """Draw clips of holodeck places and write them in SANA-WM's training format."""
     with extra_needed("making clips", "data"):
         from training.data import sets
-        from training.pocket.run import load_autoencoder
+        from training.data.latents import load_autoencoder
     from engine.machine import assets
 
     jobs = sets.plan_holodeck_set(places, families, clips, frames, revisits, seed)
@@ -88,8 +88,8 @@ def encode(
     """Encode videos with poses, each once; a second call goes on where the first stopped."""
     with extra_needed("encoding videos", "data"):
         from training.data import sets
+        from training.data.latents import load_autoencoder
         from training.data.videos.folder import VideoOptions
-        from training.pocket.run import load_autoencoder
     from engine.machine import assets
 
     options = VideoOptions((width, height), fps, frames, overlap=overlap, metres_per_unit=metres_per_unit)

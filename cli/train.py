@@ -35,7 +35,7 @@ class Gpus(Enum):
 
 
 Runs = Annotated[
-    Path | None, typer.Option(help="Folder of walks, latents and training states; default: runs/PRESET.")
+    Path | None, typer.Option(help="Folder of clips, latents and training states; default: runs/PRESET.")
 ]
 Output = Annotated[
     Path | None,

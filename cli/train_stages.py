@@ -165,7 +165,7 @@ def ablation(
     with extra_needed("training", "train"):
         from training.ablation.tables import run_ablation
         from training.ablation.variants import AblationConfig
-        from training.pocket.run import load_autoencoder
+        from training.data.latents import load_autoencoder
     from engine.machine.assets import checkpoints_dir
 
     # Four latents a second.

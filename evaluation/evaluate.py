@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ from evaluation.rollouts import (
     HELD_OUT_SEED,
     Frames,
     Progress,
+    Reconstruct,
     Rollout,
     TrackMaker,
     num_chunks,
@@ -34,7 +36,7 @@ from evaluation.scores import EvaluationReport, Horizon, RolloutScores, Scores, 
 from evaluation.worlds import fitting_worlds, reconstruct
 from holodeck import Place
 from holodeck.walks import walk
-from model.vae.pocket import Autoencoder
+from model.vae.guided import GuidedAutoencoder
 
 PARTS = ("revisit", "drift", "camera")
 """Measures of whole videos; all others compare two pictures."""
@@ -97,7 +99,7 @@ def evaluate(
     bundle: Bundle,
     plan: EvaluationPlan,
     folder: Path,
-    reconstruct: Callable[[Frames], Frames] | None = None,
+    reconstruct: Reconstruct | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> EvaluationReport:
@@ -146,7 +148,7 @@ def evaluate_worlds(
     bundle: Bundle,
     worlds: Path,
     report: Path,
-    autoencoder: Autoencoder,
+    autoencoder: GuidedAutoencoder,
     walks: int = 3,
     seconds: float = 15.0,
     metrics: tuple[str, ...] = PICTURE_METRICS,
@@ -165,7 +167,7 @@ def evaluate_worlds(
         if progress is not None:
             progress(done / num_steps)
 
-    return evaluate(bundle, plan, report, lambda frames: reconstruct(autoencoder, frames), tell)
+    return evaluate(bundle, plan, report, partial(reconstruct, autoencoder), tell)
 
 
 def _report(
@@ -210,7 +212,7 @@ def _roll_out(
     place: Place,
     plan: EvaluationPlan,
     seed: int,
-    reconstruct: Callable[[Frames], Frames] | None,
+    reconstruct: Reconstruct | None,
     counter: _Counter,
 ) -> Rollout:
     length = session.frames_per_chunk

@@ -20,6 +20,7 @@ from holodeck import Place, get_place
 Frames = NDArray[np.uint8]
 Poses = NDArray[np.float64]
 Progress = Callable[[int], None]
+Reconstruct = Callable[[Frames, Poses, World], Frames]
 HELD_OUT_SEED = 90_000
 """Walks of this seed and above are never trained on."""
 
@@ -97,14 +98,14 @@ def roll_out(
     place: Place,
     poses: Poses,
     seed: int,
-    reconstruct: Callable[[Frames], Frames] | None = None,
+    reconstruct: Reconstruct | None = None,
     progress: Progress | None = None,
 ) -> Rollout:
     """Generate a video along a track and draw its truth.
 
     Args:
         poses: 1 + n * frames_per_chunk of them, from the world's first frame on.
-        reconstruct: Encodes and decodes the truth, for the ceiling.
+        reconstruct: Encodes and decodes the truth, seen from given poses in a world, for the ceiling.
         progress: Told how many chunks are made.
     """
     world = session.world
@@ -125,5 +126,5 @@ def roll_out(
         intrinsics=world.intrinsics,
         truth=true_video,
         generated=np.concatenate(generated),
-        reconstructed=None if reconstruct is None else reconstruct(true_video),
+        reconstructed=None if reconstruct is None else reconstruct(true_video, poses, world),
     )

@@ -26,7 +26,7 @@ from evaluation.image_metrics import Measure
 from evaluation.rollouts import Frames, Poses, Progress, num_chunks, stream
 from evaluation.scores import contact_sheet, table
 from evaluation.worlds import begin_world
-from model.vae.pocket import Autoencoder
+from model.vae.guided import GuidedAutoencoder
 
 ReadPicture = Callable[[Path, int, int], tuple[Frames, tuple[int, int]]]
 """(path, width, height) -> the picture fitted to that size by covering and cropping, [H, W, 3], and its own width and height."""
@@ -45,7 +45,7 @@ class BenchScore:
 
 
 def begin_scene(
-    scene: BenchScene, fps: float, known: Sequence[World], autoencoder: Autoencoder, read: ReadPicture
+    scene: BenchScene, fps: float, known: Sequence[World], autoencoder: GuidedAutoencoder, read: ReadPicture
 ) -> tuple[World, Poses]:
     """Begin a world with a scene's picture; returns it and the poses of its track at a frame rate, [F, 4, 4]."""
     track = at_fps(scene.track(), fps)
@@ -96,7 +96,7 @@ def evaluate_bench(
     bundle: Bundle,
     scenes: Sequence[BenchScene],
     known: Sequence[World],
-    autoencoder: Autoencoder,
+    autoencoder: GuidedAutoencoder,
     read: ReadPicture,
     measures: Sequence[Measure],
     folder: Path,

@@ -14,11 +14,18 @@ from torch import Tensor
 from engine.files.bundle import Bundle, EngineSpec
 from engine.files.world import World, find_world, list_worlds, read_world, sealed
 from engine.machine.assets import worlds_dir
+from engine.memory.keyframes import Keyframe
+from engine.memory.renderer import MemoryRenderer
 from evaluation.rollouts import HELD_OUT_SEED, Frames, Poses, place_of
 from holodeck import Place
 from holodeck.variants import mirrored, recoloured
 from holodeck.walks import walk
-from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, StreamingDecoder, load_autoencoder_weights
+from model.vae.guided import (
+    AUTOENCODER_FILE,
+    GuidedAutoencoder,
+    GuidedStreamingDecoder,
+    load_autoencoder_weights,
+)
 
 LATENTS_PER_CALL = 16
 
@@ -39,7 +46,7 @@ def held_out_walk(world: World, num_frames: int, fps: float) -> Poses:
     return walk(place_of(world), num_frames, round(fps), HELD_OUT_SEED)
 
 
-def open_autoencoder(folder: Path, spec: EngineSpec) -> Autoencoder:
+def open_autoencoder(folder: Path, spec: EngineSpec) -> GuidedAutoencoder:
     """Load the autoencoder of a folder, of whatever size it is, for a bundle.
 
     Raises:
@@ -58,15 +65,26 @@ def open_autoencoder(folder: Path, spec: EngineSpec) -> Autoencoder:
 
 
 @torch.no_grad()
-def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
-    """Encode a clip of 1 + stride * n frames, [F, H, W, 3], and decode it as the engine does, latent by latent."""
+def reconstruct(autoencoder: GuidedAutoencoder, frames: Frames, c2w: Poses, world: World) -> Frames:
+    """Encode a clip and decode it as the engine does, latent by latent, beside what the world's memory shows of it.
+
+    Args:
+        frames: 1 + stride * n, [F, H, W, 3].
+        c2w: Where each was seen from, camera-to-world, metres, [F, 4, 4].
+    """
     latents = _encode(autoencoder, frames)
-    decoder = StreamingDecoder(autoencoder)
+    stride, memory = autoencoder.config.temporal_stride, MemoryRenderer(world.keyframes)
+    lenses = np.repeat(world.intrinsics[None], stride, 0)
+    decoder = GuidedStreamingDecoder(autoencoder)
     height, width = latents.shape[-2:]
     caches = tuple(torch.zeros(shape) for _, shape in decoder.cache_spec(height, width))
     parts = []
-    for latent in latents.split(1, dim=2):
-        pictures, *made = decoder(latent.contiguous(), *caches)
+    for number, latent in enumerate(latents.split(1, dim=2)):
+        # The first frame is shown alone and fills its group.
+        window = c2w[np.maximum(np.arange(stride) + 1 + stride * (number - 1), 0)]
+        shown = memory.render(window, lenses, *world.frame_size)
+        guide = map(torch.from_numpy, (shown.color, shown.coverage, shown.inverse_depth))
+        pictures, _, *made = decoder(latent.contiguous(), *guide, *caches)
         caches = tuple(made)
         parts.append(pictures.numpy())
     parts[0] = parts[0][-1:]
@@ -74,12 +92,12 @@ def reconstruct(autoencoder: Autoencoder, frames: Frames) -> Frames:
 
 
 @torch.no_grad()
-def first_latent(autoencoder: Autoencoder, frame: Frames) -> NDArray[np.float32]:
+def first_latent(autoencoder: GuidedAutoencoder, frame: Frames) -> NDArray[np.float32]:
     """Encode a single picture [H, W, 3], from which a world can begin, [C, h, w]."""
     return _encode(autoencoder, frame[None])[0, :, 0].numpy()
 
 
-def _encode(autoencoder: Autoencoder, frames: Frames) -> Tensor:
+def _encode(autoencoder: GuidedAutoencoder, frames: Frames) -> Tensor:
     """Encode piece by piece, [1, C, T, h, w]: groups of frames know nothing of one another, so any frame may lead a piece."""
     stride = autoencoder.config.temporal_stride
     latents = [autoencoder.encode(_as_video(frames[:1]))]
@@ -105,7 +123,7 @@ def unseen_place(place: Place) -> Place:
 
 
 def unseen_worlds(
-    worlds: Sequence[World], known: Sequence[World], autoencoder: Autoencoder
+    worlds: Sequence[World], known: Sequence[World], autoencoder: GuidedAutoencoder
 ) -> list[tuple[World, Place]]:
     """Begin worlds in the unseen twins of places.
 
@@ -129,12 +147,12 @@ def begin_world(
     c2w: Poses,
     intrinsics: NDArray[np.float32],
     known: Sequence[World],
-    autoencoder: Autoencoder,
+    autoencoder: GuidedAutoencoder,
 ) -> World:
     """Begin a world with a picture.
 
-    Its first latent is the autoencoder's. Scene tokens belong to known places and none fits: it gets the mean of them all, which
-    favours none.
+    Its first latent is the autoencoder's, and so is the depth of its memory, which is the picture alone. Scene tokens belong to
+    known places and none fits: it gets the mean of them all, which favours none.
 
     Args:
         frame: [H, W, 3], of the model's size.
@@ -154,8 +172,19 @@ def begin_world(
         text_mask=np.ones(len(text), np.float32),
         intrinsics=np.asarray(intrinsics, np.float32),
         c2w=np.asarray(c2w, np.float64),
+        keyframes=(_keyframe(autoencoder, frame, c2w, intrinsics),),
     )
     return sealed(world)
+
+
+@torch.no_grad()
+def _keyframe(
+    autoencoder: GuidedAutoencoder, frame: Frames, c2w: Poses, intrinsics: NDArray[np.float32]
+) -> Keyframe:
+    """A picture [H, W, 3] with the depth that the decoder sees in it."""
+    raw = autoencoder.raw(autoencoder.encode(_as_video(frame[None])).transpose(1, 2))
+    inverse = autoencoder.decode_groups(raw)[0, 0, -1, 3].clamp_min(0.0).numpy()
+    return Keyframe.of(frame, inverse, np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32))
 
 
 @dataclass(frozen=True)
@@ -167,11 +196,11 @@ class Subject:
     """All worlds made for its weights."""
     chosen: list[World]
     """Those that were asked for."""
-    autoencoder: Autoencoder | None
+    autoencoder: GuidedAutoencoder | None
     why_none: str = ""
     """Why there is no autoencoder."""
 
-    def encoder(self) -> Autoencoder:
+    def encoder(self) -> GuidedAutoencoder:
         """Return the autoencoder where there is no doing without."""
         if self.autoencoder is None:
             raise ValueError(

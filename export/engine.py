@@ -90,9 +90,8 @@ def build_plans(
         groups: list[LayerGroup] = []
         plans: dict[str, str] = {}
         builder = ""
-        graphs = {*spec.step_graphs.values(), spec.decoder_graph}
-        for name in sorted(graphs):
-            is_step = name != spec.decoder_graph
+        for name in _graphs(spec):
+            is_step = name in spec.step_graphs.values()
             rules = STEP_RULES if is_step else DECODER_RULES
             rewritten = work / name
             records = rewrite_graph(
@@ -105,10 +104,12 @@ def build_plans(
             builder = build_engine(rewritten, target, folder / plans[name], shapes, phases(stage))
             for left in work.iterdir():
                 left.unlink()
-        precision = {"step": f"{low} with hadamard" if hadamard else low, "decoder": "bf16"}
+        precision = dict.fromkeys(spec.precision, "bf16")
+        precision["step"] = f"{low} with hadamard" if hadamard else low
         changes = {
             "step_graphs": {size: plans[name] for size, name in spec.step_graphs.items()},
             "decoder_graph": plans[spec.decoder_graph],
+            "encoder_graph": None if spec.encoder_graph is None else plans[spec.encoder_graph],
             "precision": precision,
             "layer_groups": tuple(groups),
             "activation_scales": calibration.origin,
@@ -120,10 +121,15 @@ def build_plans(
 
 
 def _text_lengths(config: ModelConfig) -> dict[str, tuple[int, int, int]]:
-    """Least, usual and greatest length of the inputs that vary, memory rows included."""
-    rows, usual = config.memory_rows, min(config.text_length, MAX_TEXT_LENGTH)
-    lengths = (rows + 1, rows + usual, rows + MAX_TEXT_LENGTH)
+    """Least, usual and greatest length of the inputs that vary."""
+    lengths = (1, min(config.text_length, MAX_TEXT_LENGTH), MAX_TEXT_LENGTH)
     return {"text": lengths, "text_mask": lengths}
+
+
+def _graphs(spec: EngineSpec) -> list[str]:
+    """Names of a bundle's graphs, each once."""
+    encoder = () if spec.encoder_graph is None else (spec.encoder_graph,)
+    return sorted({*spec.step_graphs.values(), spec.decoder_graph, *encoder})
 
 
 def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) -> Path:
@@ -131,7 +137,7 @@ def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) ->
     spec = bundle.spec
     check_source(spec)
     with making_bundle(destination) as folder:
-        graphs = sorted({*spec.step_graphs.values(), spec.decoder_graph})
+        graphs = _graphs(spec)
         advance = stage("storing weights", len(graphs))
         for done, name in enumerate(graphs, 1):
             if half:
@@ -143,7 +149,7 @@ def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) ->
             for name in spec.files:
                 link_or_copy(bundle.path / name, folder)
         stored = "float32, weights stored in float16" if half else "float32"
-        _describe(folder, spec, {"precision": {"step": stored, "decoder": stored}, "target": CPU})
+        _describe(folder, spec, {"precision": dict.fromkeys(spec.precision, stored), "target": CPU})
     return destination
 
 

@@ -74,8 +74,8 @@ def step_inputs(config: ModelConfig, num_frames: int) -> tuple[Tensor, ...]:
         torch.eye(4).expand(1, num_frames * stride, 4, 4).contiguous(),
         torch.tensor(centre).expand(1, num_frames * stride, 4).contiguous(),
         torch.ones(1, dtype=torch.int64),
-        torch.zeros(1, config.text_rows, config.text_dim),
-        torch.ones(1, config.text_rows),
+        torch.zeros(1, config.text_length, config.text_dim),
+        torch.ones(1, config.text_length),
     )
     memory = (torch.zeros(1, config.memory_channels, num_frames, *grid),) if config.memory_channels else ()
     return *inputs, *memory, *RolloutState.zeros(config).tensors.values()
@@ -188,8 +188,7 @@ def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[Tenso
 
 def _export_step(model: WorldModel, num_frames: int, path: Path, weights: SharedWeights) -> None:
     names = list(state_shapes(model.config))
-    least = model.config.memory_rows + 2
-    length = torch.export.Dim("text_length", min=least, max=least + MAX_TEXT_LENGTH)
+    length = torch.export.Dim("text_length", min=2, max=2 + MAX_TEXT_LENGTH)
     inputs = (*STEP_INPUTS, MEMORY) if model.config.memory_channels else STEP_INPUTS
     dynamic: list[Any] = [{}] * len(inputs)
     dynamic[STEP_INPUTS.index("text")] = {1: length}

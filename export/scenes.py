@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from engine.files.bundle import MEMORY
 from engine.files.world import World
+from engine.memory.keyframes import MemoryRendering
+from engine.memory.renderer import MemoryRenderer
 from evaluation.rollouts import place_of
 from evaluation.worlds import fitting_worlds, held_out_walk
 from model.camera import window_frames
@@ -23,8 +26,36 @@ from model.sampler import commit_chunk, denoise_chunk
 from model.world_model import WorldModel
 
 Frames = NDArray[np.uint8]
+Encode = Callable[[Frames], Tensor]
+"""Encodes the frames of a latent frame, [R, H, W, 3], to a normalised latent [1, C, 1, h, w]."""
 Render = Callable[[NDArray[np.float64]], Frames]
 """Draws what is truly seen from a pose, camera-to-world [4, 4] metres, as [H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class SceneMemory:
+    """A world's spatial memory, and what makes of its renderings what a model reads."""
+
+    renderer: MemoryRenderer
+    encode: Encode
+    frame_size: tuple[int, int]
+    """Width and height of frames, pixels."""
+
+    def render(self, c2w: NDArray[np.float64], intrinsics: NDArray[np.float32]) -> MemoryRendering:
+        """Render for poses [F, 4, 4] of one lens."""
+        return self.renderer.render(c2w, np.repeat(intrinsics[None], len(c2w), 0), *self.frame_size)
+
+    def conditioning(self, rendering: MemoryRendering, config: ModelConfig) -> Tensor:
+        """Encode a rendering of packed windows as the model reads it, [1, memory_channels, T, h, w]."""
+        stride, parts = config.temporal_stride, []
+        for first in range(0, len(rendering.color), stride):
+            frames = slice(first, first + stride)
+            cells = rendering.coverage[frames].reshape(
+                stride, config.latent_height, config.spatial_stride, config.latent_width, -1
+            )
+            coverage = torch.from_numpy(cells.mean((0, 2, 4)))[None, None, None]
+            parts.append(torch.cat([self.encode(rendering.color[frames]), coverage], 1))
+        return torch.cat(parts, 2)
 
 
 @dataclass(frozen=True)
@@ -44,16 +75,34 @@ class Scene:
     """Of every video frame, world frame, metres, [F, 4, 4]; the first is the world's own."""
     render: Render | None = None
     """The truth, where it is known."""
+    memory: SceneMemory | None = None
+    """For models that read one."""
+
+    def window(self, config: ModelConfig, start: int, frames: int) -> NDArray[np.float64]:
+        """Poses of the video frames behind latent frames, world frame, [R * frames, 4, 4]."""
+        stride = config.temporal_stride
+        last = stride * (start + frames - 1)
+        return self.c2w[window_frames(start + frames, stride, 1 + last)[start * stride :]]
+
+    def guides(self, config: ModelConfig, num_latent_frames: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what a decoder is shown of every latent frame, as its graph takes it; nothing where there is no memory."""
+        for number in range(num_latent_frames):
+            if self.memory is None:
+                yield ()
+                continue
+            shown = self.memory.render(self.window(config, number, 1), self.intrinsics)
+            yield tuple(map(torch.from_numpy, (shown.color, shown.coverage, shown.inverse_depth)))
 
     def conditioning(self, config: ModelConfig, start: int, frames: int) -> Conditioning:
         """Return what `frames` latent frames from the absolute index `start` on are generated from."""
-        stride = config.temporal_stride
-        last = stride * (start + frames - 1)
-        order = window_frames(start + frames, stride, 1 + last)[start * stride :]
-        relative = np.linalg.inv(self.c2w[0]) @ self.c2w[order]
+        window = self.window(config, start, frames)
+        relative = np.linalg.inv(self.c2w[0]) @ window
         poses = torch.from_numpy(relative.astype(np.float32))[None]
-        intrinsics = torch.from_numpy(np.tile(self.intrinsics, (1, len(order), 1)).astype(np.float32))
-        return Conditioning(self.text, self.text_mask, poses, intrinsics, torch.tensor([start]))
+        intrinsics = torch.from_numpy(np.tile(self.intrinsics, (1, len(window), 1)).astype(np.float32))
+        memory = None
+        if self.memory is not None:
+            memory = self.memory.conditioning(self.memory.render(window, self.intrinsics), config)
+        return Conditioning(self.text, self.text_mask, poses, intrinsics, torch.tensor([start]), memory)
 
 
 def graph_inputs(latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> dict[str, NDArray[Any]]:
@@ -69,11 +118,17 @@ def graph_inputs(latents: Tensor, timesteps: Tensor, conditioning: Conditioning)
         "start_frame": conditioning.start_frame.numpy(),
         "text": conditioning.text.numpy(),
         "text_mask": conditioning.text_mask.numpy(),
+        **memory,
     }
 
 
-def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Scene]:
+def held_out_scenes(
+    weights_sha256: str, num_frames: int, fps: float, encode: Encode | None = None
+) -> list[Scene]:
     """Draw one walk through every shipped world of a model.
+
+    Args:
+        encode: Of models that read a spatial memory.
 
     Raises:
         ValueError: There is no such world.
@@ -83,10 +138,10 @@ def held_out_scenes(weights_sha256: str, num_frames: int, fps: float) -> list[Sc
         raise ValueError(
             "no world here was made for the bundle's weights; quality can be measured for the pocket bundle"
         )
-    return [held_out_scene(world, num_frames, fps) for world in fitting]
+    return [held_out_scene(world, num_frames, fps, encode) for world in fitting]
 
 
-def held_out_scene(world: World, num_frames: int, fps: float) -> Scene:
+def held_out_scene(world: World, num_frames: int, fps: float, encode: Encode | None = None) -> Scene:
     """Draw a walk that nothing was trained on.
 
     Raises:
@@ -94,6 +149,9 @@ def held_out_scene(world: World, num_frames: int, fps: float) -> Scene:
     """
     place = place_of(world)
     height, width = world.first_frame.shape[:2]
+    memory = None
+    if encode is not None:
+        memory = SceneMemory(MemoryRenderer(world.keyframes), encode, (width, height))
     return Scene(
         name=world.name,
         first_latent=torch.from_numpy(world.first_latent)[None, :, None],
@@ -102,6 +160,7 @@ def held_out_scene(world: World, num_frames: int, fps: float) -> Scene:
         intrinsics=world.intrinsics,
         c2w=held_out_walk(world, num_frames, fps),
         render=lambda c2w: place.render(c2w, world.intrinsics, width, height),
+        memory=memory,
     )
 
 
@@ -162,16 +221,25 @@ def passes(
 
 
 @torch.no_grad()
-def decode(decoder: nn.Module, latents: Sequence[Tensor], caches: tuple[Tensor, ...]) -> Frames:
+def decode(
+    decoder: nn.Module,
+    latents: Sequence[Tensor],
+    caches: tuple[Tensor, ...],
+    guides: Iterable[tuple[Tensor, ...]] | None = None,
+) -> Frames:
     """Decode chunks one latent frame at a time; the first latent gives one frame, as it is shown.
 
     Args:
         caches: The decoder's caches before anything was decoded.
+        guides: What it is shown of every latent frame besides; nothing where None.
     """
     parts = []
-    for latent in torch.cat(list(latents), dim=2).split(1, dim=2):
-        pictures, *made = decoder(latent.contiguous(), *caches)
-        caches = tuple(made)
+    for latent, guide in zip(
+        torch.cat(list(latents), dim=2).split(1, dim=2), guides or repeat(()), strict=False
+    ):
+        pictures, *made = decoder(latent.contiguous(), *guide, *caches)
+        # With a guide the decoder gives depth too, before its caches.
+        caches = tuple(made[len(made) - len(caches) :])
         parts.append(pictures.numpy())
     parts[0] = parts[0][-1:]
     return np.concatenate(parts)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from engine.machine.assets import bundle_names, checkpoints_dir, find_bundle
 from model.checkpoint import load_checkpoint, load_ltx_autoencoder
@@ -21,13 +24,9 @@ from model.vae.guided import (
 )
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_config import LtxAutoencoderConfig
-from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
-from model.vae.pocket import load_autoencoder_weights as load_plain_weights
 from model.world_model import WorldModel
 
 PRESETS = {"pocket": pocket, "sana-wm": sana_wm}
-LTX_STRIDE = 32
-"""Pixels per latent cell of the released model, whose autoencoder is LTX-2."""
 LTX_FOLDERS = ("ltx2_causal_vae", "vae")
 SEED = 0
 """Of random weights."""
@@ -94,6 +93,13 @@ def encoder_of(decoder: nn.Module) -> StreamingEncoder | None:
     return None
 
 
+def picture_encoder(encoder: StreamingEncoder | None) -> Callable[[NDArray[np.uint8]], Tensor] | None:
+    """An encoder as a function of frames [R, H, W, 3] to a latent [1, C, 1, h, w]; None for none."""
+    if encoder is None:
+        return None
+    return lambda frames: encoder(torch.from_numpy(np.ascontiguousarray(frames)))
+
+
 def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
     if config.memory_channels:
         weights = path.parent / AUTOENCODER_FILE
@@ -103,8 +109,6 @@ def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
             raise ValueError(f"{error}; it belongs beside the checkpoint it was trained with") from None
         _check_fit(config, autoencoder.config)
         return GuidedStreamingDecoder(autoencoder).eval()
-    if config.spatial_stride != LTX_STRIDE:
-        return StreamingDecoder(load_plain_weights(path.parent / AUTOENCODER_FILE)).eval()
     folders = [base / name for base in (path.parent, path.parent.parent) for name in LTX_FOLDERS]
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     autoencoder = load_ltx_autoencoder(folder, torch.float32)
@@ -116,10 +120,6 @@ def _decoder_beside(path: Path, config: ModelConfig) -> nn.Module:
 
 
 def new_decoder(config: ModelConfig) -> nn.Module:
-    if not config.memory_channels and config.spatial_stride == AutoencoderConfig().spatial_stride:
-        return StreamingDecoder(
-            Autoencoder(AutoencoderConfig(config.in_channels, config.temporal_stride))
-        ).eval()
     if not config.memory_channels:
         return _ltx_decoder(LtxAutoencoder(LtxAutoencoderConfig()))
     sizes = GuidedAutoencoderConfig(config.in_channels, config.temporal_stride)

@@ -329,8 +329,8 @@ def made_up_scene(spec: EngineSpec, num_chunks: int, seed: int = 0) -> Scene:
     return Scene(
         name="made up",
         first_latent=torch.randn(1, config.in_channels, 1, *grid, generator=generator),
-        text=torch.randn(1, config.text_rows, config.text_dim, generator=generator),
-        text_mask=torch.ones(1, config.text_rows),
+        text=torch.randn(1, config.text_length, config.text_dim, generator=generator),
+        text_mask=torch.ones(1, config.text_length),
         intrinsics=np.array([0.8 * width, 0.8 * width, width / 2, height / 2], np.float32),
         c2w=c2w,
     )

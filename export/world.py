@@ -94,9 +94,9 @@ def create_world(
     Raises:
         ValueError: The photo, the camera or a weight file cannot be used; nothing was written.
     """
-    if config.memory_rows:
+    if config.memory_channels:
         raise ValueError(
-            f"the model {config.name} knows only scenes it was trained on, by their memories; create worlds for sana_wm"
+            f"the model {config.name} makes worlds of its own bundle, without text; name the bundle with --engine"
         )
     say = progress or (lambda _stage: None)
     frame, camera = fit_request(request, config)

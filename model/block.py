@@ -12,7 +12,6 @@ from model.attention.softmax import CrossAttention
 from model.config import ModelConfig
 from model.embedding import modulate
 from model.precision import wide
-from model.scene_memory import SceneMemory
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""
@@ -85,7 +84,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, Pluecker term, the scene's memory where there is one, cross-attention, feed-forward."""
+    """Self-attention, Pluecker term, cross-attention, feed-forward."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -93,8 +92,6 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(6, size) / size**0.5)
         self.attn = SelfAttention(config, layer)
         self.plucker_proj = nn.Linear(size, size)
-        if config.memory_rows:
-            self.memory = SceneMemory(config)
         self.cross_attn = CrossAttention(config)
         self.mlp = FeedForward(config)
 
@@ -128,7 +125,6 @@ class Block(nn.Module):
         text: Tensor,
         text_mask: Tensor,
         plucker: Tensor,
-        memory: Tensor | None,
         context: SequenceContext,
         state: State | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -138,15 +134,12 @@ class Block(nn.Module):
             modulation: [B, T, 6, C].
             text: [B, L, C].
             plucker: [B, T, S, C].
-            memory: Keys and values of the scene for this block, [B, 2, U, C].
         """
         table = (self.scale_shift_table + modulation).to(x.dtype)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=2)
         attended, after = self.attn(modulate(x, shift_a, scale_a), context, state)
         x = torch.addcmul(x, gate_a, attended.to(x.dtype))
         x = x + self.plucker_proj(plucker)
-        if memory is not None:
-            x = x + self.memory(x.flatten(1, 2), memory[:, 0], memory[:, 1]).view_as(x)
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
         fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.shard, history)

@@ -33,7 +33,7 @@ class Conditioning:
     """Absolute index of the first latent frame, int64 [B]; or of each one, [B, T], where they jump."""
     memory: Tensor | None = None
     """What a spatial memory shows of the latent frames, for models that read one, [B, memory_channels, T, H, W]: the
-    encoding of its rendering and the share of each cell that it covers."""
+    encoding of its rendering and the share of each cell that it covers. None is a memory that holds nothing: zeros."""
 
     def pack(self, num_latent_frames: int, temporal_stride: int) -> Conditioning:
         """Give a clip the packed form; what has it stays.

@@ -14,28 +14,6 @@ MAX_LAYERS, MAX_WIDTH = 1000, 1 << 16
 
 
 @dataclass(frozen=True)
-class SceneOptions:
-    """Options of the pocket model alone (`model.scene_memory`)."""
-
-    units: int
-    """Hidden units of each block's per-scene weights, which are rows in front of the text; text is as wide as tokens."""
-    ray_octaves: int
-    """Octaves of sin and cos of ray direction and origin, appended to the Pluecker channels."""
-    ray_points: int
-    """Points along each token's ray, of the last frame behind it, whose positions are appended as sines and cosines."""
-    ray_axes: bool
-    """Whether the camera's axes and each token's ray in the camera are appended too."""
-    velocity_skip: float
-    """velocity = network + velocity_skip * latents; at 1 and full noise the network need only give -x0."""
-    latent_fade: bool
-    """Whether latents are multiplied by 1 - timestep / 1000 before they are embedded."""
-
-
-FLAT_SCENE_KEYS = {"scene_units": "units", **{field.name: field.name for field in fields(SceneOptions)[1:]}}
-"""Where configs of older files have these options, each under its own key."""
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a world model and to lay out its rollout state."""
 
@@ -99,8 +77,6 @@ class ModelConfig:
     memory_channels: int = 0
     """Channels of what a spatial memory shows of each latent frame: its encoding, as many as `in_channels`, and its coverage.
     They are embedded beside the noisy latents by a projection that starts at zero (GEN3C, arXiv 2503.03751). 0 = no memory."""
-    scene: SceneOptions | None = None
-    """What the pocket has and SANA-WM has not; None for SANA-WM."""
 
     def __post_init__(self) -> None:
         for name, largest in (
@@ -124,10 +100,6 @@ class ModelConfig:
             raise ValueError(
                 f"num_cached_chunks is {self.num_cached_chunks}; use at least 1, or 2 with a sink, so that one recent "
                 "chunk is kept"
-            )
-        if self.memory_rows and self.text_dim != self.hidden_size:
-            raise ValueError(
-                f"per-scene weights need text as wide as tokens: text_dim is {self.text_dim}, hidden_size {self.hidden_size}"
             )
         if self.temporal_kernel != 3:
             raise ValueError(f"temporal_kernel is {self.temporal_kernel}; only 3 is defined")
@@ -156,22 +128,8 @@ class ModelConfig:
 
     @property
     def plucker_channels(self) -> int:
-        """Channels of a latent frame's packed map: the rays of its video frames, then what its last frame adds."""
-        channels = 6 * self.temporal_stride
-        if self.scene is not None:
-            channels += 12 * self.scene.ray_octaves * self.temporal_stride
-            channels += 36 * self.scene.ray_points + (12 if self.scene.ray_axes else 0)
-        return channels
-
-    @property
-    def memory_rows(self) -> int:
-        """Rows of the text, in front, that hold per-scene weights: keys and values of every block."""
-        return 0 if self.scene is None else 2 * self.scene.units * self.num_layers
-
-    @property
-    def text_rows(self) -> int:
-        """Rows of a text of the usual length, per-scene weights in front."""
-        return self.memory_rows + self.text_length
+        """Channels of a latent frame's packed map: six of each of its video frames."""
+        return 6 * self.temporal_stride
 
     @property
     def sink_frames(self) -> int:
@@ -208,9 +166,6 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Build a config from `to_dict` output; unknown or missing keys are an error."""
-        values = dict(values)
-        if flat := {new: values.pop(old) for old, new in FLAT_SCENE_KEYS.items() if old in values}:
-            values["scene"] = flat if any(flat.values()) else None
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -218,8 +173,7 @@ class ModelConfig:
                 f"unknown model config keys {unknown}; it was written by another version, or edited"
             )
         try:
-            scene = values.pop("scene", None)
-            return cls(**values, scene=None if scene is None else SceneOptions(**scene))
+            return cls(**values)
         except TypeError as error:
             raise ValueError(f"incomplete model config: {error}; export or train the model again") from None
 
@@ -274,7 +228,7 @@ def pocket() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """A model small enough for tests, with both block kinds and every option of the pocket."""
+    """A model small enough for tests, with both block kinds; it reads no spatial memory."""
     return replace(
         pocket(),
         name="tiny",
@@ -292,7 +246,4 @@ def tiny() -> ModelConfig:
         frame_height=16,
         frame_width=24,
         memory_channels=0,
-        scene=SceneOptions(
-            units=16, ray_octaves=2, ray_points=2, ray_axes=True, velocity_skip=1.0, latent_fade=True
-        ),
     )

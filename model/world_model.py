@@ -20,7 +20,6 @@ from model.config import ModelConfig
 from model.embedding import FinalLayer, TextEmbedder, TimestepEmbedder, VoxelEmbedder
 from model.precision import full_precision, wide, wide_dtype
 from model.rollout import NUM_FRAMES, RolloutState
-from model.scene_memory import fade, ray_maps, split_memory
 
 MAX_TIMESTEP = 1000.0
 """Of pure noise."""
@@ -158,7 +157,7 @@ class WorldModel(nn.Module):
             poses = scale_translations(poses, config.translation_scale)
             intrinsics = shard.shard(conditioning.intrinsics, 1, stride).to(poses.dtype)
             rope, ray_query, ray_key, ray_read = head_maps(config, poses, intrinsics, index)
-            maps = (plucker_maps if config.scene is None else ray_maps)(config, poses, intrinsics)
+            maps = plucker_maps(config, poses, intrinsics)
         context = SequenceContext(
             grid=(config.latent_height, config.latent_width),
             shard=shard,
@@ -182,30 +181,26 @@ class WorldModel(nn.Module):
         state: RolloutState | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the network on the held frames; give the velocity and, where there is a state, the blocks' new tensors."""
-        dtype, scene = self.x_embedder.proj.weight.dtype, self.config.scene
+        dtype = self.x_embedder.proj.weight.dtype
         time = self.t_embedder(timesteps)
         modulation = self.t_block(time).unflatten(-1, (6, -1))
-        weights, rows = split_memory(self.config, conditioning.text)
-        caption = self.y_embedder(conditioning.text[:, rows:])
+        caption = self.y_embedder(conditioning.text)
         caption = rms_norm(caption, self.attention_y_norm).to(caption.dtype)
-        mask = torch.where(conditioning.text_mask[:, rows:] > 0, 0.0, -1e4)[:, None, None, :]
-        noisy = fade(latents, timesteps) if scene is not None and scene.latent_fade else latents
-        x = self.x_embedder(noisy.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
+        mask = torch.where(conditioning.text_mask > 0, 0.0, -1e4)[:, None, None, :]
+        x = self.x_embedder(latents.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
         if self.memory_embedder is not None:
-            if conditioning.memory is None:
-                raise ValueError(
-                    f"{self.config.name} reads a spatial memory; give Conditioning(memory=...), zeros for none"
-                )
-            memory = context.shard.shard(conditioning.memory, 2)
-            x = x + self.memory_embedder(memory.permute(0, 2, 3, 4, 1).flatten(2, 3).to(dtype))
+            x = x + self.memory_embedder(self._memory(latents, conditioning, context).to(dtype))
         tensors: dict[str, Tensor] = {}
         for layer, block in enumerate(self.blocks):
             before = None if state is None else state.block(layer)
-            own = None if weights is None else weights[:, layer].to(dtype)
-            x, new = block(x, modulation, caption, mask, plucker, own, context, before)
+            x, new = block(x, modulation, caption, mask, plucker, context, before)
             tensors |= {f"blocks.{layer}.{name}": tensor for name, tensor in new.items()}
         output = wide(self.final_layer(x, time)).transpose(-1, -2)
-        velocity = output.unflatten(-1, latents.shape[-2:]).transpose(1, 2)
-        if scene is not None and scene.velocity_skip:
-            velocity = velocity + scene.velocity_skip * latents
-        return velocity, tensors
+        return output.unflatten(-1, latents.shape[-2:]).transpose(1, 2), tensors
+
+    def _memory(self, latents: Tensor, conditioning: Conditioning, context: SequenceContext) -> Tensor:
+        """What the memory shows of the held frames, [B, T, S, memory_channels]; zeros where there is none."""
+        if conditioning.memory is None:
+            batch, _, frames = latents.shape[:3]
+            return latents.new_zeros(batch, frames, latents[0, 0, 0].numel(), self.config.memory_channels)
+        return context.shard.shard(conditioning.memory, 2).permute(0, 2, 3, 4, 1).flatten(2, 3)

@@ -27,7 +27,7 @@ import onnx
 import onnxruntime
 import torch
 
-from engine.files.bundle import STEP_INPUTS, Bundle
+from engine.files.bundle import MEMORY, STEP_INPUTS, Bundle
 from engine.machine.assets import checkpoints_dir, find_bundle
 from export.onnx import step_inputs
 from export.sources import open_source
@@ -73,12 +73,12 @@ def bound(graph: Any, feed: dict[str, np.ndarray]) -> Callable[[], object]:
 
 def in_torch(checkpoint: Path, inputs: tuple[torch.Tensor, ...]) -> Callable[[], object]:
     model, _ = open_source(str(checkpoint), random_weights=False)
-    state = RolloutState(
-        dict(zip(RolloutState.zeros(model.config).tensors, inputs[len(STEP_INPUTS) :], strict=True))
-    )
+    tensors = RolloutState.zeros(model.config).tensors
+    state = RolloutState(dict(zip(tensors, inputs[-len(tensors) :], strict=True)))
+    memory = inputs[len(STEP_INPUTS)] if model.config.memory_channels else None
 
     latents, timesteps, c2w, intrinsics, start_frame, text, text_mask = inputs[: len(STEP_INPUTS)]
-    conditioning = Conditioning(text, text_mask, c2w, intrinsics, start_frame)
+    conditioning = Conditioning(text, text_mask, c2w, intrinsics, start_frame, memory)
 
     @torch.no_grad()
     def run() -> None:
@@ -108,7 +108,8 @@ def compare(bundle: Bundle, checkpoint: Path, rounds: int) -> dict[str, Any]:
     config = ModelConfig.from_dict(bundle.spec.model)
     graph = bundle.step_graph(config.chunk_size)
     inputs = step_inputs(config, config.chunk_size)
-    names = [*STEP_INPUTS, *RolloutState.zeros(config).tensors]
+    memory = [MEMORY] if config.memory_channels else []
+    names = [*STEP_INPUTS, *memory, *RolloutState.zeros(config).tensors]
     feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"

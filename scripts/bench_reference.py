@@ -55,8 +55,8 @@ def clip(model: WorldModel, frames: int, grid: tuple[int, int]) -> dict[str, Ten
     return {
         "latents": torch.randn(1, model.config.in_channels, frames, *grid),
         "timesteps": torch.full((1, frames), 700.0),
-        "text": torch.randn(1, model.config.text_rows, model.config.text_dim),
-        "text_mask": torch.ones(1, model.config.text_rows),
+        "text": torch.randn(1, model.config.text_length, model.config.text_dim),
+        "text_mask": torch.ones(1, model.config.text_length),
         "c2w": c2w,
         "intrinsics": torch.tensor([600.0, 600, 320, 176]).repeat(1, video, 1),
     }

@@ -21,9 +21,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
 from model.config import tiny
-from model.vae.pocket import AutoencoderConfig
+from tests.models import small_autoencoder
 from training.data.batches import WalkClips
 from training.data.latents import LatentWalk
+from training.data.memory_clips import MemoryClips
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import OdeRegressionStage, store_trajectories
 from training.loop import LoopConfig, run_stage
@@ -32,10 +33,10 @@ from training.parallel import sharded_checkpoint as checkpoint
 from training.parallel.cluster import ClusterConfig, ProcessCluster
 from training.parallel.sharding import ShardingConfig
 from training.parallel.single_process import Cluster
-from training.pocket.generator import GeneratorStage, NoiseMixture
 from training.progress import RecipeProgress
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.config import DistillationConfig
+from training.stages.flow_matching import FlowMatchingStage
 from training.stages.presets import pocket_stages
 from training.stages.scenic_model import ScenicModel
 from training.trainable import Trainable
@@ -62,7 +63,7 @@ def walks() -> list[LatentWalk]:
     return made
 
 
-class InterruptedStage(GeneratorStage):
+class InterruptedStage(FlowMatchingStage):
     """A stage in which somebody presses Ctrl-C during a batch."""
 
     batches_left = -1
@@ -86,7 +87,9 @@ def train(
     torch.manual_seed(0)
     model = cluster.share(ScenicModel(CONFIG, num_scenes=2))
     optimizer = OptimizerConfig(min_side=min_side, muon_lr=0.01, adam_lr=1e-3)
-    stage = InterruptedStage("clips", model, walks(), NoiseMixture(), 1, WINDOW, optimizer)
+    preset = replace(pocket_stages()["chunk-causal"], num_latent_frames=1 + WINDOW, batch_size=1)
+    config = replace(preset, optimizer=optimizer)
+    stage = InterruptedStage(config, model, WalkClips(walks()), "chunk_causal")
     if stop_in is not None and cluster.is_first:
         stage.batches_left = stop_in
     loop = LoopConfig(num_steps, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
@@ -113,9 +116,11 @@ def stages(folder: Path, cluster: Cluster) -> Iterator[Trainable]:
     """Build the stages that are no plain flow matching, each on weights and data of its own, a clip a batch."""
     rng, clips = np.random.default_rng(3), WalkClips(walks())
     videos = [rng.integers(256, size=(24, 32, 32, 3), dtype=np.uint8)]
-    sizes = AutoencoderConfig(8, 2, 8, 8, (1, 1), (1, 1))
+    clips_of_videos = [MemoryClips.of_video(video) for video in videos]
     torch.manual_seed(0)
-    autoencoder = AutoencoderStage(sizes, videos, 1, (16, 16), optimizer=OptimizerConfig(min_side=16))
+    autoencoder = AutoencoderStage(
+        small_autoencoder(8, 2), clips_of_videos, 1, (32, 32), optimizer=OptimizerConfig(min_side=16)
+    )
     # All weights are drawn before the first stage draws anything.
     student, teacher, critic = (ScenicModel(CONFIG, 2) for _ in range(3))
     yield autoencoder

@@ -60,7 +60,7 @@ def in_save(number: int) -> Callable[[End], None]:
 
 def in_publishing(end: End) -> None:
     """Strike when the bundle is made, and the first world, but nothing is where it belongs yet."""
-    from training.pocket import publish_walks as publish
+    from training.pocket import publish
 
     write, count = publish.write_world, 0
 
@@ -89,10 +89,10 @@ def after_two_steps(end: End) -> None:
 
 
 POINTS: dict[str, Callable[[End], None]] = {
-    "rendering": in_phase("rendering walks", 1),
+    "rendering": in_phase("rendering clips", 1),
     "save": in_save(3),
-    "encoding": in_phase("encoding walks", 1),
-    "rollouts": in_phase("self-forcing", 4),
+    "encoding": in_phase("encoding clips", 1),
+    "rollouts": in_phase("own-history", 4),
     "publishing": in_publishing,
     "data": after_two_steps,
 }

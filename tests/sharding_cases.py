@@ -134,8 +134,8 @@ def clip(config: ModelConfig, frames: int, dtype: torch.dtype) -> tuple[Tensor, 
     latents = torch.randn(2, config.in_channels, frames, *grid).to(dtype)
     timesteps = torch.rand(2, frames).to(dtype) * 1000
     conditioning = Conditioning(
-        text=torch.randn(2, config.text_rows, config.text_dim).to(dtype),
-        text_mask=(torch.arange(config.text_rows) < config.memory_rows + 4).to(dtype).expand(2, -1),
+        text=torch.randn(2, config.text_length, config.text_dim).to(dtype),
+        text_mask=(torch.arange(config.text_length) < 4).to(dtype).expand(2, -1),
         c2w=poses.to(dtype),
         intrinsics=centre.to(dtype).expand(2, count, 4),
         start_frame=torch.zeros(2, dtype=torch.int64),

@@ -38,7 +38,7 @@ def test_a_set_is_made_once_shown_and_its_sheet_has_a_row_for_each_clip(
     assert (made["rejected"], made["broken"], made["spoken_cameras"]) == (0, 0, 0)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None
-    assert sheet.shape[0] == 2 * 96
+    assert sheet.shape[0] == 2 * 192
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "set" / "rendered").iterdir()}
     assert run(make) == 0
     assert said(capsys)[0] == made

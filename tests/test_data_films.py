@@ -13,7 +13,8 @@ import torch
 from engine.camera.formats.track_files import save_track
 from engine.camera.tracks import Track, map_intrinsics
 from engine.files.video import open_video
-from model.vae.pocket import Autoencoder, AutoencoderConfig
+from model.vae.guided import GuidedAutoencoder
+from tests.models import small_autoencoder
 from training.data.clip import LeftOut, count_left_out, readable
 from training.data.latent_cache import CachedClips, LatentCache
 from training.data.latents import EncodedClips, latent_walk, weights_tag
@@ -62,9 +63,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def autoencoder() -> Autoencoder:
+def autoencoder() -> GuidedAutoencoder:
     torch.manual_seed(0)
-    return Autoencoder(AutoencoderConfig(16, 4, 8, 16, (1, 1), (1, 1))).eval()
+    return GuidedAutoencoder(small_autoencoder(16, 4)).eval()
 
 
 def clips(folder: Path, options: VideoOptions = OPTIONS):
@@ -217,7 +218,9 @@ def test_a_pose_file_cannot_lead_out_of_its_folder(tmp_path: Path):
     assert "does not hold" in left_out[0].reason
 
 
-def test_films_are_encoded_once_and_read_back_equal(folder: Path, tmp_path: Path, autoencoder: Autoencoder):
+def test_films_are_encoded_once_and_read_back_equal(
+    folder: Path, tmp_path: Path, autoencoder: GuidedAutoencoder
+):
     cache = LatentCache(tmp_path / "set", weights_tag(autoencoder))
     first = EncodedClips(VideoFolder(folder, OPTIONS), cache, autoencoder)
     made = first[0]
@@ -235,7 +238,7 @@ def test_films_are_encoded_once_and_read_back_equal(folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("change", ["video", "poses", "caption", "autoencoder", "size"])
 def test_whatever_changes_is_encoded_anew(
-    folder: Path, tmp_path: Path, autoencoder: Autoencoder, change: str
+    folder: Path, tmp_path: Path, autoencoder: GuidedAutoencoder, change: str
 ):
     def encode(options: VideoOptions) -> int:
         return encode_videos(folder, tmp_path / "set", options, autoencoder, lambda done: None)[1]
@@ -260,7 +263,7 @@ def test_whatever_changes_is_encoded_anew(
 
 
 def test_an_interrupted_encoding_goes_on_where_it_stopped(
-    folder: Path, tmp_path: Path, autoencoder: Autoencoder, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, autoencoder: GuidedAutoencoder, monkeypatch: pytest.MonkeyPatch
 ):
     for n in range(3):
         write_film(folder / f"{n}.mp4", 17 + n)
@@ -280,7 +283,7 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(
 
 @pytest.mark.parametrize("keep", [0, 6, 200, -8])
 def test_a_damaged_file_of_latents_is_named_skipped_and_counted(
-    folder: Path, tmp_path: Path, autoencoder: Autoencoder, keep: int
+    folder: Path, tmp_path: Path, autoencoder: GuidedAutoencoder, keep: int
 ):
     encode_videos(folder, tmp_path / "set", OPTIONS, autoencoder, lambda done: None)
     (path,) = (tmp_path / "set").iterdir()

@@ -23,10 +23,16 @@ from evaluation.scores import EvaluationReport, Horizon, RolloutScores, as_markd
 from evaluation.worlds import first_latent, reconstruct, unseen_place
 from holodeck import get_place
 from holodeck.variants import mirrored, recoloured
-from model.vae import pocket as pocket_vae
-from model.vae.pocket import Autoencoder, AutoencoderConfig, load_autoencoder_weights, sizes_of
+from model.vae import guided
+from model.vae.guided import (
+    GuidedAutoencoder,
+    GuidedAutoencoderConfig,
+    load_autoencoder_weights,
+    sizes_of,
+)
+from tests.models import small_autoencoder
 
-AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
+AUTOENCODER = small_autoencoder(16, 2)
 shipped = pytest.mark.skipif(
     not assets.checkpoints_dir().is_dir(), reason="this checkout has no assets/checkpoints"
 )
@@ -104,14 +110,14 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(arguments, sentence, ca
     assert "Traceback" not in said.err
 
 
-SMALL = AutoencoderConfig(4, 4, 8, 16, (1, 1), (1, 1))
+SMALL = small_autoencoder(4, 4)
 
 
 @pytest.fixture
 def small(make_bundle, toy_world, tmp_path) -> Path:
     """Folders of a toy bundle and a random autoencoder for it, as a training leaves them: bundles, worlds, checkpoints."""
     torch.manual_seed(0)
-    autoencoder, folder = Autoencoder(SMALL).eval(), tmp_path / "small"
+    autoencoder, folder = GuidedAutoencoder(SMALL).eval(), tmp_path / "small"
     for name in ("worlds", "checkpoints"):
         (folder / name).mkdir(parents=True)
     made = make_bundle(spatial=SMALL.spatial_stride)
@@ -144,8 +150,8 @@ def test_an_autoencoder_of_any_size_gives_its_ceiling(small, tmp_path, capsys):
         (b"no weights", "autoencoder.safetensors cannot be used ("),
         (None, "autoencoder.safetensors cannot be used ("),
         (
-            AutoencoderConfig(8, 4, 8, 16, (1, 1), (1, 1)),
-            "makes latents of 8 channels for 4 frames and 16 pixels",
+            small_autoencoder(8, 4),
+            "makes latents of 8 channels for 4 frames and 32 pixels",
         ),
     ],
 )
@@ -154,8 +160,8 @@ def test_an_autoencoder_that_is_no_use_costs_the_ceiling_and_no_more(
 ):
     folder = small / "checkpoints"
     (folder / "autoencoder.safetensors").unlink()
-    if isinstance(content, AutoencoderConfig):
-        save_file(Autoencoder(content).state_dict(), folder / "autoencoder.safetensors")
+    if isinstance(content, GuidedAutoencoderConfig):
+        save_file(GuidedAutoencoder(content).state_dict(), folder / "autoencoder.safetensors")
     elif content is not None:
         (folder / "autoencoder.safetensors").write_bytes(content)
     asked = evaluated(small, tmp_path)
@@ -171,24 +177,28 @@ def test_an_autoencoder_that_is_no_use_costs_the_ceiling_and_no_more(
 
 
 def test_the_sizes_of_an_autoencoder_are_told_by_its_weights():
-    for sizes in (AUTOENCODER, AutoencoderConfig(96), AutoencoderConfig(8, 1, 4, 12, (2, 0), (0, 3))):
-        assert sizes_of(Autoencoder(sizes).state_dict()) == sizes
+    for sizes in (
+        AUTOENCODER,
+        GuidedAutoencoderConfig(),
+        replace(SMALL, frame_width=12, num_blocks=(0, 3, 2)),
+    ):
+        assert sizes_of(GuidedAutoencoder(sizes).state_dict()) == sizes
 
 
 @pytest.mark.parametrize(("name", "shape"), [("latents_mean", ()), ("encoder.conv_in.weight", (8,))])
 def test_tensors_of_odd_shapes_are_no_autoencoder(tmp_path, name, shape):
     path = tmp_path / "autoencoder.safetensors"
-    save_file(Autoencoder(SMALL).state_dict() | {name: torch.zeros(shape)}, path)
+    save_file(GuidedAutoencoder(SMALL).state_dict() | {name: torch.zeros(shape)}, path)
     with pytest.raises(ValueError, match=r"the autoencoder .*autoencoder\.safetensors cannot be used \(."):
         load_autoencoder_weights(path)
 
 
 def test_an_autoencoder_is_refused_for_a_reason_without_words(tmp_path, monkeypatch):
     def fail(path):
-        raise OSError
+        raise KeyError
 
-    monkeypatch.setattr(pocket_vae, "load_file", fail)
-    with pytest.raises(ValueError, match=r"cannot be used \(OSError\(\)\)"):
+    monkeypatch.setattr(guided, "read_safetensors", fail)
+    with pytest.raises(ValueError, match=r"cannot be used \(KeyError\(\)\)"):
         load_autoencoder_weights(tmp_path)
 
 
@@ -264,9 +274,9 @@ def test_a_duration_takes_just_the_chunks_it_needs():
     assert num_chunks(0.01, 16.0, 4) == 1
 
 
-def test_piecewise_reconstruction_is_that_of_the_whole_clip(monkeypatch):
+def test_piecewise_reconstruction_is_that_of_the_whole_clip(toy_world, monkeypatch):
     torch.manual_seed(0)
-    autoencoder = Autoencoder(AUTOENCODER).eval()
+    autoencoder = GuidedAutoencoder(AUTOENCODER).eval()
     rng = np.random.default_rng(0)
     frames = np.repeat(np.repeat(rng.integers(0, 255, (21, 4, 4, 3)), 8, 1), 8, 2).astype(np.uint8)
     with torch.no_grad():
@@ -274,7 +284,8 @@ def test_piecewise_reconstruction_is_that_of_the_whole_clip(monkeypatch):
         latents = autoencoder.encode(video)
         whole = ((autoencoder.decode(latents)[0].permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255)
     monkeypatch.setattr("evaluation.worlds.LATENTS_PER_CALL", 3)
-    ours = reconstruct(autoencoder, frames)
+    world = replace(toy_world, first_frame=frames[0])
+    ours = reconstruct(autoencoder, frames, np.tile(np.eye(4), (21, 1, 1)), world)
     assert ours.shape == frames.shape
     # Rounding may fall either way at a half.
     assert np.abs(ours.astype(int) - whole.numpy().astype(int)).max() <= 1

@@ -26,13 +26,12 @@ from export.quantization.emulation import RoundedLinear, calibrated, emulate, le
 from export.quantization.layers import STEP_RULES, Low
 from export.quantization.nvfp4 import LayerRecord, rewrite_products
 from export.scenes import roll
-from export.sources import new_decoder, shipped
+from export.sources import encoder_of, new_decoder, shipped
 from export.verify import check_sizes, made_up_scene, verify_bundle
 from model.config import ModelConfig, tiny
 from model.config import pocket as pocket_sizes
-from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
 from model.world_model import WorldModel
-from tests.models import random_model
+from tests.models import SmallDecoder, random_model
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, frame_height=32, frame_width=48)
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "checkpoints" / "pocket.safetensors"
@@ -46,14 +45,13 @@ def model() -> WorldModel:
 
 
 @pytest.fixture(scope="module")
-def decoder() -> StreamingDecoder:
+def decoder() -> SmallDecoder:
     torch.manual_seed(1)
-    sizes = AutoencoderConfig(CONFIG.in_channels, CONFIG.temporal_stride)
-    return StreamingDecoder(Autoencoder(sizes)).eval()
+    return SmallDecoder(CONFIG).eval()
 
 
 @pytest.fixture(scope="module")
-def bundle(model: WorldModel, decoder: StreamingDecoder, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(model: WorldModel, decoder: SmallDecoder, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("engine") / "tiny"
     return open_bundle(export_bundle(model, decoder, folder, timesteps=(1000, 500)))
 
@@ -139,7 +137,7 @@ def test_taps_see_what_hooks_see(bundle: Bundle, model: WorldModel, tmp_path: Pa
 
 
 def test_half_stored_graphs_are_half_as_large_and_follow(
-    bundle: Bundle, model: WorldModel, decoder: StreamingDecoder, tmp_path: Path
+    bundle: Bundle, model: WorldModel, decoder: SmallDecoder, tmp_path: Path
 ) -> None:
     half = open_bundle(build_graphs(bundle, tmp_path / "half", True, unseen))
     whole = open_bundle(build_graphs(bundle, tmp_path / "whole", False, unseen))
@@ -228,7 +226,9 @@ def pocket_model() -> tuple[WorldModel, nn.Module]:
 @pytest.fixture(scope="module")
 def pocket(pocket_model: tuple[WorldModel, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("pocket") / "pocket"
-    return open_bundle(export_bundle(*pocket_model, folder, timesteps=(1000,)))
+    return open_bundle(
+        export_bundle(*pocket_model, folder, timesteps=(1000,), encoder=encoder_of(pocket_model[1]))
+    )
 
 
 @pytest.mark.slow

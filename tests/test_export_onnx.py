@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BuildFailed
@@ -17,7 +17,7 @@ from model.checkpoint import weights_sha256
 from model.config import tiny
 from model.vae.guided import GuidedAutoencoder, GuidedAutoencoderConfig, GuidedStreamingDecoder
 from model.world_model import WorldModel
-from tests.models import random_model
+from tests.models import SmallDecoder, random_model
 
 pytest.importorskip("onnxscript")
 from export.onnx import export_bundle
@@ -25,25 +25,6 @@ from export.sources import encoder_of
 from export.verify import VerifyReport, verify_bundle
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
-
-
-class SmallDecoder(nn.Module):
-    """A decoder with one cache, in the form that the exporter expects."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        pixels = 3 * CONFIG.temporal_stride * CONFIG.spatial_stride**2
-        self.spread = nn.Linear(2 * CONFIG.in_channels, pixels)
-
-    def cache_spec(self, latent_height: int, latent_width: int) -> list[tuple[str, tuple[int, ...]]]:
-        return [("past", (1, CONFIG.in_channels, 1, latent_height, latent_width))]
-
-    def forward(self, latent: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        both = torch.cat([latent, past], 1)[0, :, 0].permute(1, 2, 0)
-        size = CONFIG.spatial_stride
-        cells = self.spread(both).unflatten(-1, (CONFIG.temporal_stride, size, size, 3))
-        frames = cells.permute(2, 0, 3, 1, 4, 5).flatten(1, 2).flatten(2, 3)
-        return ((frames.tanh() + 1) * 127.5).round().to(torch.uint8), latent + 0.5 * past
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +36,7 @@ def model() -> WorldModel:
 @pytest.fixture(scope="module")
 def decoder() -> SmallDecoder:
     torch.manual_seed(1)
-    return SmallDecoder().eval()
+    return SmallDecoder(CONFIG).eval()
 
 
 @pytest.fixture(scope="module")

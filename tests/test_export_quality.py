@@ -16,8 +16,8 @@ from export.quantization.quality import Comparison, PoseFit, offset_pose, psnr
 from export.scenes import Scene, passes, roll
 from holodeck import get_place
 from model.config import tiny
-from model.vae.pocket import Autoencoder, AutoencoderConfig, StreamingDecoder
 from model.world_model import WorldModel
+from tests.models import SmallDecoder
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
 LENS = np.array([130, 130, 80, 48], np.float32)
@@ -67,8 +67,8 @@ def scene() -> Scene:
     return Scene(
         "made up",
         torch.randn(1, CONFIG.in_channels, 1, CONFIG.latent_height, CONFIG.latent_width, generator=generator),
-        torch.randn(1, CONFIG.text_rows, CONFIG.text_dim, generator=generator),
-        torch.ones(1, CONFIG.text_rows),
+        torch.randn(1, CONFIG.text_length, CONFIG.text_dim, generator=generator),
+        torch.ones(1, CONFIG.text_length),
         np.array([20, 20, 12, 8], np.float32),
         c2w,
         render=lambda c2w: get_place("town").render(c2w, np.array([20, 20, 12, 8], np.float32), 24, 16),
@@ -97,13 +97,7 @@ def test_passes_start_from_the_states_of_the_rollout(model: WorldModel, scene: S
 
 def test_a_comparison_finds_loss_and_costly_layers(model: WorldModel, scene: Scene) -> None:
     torch.manual_seed(2)
-    sizes = AutoencoderConfig(CONFIG.in_channels, CONFIG.temporal_stride)
-    decoder = StreamingDecoder(Autoencoder(sizes)).eval()
-    if sizes.spatial_stride != CONFIG.spatial_stride:
-        stretch = sizes.spatial_stride // CONFIG.spatial_stride
-        height, width = CONFIG.frame_height * stretch, CONFIG.frame_width * stretch
-        lens = scene.intrinsics * stretch
-        scene = replace(scene, render=lambda c2w: get_place("town").render(c2w, lens, width, height))
+    decoder = SmallDecoder(CONFIG).eval()
     caches: list[Any] = [
         SimpleNamespace(zeros=lambda shape=shape: np.zeros(shape, np.float32))
         for _, shape in decoder.cache_spec(CONFIG.latent_height, CONFIG.latent_width)

@@ -89,7 +89,7 @@ def test_centre_ray_of_the_identity_camera_looks_forward() -> None:
 
 def test_plucker_channels_are_frame_major() -> None:
     torch.manual_seed(0)
-    config = replace(tiny(), scene=None)
+    config = tiny()
     poses, intrinsics = random_poses(2, 6), centred_intrinsics(2, 6)
     maps = plucker_maps(config, poses, intrinsics)
     assert maps.shape == (2, 3, config.tokens_per_frame, config.plucker_channels)

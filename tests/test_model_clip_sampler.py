@@ -20,7 +20,7 @@ from model.sampler import (
 )
 from model.world_model import Mode, WorldModel
 
-CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3, scene=None)
+CONFIG = replace(tiny(), chunk_size=2, first_chunk_size=3)
 FRAMES = 7
 SIZE = (CONFIG.latent_height, CONFIG.latent_width)
 
@@ -31,7 +31,7 @@ def conditions(text: float = 1.0) -> tuple[Tensor, Conditioning]:
     video = 1 + CONFIG.temporal_stride * (FRAMES - 1)
     c2w = torch.eye(4).repeat(1, video, 1, 1)
     c2w[:, :, 2, 3] = torch.linspace(0, 1, video)
-    length = CONFIG.text_rows
+    length = CONFIG.text_length
     first_latent = torch.randn(1, CONFIG.in_channels, 1, *SIZE)
     return first_latent, Conditioning(
         text=text * torch.randn(1, length, CONFIG.text_dim),

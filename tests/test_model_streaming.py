@@ -98,8 +98,8 @@ def clip(config: ModelConfig, frames: int, batch: int = 2) -> Clip:
     latents = torch.randn(batch, config.in_channels, frames, config.latent_height, config.latent_width)
     timesteps = torch.rand(batch, frames) * 1000
     conditioning = Conditioning(
-        text=torch.randn(batch, config.text_rows, config.text_dim),
-        text_mask=(torch.arange(config.text_rows) < config.memory_rows + 4).float().expand(batch, -1),
+        text=torch.randn(batch, config.text_length, config.text_dim),
+        text_mask=(torch.arange(config.text_length) < 4).float().expand(batch, -1),
         c2w=poses,
         intrinsics=torch.tensor(centre).expand(batch, frames * stride, 4),
         start_frame=torch.zeros(batch, dtype=torch.int64),

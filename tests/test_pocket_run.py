@@ -15,7 +15,7 @@ import pytest
 
 from training.checkpoint import load_state, read_values
 from training.pocket.build import prepare, train_pocket
-from training.pocket.publish_walks import WORLD_FILE
+from training.pocket.publish import WORLD_FILE
 from training.pocket.run import PocketRun
 from training.report.page import write_report
 from training.run_folder import LOCK_FILE, read_record
@@ -23,7 +23,7 @@ from training.run_folder import LOCK_FILE, read_record
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("autoencoder", "autoencoder-whole", "memory", "generator-pose", "self-forcing")
+STAGES = ("autoencoder", "generator", "own-history", "decoder")
 WEIGHTS = (".safetensors", ".world", ".onnx")
 
 
@@ -64,11 +64,11 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     assert all(read_values(whole / f"{stage}.state.safetensors")["finished"] for stage in STAGES)
     record = read_record(whole)
     assert record is not None
-    assert {*STAGES} | {"rendering walks", "encoding walks", "publishing", "measuring"} <= set(record.seconds)
+    assert {*STAGES} | {"rendering clips", "encoding clips", "publishing", "measuring"} <= set(record.seconds)
     page = (whole / "report" / "index.html").read_text()
     assert len(page) < 2_000_000
     assert page.count("data:image/jpeg") == 2
-    for said in (*STAGES, "PSNR", "frames trained per second", "autoencoder crops"):
+    for said in (*STAGES, "PSNR", "frames trained per second", "rollouts of clips"):
         assert said in page
     world, bundle = whole / "assets" / "worlds" / "garden.world", whole / "assets" / "bundles" / "pocket"
     asked = ["play", str(world), "--engine", str(bundle), "--headless", "--chunks", "3", "--actions", "w-6"]

@@ -36,7 +36,7 @@ from training.stages.presets import paper_stages
 from training.stages.scenic_model import ScenicModel
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL = replace(tiny(), num_layers=2, softmax_every_n=2, chunk_size=3, scene=None, write_limit=0.0)
+MODEL = replace(tiny(), num_layers=2, softmax_every_n=2, chunk_size=3, write_limit=0.0)
 LATENTS = 121
 """Of a clip, as the paper's last stages take them."""
 NUM_CLIPS = 6

@@ -8,16 +8,16 @@ import torch
 
 from engine.files.world import World, WorldInfo, write_world
 from model.config import tiny
-from model.vae.pocket import Autoencoder, AutoencoderConfig
+from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, load_autoencoder_weights
+from tests.models import small_autoencoder
 from training.checkpoint import load_state, save_state
 from training.data.batches import draw_windows
 from training.data.holodeck.rendering import RenderJob, load_walk, render_walk
 from training.data.latents import LatentWalk, encode_frames, pack_windows
+from training.data.memory_clips import MemoryClips
 from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pocket.generator import GeneratorStage, NoiseMixture
-from training.pocket.metric import measure, pixel_metric
-from training.pocket.publish_walks import (
+from training.pocket.publish import (
     CHECKPOINTS,
     WORLDS,
     in_half,
@@ -25,12 +25,10 @@ from training.pocket.publish_walks import (
     mend_publishing,
     save_start,
 )
-from training.pocket.run import load_autoencoder
-from training.pocket.self_forcing import SelfForcingStage
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.scenic_model import ScenicModel
 
-AUTOENCODER = AutoencoderConfig(16, 2, 8, 16, (1, 1), (1, 1))
+AUTOENCODER = small_autoencoder(16, 2, 16)
 CONFIG = replace(tiny(), in_channels=16)
 
 
@@ -55,7 +53,9 @@ def latent_walks(count: int = 2, length: int = 30) -> list[LatentWalk]:
 def test_autoencoder_stage_lowers_its_loss(frames):
     torch.manual_seed(0)
     fast = OptimizerConfig(muon_lr=0.05, adam_lr=5e-3, min_side=8)
-    stage = AutoencoderStage(AUTOENCODER, [frames], batch_size=2, crop=None, optimizer=fast)
+    stage = AutoencoderStage(
+        AUTOENCODER, [MemoryClips.of_video(frames)], batch_size=2, crop=None, optimizer=fast
+    )
     rng = np.random.default_rng(0)
     losses = []
     for _ in range(40):
@@ -64,58 +64,12 @@ def test_autoencoder_stage_lowers_its_loss(frames):
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("pose_only", [0.0, 1.0])
-def test_generator_stage_learns_walks_by_heart(pose_only):
-    torch.manual_seed(0)
-    model = ScenicModel(CONFIG, 2)
-    optimizer = OptimizerConfig(min_side=16)
-    stage = GeneratorStage("g", model, latent_walks(), NoiseMixture(pose_only=pose_only), 4, 4, optimizer)
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(60):
-        losses.append(stage.backward(rng)["clean_mse"])
-        stage.optimizer.step(1.0)
-    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
-
-
-def test_self_forcing_follows_its_own_frames_and_learns():
-    torch.manual_seed(0)
-    model = ScenicModel(CONFIG, 2)
-    optimizer = OptimizerConfig(min_side=16)
-    stage = SelfForcingStage("s", model, latent_walks(), (1000, 700), 8, 4, 2, optimizer=optimizer)
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(60):
-        losses.append(stage.backward(rng)["clean_mse"])
-        stage.optimizer.step(1.0)
-    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
-    assert stage.state is not None
-    assert not any(tensor.requires_grad for tensor in stage.state.tensors.values())
-    assert all(0 < rollout.position <= 30 for rollout in stage.rollouts)
-
-
-def test_commits_learn_what_later_chunks_need():
-    torch.manual_seed(0)
-    model = ScenicModel(CONFIG, 2)
-    stage = SelfForcingStage("s", model, latent_walks(), (1000,), 4, 2, 2, guided_share=1.0)
-    asked: list[tuple[float, bool]] = []
-    step = stage._step
-
-    def watched(rollouts, latents, sigma, positions, state):
-        asked.append((sigma, torch.is_grad_enabled()))
-        return step(rollouts, latents, sigma, positions, state)
-
-    stage._step = watched
-    stage.backward(np.random.default_rng(0))
-    # After the first frames: denoise and commit with gradients, denoise, and a last commit that nobody reads.
-    assert asked[-4:] == [(1.0, True), (0.0, True), (1.0, True), (0.0, False)]
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-
-
 def test_resumed_run_equals_one_that_never_stopped(tmp_path, frames):
     def stage() -> AutoencoderStage:
         torch.manual_seed(3)
-        return AutoencoderStage(AUTOENCODER, [frames], 2, (16, 16), optimizer=OptimizerConfig(min_side=8))
+        return AutoencoderStage(
+            AUTOENCODER, [MemoryClips.of_video(frames)], 2, (32, 32), optimizer=OptimizerConfig(min_side=8)
+        )
 
     whole = stage()
     run_stage(whole, LoopConfig(6, log_every=2), tmp_path / "whole", seed=1)
@@ -195,7 +149,7 @@ def test_packed_windows_are_relative_and_end_on_the_latent_frame():
 
 def test_encoding_in_parts_equals_encoding_the_whole(frames):
     torch.manual_seed(0)
-    model = Autoencoder(AUTOENCODER).eval()
+    model = GuidedAutoencoder(AUTOENCODER).eval()
     video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
     with torch.no_grad():
         whole = model.encode(video)[0].transpose(0, 1)
@@ -214,25 +168,10 @@ def test_rendered_walk_is_reused_and_never_half_written(tmp_path):
     assert replace(job, seed=2).stem != job.stem
 
 
-def test_pixel_metric_weighs_directions_by_what_they_change_in_the_picture():
-    torch.manual_seed(0)
-    autoencoder = Autoencoder(AUTOENCODER).eval()
-    with torch.no_grad():
-        # Channel 0 of the normalised latent is made deaf: the decoder receives nothing of it.
-        autoencoder.latents_std[0] = 1e-6
-    metric = pixel_metric(autoencoder, latent_walks(), num_probes=4)
-    gram = metric @ metric
-    assert float(gram.trace()) == pytest.approx(16.0, rel=1e-3)
-    assert float(gram[0, 0]) < 0.2 * float(gram.diagonal()[1:].mean())
-    error = torch.randn(2, 16, 3, 2, 3)
-    torch.testing.assert_close(measure(error, None), error)
-    torch.testing.assert_close(measure(error, torch.eye(16)), error)
-
-
 def test_a_later_training_starts_from_what_was_published(tmp_path):
     torch.manual_seed(5)
     places = ["town", "garden"]
-    model, autoencoder = in_half(ScenicModel(CONFIG, 2)), in_half(Autoencoder(AUTOENCODER))
+    model, autoencoder = in_half(ScenicModel(CONFIG, 2)), in_half(GuidedAutoencoder(AUTOENCODER))
     save_start(model, autoencoder, tmp_path / CHECKPOINTS)
     (tmp_path / WORLDS).mkdir()
     for scene, place in enumerate(places):
@@ -241,7 +180,7 @@ def test_a_later_training_starts_from_what_was_published(tmp_path):
             first_latent=np.zeros((16, 2, 3), np.float32),
             first_frame=np.zeros((16, 24, 3), np.uint8),
             text=model.text(torch.tensor([scene]))[0][0].detach().numpy(),
-            text_mask=np.ones(CONFIG.text_rows, np.float32),
+            text_mask=np.ones(CONFIG.text_length, np.float32),
             intrinsics=np.array([20, 20, 12, 8], np.float32),
             c2w=np.eye(4),
         )
@@ -250,7 +189,7 @@ def test_a_later_training_starts_from_what_was_published(tmp_path):
     load_start(later, tmp_path, places)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(later.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
-    kept = load_autoencoder(tmp_path / CHECKPOINTS, AUTOENCODER)
+    kept = load_autoencoder_weights(tmp_path / CHECKPOINTS / AUTOENCODER_FILE)
     for name, tensor in autoencoder.state_dict().items():
         torch.testing.assert_close(kept.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
     with pytest.raises(ValueError, match="train from nothing"):

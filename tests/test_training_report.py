@@ -55,7 +55,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """A run folder as a stage under way leaves it, beside one that is finished."""
-    for name, finished in (("memory", True), ("self-forcing", False)):
+    for name, finished in (("generator", True), ("own-history", False)):
         lines = [
             {"step": n, "trained_s": 6.0 * n, "loss": 2.0 / n, "frames_per_s": 40.0 + n, "peak_share": 0.3}
             for n in range(1, 900)
@@ -77,11 +77,11 @@ def runs(tmp_path: Path) -> Path:
             tmp_path / f"{name}.state.safetensors", {"step": 899, "trained_s": 5394.0, "finished": finished}
         )
     record = RunRecord(
-        recipe={"seed": 0, "batches": {"rollouts": 144}},
+        recipe={"seed": 0, "batches": {"clips": 12}},
         model={"name": "pocket"},
-        stages=("memory", "self-forcing"),
+        stages=("generator", "own-history"),
         machine="two cores & a fan",
-        seconds={"memory": 5400.0},
+        seconds={"generator": 5400.0},
     )
     RunFolder(tmp_path, record).write()
     report = tmp_path / "report"
@@ -127,7 +127,7 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
         "not compiled: &lt;none&gt;",
         "finished",
         "under way",
-        "batches.rollouts",
+        "batches.clips",
         "<p>pocket on learned places: &lt;town&gt;.</p>",
         "<td>mean from 1 s on</td><td class=number>18.0</td>",
         "loss 2 to 0.002225",
@@ -138,7 +138,7 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
         "30.0%",
     ):
         assert said in text
-    assert text.index("<td>memory</td>") < text.index("<td>self-forcing</td>")
+    assert text.index("<td>generator</td>") < text.index("<td>own-history</td>")
     # A curve each for two losses; frames a second, the share of the peak and what was measured with two lines each.
     assert text.count("<svg") == 5
     assert text.count("<polyline") == 8
@@ -147,12 +147,12 @@ def test_report_says_what_the_logs_say(runs: Path) -> None:
 
 
 def test_report_knows_how_far_several_processes_have_come(runs: Path) -> None:
-    (runs / "self-forcing.state.safetensors").unlink()
-    index = index_path(runs / "self-forcing.state.safetensors")
+    (runs / "own-history.state.safetensors").unlink()
+    index = index_path(runs / "own-history.state.safetensors")
     for finished, told in ((False, "under way"), (True, "finished")):
         tree = without_tensors({"finished": finished, "optimizer": [torch.zeros(2)]}, "", {})
         index.write_text(StateIndex(number=1, tree=tree, shared=(), scalars=()).model_dump_json())
-        row = re.search(r"<tr><td>self-forcing</td><td>([^<]*)</td>", write_report(runs).read_text("utf-8"))
+        row = re.search(r"<tr><td>own-history</td><td>([^<]*)</td>", write_report(runs).read_text("utf-8"))
         assert row is not None
         assert row[1] == told
 
@@ -203,30 +203,31 @@ def test_plan_lists_every_step_with_its_numbers_and_what_is_there(tmp_path: Path
     run = prepare("pocket", tmp_path, minutes=30.0)
     plan = make_plan(run)
     names = [step.name for step in plan]
-    assert names[0] == "rendering walks"
+    assert names[0] == "placing keyframes"
     assert names[-2:] == ["publishing", "measuring"]
     assert set(run.stages) < set(names)
     trained_s = sum(step.left_s or 0.0 for step in plan if step.name in run.stages)
     assert trained_s == pytest.approx(1800.0)
     values = json.loads(json.dumps(as_json(run, plan), allow_nan=False))
     assert values["left_s"] == pytest.approx(sum(expected_s(plan).values()), abs=0.1)
-    save_state(tmp_path / "memory.state.safetensors", {"step": 7, "trained_s": 60.0, "finished": False})
+    save_state(tmp_path / "generator.state.safetensors", {"step": 7, "trained_s": 60.0, "finished": False})
     save_state(tmp_path / "autoencoder.state.safetensors", {"step": 9, "trained_s": 500.0, "finished": True})
     later = {step.name: step for step in make_plan(run)}
-    assert later["memory"].on_disk == "7 steps in 60 s"
-    assert later["memory"].left_s == pytest.approx(60.0 * run.recipe.memory_minutes - 60.0)
+    assert later["generator"].on_disk == "7 steps in 60 s"
+    assert later["generator"].left_s == pytest.approx(60.0 * run.recipe.generator_minutes - 60.0)
     assert (later["autoencoder"].on_disk, later["autoencoder"].left_s) == ("finished, 9 steps in 8 min", 0.0)
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_plan_fits_the_terminal_and_names_every_step(tmp_path: Path, width: int) -> None:
-    save_state(tmp_path / "memory.state.safetensors", {"step": 1702, "trained_s": 4600.0, "finished": True})
+    save_state(
+        tmp_path / "generator.state.safetensors", {"step": 1702, "trained_s": 4600.0, "finished": True}
+    )
     plan = make_plan(prepare("pocket", tmp_path))
     text = as_text(plan, width)
     assert max(map(len, text.splitlines())) <= width
     assert all(step.name in text for step in plan)
     assert all(step.purpose in " ".join(text.split()) for step in plan if "skipped" not in step.on_disk)
-    assert text.count("skipped (the recipe gives it no time)") == 1
     assert "finished, 1702 steps" in text
 
 
@@ -239,17 +240,17 @@ def test_dry_run_prints_the_plan_and_makes_nothing(
         == 0
     )
     plan = json.loads(capsys.readouterr().out)
-    assert [step["numbers"]["steps"] for step in plan["steps"] if step["name"] == "memory"] == [6]
+    assert [step["numbers"]["steps"] for step in plan["steps"] if step["name"] == "generator"] == [6]
     assert run_cli(["train", "pocket", "--dry-run", "--runs", str(folder)]) == 0
-    assert "self-forcing" in capsys.readouterr().out
+    assert "own-history" in capsys.readouterr().out
     assert not folder.exists()
 
 
 def test_a_stage_without_time_is_said_to_be_skipped(tmp_path: Path) -> None:
-    run = PocketRun(replace(PocketRecipe(), pose_minutes=0.0), tmp_path)
+    run = PocketRun(replace(PocketRecipe(), own_history_minutes=0.0), tmp_path)
     plan = {step.name: step.on_disk for step in make_plan(run)}
-    assert plan["generator-pose"] == "skipped: the recipe gives it no time"
-    assert plan["memory"] == "not begun"
+    assert plan["own-history"] == "skipped: the recipe gives it no time"
+    assert plan["generator"] == "not begun"
 
 
 def test_minutes_are_those_of_the_stages_that_will_run(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_minutes_are_those_of_the_stages_that_will_run(tmp_path: Path) -> None:
         plan = make_plan(run)
         trained_s = sum(step.left_s or 0.0 for step in plan if step.name in run.stages)
         assert trained_s == pytest.approx(1800.0)
-    assert run.recipe.memory_minutes == pytest.approx(30.0)
+    assert run.recipe.autoencoder_minutes == 0.0
 
 
 def test_minutes_of_a_recipe_that_counts_steps_are_refused(

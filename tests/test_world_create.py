@@ -48,7 +48,6 @@ CONFIG = replace(
     frame_width=96,
     text_dim=16,
     text_length=9,
-    scene=None,
 )
 PREAMBLE = ["Describe the place .", "Prompt :"]
 WORDS = [

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from model.config import ModelConfig, pocket, sana_wm, tiny
-from model.vae.pocket import AutoencoderConfig
+from model.vae.guided import GuidedAutoencoderConfig
 from training.data.clip_quality import BEST_SHARE
 from training.data.holodeck.walk_set import WalkSettings
-from training.pocket.recipe import Batches, PocketRecipe
+from training.pocket.clips import ClipSettings
+from training.pocket.keyframes import Placement
+from training.pocket.recipe import Batches, ClipCounts, PocketRecipe
 from training.stages.config import Preset, StageConfig
 from training.stages.presets import paper_stages, pocket_stages
 
@@ -22,8 +24,8 @@ def pocket_preset() -> Preset:
         "pocket",
         config,
         pocket_stages(),
-        AutoencoderConfig(config.in_channels, config.temporal_stride),
-        AutoencoderConfig(48, 4, 64, 128, (1, 2), (2, 2)),
+        GuidedAutoencoderConfig(config.in_channels, config.temporal_stride),
+        GuidedAutoencoderConfig(48, 4, (32, 64, 96), 16, (48, 96, 128), (1, 2, 1)),
         WalkSettings(),
         BEST_SHARE,
     )
@@ -31,7 +33,7 @@ def pocket_preset() -> Preset:
 
 def paper_preset() -> Preset:
     """The paper's stages, on sets of clips; it trains no autoencoder."""
-    released = AutoencoderConfig()
+    released = GuidedAutoencoderConfig()
     return Preset(
         "the paper", sana_wm(), paper_stages(), released, released, walks=None, one_clip_at_a_time=True
     )
@@ -44,7 +46,7 @@ def miniature_preset() -> Preset:
         miniature_model(),
         {name: _shrunk(stage) for name, stage in pocket_stages().items()},
         miniature_autoencoder(),
-        AutoencoderConfig(8, 2, 8, 8, (1, 1), (1, 1)),
+        GuidedAutoencoderConfig(8, 2, (8, 8, 8), 8, (8, 8, 8), (1, 1, 1)),
         MINIATURE_WALKS,
         best_share=0.5,
     )
@@ -57,12 +59,13 @@ PRESETS: dict[str, Callable[[], Preset]] = {
 }
 """Of `flaneur train STAGE`."""
 
+MINIATURE_INTRINSICS = (41.6, 41.6, 32.0, 32.0)
 MINIATURE_WALKS = WalkSettings(
     places=("garden", "town"),
     num_walks=1,
     num_autoencoder_walks=1,
     walk_frames=65,
-    intrinsics=(20.8, 20.8, 16.0, 16.0),
+    intrinsics=MINIATURE_INTRINSICS,
 )
 
 
@@ -73,20 +76,23 @@ def miniature_model() -> ModelConfig:
         in_channels=16,
         num_layers=2,
         softmax_every_n=2,
-        spatial_stride=16,
-        frame_height=32,
-        frame_width=32,
+        spatial_stride=32,
+        frame_height=64,
+        frame_width=64,
+        memory_channels=17,
     )
 
 
-def miniature_autoencoder() -> AutoencoderConfig:
+def miniature_autoencoder() -> GuidedAutoencoderConfig:
     config = miniature_model()
-    return AutoencoderConfig(config.in_channels, config.temporal_stride, 8, 16, (1, 1), (1, 1))
+    return GuidedAutoencoderConfig(
+        config.in_channels, config.temporal_stride, (8, 8, 16), 8, (8, 16, 16), (1, 1, 1)
+    )
 
 
 def _shrunk(stage: StageConfig) -> StageConfig:
     loop = replace(stage.loop, num_steps=2, max_minutes=math.inf, log_every=1, precision="float32")
-    crop = None if stage.crop is None else (16, 16)
+    crop = None if stage.crop is None else (32, 32)
     distillation = stage.distillation
     if distillation is not None:
         distillation = replace(
@@ -104,16 +110,19 @@ def miniature_recipe() -> PocketRecipe:
 
     It computes in float32 and counts steps, not minutes, so that what is resumed can be compared with what never stopped.
     """
+    sizes = miniature_model()
     return PocketRecipe(
-        walks=MINIATURE_WALKS,
-        num_glimpsed_walks=1,
+        placement=Placement(most=4, num_positions=2, num_views=4, side=64),
+        counts=ClipCounts(MINIATURE_WALKS.places, 1, 2, 2, 1, 1),
+        clips=ClipSettings(
+            3, sizes.frame_width, sizes.frame_height, MINIATURE_INTRINSICS, sizes.temporal_stride
+        ),
         autoencoder_minutes=math.inf,
-        autoencoder_whole_minutes=math.inf,
-        memory_minutes=math.inf,
-        pose_minutes=math.inf,
-        self_forcing_minutes=math.inf,
+        generator_minutes=math.inf,
+        own_history_minutes=math.inf,
+        decoder_minutes=math.inf,
         num_steps=6,
-        batches=Batches(2, (16, 16), 1, 32, 2, 3, 4, 2),
+        batches=Batches(2, (32, 32), 2),
         timesteps=(1000, 700),
         precision="float32",
         save_every_s=0.0,

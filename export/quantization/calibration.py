@@ -96,7 +96,7 @@ def calibrate_bundle(
         return nominal_calibration(bundle, low)
     if low == "bf16":
         return Calibration({}, "")
-    walks = calibration_walks(bundle.spec, notice)
+    walks = calibration_walks(bundle, notice)
     advance = stage("calibrating", len(walks.scenes) * (walks.num_chunks + 1))
     large = is_large(bundle)
     threads = num_cores() if large else default_denoise_threads()
@@ -107,11 +107,18 @@ def calibrate_bundle(
     return calibrate(bundle, low, hadamard, walks, open_runner, destination, advance)
 
 
-def calibration_walks(spec: EngineSpec, notice: Callable[[str], None]) -> Walks:
+def calibration_walks(bundle: Bundle, notice: Callable[[str], None]) -> Walks:
     """Choose what to calibrate on: held-out walks through the worlds of a model and frame size, else a made-up walk."""
+    spec = bundle.spec
     pixels = (spec.frame_height, spec.frame_width)
     if any(world.first_frame.shape[:2] == pixels for world in fitting_worlds(spec.weights_sha256)):
-        scenes = held_out_scenes(spec.weights_sha256, 1 + NUM_CHUNKS * spec.frames_per_chunk, spec.fps)
+        encode = None
+        if spec.memory_channels:
+            runner = OnnxRuntimeBackend(bundle, default_denoise_threads(), 1)
+            encode = lambda frames: torch.from_numpy(runner.run_encoder(frames))  # noqa: E731
+        scenes = held_out_scenes(
+            spec.weights_sha256, 1 + NUM_CHUNKS * spec.frames_per_chunk, spec.fps, encode
+        )
         return Walks(scenes, NUM_CHUNKS, spec.timesteps)
     notice("no world here was made for this model; calibrating on a made-up walk")
     return Walks([made_up_scene(spec, 1)], 1, spec.timesteps)

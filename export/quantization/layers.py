@@ -41,7 +41,6 @@ STEP_RULES = (
     LayerRule("blocks.*.attn.scores", "bf16", "softmax attention"),
     LayerRule("blocks.*.attn", "fp32", "delta-rule scans carry the state; ray transforms hold metres"),
     LayerRule("blocks.*.cross_attn.scores", "bf16", "softmax attention"),
-    LayerRule("blocks.*.memory", "bf16", "its weights come with the world, as text"),
     LayerRule("blocks.*.plucker_proj", "bf16", "small residuals steer the camera"),
     LayerRule("blocks.*.mlp.depth_conv.conv", "bf16", "depthwise: few products, each of 9 terms"),
     LayerRule("blocks.*.mlp", "bf16", "the convolution over time carries the state"),

@@ -22,7 +22,7 @@ from export.progress import Progress, Stage
 from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
 from export.quantization.layers import Low, Precision
 from export.scenes import Frames, Pass, Scene, decode, held_out_scenes, passes, roll
-from export.sources import open_source
+from export.sources import encoder_of, open_source, picture_encoder
 from export.verify import check_sizes
 from model.world_model import WorldModel
 
@@ -126,7 +126,8 @@ def measure_quality(
         sheet: Gets frames of some worlds, float32 above the emulated precision, as .png.
     """
     model, decoder = open_source(source, random_weights=False)
-    scenes = held_out_scenes(spec.weights_sha256, 1 + num_chunks * spec.frames_per_chunk, spec.fps)
+    encode = picture_encoder(encoder_of(decoder))
+    scenes = held_out_scenes(spec.weights_sha256, 1 + num_chunks * spec.frames_per_chunk, spec.fps, encode)
     check_sizes(spec, model.config)
     comparison = Comparison(model, decoder, spec, num_chunks)
     advance = stage(f"emulating {low}", comparison.num_steps(scenes, low))
@@ -179,10 +180,11 @@ class Comparison:
         assert scene.render is not None
         low = self._latents(twin, scene)
         stride = self.spec.frames_per_chunk
+        guides = list(scene.guides(self.model.config, sum(latents.shape[2] for latents in fp32)))
         videos = Videos(
             np.stack([scene.render(c2w) for c2w in scene.c2w[: 1 + self.num_chunks * stride]]),
-            decode(self.decoder, fp32, self._caches),
-            decode(self.decoder, low, self._caches),
+            decode(self.decoder, fp32, self._caches, guides),
+            decode(self.decoder, low, self._caches, guides),
         )
         poses = []
         for frame in range(stride, 1 + self.num_chunks * stride, stride):

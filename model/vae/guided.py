@@ -68,7 +68,8 @@ class GuidedAutoencoderConfig:
             raise ValueError(
                 f"unknown autoencoder settings {sorted(unknown)}; this file was made by another version"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**known)
 
 
 class ChannelNorm(nn.Module):
@@ -334,12 +335,18 @@ def sizes_of(weights: Mapping[str, Tensor]) -> GuidedAutoencoderConfig:
     return GuidedAutoencoderConfig(
         latent_channels=len(weights["latents_mean"]),
         temporal_stride=stem // (RGB * STEM**2),
-        encoder_widths=(width, *(len(weights[f"encoder.{name}.weight"]) for name in ("down", "deeper"))),
+        encoder_widths=(width, len(weights["encoder.down.weight"]), len(weights["encoder.deeper.weight"])),
         frame_width=len(weights["decoder.guide_in.weight"]),
-        decoder_widths=tuple(
-            len(weights[f"decoder.{name}.weight"]) for name in ("gather", "down", "conv_in")
+        decoder_widths=(
+            len(weights["decoder.gather.weight"]),
+            len(weights["decoder.down.weight"]),
+            len(weights["decoder.conv_in.weight"]),
         ),
-        num_blocks=tuple(_num_blocks(weights, name) for name in ("blocks", "deep_blocks", "deepest_blocks")),
+        num_blocks=(
+            _num_blocks(weights, "blocks"),
+            _num_blocks(weights, "deep_blocks"),
+            _num_blocks(weights, "deepest_blocks"),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.files.atomic import replacing
-from model.vae.pocket import Autoencoder
+from model.vae.guided import GuidedAutoencoder
 from training.ablation.variants import VARIANTS, AblationConfig, AblationResult, ablation_walks, run_variant
 from training.run_folder import holding
 
@@ -27,7 +27,7 @@ HEADER = (
 
 
 def run_ablation(
-    config: AblationConfig, autoencoder: Autoencoder, run_dir: Path, say: Callable[[str], None]
+    config: AblationConfig, autoencoder: GuidedAutoencoder, run_dir: Path, say: Callable[[str], None]
 ) -> str:
     """Run every variant from every seed, or go on; returns the tables in Markdown.
 
@@ -50,7 +50,7 @@ def _claim(path: Path, config: AblationConfig) -> None:
 
 
 def _results(
-    config: AblationConfig, autoencoder: Autoencoder, run_dir: Path, say: Callable[[str], None]
+    config: AblationConfig, autoencoder: GuidedAutoencoder, run_dir: Path, say: Callable[[str], None]
 ) -> list[AblationResult]:
     say("drawing and encoding walks")
     walks, held_out = ablation_walks(run_dir / "data", autoencoder, config)

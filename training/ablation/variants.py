@@ -25,7 +25,7 @@ from evaluation.rollouts import HELD_OUT_SEED
 from model.conditioning import Conditioning
 from model.config import ModelConfig, pocket
 from model.rollout import RolloutState
-from model.vae.pocket import Autoencoder
+from model.vae.guided import GuidedAutoencoder
 from training.data.batches import WalkClips, WindowBatch
 from training.data.clip import FPS
 from training.data.holodeck.rendering import RenderJob, render_walks
@@ -83,7 +83,7 @@ class AblationConfig:
     num_held_out: int = 2
     """Of each place, to measure on."""
     walk_latents: int = 60
-    """Of a walk: 15 seconds. Small models learn so much by heart in minutes."""
+    """Of a walk: 15 seconds. Small models learn so much in minutes."""
     num_steps: int = 240
     seeds: tuple[int, ...] = (0,)
     num_latent_frames: int = 5
@@ -128,7 +128,7 @@ class AblationResult:
 
 
 def ablation_walks(
-    folder: Path, autoencoder: Autoencoder, config: AblationConfig
+    folder: Path, autoencoder: GuidedAutoencoder, config: AblationConfig
 ) -> tuple[list[LatentWalk], list[LatentWalk]]:
     """Draw and encode the walks to train on and those to measure on, each once; a quarter of their tokens is left.
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.vae.pocket import Autoencoder
+from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, load_autoencoder_weights
 from training.data.clip import Clip, ClipRejected, ClipSource
 from training.data.holodeck.rendering import RenderJob, rendered_clip
 from training.data.latent_cache import LatentCache
@@ -47,16 +47,27 @@ def pack_windows(c2w: NDArray[np.float64], stride: int) -> NDArray[np.float32]:
     return np.concatenate([first, relative[1:].reshape(-1, stride, 4, 4)]).astype(np.float32)
 
 
-def weights_tag(autoencoder: Autoencoder) -> str:
-    """Name an autoencoder by its weights, in eight hex digits."""
+def load_autoencoder(folder: Path) -> GuidedAutoencoder:
+    """The autoencoder that lies in a folder of checkpoints, fp32.
+
+    Raises:
+        ValueError: There is none, or it is damaged.
+    """
+    return load_autoencoder_weights(folder / AUTOENCODER_FILE)
+
+
+def weights_tag(autoencoder: GuidedAutoencoder) -> str:
+    """Name an autoencoder by the weights that decide its latents, in eight hex digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(autoencoder.state_dict().items()):
+        if name.startswith("decoder."):
+            continue
         digest.update(name.encode() + tensor.float().numpy().tobytes())
     return digest.hexdigest()[:8]
 
 
 @torch.no_grad()
-def encode_frames(autoencoder: Autoencoder, frames: NDArray[np.uint8]) -> Tensor:
+def encode_frames(autoencoder: GuidedAutoencoder, frames: NDArray[np.uint8]) -> Tensor:
     """Encode a clip [F, H, W, 3] to normalised latents [T, C, h, w] float16.
 
     They lie in memory as they would when read from a file: what is computed from them is then the same to the last bit.
@@ -79,7 +90,7 @@ def latents_path(job: RenderJob, tag: str, directory: Path) -> Path:
     return LatentCache(directory, tag).path(job.stem)
 
 
-def encoded(clip: Clip, autoencoder: Autoencoder) -> Clip:
+def encoded(clip: Clip, autoencoder: GuidedAutoencoder) -> Clip:
     """Return a clip with latents in place of frames, cut to a whole number of latents."""
     stride, spatial = autoencoder.config.temporal_stride, autoencoder.config.spatial_stride
     if clip.frames is None:
@@ -117,7 +128,7 @@ def latent_walk(clip: Clip, scene: int) -> LatentWalk:
 
 
 def encode_walks(
-    jobs: Sequence[RenderJob], scenes: Sequence[str], autoencoder: Autoencoder, directory: Path
+    jobs: Sequence[RenderJob], scenes: Sequence[str], autoencoder: GuidedAutoencoder, directory: Path
 ) -> Iterator[LatentWalk]:
     """Encode rendered walks, each once: their latents lie beside their frames."""
     cache = LatentCache(directory, weights_tag(autoencoder))
@@ -137,7 +148,7 @@ class FrameSource(ClipSource, Protocol):
 class EncodedClips:
     """A source of videos as latents; each video is encoded once and kept."""
 
-    def __init__(self, videos: FrameSource, cache: LatentCache, autoencoder: Autoencoder) -> None:
+    def __init__(self, videos: FrameSource, cache: LatentCache, autoencoder: GuidedAutoencoder) -> None:
         """Prepare the source; the cache belongs to the autoencoder."""
         self.videos, self.cache, self.autoencoder = videos, cache, autoencoder
         self.name, self.left_out = videos.name, videos.left_out

@@ -17,7 +17,7 @@ from evaluation.consistency import revisit_pairs
 from holodeck import has_place, place_names
 from holodeck.generator import expand_range
 from model.config import pocket
-from model.vae.pocket import Autoencoder
+from model.vae.guided import GuidedAutoencoder
 from training.data.archives.reader import ArchiveOptions, ClipArchives
 from training.data.archives.writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.clip import FPS, Clip, ClipSource, LeftOut, readable
@@ -138,7 +138,7 @@ def _chosen(text: str, known: Sequence[str], what: str) -> list[str]:
 
 
 def make_holodeck_set(
-    folder: Path, jobs: Sequence[RenderJob], autoencoder: Autoencoder, advance: Advance
+    folder: Path, jobs: Sequence[RenderJob], autoencoder: GuidedAutoencoder, advance: Advance
 ) -> SetSummary:
     """Draw videos of holodeck places, encode them and write one archive per place.
 
@@ -173,7 +173,7 @@ def _with_frames(clips: Sequence[Clip], jobs: Sequence[RenderJob], rendered: Pat
 
 
 def encode_videos(
-    folder: Path, output: Path, options: VideoOptions, autoencoder: Autoencoder, advance: Advance
+    folder: Path, output: Path, options: VideoOptions, autoencoder: GuidedAutoencoder, advance: Advance
 ) -> tuple[SetSummary, int]:
     """Encode the videos of a folder, each once; what is there already is not made again.
 

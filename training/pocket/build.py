@@ -8,18 +8,21 @@ from pathlib import Path
 
 import torch
 
+from engine.files.bundle import Bundle
 from evaluation.evaluate import evaluate_worlds
-from evaluation.scores import as_markdown
+from evaluation.scores import EvaluationReport, as_markdown
 from model.checkpoint import load_checkpoint, weights_sha256
-from training.pocket.publish_walks import CHECKPOINTS, WORLD_FILE, in_half, mend_publishing, publish
-from training.pocket.run import MEASURING, PUBLISHING, PocketRun, load_autoencoder
+from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, load_autoencoder_weights
+from training.pocket.publish import CHECKPOINTS, WORLD_FILE, WORLDS, in_half, mend_publishing, publish
+from training.pocket.recipe import GENERATOR, OWN_HISTORY
+from training.pocket.run import MEASURING, PUBLISHING, PocketRun
 from training.presets import PRESETS, RECIPES
 from training.progress import RecipeProgress
 from training.report.page import write_report
 from training.run_folder import RunFolder, RunRecord, Start, holding, read_record
 from training.throughput import machine_name
 
-GENERATOR_STAGES = ("memory", "generator-pose", "self-forcing")
+GENERATOR_STAGES = (GENERATOR, OWN_HISTORY)
 """Of the recipe, those that take over what the run began with."""
 
 
@@ -35,7 +38,7 @@ def prepare(
     Args:
         minutes: Training time in total, of the stages that will run, in the recipe's proportions; the recipe's own where None.
         num_steps: At which every stage ends; the recipe's own where None.
-        start_from: Folder that `publish` filled; the autoencoder is taken from there, the memory of places goes on.
+        start_from: Folder that `publish` filled; the autoencoder is taken from there, the generator goes on.
 
     Raises:
         ValueError: The recipe does not go with what was asked for.
@@ -46,7 +49,7 @@ def prepare(
             raise ValueError(
                 f"the {preset} has its own sizes and cannot start from {start_from}; leave that out"
             )
-        recipe = replace(recipe, autoencoder_minutes=0.0, autoencoder_whole_minutes=0.0)
+        recipe = replace(recipe, autoencoder_minutes=0.0)
     if minutes is not None:
         recipe = recipe.scaled(minutes)
     if num_steps is not None:
@@ -77,25 +80,42 @@ def train_pocket(
         mend_publishing(destination)
         run.folder, run.progress = RunFolder(run.directory, _record(run)), RecipeProgress(expected_s)
         run.folder.write()
-        autoencoder = run.autoencoder()
-        model = run.generator(run.latent_walks(autoencoder), run.glimpses(autoencoder), autoencoder)
+        clips = run.render()
+        autoencoder = run.autoencoder(clips)
+        latents = run.encode(autoencoder, clips)
+        model = run.generator(latents)
+        autoencoder = run.decoder(autoencoder, clips, latents, lambda: run.roll_out(model, latents))
         run.folder.publishing(weights_sha256(in_half(model.world)))
         with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
             bundle = publish(
-                model, autoencoder, run.places, recipe.walks.intrinsics, recipe.timesteps, destination, say
-            )
-        with run.timing(MEASURING), run.progress.sharing(MEASURING) as tell:
-            scores = evaluate_worlds(
-                bundle,
-                destination / "worlds",
-                run.directory / "report",
+                model,
                 autoencoder,
-                recipe.num_measured_walks,
-                recipe.measured_s,
-                progress=tell,
+                run.places,
+                run.keyframes(),
+                recipe.clips.intrinsics,
+                recipe.timesteps,
+                destination,
+                say,
             )
-        say(as_markdown(scores))
+        say(as_markdown(_measured(run, bundle, destination, autoencoder)))
         return write_report(run.directory)
+
+
+def _measured(
+    run: PocketRun, bundle: Bundle, destination: Path, autoencoder: GuidedAutoencoder
+) -> EvaluationReport:
+    """Measure what was published on held-out walks."""
+    recipe = run.recipe
+    with run.timing(MEASURING), run.progress.sharing(MEASURING) as tell:
+        return evaluate_worlds(
+            bundle,
+            destination / WORLDS,
+            run.directory / "report",
+            autoencoder,
+            recipe.num_measured_walks,
+            recipe.measured_s,
+            progress=tell,
+        )
 
 
 def _record(run: PocketRun) -> RunRecord:
@@ -146,8 +166,12 @@ def read_start(run: PocketRun, published: Path) -> Start:
     Raises:
         ValueError: They are missing or damaged.
     """
-    autoencoder = load_autoencoder(published / CHECKPOINTS, run.autoencoder_config)
+    autoencoder = load_autoencoder_weights(published / CHECKPOINTS / AUTOENCODER_FILE)
+    if autoencoder.config != run.autoencoder_config:
+        raise ValueError(f"the autoencoder in {published} is of another size; train from nothing instead")
     world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
     return Start(
-        folder=str(published), autoencoder=weights_sha256(autoencoder), generator=weights_sha256(world)
+        folder=str(published),
+        autoencoder=weights_sha256(autoencoder.encoder),
+        generator=weights_sha256(world),
     )

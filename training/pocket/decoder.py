@@ -1,173 +1,88 @@
-"""Decoder stage of the pocket: frames from latents that the encoder, the memory's rendering or a generator gave.
-
-The encoder is done by then, so latents are made once and whole frames of them are cut in step with the frames.
-"""
+"""Decoder stage of the pocket: the decoder learns the latents that the generator makes; the encoder stays as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.vae.guided import GuidedAutoencoder
-from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pocket.autoencoder import DEPTH_WEIGHT, reconstruction_loss
-from training.pocket.clips import CHUNK, MemoryClips
-from training.pocket.memory_generator import LatentClips
+from model.vae.guided import RGB, GuidedAutoencoder
+from training.data.memory_clips import MemoryClips
+from training.optimizer import OptimizerConfig
+from training.pocket.generator import LatentClips
+from training.stages.autoencoder import KNOWN, AutoencoderStage, Batch
 
-if TYPE_CHECKING:
-    from training.parallel.single_process import Cluster
-
+GENERATED_SHARE, ECHO_SHARE = 0.7, 0.15
+"""Shares of samples whose latents a rollout made, and are those of the memory's own rendering; the others are the truth's."""
 BLIND_SHARE = 0.08
-"""Share of samples whose memory is hidden altogether."""
+"""Share of samples whose guide is hidden."""
 
 
-FLICKER_WEIGHT = 1.0
-"""Weight of the L1 error of what changes from frame to frame: where nothing moves, nothing may."""
+class DecoderStage(AutoencoderStage):
+    """Samples whose latents were made before: mostly by rollouts, else those of the memory's rendering or of the truth."""
 
-
-@dataclass(frozen=True, eq=False)
-class DecoderClips:
-    """Frames, renderings and latents of the same clips."""
-
-    clips: MemoryClips
-    latents: LatentClips
-    generated: Tensor | None = None
-    """What a generator made along them, [N, C, T, h, w]."""
-
-
-class DecoderStage:
-    """Batches of two neighbouring groups of frames with their renderings, and the reconstruction loss."""
+    still_share = 0.0
 
     def __init__(
         self,
-        autoencoder: GuidedAutoencoder,
-        data: Sequence[DecoderClips],
+        start: GuidedAutoencoder,
+        clips: Sequence[MemoryClips],
+        encoded: Sequence[LatentClips],
+        generated: Sequence[Tensor],
         batch_size: int = 8,
-        crop: tuple[int, int] = (96, 160),
+        crop: tuple[int, int] | None = (96, 160),
         name: str = "decoder",
         optimizer: OptimizerConfig | None = None,
     ) -> None:
-        """`crop`: height and width in pixels, multiples of the spatial stride."""
-        self.name, self.data, self.batch_size, self.crop = name, data, batch_size, crop
-        self.model = autoencoder
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimizer = MasterOptimizer(
-            self.model, optimizer or OptimizerConfig(), trained=lambda name: name.startswith("decoder.")
-        )
-        self.shares = np.array([len(d.clips.c2w) for d in data], float)
-        self.shares /= self.shares.sum()
+        """Prepare the stage.
 
-    @property
-    def frames_per_step(self) -> float:
-        """Video frames of a batch; a quarter of a frame is a quarter."""
-        height, width = self.data[0].clips.color.shape[2:4]
-        return self.batch_size * 2.0 * CHUNK * self.crop[0] * self.crop[1] / (height * width)
-
-    def share_out(self, cluster: Cluster) -> None:
-        """Keep the network whole in every process: it is small, and gradients are averaged."""
-        cluster.keep_whole(self.model)
-        self.optimizer = self.optimizer.anew(self.model)
-
-    def backward(self, rng: np.random.Generator) -> dict[str, float]:
-        """One step on a batch of clips."""
-        truth, guide, latents, told = self._batch(rng)
-        dtype = self.model.decoder.conv_in.weight.dtype
-        raw = (
-            latents * self.model.latents_std.float()[:, None, None]
-            + self.model.latents_mean.float()[:, None, None]
-        )
-        noisy = raw + self.model.config.latent_noise * torch.randn_like(raw)
-        decoded = self.model.decode_groups(noisy.to(dtype), guide.to(dtype)).float()
-        color, clean = decoded[..., :3, :, :].flatten(0, 2), truth[..., :3, :, :].flatten(0, 2)
-        depth_error = (decoded[..., 3, :, :] - truth[..., 3, :, :]).abs().mean()
-        flicker = _changes(decoded[..., :3, :, :]) - _changes(truth[..., :3, :, :])
-        loss = (
-            reconstruction_loss(color, clean)
-            + DEPTH_WEIGHT * depth_error
-            + FLICKER_WEIGHT * flicker.abs().mean()
-        )
-        loss.backward()
-        psnr = _psnr(decoded[..., :3, :, :].detach().clamp(-1, 1), truth[..., :3, :, :])
-        shown = _psnr(guide[..., :3, :, :], truth[..., :3, :, :])
-        known = guide[:, :, :, 3].mean((1, 2, 3, 4)) > 0.9
-        metrics = {
-            "loss": float(loss.detach()),
-            "depth": float(depth_error.detach()),
-            "psnr": float(psnr.mean()),
-        }
-        if known.any():
-            metrics |= {"psnr_known": float(psnr[known].mean()), "psnr_memory": float(shown[known].mean())}
-        if (told & known).any():
-            metrics["psnr_generated"] = float((psnr - shown)[told & known].mean())
-        if (~known).any():
-            metrics["psnr_unknown"] = float(psnr[~known].mean())
-        return metrics
-
-    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw samples of two groups.
-
-        Returns:
-            Truth [B, 2, R, 4, H, W] (colour in [-1, 1], inverse depth in 1/m), guides [B, 2, R, 5, H, W], latents
-            [B, 2, C, h, w], and whose latents are a generator's [B].
+        Args:
+            encoded: Latents of the clips, in their order.
+            generated: What rollouts made of the same clips, [N, C, T, h, w] each.
         """
-        parts = [self._sample(rng) for _ in range(self.batch_size)]
-        truth, guide = (
-            torch.from_numpy(np.stack([part[i] for part in parts]))
-            .permute(0, 1, 4, 2, 3)
-            .unflatten(1, (2, CHUNK))
-            for i in (0, 1)
-        )
-        return (
-            truth,
-            guide,
-            torch.stack([part[2] for part in parts]),
-            torch.tensor([part[3] for part in parts]),
-        )
+        super().__init__(start.config, clips, batch_size, crop, name, optimizer, start, _is_decoder)
+        self.encoded, self.generated = encoded, generated
+        # The model's own copies are rounded while it computes in bfloat16.
+        self.mean, self.std = start.latents_mean.clone(), start.latents_std.clone()
 
-    def _sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Tensor, bool]:
-        data = self.data[int(rng.choice(len(self.data), p=self.shares))]
-        clips, stride = data.clips, self.model.config.spatial_stride
-        n = int(rng.integers(len(clips.c2w)))
-        chunk = int(rng.integers((clips.color.shape[1] - 1) // CHUNK - 1))
-        height, width = clips.color.shape[2:4]
-        row = int(rng.integers((height - self.crop[0]) // stride + 1))
-        column = int(rng.integers((width - self.crop[1]) // stride + 1))
-        rows = slice(row * stride, row * stride + self.crop[0])
-        columns = slice(column * stride, column * stride + self.crop[1])
-        cut = (n, slice(1 + CHUNK * chunk, 1 + CHUNK * (chunk + 2)), rows, columns)
-        truth = np.concatenate(
-            [clips.color[cut] / np.float32(127.5) - 1, clips.inverse_depth[cut][..., None]],
-            -1,
-            dtype=np.float32,
-        )
-        memory = clips.memory[cut].astype(np.float32)
-        depth = clips.memory_depth[cut][..., None]
-        guide = np.concatenate(
-            [memory[..., :3] / 127.5 - 1, memory[..., 3:] / 255, depth], -1, dtype=np.float32
-        )
-        draw, told = rng.random(), False
-        source = data.latents.latents
-        if data.generated is not None and draw < 0.7:
-            source, told = data.generated, True
-        elif draw < 0.85 and guide[..., 3].mean() > 0.6:
-            source = data.latents.memory[:, :-1]
-        cells = (slice(row, row + self.crop[0] // stride), slice(column, column + self.crop[1] // stride))
-        latents = source[n][:, chunk + 1 : chunk + 3, *cells].transpose(0, 1).float()
-        if rng.random() < BLIND_SHARE:
-            guide[:] = 0
-        return truth, guide, latents, told
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Draw samples as they are: neither mirrored nor recoloured, since their latents are made already."""
+        crops = [self.draw_crop(rng) for _ in range(self.batch_size)]
+        parts = [crop.read(self.clips[crop.source]) for crop in crops]
+        for _, guide in parts:
+            if rng.random() < BLIND_SHARE:
+                guide[:] = 0
+        truths, guides = ([part[n] for part in parts] for n in (0, 1))
+        return self.assembled(truths, guides, [False] * len(crops), crops)
+
+    def raw_latents(self, batch: Batch, rng: np.random.Generator) -> Tensor:
+        """Latents of the samples' two groups and noise, not normalised, [B, 2, C, h, w]."""
+        cell = self.model.config.spatial_stride
+        is_known = (batch.guide[:, :, :, RGB].mean((1, 2, 3, 4)) > KNOWN).tolist()
+        picked = []
+        for crop, known in zip(batch.crops, is_known, strict=True):
+            encoded, draw = self.encoded[crop.source], rng.random()
+            clips = encoded.latents
+            if draw < GENERATED_SHARE:
+                clips = self.generated[crop.source]
+            elif known and draw < GENERATED_SHARE + ECHO_SHARE:
+                clips = encoded.memory[:, :-1]
+            last = int(crop.frames[-1]) // self.stride
+            rows, columns = (slice(s.start // cell, s.stop // cell) for s in (crop.rows, crop.columns))
+            picked.append(clips[crop.clip][:, last - 1 : last + 1, rows, columns].transpose(0, 1))
+        raw = torch.stack(picked).float() * self.std[:, None, None] + self.mean[:, None, None]
+        raw = raw.to(batch.truth.device)
+        return raw + self.model.config.latent_noise * torch.randn_like(raw)
+
+    @torch.no_grad()
+    def finished_model(self, num_batches: int = 0) -> GuidedAutoencoder:
+        """The EMA weights in fp32; encoder and latent statistics are those it began with."""
+        model = GuidedAutoencoder(self.model.config)
+        model.load_state_dict(self.model.state_dict() | self.optimizer.ema_state())
+        return model.float().eval()
 
 
-def _changes(video: Tensor) -> Tensor:
-    """Differences of neighbouring frames, across groups too; [B, T, R, 3, H, W] to [B, T R - 1, 3, H, W]."""
-    return video.flatten(1, 2).diff(dim=1)
-
-
-def _psnr(image: Tensor, truth: Tensor) -> Tensor:
-    """PSNR of each sample, [B]; colour in [-1, 1]."""
-    return 10 * torch.log10(4.0 / (image - truth).square().flatten(1).mean(1).clamp_min(1e-6))
+def _is_decoder(name: str) -> bool:
+    return name.startswith("decoder.")

@@ -1,100 +1,168 @@
-"""Generator stage: camera-conditioned, chunk-causal flow matching with one noise level per chunk.
+"""Generator stage of the pocket: chunk-causal flow matching of latents, conditioned on what a spatial memory shows.
 
-Starting poses are those of a place's first frame, so relative poses are coordinates in the place and the scene's tokens can
-hold it. Windows come from anywhere along a walk, always with the clean first frame in front.
+Clips begin with a clean first frame, poses count from it, and chunks have noise levels of their own. What the memory hides has to
+come from history, scene and camera.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from model.conditioning import Conditioning
 from model.sampler import STREAMING_TIMESTEPS
-from model.world_model import MAX_TIMESTEP
-from training.data.batches import WindowBatch, draw_windows
-from training.data.latents import LatentWalk
+from model.vae.guided import GuidedAutoencoder
+from training.data.latents import pack_windows
+from training.data.memory_clips import MemoryClips
 from training.optimizer import MasterOptimizer, OptimizerConfig
-from training.pocket.metric import measure
 from training.stages.noise import add_noise
 from training.stages.scenic_model import ScenicModel, is_hidden_matrix
 
 
-@dataclass(frozen=True)
-class NoiseMixture:
-    """How noise levels are drawn, one per chunk."""
+@dataclass(frozen=True, eq=False)
+class LatentClips:
+    """Clips of one scene as latents, N clips of T = 1 + n latent frames."""
 
-    sigmas: tuple[float, ...] = tuple(step / MAX_TIMESTEP for step in STREAMING_TIMESTEPS)
-    """Levels the few-step sampler visits; the trained chunks stand at one of them."""
-    pose_only: float = 0.4
-    """Share of samples in which every chunk is at full noise: pose and scene alone must suffice."""
-    history_sigma: float = 0.25
-    """Greatest noise on the chunks that serve as history."""
+    scene: int
+    latents: Tensor
+    """Truth, [N, C, T, h, w]."""
+    memory: Tensor
+    """Encoding of the memory's rendering and its coverage, [N, C + 1, T, h, w]."""
+    c2w: Tensor
+    """Packed windows relative to the first frame, [N, R T, 4, 4]."""
+
+
+LOW_TIMESTEP = 400.0
+"""A level of little noise beside those of the schedule."""
+HIDDEN_SHARE = 0.08
+"""Share of samples whose memory is hidden altogether."""
+ALL_NOISE_SHARE = 0.5
+"""Share of samples whose chunks behind the history are all pure noise."""
+KNOWN, UNKNOWN = 0.95, 0.05
+"""Coverage of a latent cell above and below which it counts as known and unknown in the metrics."""
+
+
+@torch.no_grad()
+def encode_clips(autoencoder: GuidedAutoencoder, clips: MemoryClips, scene: int) -> LatentClips:
+    """Encode truth and renderings of clips."""
+    config = autoencoder.config
+    truth, memory, poses = [], [], []
+    for color, shown, c2w in zip(clips.color, clips.memory, clips.c2w, strict=True):
+        truth.append(autoencoder.encode(_video(color))[0])
+        coverage = torch.from_numpy(np.ascontiguousarray(shown[..., 3:])).permute(0, 3, 1, 2).float() / 255
+        groups = autoencoder.group(coverage[None].expand(-1, -1, 3, -1, -1)).mean(1, keepdim=True)
+        cells = functional.avg_pool2d(groups, config.spatial_stride).transpose(0, 1)
+        memory.append(torch.cat([autoencoder.encode(_video(shown[..., :3]))[0], cells]))
+        poses.append(torch.from_numpy(pack_windows(np.asarray(c2w), config.temporal_stride)).flatten(0, 1))
+    return LatentClips(scene, torch.stack(truth), torch.stack(memory), torch.stack(poses))
+
+
+def _video(frames: NDArray[np.uint8]) -> Tensor:
+    """Frames [F, H, W, 3] as numbers in [-1, 1], [1, F, 3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """B clips of T latent frames."""
+
+    latents: Tensor
+    """[B, C, T, h, w]."""
+    conditioning: Conditioning
+    """In the packed form."""
+    coverage: Tensor
+    """What the memory covers of each cell, before any of it is hidden, [B, T, h, w]."""
 
 
 class GeneratorStage:
-    """Windows, noise levels and the velocity loss."""
+    """Clips, noise levels and the velocity loss."""
 
     def __init__(
         self,
-        name: str,
         model: ScenicModel,
-        walks: Sequence[LatentWalk],
-        mixture: NoiseMixture,
-        batch_size: int = 8,
-        window: int = 7,
+        clips: Sequence[LatentClips],
+        intrinsics: tuple[float, float, float, float],
+        batch_size: int = 12,
+        name: str = "generator",
+        history_sigma: float = 0.3,
         optimizer: OptimizerConfig | None = None,
-        metric: Tensor | None = None,
-        trained: Callable[[str], bool] = lambda name: True,
     ) -> None:
-        self.metric = metric
-        self.name, self.model, self.walks, self.mixture = name, model, walks, mixture
-        self.batch_size, self.length = batch_size, window
-        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix, trained)
+        """Prepare the stage.
+
+        Args:
+            intrinsics: fx, fy, cx, cy of all clips, pixels.
+            history_sigma: Greatest noise on the chunks that serve as history.
+        """
+        self.intrinsics = torch.tensor(intrinsics)
+        self.name, self.model, self.clips, self.batch_size = name, model, clips, batch_size
+        self.history_sigma = history_sigma
+        self.shares = np.array([len(c.latents) for c in clips], float) / sum(len(c.latents) for c in clips)
+        self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
 
     @property
     def frames_per_step(self) -> float:
-        """Video frames of the windows, without the first frames."""
-        return float(self.batch_size * self.length * self.model.world.config.temporal_stride)
+        """Video frames of the clips, without the first frames."""
+        return float(
+            self.batch_size * (self.clips[0].latents.shape[2] - 1) * self.model.world.config.temporal_stride
+        )
 
     def backward(self, rng: np.random.Generator) -> dict[str, float]:
         """One step; the loss counts trained chunks only, and neither the first frame nor the history."""
-        batch = draw_windows(self.walks, self.batch_size, self.length, rng)
-        sigma, trained = self._levels(rng)
-        metrics = self._loss(batch, sigma, trained)
-        metrics["loss"].backward()
-        return {key: float(value.detach()) for key, value in metrics.items()}
+        batch = self.batch(rng)
+        sigma, trained = self.levels(rng, batch.latents.shape[2])
+        noisy_from = self.history(batch, trained, rng)
+        noise = torch.randn_like(batch.latents)
+        noisy = add_noise(noisy_from, noise, sigma)
+        velocity = self.model.world(noisy, 1000.0 * sigma, batch.conditioning, mode="streaming").float()
+        error = (velocity - (noise - batch.latents)).square().mean(1)
+        loss = error.mean((2, 3))[trained].mean()
+        loss.backward()
+        clean = (error.detach() * sigma.square()[..., None, None])[trained]
+        coverage = batch.coverage[trained]
+        metrics = {"loss": float(loss.detach()), "clean_mse": float(clean.mean())}
+        for name, cells in (("known_mse", coverage > KNOWN), ("unknown_mse", coverage < UNKNOWN)):
+            if cells.any():
+                metrics[name] = float(clean[cells].mean())
+        return metrics
 
-    def _levels(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Noise level [B, 1 + n] of every latent frame, and which of them are trained."""
-        levels = np.zeros((self.batch_size, 1 + self.length), np.float32)
+    def history(self, batch: LatentBatch, trained: Tensor, rng: np.random.Generator) -> Tensor:
+        """Clean latents [B, C, T, h, w] whose untrained frames serve as history: the truth."""
+        return batch.latents
+
+    def batch(self, rng: np.random.Generator) -> LatentBatch:
+        """Draw clips."""
+        picks = [self.clips[i] for i in rng.choice(len(self.clips), self.batch_size, p=self.shares)]
+        rows = [int(rng.integers(len(clips.latents))) for clips in picks]
+        latents, memory, poses = (
+            torch.stack([getattr(clips, name)[row] for clips, row in zip(picks, rows, strict=True)])
+            for name in ("latents", "memory", "c2w")
+        )
+        hidden = torch.from_numpy(rng.random(self.batch_size) < HIDDEN_SHARE)
+        shown = torch.where(hidden[:, None, None, None, None], 0.0, memory)
+        text, mask = self.model.text(torch.tensor([clips.scene for clips in picks]))
+        lens = self.intrinsics.expand(*poses.shape[:2], 4)
+        start = torch.zeros(self.batch_size, dtype=torch.int64)
+        return LatentBatch(latents, Conditioning(text, mask, poses, lens, start, shown), memory[:, -1])
+
+    def levels(self, rng: np.random.Generator, num_frames: int) -> tuple[Tensor, Tensor]:
+        """Noise level [B, T] of every latent frame, and which of them are trained.
+
+        Levels do not fall over the chunks: a rollout's future is never clearer than its present.
+        """
+        sigmas = np.array([*STREAMING_TIMESTEPS, LOW_TIMESTEP], np.float32) / 1000
+        levels = np.zeros((self.batch_size, num_frames), np.float32)
         trained = np.zeros_like(levels, bool)
         for row, mask in zip(levels, trained, strict=True):
-            first = 1 if rng.random() < self.mixture.pose_only else 1 + int(rng.integers(1, self.length))
-            row[1:first] = rng.uniform(0, self.mixture.history_sigma, first - 1) * rng.integers(2)
-            row[first:] = 1.0 if first == 1 else self._monotone(self.length + 1 - first, rng)
+            first = int(rng.integers(1, num_frames))
+            row[1:first] = rng.uniform(0, self.history_sigma, first - 1) * rng.integers(2)
+            row[first:] = (
+                1.0 if rng.random() < ALL_NOISE_SHARE else np.sort(rng.choice(sigmas, num_frames - first))
+            )
             mask[first:] = True
         return torch.from_numpy(levels), torch.from_numpy(trained)
-
-    def _monotone(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Levels that do not fall over the chunks: a rollout's future is never clearer than its present."""
-        return np.sort(rng.choice(np.array(self.mixture.sigmas, np.float32), count))
-
-    def _loss(self, batch: WindowBatch, sigma: Tensor, trained: Tensor) -> dict[str, Tensor]:
-        noise = torch.randn_like(batch.latents)
-        noisy = add_noise(batch.latents, noise, sigma)
-        text, mask = self.model.text(batch.scene)
-        conditioning = batch.conditioning(text, mask)
-        velocity = self.model.world(noisy, 1000.0 * sigma, conditioning, mode="streaming")
-        error = measure(velocity.float() - (noise - batch.latents), self.metric).square().mean((1, 3, 4))
-        clean_error = (error * sigma.square())[trained].mean()
-        alone = trained & (sigma == 1.0) & (trained[:, 1:2])
-        return {
-            "loss": error[trained].mean(),
-            "clean_mse": clean_error,
-            "pose_only_mse": error[alone].mean() if alone.any() else clean_error,
-        }

@@ -19,44 +19,76 @@ Array = NDArray[np.float32]
 
 SIDE_PX = 512
 """Sides of a keyframe; its field of view is 90 degrees, six of them see everything around a point."""
+WEBP_QUALITY = 90
+"""Of the colour of keyframes that are kept."""
 SCOUT_PX = 128
 """The same of the pictures by which a place for a keyframe is judged."""
 HEIGHTS_M = (0.8, 1.6, 2.6)
 PROBE_WIDTH, PROBE_HEIGHT, PROBE_FOCAL = 32, 20, 20.8
 """The pictures of the views that are to be covered, a tenth of the frames that are shown."""
 FREE_RADIUS_M = 0.25
+LEAST_GAIN = 1e-4
+"""Mean gain over all points below which no further keyframe is worth its place."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """How many keyframes a place gets."""
 
-    most: int = 130
+    most: int = 110
     num_positions: int = 70
     """Free positions that are tried, each with six directions."""
     num_views: int = 160
     seed: int = 70001
+    side: int = SIDE_PX
+    """Pixels along each side of a keyframe."""
 
 
 def place_keyframes(
     place: Place, placement: Placement, progress: Callable[[float], None] | None = None
 ) -> list[Keyframe]:
-    """Choose and render keyframes: greedily those that add most to how well the surfaces of many views are seen."""
+    """Choose and render keyframes: greedily those that add most to how well the surfaces of many views are seen.
+
+    Args:
+        progress: Told which share of the candidates is judged.
+    """
     rng = np.random.default_rng(placement.seed)
     points, eyes = _surfaces(place, rng, placement)
-    poses = [face for position in _positions(place, rng, placement.num_positions) for face in faces(position)]
-    quality = np.stack([_quality(place, pose, points, eyes) for pose in poses])
+    poses = [
+        face for position in free_positions(place, rng, placement.num_positions) for face in faces(position)
+    ]
+    quality = []
+    for done, pose in enumerate(poses, 1):
+        quality.append(_quality(place, pose, points, eyes))
+        if progress is not None:
+            progress(done / len(poses))
+    chosen = choose(np.stack(quality), placement.most)
+    return [rendered_keyframe(place, poses[pick], placement.side) for pick in chosen]
+
+
+def choose(quality: Array, most: int) -> list[int]:
+    """Choose keyframes greedily, those that add most first, until they add next to nothing.
+
+    Every point counts as well as its best keyframe shows it, and half as well as its second best does.
+
+    Args:
+        quality: How well each of K keyframes shows each of P points, in [0, 1], [K, P].
+
+    Returns:
+        Rows, in the order of what they add.
+    """
+    quality = quality.copy()
     best = np.zeros((2, quality.shape[1]), np.float32)
     chosen: list[int] = []
-    while len(chosen) < placement.most:
+    while len(chosen) < min(most, len(quality)):
         gain = np.maximum(quality - best[0], 0).sum(1) + 0.5 * np.maximum(quality - best[1], 0).sum(1)
         pick = int(gain.argmax())
-        if gain[pick] < 1e-4 * quality.shape[1]:
+        if gain[pick] < LEAST_GAIN * quality.shape[1]:
             break
         chosen.append(pick)
         best = np.sort(np.stack([*best, quality[pick]]), 0)[:0:-1]
         quality[pick] = 0
-    return [rendered_keyframe(place, poses[pick]) for pick in chosen]
+    return chosen
 
 
 def rendered_keyframe(place: Place, c2w: NDArray[np.float64], side: int = SIDE_PX) -> Keyframe:
@@ -85,7 +117,7 @@ def faces(position: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return found
 
 
-def _positions(place: Place, rng: np.random.Generator, count: int) -> list[NDArray[np.float64]]:
+def free_positions(place: Place, rng: np.random.Generator, count: int) -> list[NDArray[np.float64]]:
     """Free positions, each far from those before: the best of a few random ones."""
     low_x, low_z, high_x, high_z = place.bounds
     found = [place.spawn[:3, 3]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import wrap
@@ -10,31 +11,32 @@ from typing import Any
 
 import torch
 
-from model.vae.pocket import AUTOENCODER_FILE
+from model.vae.guided import load_autoencoder_weights
 from training.checkpoint import read_values
 from training.data.clip import FPS
-from training.data.holodeck.rendering import is_rendered
-from training.data.holodeck.walk_set import RENDERING
-from training.data.latents import latents_path, weights_tag
+from training.data.latents import weights_tag
 from training.loop import LoopConfig
 from training.pocket.build import checked_start
-from training.pocket.per_scene import EVERY, glimpse_paths
-from training.pocket.publish_walks import CHECKPOINTS, STAGED_PREFIX
-from training.pocket.recipe import UNLIMITED_STEPS, PocketStage
+from training.pocket.clip_jobs import Job
+from training.pocket.publish import CHECKPOINTS, STAGED_PREFIX
+from training.pocket.recipe import AUTOENCODER, DECODER, GENERATOR, OWN_HISTORY, UNLIMITED_STEPS, PocketStage
 from training.pocket.run import (
+    CLIPS,
     ENCODING,
-    GLIMPSING,
+    KEYFRAMES,
     MEASURING,
     PUBLISHING,
+    ROLLING_OUT,
     PocketRun,
-    load_autoencoder,
 )
 from training.progress import as_duration
 
-RENDERED_PER_S, ENCODED_PER_S = 50.0, 140.0
-"""Frames of 160x96 on one Zen 3 core."""
-PUBLISHING_S, MEASURED_WALK_S = 60.0, 25.0
-"""Exporting the pocket; generating, drawing and encoding a held-out walk. On two Zen 3 cores."""
+KEYFRAMES_S = 100.0
+"""Choosing and rendering one place's keyframes."""
+RENDERED_PER_S, ENCODED_PER_S, ROLLED_OUT_PER_S = 9.0, 60.0, 120.0
+"""Frames of 320x192 on one core; rendering includes the memory's."""
+PUBLISHING_S, MEASURED_WALK_S = 90.0, 60.0
+"""Exporting the pocket; generating, rendering and encoding a held-out walk. On two cores."""
 
 
 SKIPPED_MARK = "skipped: "
@@ -64,8 +66,18 @@ def make_plan(run: PocketRun) -> list[Step]:
     start = run.start_from
     if start is None or (start / CHECKPOINTS).is_dir() or not any(start.glob(f"{STAGED_PREFIX}*")):
         checked_start(run)
-    own = [_stage(run, name, stage) for name, stage in run.stages.items()]
-    return [_rendering(run), *own[:2], _encoding(run), _glimpsing(run), *own[2:], *_ending(run)]
+    own = {name: _stage(run, name, stage) for name, stage in run.stages.items()}
+    return [
+        _keyframes(run),
+        _clips(run),
+        own[AUTOENCODER],
+        _encoding(run),
+        own[GENERATOR],
+        own[OWN_HISTORY],
+        _rolling_out(run),
+        own[DECODER],
+        *_ending(run),
+    ]
 
 
 def expected_s(plan: list[Step]) -> dict[str, float]:
@@ -73,44 +85,54 @@ def expected_s(plan: list[Step]) -> dict[str, float]:
     return {step.name: step.left_s or 0.0 for step in plan}
 
 
-def _rendering(run: PocketRun) -> Step:
-    jobs = run.walks.jobs()
-    missing = [job for job in jobs if not is_rendered(job, run.data)]
-    left_s = len(missing) * run.recipe.walks.walk_frames / (RENDERED_PER_S * torch.get_num_threads())
+def _keyframes(run: PocketRun) -> Step:
+    done, missing = _standing_of(run, run.keyframe_jobs())
+    numbers = {"places": len(run.places), "most_per_place": run.recipe.placement.most}
+    left_s = missing * KEYFRAMES_S / torch.get_num_threads()
+    return Step(KEYFRAMES, "place keyframes where they show most", numbers, f"{done} places", left_s)
+
+
+def _clips(run: PocketRun) -> Step:
+    done, missing = _standing_of(run, run.clip_jobs())
+    counts = run.recipe.counts
     numbers = {
-        "places": len(run.places),
-        "walks_per_place": run.recipe.walks.num_walks,
-        "frames": run.recipe.walks.walk_frames,
+        "per_place": counts.files * counts.clips_per_file,
+        "generated_places": counts.generated_places,
+        "frames": run.recipe.clips.num_frames,
     }
-    done = f"{len(jobs) - len(missing)} of {len(jobs)} walks"
-    return Step(RENDERING, "stroll through the places and render what is seen", numbers, done, left_s)
+    left_s = missing * _frames_of_file(run) / (RENDERED_PER_S * torch.get_num_threads())
+    return Step(CLIPS, "render walks and what a memory shows of them", numbers, f"{done} files", left_s)
+
+
+def _standing_of(run: PocketRun, jobs: Sequence[Job]) -> tuple[str, int]:
+    """How many jobs are done, for people, and how many are missing."""
+    missing = sum(not job.is_made(run.data) for job in jobs)
+    return f"{len(jobs) - missing} of {len(jobs)}", missing
+
+
+def _frames_of_file(run: PocketRun) -> float:
+    return run.recipe.counts.clips_per_file * run.recipe.clips.num_frames
 
 
 def _encoding(run: PocketRun) -> Step:
-    jobs = run.walks.jobs()
-    num_encoded = 0
-    if (run.autoencoder_folder / AUTOENCODER_FILE).exists():
-        tag = weights_tag(load_autoencoder(run.autoencoder_folder, run.autoencoder_config))
-        num_encoded = sum(latents_path(job, tag, run.data).exists() for job in jobs)
-    left_s = (
-        (len(jobs) - num_encoded) * run.recipe.walks.walk_frames / (ENCODED_PER_S * torch.get_num_threads())
-    )
+    jobs, num_done = run.clip_jobs(), 0
+    if run.autoencoder_path.exists():
+        tag = weights_tag(load_autoencoder_weights(run.autoencoder_path))
+        num_done = sum(run.latents_path(job, tag).exists() for job in jobs)
+    left_s = 2 * (len(jobs) - num_done) * _frames_of_file(run) / (ENCODED_PER_S * torch.get_num_threads())
     numbers = {"latent_channels": run.autoencoder_config.latent_channels}
-    return Step(
-        ENCODING, "walks to latents, each once", numbers, f"{num_encoded} of {len(jobs)} walks", left_s
-    )
+    done = f"{num_done} of {len(jobs)} files"
+    return Step(ENCODING, "clips and renderings to latents, each once", numbers, done, left_s)
 
 
-def _glimpsing(run: PocketRun) -> Step:
-    jobs, num_done = run.glimpsed_jobs(), 0
-    if (run.autoencoder_folder / AUTOENCODER_FILE).exists():
-        autoencoder = load_autoencoder(run.autoencoder_folder, run.autoencoder_config)
-        num_done = sum(path.exists() for path in glimpse_paths(jobs, autoencoder, run.data))
-    num_frames = (len(jobs) - num_done) * run.recipe.walks.walk_frames / EVERY
-    left_s = num_frames * (1.0 / RENDERED_PER_S + 1.0 / ENCODED_PER_S) / torch.get_num_threads()
-    numbers = {"walks_per_place": run.recipe.num_glimpsed_walks, "one_moment_in": EVERY}
-    done = f"{num_done} of {len(jobs)} walks"
-    return Step(GLIMPSING, "draw and encode single moments of further walks", numbers, done, left_s)
+def _rolling_out(run: PocketRun) -> Step:
+    loop, jobs = run.stages[DECODER].loop, run.clip_jobs()
+    numbers = {"timesteps": list(run.recipe.timesteps)}
+    step = Step(ROLLING_OUT, "generate every clip again, each once", numbers, "made when it is needed", 0.0)
+    if loop.progress(0, 0.0) >= 1.0:
+        return replace(step, on_disk=SKIPPED)
+    left_s = len(jobs) * _frames_of_file(run) / (ROLLED_OUT_PER_S * torch.get_num_threads())
+    return replace(step, left_s=left_s)
 
 
 def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:
@@ -123,7 +145,7 @@ def _stage(run: PocketRun, name: str, stage: PocketStage) -> Step:
     numbers |= {"batch": stage.batch_size, "adam_lr": optimizer.adam_lr}
     if optimizer.min_side < run.config.hidden_size:
         numbers["muon_lr"] = optimizer.muon_lr
-    if run.start_from is not None and name.startswith("autoencoder"):
+    if run.start_from is not None and name == AUTOENCODER:
         return Step(name, stage.purpose, numbers, f"{SKIPPED_MARK}taken from {run.start_from}", 0.0)
     return _standing(Step(name, stage.purpose, numbers, "", None), loop, run.directory)
 

@@ -30,6 +30,7 @@ from model.vae.guided import (
     GuidedStreamingDecoder,
     StreamingEncoder,
 )
+from training.pocket.keyframes import WEBP_QUALITY
 from training.stages.scenic_model import ScenicModel
 
 WORLD_FILE = "pocket.safetensors"
@@ -37,8 +38,6 @@ CHECKPOINTS, WORLDS = "checkpoints", "worlds"
 LICENCE = "Apache-2.0"
 STAGED_PREFIX = ".publish-"
 NOTES = "trained on clips of the holodeck places that the worlds are named after, and of generated places"
-WEBP_QUALITY = 95
-"""Of the keyframes' colour."""
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -119,8 +118,13 @@ def make_world(
         text_mask=mask[0].float().numpy(),
         intrinsics=camera,
         c2w=place.spawn,
-        keyframes=tuple(compressed(keyframe, WEBP_QUALITY) for keyframe in keyframes),
+        keyframes=tuple(_compressed(keyframe) for keyframe in keyframes),
     )
+
+
+def _compressed(keyframe: Keyframe) -> Keyframe:
+    """A keyframe with its colour compressed, once."""
+    return keyframe if keyframe.webp is not None else compressed(keyframe, WEBP_QUALITY)
 
 
 def mend_publishing(destination: Path) -> None:

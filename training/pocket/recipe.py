@@ -5,29 +5,42 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from training.data.holodeck.walk_set import WalkSettings
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
+from training.pocket.clips import ClipSettings
+from training.pocket.keyframes import Placement
 from training.precision import PrecisionName
 
 UNLIMITED_STEPS = 1_000_000
+AUTOENCODER, GENERATOR, OWN_HISTORY, DECODER = "autoencoder", "generator", "own-history", "decoder"
+"""The stages."""
+
+
+@dataclass(frozen=True)
+class ClipCounts:
+    """How many clips there are."""
+
+    places: tuple[str, ...] = ()
+    """Of the holodeck, hand-made, whose worlds are published; all where empty."""
+    files: int = 3
+    """Of each place."""
+    clips_per_file: int = 16
+    generated_places: int = 200
+    generated_per_file: int = 8
+    clips_per_generated: int = 2
+    first_generated_seed: int = 1000
 
 
 @dataclass(frozen=True)
 class Batches:
     """How much of the data a step of each stage takes."""
 
-    autoencoder_crops: int = 10
-    crop: tuple[int, int] = (48, 80)
+    crops: int = 8
+    """Of the autoencoder and the decoder."""
+    crop: tuple[int, int] = (96, 160)
     """Height and width in pixels."""
-    autoencoder_frames: int = 4
-    memory_tokens: int = 24576
-    pose_windows: int = 10
-    pose_window: int = 5
-    """Latents of a window, without the first."""
-    rollouts: int = 144
-    """Under way at the same time."""
-    rollouts_per_step: int = 12
+    clips: int = 12
+    """Of the generator."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +57,20 @@ class PocketStage:
 class PocketRecipe:
     """How the pocket world is made; minutes are of training, on whatever machine this is."""
 
-    walks: WalkSettings = field(default_factory=WalkSettings)
-    num_glimpsed_walks: int = 84
-    """Further walks per place, of which the generator sees sparse frames."""
-    autoencoder_minutes: float = 20.0
-    """On crops."""
-    autoencoder_whole_minutes: float = 14.0
-    """Then on whole frames."""
-    memory_minutes: float = 80.0
-    """Generator, token by token: places learned by heart."""
-    pose_minutes: float = 0.0
-    """Generator, whole pictures, mostly from pose and scene alone: tokens learn to hear one another. None by default, nor for
-    what follows: minutes of either changed nothing that shows, and each is worth more to the memory (`docs/log.md`)."""
-    self_forcing_minutes: float = 0.0
-    """Generator on its own frames."""
+    placement: Placement = field(default_factory=Placement)
+    counts: ClipCounts = field(default_factory=ClipCounts)
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    autoencoder_minutes: float = 60.0
+    generator_minutes: float = 40.0
+    own_history_minutes: float = 10.0
+    """Generator on histories that it generated."""
+    decoder_minutes: float = 15.0
+    """Decoder on latents that the generator made."""
     num_steps: int = UNLIMITED_STEPS
     """At which every stage ends, even if minutes are left."""
     batches: Batches = field(default_factory=Batches)
     timesteps: tuple[int, ...] = (1000,)
-    """Step schedule that the last stage trains and the bundle plays."""
+    """Step schedule of rollouts in training and of the bundle."""
     precision: PrecisionName | None = None
     """What stages compute in; None measures what is fastest for each."""
     save_every_s: float = 120.0
@@ -87,40 +95,33 @@ class PocketRecipe:
 
     def stages(self) -> dict[str, PocketStage]:
         """All stages by name, in their order."""
-        gentle = OptimizerConfig(muon_lr=0.002, adam_lr=5e-4)
-        brisk = OptimizerConfig(muon_lr=0.04, adam_lr=2e-3, weight_decay=0.05, ema_decay=0.98)
-        fast, slow = OptimizerConfig(muon_lr=0.03, adam_lr=2e-3), OptimizerConfig(muon_lr=0.005, adam_lr=4e-4)
+        brisk = OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.99)
+        gentle = OptimizerConfig(muon_lr=0.004, adam_lr=4e-4, ema_decay=0.99)
         batches = self.batches
         return {
-            "autoencoder": PocketStage(
-                "reconstruct crops of frames",
-                batches.autoencoder_crops,
-                self._loop(self.autoencoder_minutes, 0.95, 0.15),
-                fast,
+            AUTOENCODER: PocketStage(
+                "reconstruct frames from latents and the memory's rendering",
+                batches.crops,
+                self._loop(self.autoencoder_minutes, 0.6, 0.02),
+                replace(brisk, ema_decay=0.999),
             ),
-            "autoencoder-whole": PocketStage(
-                "reconstruct whole frames",
-                batches.autoencoder_frames,
-                self._loop(self.autoencoder_whole_minutes, 1.0, 0.01),
-                slow,
-            ),
-            "memory": PocketStage(
-                "learn places by heart, token by token",
-                batches.memory_tokens,
-                self._loop(self.memory_minutes, 0.6, 0.01),
+            GENERATOR: PocketStage(
+                "generate latents from the memory, the past, scene and camera",
+                batches.clips,
+                self._loop(self.generator_minutes, 0.6, 0.02),
                 brisk,
             ),
-            "generator-pose": PocketStage(
-                "let the tokens of whole pictures hear one another",
-                batches.pose_windows,
-                self._loop(self.pose_minutes, 0.7, 0.4),
+            OWN_HISTORY: PocketStage(
+                "go on from what was generated",
+                batches.clips,
+                self._loop(self.own_history_minutes, 0.8, 0.02),
                 gentle,
             ),
-            "self-forcing": PocketStage(
-                "walk on its own frames",
-                batches.rollouts_per_step,
-                self._loop(self.self_forcing_minutes, 0.8, 0.01),
-                gentle,
+            DECODER: PocketStage(
+                "decode what was generated",
+                batches.crops,
+                self._loop(self.decoder_minutes, 0.8, 0.02),
+                replace(gentle, ema_decay=0.999),
             ),
         }
 

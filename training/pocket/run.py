@@ -1,33 +1,36 @@
-"""The pocket world from nothing: draw, encode, train, export, measure; every step is kept and a second call goes on."""
+"""The pocket world from nothing: draw, encode, train; every step is kept and a second call goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.files.atomic import replacing
+from engine.memory.keyframes import Keyframe
+from holodeck import place_names
+from model.checkpoint import weights_sha256
+from model.conditioning import Conditioning
 from model.config import ModelConfig, pocket
-from model.vae.pocket import AUTOENCODER_FILE, Autoencoder, AutoencoderConfig
-from training.data.holodeck.rendering import RenderJob
-from training.data.holodeck.walk_set import RENDERING, WalkSet
-from training.data.latents import LatentWalk
+from model.vae.guided import (
+    AUTOENCODER_FILE,
+    GuidedAutoencoder,
+    GuidedAutoencoderConfig,
+    load_autoencoder_weights,
+)
+from training.data.latents import weights_tag
+from training.data.memory_clips import MemoryClips
 from training.loop import run_stage
-from training.optimizer import MasterOptimizer
-from training.pocket.generator import GeneratorStage, NoiseMixture
-from training.pocket.metric import pixel_metric
-from training.pocket.per_scene import Glimpses, MemoryStage, gather_glimpses, is_on_token_path
-from training.pocket.publish_walks import CHECKPOINTS, load_start
-from training.pocket.recipe import PocketRecipe
-from training.pocket.self_forcing import SelfForcingStage
-from training.pocket.token_path import hush_branches
+from training.pocket.clip_jobs import ClipJob, Job, KeyframeJob, make_all
+from training.pocket.decoder import DecoderStage
+from training.pocket.generator import GeneratorStage, LatentClips, encode_clips
+from training.pocket.own_history import OwnHistoryStage, roll_out
+from training.pocket.publish import CHECKPOINTS, load_start
+from training.pocket.recipe import AUTOENCODER, DECODER, GENERATOR, OWN_HISTORY, PocketRecipe
 from training.progress import RecipeProgress
 from training.report.page import write_report
 from training.run_folder import RunFolder
@@ -35,10 +38,14 @@ from training.stages.autoencoder import AutoencoderStage
 from training.stages.scenic_model import ScenicModel
 from training.trainable import Trainable
 
-FIRST_GLIMPSED_SEED = 10_000
-ENCODING, GLIMPSING = "encoding walks", "sparse frames"
+KEYFRAMES, CLIPS = "placing keyframes", "rendering clips"
+ENCODING, ROLLING_OUT = "encoding clips", "rollouts of clips"
 PUBLISHING, MEASURING = "publishing", "measuring"
 """Phases beside the stages."""
+GENERATED = "generated"
+"""Scene of all generated places."""
+ROLLOUT_CLIPS = 16
+"""Clips that are rolled out at once."""
 
 
 class PocketRun:
@@ -50,7 +57,7 @@ class PocketRun:
         directory: Path,
         config: ModelConfig | None = None,
         start_from: Path | None = None,
-        autoencoder_config: AutoencoderConfig | None = None,
+        autoencoder_config: GuidedAutoencoderConfig | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -59,22 +66,56 @@ class PocketRun:
         """
         self.recipe, self.directory, self.start_from = recipe, directory, start_from
         self.config = config or pocket()
-        self.autoencoder_config = autoencoder_config or AutoencoderConfig(
+        self.autoencoder_config = autoencoder_config or GuidedAutoencoderConfig(
             self.config.in_channels, self.config.temporal_stride
         )
         self.stages = recipe.stages()
         self.data = directory / "data"
-        self.walks = WalkSet(recipe.walks, self.config, self.data)
-        self.places = self.walks.places
+        self.places = list(recipe.counts.places) or place_names()
         self.progress = RecipeProgress({}, shown=False)
         """Replaced where somebody watches."""
         self.folder: RunFolder | None = None
         """Gets the time of every phase, where it is to be kept."""
 
-    def render(self, num_walks: int | None = None) -> list[RenderJob]:
-        """Render the walks that are missing."""
-        with self.timing(RENDERING):
-            return self.walks.render(self.progress, torch.get_num_threads(), num_walks)
+    def keyframe_jobs(self) -> list[KeyframeJob]:
+        """The keyframes of every place, in the order of places."""
+        return [KeyframeJob(place, self.recipe.placement) for place in self.places]
+
+    def clip_jobs(self) -> list[ClipJob]:
+        """All clips there are, those of the places first."""
+        counts, settings = self.recipe.counts, self.recipe.clips
+        placed = [
+            ClipJob(job.place, seed, counts.clips_per_file, settings, job)
+            for seed in range(counts.files)
+            for job in self.keyframe_jobs()
+        ]
+        first, step = counts.first_generated_seed, counts.generated_per_file
+        return placed + [
+            ClipJob(GENERATED, seed, counts.clips_per_generated, settings, num_places=step)
+            for seed in range(first, first + counts.generated_places, step)
+        ]
+
+    def scene_of(self, job: ClipJob) -> int:
+        """Row of the table of scenes; generated places share the last."""
+        return len(self.places) if job.scene == GENERATED else self.places.index(job.scene)
+
+    def render(self) -> list[MemoryClips]:
+        """Make the keyframes and clips that are missing, and open all clips."""
+        self._make(KEYFRAMES, self.keyframe_jobs())
+        jobs = self.clip_jobs()
+        self._make(CLIPS, jobs)
+        return [MemoryClips.open(self.data, job.stem) for job in jobs]
+
+    def _make(self, phase: str, jobs: Sequence[Job]) -> None:
+        if missing := [job for job in jobs if not job.is_made(self.data)]:
+            with self.timing(phase):
+                made = make_all(missing, self.data, torch.get_num_threads())
+                for _ in self.progress.over(phase, made, len(missing)):
+                    pass
+
+    def keyframes(self) -> dict[str, list[Keyframe]]:
+        """The memories that the worlds begin with, by place."""
+        return {job.place: job.read(self.data) for job in self.keyframe_jobs()}
 
     def timing(self, phase: str) -> AbstractContextManager[None]:
         """Note the time of a block, where a record is kept."""
@@ -92,145 +133,120 @@ class PocketRun:
             write_report(self.directory)
 
     @property
-    def autoencoder_folder(self) -> Path:
+    def autoencoder_path(self) -> Path:
         """Where the trained autoencoder is, or will be."""
-        return self.directory if self.start_from is None else self.start_from / CHECKPOINTS
+        folder = self.directory if self.start_from is None else self.start_from / CHECKPOINTS
+        return folder / AUTOENCODER_FILE
 
-    def autoencoder(self) -> Autoencoder:
-        """Train the autoencoder on crops, then on whole frames; afterwards just load it."""
-        config = self.autoencoder_config
-        if self.start_from is not None:
-            return load_autoencoder(self.autoencoder_folder, config)
-        path = self.directory / AUTOENCODER_FILE
-        if not path.exists():
-            jobs = self.render(self.recipe.walks.num_autoencoder_walks)
-            walks = [np.load(self.data / f"{job.stem}.frames.npy", mmap_mode="r") for job in jobs]
-            self._train_autoencoder(config, walks, path)
-        return load_autoencoder(self.directory, config)
+    def autoencoder(self, clips: Sequence[MemoryClips]) -> GuidedAutoencoder:
+        """Train the autoencoder; afterwards just load it."""
+        path, told = self.autoencoder_path, self.stages[AUTOENCODER]
+        if self.start_from is None and not path.exists():
+            torch.manual_seed(self.recipe.seed)
+            crop = self.recipe.batches.crop
+            stage = AutoencoderStage(
+                self.autoencoder_config, clips, told.batch_size, crop, AUTOENCODER, told.optimizer
+            )
+            self.train(stage, self.recipe.seed)
+            finished = stage.finished_model()
+            with replacing(path) as temporary:
+                save_file({n: t.contiguous() for n, t in finished.state_dict().items()}, temporary)
+        return load_autoencoder_weights(path)
 
-    def _train_autoencoder(
-        self, config: AutoencoderConfig, walks: Sequence[NDArray[np.uint8]], path: Path
-    ) -> None:
-        torch.manual_seed(self.recipe.seed)
-        first, second = self.stages["autoencoder"], self.stages["autoencoder-whole"]
-        crop = self.recipe.batches.crop
-        crops = AutoencoderStage(config, walks, first.batch_size, crop, optimizer=first.optimizer)
-        self.train(crops, self.recipe.seed)
-        whole = AutoencoderStage(
-            config, walks, second.batch_size, None, name="autoencoder-whole", optimizer=second.optimizer
-        )
-        whole.optimizer.start_from(crops.optimizer)
-        self.train(whole, self.recipe.seed)
-        finished = whole.finished_model()
-        with replacing(path) as temporary:
-            save_file({n: tensor.contiguous() for n, tensor in finished.state_dict().items()}, temporary)
+    def encode(self, autoencoder: GuidedAutoencoder, clips: Sequence[MemoryClips]) -> list[LatentClips]:
+        """Encode all clips, each once."""
+        tag, jobs = weights_tag(autoencoder), self.clip_jobs()
 
-    def latent_walks(self, autoencoder: Autoencoder) -> list[LatentWalk]:
-        """Draw and encode every walk, each once."""
-        self.render()
-        fast = Autoencoder(autoencoder.config)
-        fast.load_state_dict(autoencoder.state_dict())
+        def encoded() -> Iterator[LatentClips]:
+            for job, its in zip(jobs, clips, strict=True):
+                path = self.latents_path(job, tag)
+                yield _kept(
+                    path, lambda its=its: _tensors(encode_clips(autoencoder, its, 0)), self.scene_of(job)
+                )
+
         with self.timing(ENCODING):
-            return self.walks.encode(fast, self.progress, ENCODING)
+            return list(self.progress.over(ENCODING, encoded(), len(jobs)))
 
-    def glimpsed_jobs(self) -> list[RenderJob]:
-        """Walks of which single moments are drawn."""
-        return self.walks.jobs(
-            range(FIRST_GLIMPSED_SEED, FIRST_GLIMPSED_SEED + self.recipe.num_glimpsed_walks)
-        )
+    def latents_path(self, job: ClipJob, tag: str) -> Path:
+        """Where the latents of clips lie that the autoencoder of this tag makes."""
+        return self.data / f"{job.stem}.{tag}.latents.safetensors"
 
-    def glimpses(self, autoencoder: Autoencoder) -> list[Glimpses]:
-        """Draw and encode moments of further walks, each once."""
-        jobs = self.glimpsed_jobs()
-        found = gather_glimpses(jobs, self.places, autoencoder, self.data, torch.get_num_threads())
-        with self.timing(GLIMPSING):
-            return list(self.progress.over(GLIMPSING, found, len(jobs)))
-
-    def generator(
-        self, walks: Sequence[LatentWalk], glimpses: Sequence[Glimpses], autoencoder: Autoencoder
-    ) -> ScenicModel:
+    def generator(self, latents: Sequence[LatentClips]) -> ScenicModel:
         """Train the generator through its stages and return the EMA weights, fp32."""
-        metric = pixel_metric(autoencoder, walks)
         torch.manual_seed(self.recipe.seed)
-        model = ScenicModel(self.config, len(self.places))
+        model = ScenicModel(self.config, len(self.places) + 1)
         if self.start_from is not None:
             load_start(model, self.start_from, self.places)
-        self._memorise(model, walks, glimpses, metric)
-        pose = self._learn_to_hear(model, walks, metric)
-        forcing = self._walk_on_own_frames(model, walks, metric, pose)
-        model.load_state_dict(forcing.ema_state(), strict=False)
+        first, second = self.stages[GENERATOR], self.stages[OWN_HISTORY]
+        lens = self.recipe.clips.intrinsics
+        stage = GeneratorStage(model, latents, lens, first.batch_size, GENERATOR, optimizer=first.optimizer)
+        self.train(stage, self.recipe.seed + 1)
+        model.load_state_dict(stage.optimizer.ema_state(), strict=False)
+        own = OwnHistoryStage(
+            model, latents, lens, self.recipe.timesteps, second.batch_size, OWN_HISTORY, second.optimizer
+        )
+        own.optimizer.start_from(stage.optimizer)
+        self.train(own, self.recipe.seed + 2)
+        model.load_state_dict(own.optimizer.ema_state(), strict=False)
         return model.float().eval()
 
-    def _memorise(
-        self, model: ScenicModel, walks: Sequence[LatentWalk], glimpses: Sequence[Glimpses], metric: Tensor
-    ) -> None:
-        """Train the token path alone and leave its EMA weights in the model, everything else silent.
+    def roll_out(self, model: ScenicModel, latents: Sequence[LatentClips]) -> list[Tensor]:
+        """Let the generator make every clip again, each once: [N, C, T, h, w] of each file."""
+        tag, jobs = weights_sha256(model)[:8], self.clip_jobs()
 
-        Weights that a training starts from are hushed too: what their tokens told one another leaned on the memory before.
-        """
-        hush_branches(model.world)
-        told = self.stages["memory"]
-        memory = MemoryStage(model, walks, glimpses, told.batch_size, told.optimizer, metric)
-        self.train(memory, self.recipe.seed)
-        model.load_state_dict(memory.optimizer.ema_state(), strict=False)
+        def made() -> Iterator[Tensor]:
+            for job, its in zip(jobs, latents, strict=True):
+                path = self.data / f"{job.stem}.{tag}.rollouts.safetensors"
+                if not path.exists():
+                    with replacing(path) as temporary:
+                        save_file({"latents": self._roll_out(model, its).half()}, temporary)
+                yield load_file(path)["latents"].float()
 
-    def _learn_to_hear(
-        self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor
-    ) -> MasterOptimizer:
-        """Train whole pictures, mostly from pose and scene alone."""
-        told = self.stages["generator-pose"]
-        pose = GeneratorStage(
-            "generator-pose",
-            model,
-            walks,
-            NoiseMixture(pose_only=0.85),
-            told.batch_size,
-            self.recipe.batches.pose_window,
-            told.optimizer,
-            metric,
-            is_off_token_path,
+        with self.timing(ROLLING_OUT):
+            return list(self.progress.over(ROLLING_OUT, made(), len(jobs)))
+
+    @torch.no_grad()
+    def _roll_out(self, model: ScenicModel, clips: LatentClips) -> Tensor:
+        lens, made = torch.tensor(self.recipe.clips.intrinsics), []
+        noise = torch.randn(clips.latents.shape, generator=torch.Generator().manual_seed(self.recipe.seed))
+        for part in torch.arange(len(clips.latents)).split(ROLLOUT_CLIPS):
+            text, mask = model.text(torch.full((len(part),), clips.scene))
+            poses = clips.c2w[part]
+            start = torch.zeros(len(part), dtype=torch.int64)
+            cameras = lens.expand(*poses.shape[:2], 4)
+            asked = Conditioning(text, mask, poses, cameras, start, clips.memory[part])
+            first = clips.latents[part, :, :1]
+            made.append(roll_out(model.world, first, noise[part], asked, self.recipe.timesteps))
+        return torch.cat(made)
+
+    def decoder(
+        self,
+        autoencoder: GuidedAutoencoder,
+        clips: Sequence[MemoryClips],
+        latents: Sequence[LatentClips],
+        generated: Callable[[], Sequence[Tensor]],
+    ) -> GuidedAutoencoder:
+        """Train the decoder on what the generator made; without time for it, the autoencoder as it is."""
+        told = self.stages[DECODER]
+        if told.loop.progress(0, 0.0) >= 1.0:
+            return autoencoder
+        torch.manual_seed(self.recipe.seed)
+        crop = self.recipe.batches.crop
+        stage = DecoderStage(
+            autoencoder, clips, latents, generated(), told.batch_size, crop, DECODER, told.optimizer
         )
-        self.train(pose, self.recipe.seed + 1)
-        return pose.optimizer
-
-    def _walk_on_own_frames(
-        self, model: ScenicModel, walks: Sequence[LatentWalk], metric: Tensor, before: MasterOptimizer
-    ) -> MasterOptimizer:
-        """Train rollouts, from the EMA weights of the stage before."""
-        told = self.stages["self-forcing"]
-        forcing = SelfForcingStage(
-            "self-forcing",
-            model,
-            walks,
-            self.recipe.timesteps,
-            self.recipe.batches.rollouts,
-            told.batch_size,
-            optimizer=told.optimizer,
-            metric=metric,
-            trained=is_off_token_path,
-        )
-        forcing.optimizer.start_from(before)
-        self.train(forcing, self.recipe.seed + 2)
-        return forcing.optimizer
+        self.train(stage, self.recipe.seed + 3)
+        return stage.finished_model()
 
 
-def is_off_token_path(name: str) -> bool:
-    """Whether a parameter is trained after the memory stage; what was learned by heart stays as it is."""
-    return not is_on_token_path(name)
+def _tensors(clips: LatentClips) -> dict[str, Tensor]:
+    return {"latents": clips.latents.half(), "memory": clips.memory.half(), "c2w": clips.c2w}
 
 
-def load_autoencoder(runs: Path, config: AutoencoderConfig | None = None) -> Autoencoder:
-    """The trained autoencoder of a run directory, fp32.
-
-    Raises:
-        ValueError: There is none yet, or it is damaged or of another size.
-    """
-    path = runs / AUTOENCODER_FILE
-    model = Autoencoder(config or AutoencoderConfig(pocket().in_channels, pocket().temporal_stride))
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"cannot use the autoencoder {path}; run `flaneur train pocket` to make it"
-        ) from error
-    return model.eval()
+def _kept(path: Path, make: Callable[[], dict[str, Tensor]], scene: int) -> LatentClips:
+    """Read latents from a file, which is made first if it is missing."""
+    if not path.exists():
+        with replacing(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in make().items()}, temporary)
+    tensors = load_file(path)
+    return LatentClips(scene, tensors["latents"].float(), tensors["memory"].float(), tensors["c2w"])

@@ -152,16 +152,17 @@ def _in_short(stages: Sequence[StageResult], record: RunRecord | None) -> Iterab
 def _data_facts(record: RunRecord) -> Iterable[tuple[str, str]]:
     """What the recipe says of its data, as far as it does."""
     recipe, stages = record.recipe, len(record.stages)
-    if {"num_walks", "walk_frames"} <= recipe.keys():
-        frames = recipe["walk_frames"]
-        more = recipe.get("num_glimpsed_walks", 0)
-        places = (
-            f" through each of {', '.join(recipe['places'])}"
-            if recipe.get("places")
-            else " through each place"
+    if {"counts", "clips"} <= recipe.keys():
+        counts = recipe["counts"]
+        each = counts["files"] * counts["clips_per_file"]
+        places = ", ".join(counts["places"]) or "all places"
+        generated = (
+            f"{counts['clips_per_generated']} in each of {counts['generated_places']} generated places"
         )
-        told = f"{recipe['num_walks']} walks of {frames} frames{places}"
-        yield "data", told + (f", and single moments of {more} more" if more else "")
+        yield (
+            "data",
+            f"clips of {recipe['clips']['num_chunks']} chunks: {each} in each of {places}, {generated}",
+        )
     if stages:
         yield "recipe", ", ".join(record.stages)
 

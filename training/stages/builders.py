@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from training.data.batches import ClipBatches
+from training.data.memory_clips import MemoryClips, Video
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import OdeRegressionStage, StoredTrajectories
-from training.stages.autoencoder import AutoencoderStage, Walk
+from training.stages.autoencoder import AutoencoderStage
 from training.stages.config import Preset, StageConfig
 from training.stages.conversions import (
     add_cameras,
@@ -41,7 +42,7 @@ class Inputs(Protocol):
         """Latent channels of the base model."""
         ...
 
-    def videos(self) -> Sequence[Walk]:
+    def videos(self) -> Sequence[Video]:
         """Videos [F, H, W, 3] for an autoencoder."""
         ...
 
@@ -77,9 +78,8 @@ class Inputs(Protocol):
 def _autoencoder(inputs: Inputs, config: StageConfig) -> AutoencoderStage:
     preset = inputs.preset
     sizes = preset.base_autoencoder if config.stage == "base-autoencoder" else preset.autoencoder
-    return AutoencoderStage(
-        sizes, inputs.videos(), config.batch_size, config.crop, config.stage, config.optimizer
-    )
+    clips = [MemoryClips.of_video(video) for video in inputs.videos()]
+    return AutoencoderStage(sizes, clips, config.batch_size, config.crop, config.stage, config.optimizer)
 
 
 def _base(inputs: Inputs, config: StageConfig) -> FlowMatchingStage:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model.config import ModelConfig
-from model.vae.pocket import AutoencoderConfig
+from model.vae.guided import GuidedAutoencoderConfig
 from training.data.batches import Cut
 from training.data.holodeck.walk_set import WalkSettings
 from training.loop import LoopConfig
@@ -83,8 +83,8 @@ class Preset:
     model: ModelConfig
     """Of the finished world model."""
     stages: Mapping[str, StageConfig]
-    autoencoder: AutoencoderConfig
-    base_autoencoder: AutoencoderConfig
+    autoencoder: GuidedAutoencoderConfig
+    base_autoencoder: GuidedAutoencoderConfig
     """Of the base model, which the swap replaces."""
     walks: WalkSettings | None
     """Training data where none is named; None where some must be."""

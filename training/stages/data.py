@@ -17,11 +17,11 @@ from training.data.clip_quality import best_clips, clip_scores
 from training.data.holodeck.rendering import load_walk
 from training.data.holodeck.walk_set import WalkSet
 from training.data.latents import weights_tag
+from training.data.memory_clips import Video
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, Texts
 from training.parallel.single_process import ALONE, Cluster
 from training.progress import RecipeProgress
-from training.stages.autoencoder import Walk
 from training.stages.config import StageConfig
 from training.stages.model_file import load_autoencoder_file
 
@@ -47,7 +47,7 @@ class StageData(Protocol):
         """
         ...
 
-    def videos(self) -> Sequence[Walk]:
+    def videos(self) -> Sequence[Video]:
         """Videos [F, H, W, 3] for an autoencoder.
 
         Raises:
@@ -76,7 +76,7 @@ class WalkData:
         stems = [job.stem for job in self.walks.jobs()]
         return _digest(*stems, weights_tag(load_autoencoder_file(autoencoder)))
 
-    def videos(self) -> Sequence[Walk]:
+    def videos(self) -> Sequence[Video]:
         return self._videos(self.walks.settings.num_autoencoder_walks)
 
     def clips(self, config: StageConfig, autoencoder: Path | None, best_only: bool, dealt: bool) -> WalkClips:
@@ -89,7 +89,7 @@ class WalkData:
         scores = [clip_scores(np.asarray(video)) for video in self._videos()]
         return WalkClips([walks[number] for number in best_clips(scores, share=self.best_share)])
 
-    def _videos(self, num_walks: int | None = None) -> list[Walk]:
+    def _videos(self, num_walks: int | None = None) -> list[Video]:
         jobs = self.walks.render(self.progress, torch.get_num_threads(), num_walks)
         return [load_walk(job, self.walks.folder)[0] for job in jobs]
 
@@ -130,7 +130,7 @@ class SetData:
         )
         return _digest(*labels, *shown, self.texts.identity)
 
-    def videos(self) -> Sequence[Walk]:
+    def videos(self) -> Sequence[Video]:
         raise ValueError("autoencoders learn from walks through places; leave --data out for their stages")
 
     def clips(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from model.attention.gdn import Chunks
 from model.config import ModelConfig
@@ -112,9 +111,7 @@ def text_of(model: ScenicModel, batch: WindowBatch, nulled: Tensor | None = None
         tokens, mask = batch.text, batch.text_mask
     if nulled is not None:
         caption = model.world.y_embedder.y_embedding.to(tokens.dtype)
-        # Nobody's memory is empty: its values are zero.
-        null = functional.pad(caption, (0, 0, model.world.config.memory_rows, 0))
-        tokens = torch.where(nulled[:, None, None], null, tokens)
+        tokens = torch.where(nulled[:, None, None], caption, tokens)
     return tokens, mask
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from model.checkpoint import load_checkpoint
 from model.config import ModelConfig
-from model.vae.pocket import Autoencoder, AutoencoderConfig
+from model.vae.guided import GuidedAutoencoder, GuidedAutoencoderConfig
 from model.world_model import WorldModel
 from training.checkpoint import load_state, save_state
 from training.stages.scenic_model import ScenicModel
@@ -74,7 +74,7 @@ def starting_models(path: Path, config: ModelConfig, num_scenes: int) -> dict[st
         ValueError: The file is missing, damaged, of another size, or was trained for other texts.
     """
     if is_network(path):
-        return {GENERATOR: _with_texts(load_checkpoint(path, config, torch.float32), num_scenes, path)}
+        return {GENERATOR: _with_texts(load_checkpoint(path, config, torch.float32), num_scenes)}
     models = load_models(path)
     if GENERATOR not in models:
         raise ValueError(f"{path} holds no generator; name another stage's .model.safetensors file")
@@ -111,12 +111,8 @@ def check_sizes(path: Path, found: ModelConfig, wanted: ModelConfig, names: Sequ
             )
 
 
-def _with_texts(world: WorldModel, num_scenes: int, path: Path) -> ScenicModel:
+def _with_texts(world: WorldModel, num_scenes: int) -> ScenicModel:
     """Put a fresh table of texts beside a network."""
-    if world.config.memory_rows:
-        raise ValueError(
-            f"{path} has its places in memories that lie elsewhere; start from a .model.safetensors file"
-        )
     with torch.device("meta"):
         model = ScenicModel(world.config, num_scenes)
     model.world = world.requires_grad_(True)
@@ -135,12 +131,12 @@ def is_network(path: Path) -> bool:
         return False
 
 
-def save_autoencoder_file(path: Path, model: Autoencoder) -> None:
+def save_autoencoder_file(path: Path, model: GuidedAutoencoder) -> None:
     """Write an autoencoder with its config, whole or not at all."""
     save_state(path, {"autoencoder": model.config.to_dict(), "weights": dict(model.state_dict())})
 
 
-def load_autoencoder_file(path: Path) -> Autoencoder:
+def load_autoencoder_file(path: Path) -> GuidedAutoencoder:
     """Read what `save_autoencoder_file` wrote.
 
     Raises:
@@ -148,7 +144,7 @@ def load_autoencoder_file(path: Path) -> Autoencoder:
     """
     tree = load_state(path)
     try:
-        model = Autoencoder(AutoencoderConfig.from_dict(tree["autoencoder"]))
+        model = GuidedAutoencoder(GuidedAutoencoderConfig.from_dict(tree["autoencoder"]))
         model.load_state_dict(tree["weights"])
         return model.eval()
     except (KeyError, TypeError, RuntimeError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from training.data.batches import ClipBatches
+from training.data.memory_clips import Video
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import (
     OdeRegressionStage,
@@ -22,7 +23,7 @@ from training.loop import run_stage
 from training.parallel.shards import whole
 from training.parallel.single_process import ALONE, Cluster
 from training.progress import RecipeProgress
-from training.stages.autoencoder import AutoencoderStage, Walk
+from training.stages.autoencoder import AutoencoderStage
 from training.stages.builders import BUILDERS, AnyStage
 from training.stages.config import Preset, StageConfig
 from training.stages.data import StageData
@@ -105,7 +106,7 @@ class Pipeline:
         if self.cluster.is_first:
             save_models(path, stage.name, models)
 
-    def videos(self) -> Sequence[Walk]:
+    def videos(self) -> Sequence[Video]:
         with self.cluster.in_turn():
             return self.data.videos()
 

@@ -25,7 +25,7 @@ def _pocket_autoencoder(name: str, minutes: float) -> StageConfig:
         data=VIDEOS,
         num_latent_frames=2,
         batch_size=10,
-        crop=(48, 80),
+        crop=(96, 160),
         optimizer=OptimizerConfig(muon_lr=0.03, adam_lr=2e-3),
         loop=LoopConfig(20_000, minutes, decay=0.95, final_lr=0.02),
     )

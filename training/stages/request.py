@@ -274,10 +274,6 @@ def _texts_of(request: StageRequest, model: ModelConfig, sources: Sequence[ClipS
     except ImportError as error:
         raise ValueError(f"reading captions needs more: pip install -e '.[worlds]' ({error})") from None
 
-    if model.memory_rows:
-        raise ValueError(
-            f"{model.name} has a memory for each of its texts, which no language model gives; leave --text-encoder out"
-        )
     encoder = load_text_encoder(request.text_encoder)
     if encoder.width != model.text_dim:
         raise ValueError(

@@ -54,7 +54,7 @@ class RenderJob:
     @property
     def stem(self) -> str:
         """File name without ending; changes with every setting and with the code that draws, so stale files are never read."""
-        settings, code = asdict(self), _rendering_code()
+        settings, code = asdict(self), rendering_code()
         if (self.family, self.revisit) == ("walk", False):
             # Walks were drawn before there were families; their videos keep their names.
             del settings["family"], settings["revisit"]
@@ -65,7 +65,7 @@ class RenderJob:
 
 
 @cache
-def _rendering_code() -> bytes:
+def rendering_code() -> bytes:
     """Hash of everything that decides what a walk looks like."""
     digest = hashlib.sha256()
     for file in sorted(Path(holodeck.__file__).parent.rglob("*.py")):

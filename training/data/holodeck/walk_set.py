@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holodeck import place_names
 from model.config import ModelConfig
-from model.vae.pocket import Autoencoder
+from model.vae.guided import GuidedAutoencoder
 from training.data.clip import FPS
 from training.data.holodeck.rendering import RenderJob, is_rendered, render_walks
 from training.data.latents import LatentWalk, encode_walks
@@ -61,7 +61,9 @@ class WalkSet:
                 pass
         return jobs
 
-    def encode(self, autoencoder: Autoencoder, progress: RecipeProgress, phase: str) -> list[LatentWalk]:
+    def encode(
+        self, autoencoder: GuidedAutoencoder, progress: RecipeProgress, phase: str
+    ) -> list[LatentWalk]:
         """Encode all walks, which must be rendered, where that was not done before."""
         jobs = self.jobs()
         return list(
