@@ -85,10 +85,12 @@ class Scene:
         return self.c2w[window_frames(start + frames, stride, 1 + last)[start * stride :]]
 
     def guides(self, config: ModelConfig, num_latent_frames: int) -> Iterator[tuple[Tensor, ...]]:
-        """Yield what a decoder is shown of every latent frame, as its graph takes it; nothing where there is no memory."""
+        """Yield what a decoder is shown of every latent frame, as its graph takes it; nothing to one that reads no memory."""
+        size = (config.temporal_stride, config.frame_height, config.frame_width)
         for number in range(num_latent_frames):
             if self.memory is None:
-                yield ()
+                nothing = (torch.zeros(*size, 3, dtype=torch.uint8), torch.zeros(size), torch.zeros(size))
+                yield nothing if config.memory_channels else ()
                 continue
             shown = self.memory.render(self.window(config, number, 1), self.intrinsics)
             yield tuple(map(torch.from_numpy, (shown.color, shown.coverage, shown.inverse_depth)))
@@ -100,6 +102,9 @@ class Scene:
         poses = torch.from_numpy(relative.astype(np.float32))[None]
         intrinsics = torch.from_numpy(np.tile(self.intrinsics, (1, len(window), 1)).astype(np.float32))
         memory = None
+        if config.memory_channels:
+            grid = (config.latent_height, config.latent_width)
+            memory = torch.zeros(1, config.memory_channels, frames, *grid)
         if self.memory is not None:
             memory = self.memory.conditioning(self.memory.render(window, self.intrinsics), config)
         return Conditioning(self.text, self.text_mask, poses, intrinsics, torch.tensor([start]), memory)

@@ -154,7 +154,6 @@ def test_a_model_that_reads_a_memory_is_verified_with_one(tmp_path: Path) -> Non
         spatial_stride=32,
         frame_height=64,
         frame_width=96,
-        scene=None,
     )
     torch.manual_seed(0)
     sizes = GuidedAutoencoderConfig(8, 4, (8, 8, 8), 8, (8, 8, 8), (1, 1, 1))
