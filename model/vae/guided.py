@@ -30,6 +30,8 @@ FINISH_WIDTH = 12
 """Channels of the decoder's last layers, at the frame's own resolution."""
 GUIDE_CHANNELS = 5
 """Of a frame's rendering: red, green, blue in [-1, 1], coverage in [0, 1], inverse depth in 1/m."""
+NOTHING_SHOWN = (-1.0, -1.0, -1.0, 0.0, 0.0)
+"""A pixel of the rendering of a memory that holds nothing."""
 
 
 @dataclass(frozen=True)
@@ -231,9 +233,10 @@ class GuidedAutoencoder(nn.Module):
         return frames[:, self.config.temporal_stride - 1 :, :RGB]
 
     def no_guide(self, raw: Tensor) -> Tensor:
-        """What the decoder is shown where nothing is known: zeros for latents [B, T, C, h, w]."""
+        """What the decoder is shown of a memory that holds nothing, black, for latents [B, T, C, h, w]."""
         height, width = (side * self.config.spatial_stride for side in raw.shape[-2:])
-        return raw.new_zeros(*raw.shape[:2], self.config.temporal_stride, GUIDE_CHANNELS, height, width)
+        pixel = raw.new_tensor(NOTHING_SHOWN)[:, None, None]
+        return pixel.expand(*raw.shape[:2], self.config.temporal_stride, GUIDE_CHANNELS, height, width)
 
     def decode_groups(self, raw: Tensor, guide: Tensor | None = None) -> Tensor:
         """Decode encoder outputs [B, T, C, h, w] with renderings [B, T, R, GUIDE_CHANNELS, H, W] to colour and inverse

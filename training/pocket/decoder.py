@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.vae.guided import RGB, GuidedAutoencoder
+from model.vae.guided import NOTHING_SHOWN, RGB, GuidedAutoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
 from training.pocket.generator import LatentClips
@@ -53,7 +53,7 @@ class DecoderStage(AutoencoderStage):
         parts = [crop.read(self.clips[crop.source]) for crop in crops]
         for _, guide in parts:
             if rng.random() < BLIND_SHARE:
-                guide[:] = 0
+                guide[:] = NOTHING_SHOWN
         truths, guides = ([part[n] for part in parts] for n in (0, 1))
         return self.assembled(truths, guides, [False] * len(crops), crops)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model.vae.guided import RGB, GuidedAutoencoder, GuidedAutoencoderConfig
+from model.vae.guided import NOTHING_SHOWN, RGB, GuidedAutoencoder, GuidedAutoencoderConfig
 from training.data.memory_clips import MemoryClips
 from training.optimizer import MasterOptimizer, OptimizerConfig
 
@@ -160,7 +160,7 @@ class AutoencoderStage:
             crop = self.draw_crop(rng)
             truth, guide = crop.read(self.clips[crop.source])
             if rng.random() < BLIND_SHARE:
-                guide[:] = 0
+                guide[:] = NOTHING_SHOWN
             echoes.append(guide[..., RGB].mean() > KNOWN and rng.random() < ECHO_SHARE)
             if rng.random() < 0.5:
                 truth, guide = truth[:, :, ::-1], guide[:, :, ::-1]
