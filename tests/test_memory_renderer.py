@@ -121,7 +121,7 @@ def wall_before_wall(near_m: float = 2.0, far_m: float = 6.0) -> Keyframe:
     ray = (np.arange(side) + 0.5 - side / 2) / (side / 2)
     pillar = np.abs(ray * near_m) < 0.2
     inverse = np.tile(np.where(pillar, 1 / near_m, 1 / far_m).astype(np.float32), (side, 1))
-    color = np.where(pillar[None, :, None], np.uint8([255, 0, 0]), np.uint8([0, 0, 255]))
+    color = np.where(pillar[None, :, None], np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8))
     return Keyframe.of(
         np.ascontiguousarray(np.broadcast_to(color, (side, side, 3))), inverse, np.eye(4), KEYFRAME_INTRINSICS
     )

@@ -114,7 +114,7 @@ def test_staircase_starts_each_chunk_when_the_one_before_is_a_share_further() ->
 def test_staggered_chunks_end_where_the_true_velocity_points(
     oracle: TowardsTarget, interval: float | None
 ) -> None:
-    steps = [1000, 800, 500, 250]
+    steps = [1000.0, 800.0, 500.0, 250.0]
     out = sample(oracle, oracle.noise, steps, "chunk_causal", interval)
     torch.testing.assert_close(out, oracle.target, atol=1e-5, rtol=0)
     assert all(times[0] == 0.0 for times in oracle.times)

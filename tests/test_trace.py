@@ -78,7 +78,7 @@ def trace_walk(path: Path, session: HolodeckSession, seed: int, seconds: float =
             free_s = start_s + 0.8 * took_s
             ready_s = start_s + took_s
             under_way.append((now_s, ChunkTimes(posted_s, start_s, free_s, free_s, free_s, ready_s)))
-        instruments.note_shown(frame or 0, now_s + 0.004, turned=False)
+        instruments.note_shown(frame or 0, now_s + 0.004, turned=False, moved=False)
         now_s += TICK_S * float(random.uniform(0.9, 1.3))
         if 4.0 < now_s < 5.0 and not pacer.paused:
             pacer.pause(now_s)

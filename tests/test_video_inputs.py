@@ -6,6 +6,7 @@ import json
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -52,8 +53,8 @@ def write_video(
     path: Path, count: int = COUNT, codec: str = "mpeg4", aspect: Fraction | None = None, **options
 ) -> Path:
     with av.open(str(path), "w") as container:
-        cover = container.add_stream("mjpeg", rate=25) if options.get("cover") else None
-        stream = container.add_stream(codec, rate=16)
+        cover: Any = container.add_stream("mjpeg", rate=25) if options.get("cover") else None
+        stream: Any = container.add_stream(codec, rate=16)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         stream.codec_context.qmin = stream.codec_context.qmax = 2
         stream.codec_context.max_b_frames = options.get("b_frames", 0)
@@ -105,7 +106,7 @@ def clips(folder: Path, min_frames: int = 2) -> tuple[list[Clip], list[LeftOut]]
 )
 def test_videos_are_turned_and_mirrored_as_players_do(tmp_path: Path, matrix, corner):
     video = DecodedFrames(turned(write_video(tmp_path / "v.mp4", 3), matrix))
-    upright = SIZE if matrix[0] else SIZE[::-1]
+    upright = SIZE if matrix[0] else (SIZE[1], SIZE[0])
     assert video.size == upright
     assert bright_corner(everything(video, upright)[0]) == corner
 
@@ -118,7 +119,7 @@ def test_a_turned_picture_is_what_the_matrix_says_of_each_point():
 
 def test_a_turned_video_has_the_lens_of_the_upright_one_or_is_read_as_stored(tmp_path: Path):
     turned(write_video(tmp_path / "v.mp4"), (0, 1, -1, 0))
-    for size, corner in ((SIZE[::-1], ("top", "right")), (SIZE, ("top", "left"))):
+    for size, corner in (((SIZE[1], SIZE[0]), ("top", "right")), (SIZE, ("top", "left"))):
         lens = [50.0, 50.0, size[0] / 2, size[1] / 2]
         save_track(Track(poses(), np.tile(lens, (COUNT, 1)), image_size=size), tmp_path / "v.npz")
         ((clip,), left_out) = clips(tmp_path)

@@ -65,7 +65,8 @@ class SourceMap:
     def holes(self) -> NDArray[np.uint8]:
         """Find what must be filled, [H, W]: 255 there, else 0."""
         unknown = np.where(self.known, np.uint8(0), np.uint8(255))
-        return np.asarray(cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((HOLE_PX, HOLE_PX), np.uint8)))
+        opened = cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((HOLE_PX, HOLE_PX), np.uint8))
+        return np.asarray(opened, np.uint8)
 
     def colors(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Sample the frame, [h, w, C]; the nearest edge where it is left."""

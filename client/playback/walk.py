@@ -231,7 +231,10 @@ class Walk:
         depths = [None] * len(images) if chunk.inverse_depth is None else list(chunk.inverse_depth)
         first, index = self.playback.num_frames, chunk.chunk_index
         parts = zip(images, chunk.c2w, angles_rad, depths, strict=True)
-        return [WalkFrame(first + i, image, c2w, index, *rest) for i, (image, c2w, *rest) in enumerate(parts)]
+        return [
+            WalkFrame(first + i, image, c2w, index, angles, depth)
+            for i, (image, c2w, angles, depth) in enumerate(parts)
+        ]
 
     def _remember(self, chunk: FrameChunk, plan: ChunkPlan, frames: Sequence[WalkFrame]) -> None:
         flying = None if plan.rig is None else plan.rig.flying
@@ -259,8 +262,9 @@ class Walk:
         """Note that the picture of the last update is on the display, turned to the player's view or not."""
         frame, live = self.frame, self._live if reprojecting else None
         turned = live is not None and live.is_turned_from(frame.angles_rad)
-        moved = live is not None and frame.inverse_depth is not None
-        moved = moved and live.is_reached_from(frame.angles_rad, frame.c2w[:3, 3])
+        moved = False
+        if live is not None and frame.inverse_depth is not None:
+            moved = live.is_reached_from(frame.angles_rad, frame.c2w[:3, 3])
         self.statistics.note_shown(frame.index, shown_s, turned, moved)
 
     def drop_taps(self) -> None:

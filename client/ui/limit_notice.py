@@ -38,8 +38,8 @@ class LimitNotice:
         if walk.session.world is not self._world:
             self._world, self._box = walk.session.world, place_box(walk.session.world)
         rig = walk.planner.rig
-        free = rig is None or walk.paused or walk.entering
-        limit = None if free else limit_of(rig, self._box, intent)
+        halted = walk.paused or walk.entering
+        limit = None if rig is None or halted else limit_of(rig, self._box, intent)
         if limit is not None and now_s - self._said_s.get(limit, -QUIET_S) >= QUIET_S:
             self._said_s[limit] = now_s
             self._app.say(limit.value)

@@ -134,7 +134,9 @@ class EngineSpec(BaseModel):
             raise ValueError("frame size must be latent size times spatial_stride")
         if missing := {str(self.chunk_size), str(self.first_chunk_size)} - self.step_graphs.keys():
             raise ValueError(f"no step graph for {sorted(missing)[0]} latent frames")
-        graphs = {self.decoder_graph, *self.step_graphs.values()} | ({self.encoder_graph} - {None})
+        graphs = {self.decoder_graph, *self.step_graphs.values()}
+        if self.encoder_graph is not None:
+            graphs.add(self.encoder_graph)
         if unlisted := graphs - self.files.keys():
             raise ValueError(f"{sorted(unlisted)[0]} is not listed in files")
         if self.memory_channels and (

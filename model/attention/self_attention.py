@@ -130,8 +130,10 @@ class SelfAttention(nn.Module):
             key = self._heads(rms_norm(k, self.k_norm, key_scale)).relu()
             before = None if state is None else (state["numerator"], state["normaliser"])
             vectors = (query, key, context.rope(query), context.rope(key), self._heads(v))
-            by_head = [tensor.transpose(2, 3) for tensor in vectors]
-            main, after = frame_attention(*by_head, beta, decay, initial=before, **self._rule(context))
+            q_head, k_head, q_rot, k_rot, v_head = (tensor.transpose(2, 3) for tensor in vectors)
+            main, after = frame_attention(
+                q_head, k_head, q_rot, k_rot, v_head, beta, decay, initial=before, **self._rule(context)
+            )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
         if state is not None:

@@ -76,7 +76,7 @@ def read_posed(path: Path) -> PosedFrames:
         raise ValueError(
             f"{path} holds the frames of {len(cameras)} cameras ({names}), which are no one walk; keep those of one"
         )
-    return cameras[0]
+    return next(iter(cameras))
 
 
 def read_cameras(path: Path) -> tuple[PosedFrames, ...]:

@@ -81,7 +81,7 @@ def read_picture(path: Path, as_stored: bool = False) -> NDArray[np.uint8]:
         and layers.shape[2] == 4
         and layers.shape[:2] == picture.shape[:2]
     ):
-        opacity = layers[..., 3:].astype(np.float32) / np.iinfo(layers.dtype).max
+        opacity = layers[..., 3:].astype(np.float32) / np.iinfo(layers.dtype.name).max
         picture = np.round(picture * opacity + 255.0 * (1.0 - opacity))
     return np.asarray(picture[..., ::-1], np.uint8)
 
