@@ -237,7 +237,7 @@ def test_a_recording_that_stops_does_not_stop_the_walk(
         (["replay", "nothing.flaneur", "--verify"], "cannot read the recording nothing.flaneur"),
         (["replay", "nothing.flaneur", "--verify", "--seed", "1"], "leave --seed out"),
         (["replay", "nothing.flaneur", "--seed", "1"], "leave --seed out"),
-        (["replay", "worlds/place.world", "--json"], "is no track by its name"),
+        (["replay", "worlds/place.world", "--json"], "is not text"),
         (["track", "convert", "w-4", "walk.mov"], "use a file ending in"),
         (["track", "convert", "w-4"], "see `flaneur track convert --help`"),
         (["world", "show", "worlds/none.world"], "no world file"),

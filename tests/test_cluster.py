@@ -65,14 +65,14 @@ def furthest(ours: Weights, truth: Weights) -> float:
 
 def test_two_processes_stop_together_when_one_is_asked_to(halfway: Path) -> None:
     names = sorted(path.name for path in halfway.iterdir())
-    assert names == ["clips.log.jsonl", "clips.state.1", "clips.state.json"]
-    assert [line["step"] for line in read_log(halfway / "clips.log.jsonl")] == [1, 2]
+    assert names == ["chunk-causal.log.jsonl", "chunk-causal.state.1", "chunk-causal.state.json"]
+    assert [line["step"] for line in read_log(halfway / "chunk-causal.log.jsonl")] == [1, 2]
 
 
 def test_what_two_processes_began_one_ends(halfway: Path, whole: Weights, tmp_path: Path) -> None:
     folder = shutil.copytree(halfway, tmp_path / "one")
     assert furthest(train(Cluster(NUM_BATCHES), folder, STEPS), whole) < TOLERANCE
-    assert [line["step"] for line in read_log(folder / "clips.log.jsonl")] == [1, 2, 3]
+    assert [line["step"] for line in read_log(folder / "chunk-causal.log.jsonl")] == [1, 2, 3]
 
 
 def test_what_two_processes_began_four_end_that_share_clips_by_twos(
