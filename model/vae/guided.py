@@ -288,7 +288,7 @@ class GuidedStreamingDecoder(nn.Module):
             Frames uint8 [R, H, W, 3], inverse depth [R, H, W], then the caches.
         """
         model = self.autoencoder
-        color = guide_color.permute(0, 3, 1, 2).to(latent.dtype) / 127.5 - 1.0
+        color = guide_color.to(latent.dtype).permute(0, 3, 1, 2) / 127.5 - 1.0
         guide = torch.cat([color, guide_coverage[:, None], guide_inverse_depth[:, None]], 1)[None]
         features = model.decoder.features(model.raw(latent[:, :, 0]))
         past = past_features + (1.0 - started)[:, None, None, None] * (features - past_features)
@@ -306,7 +306,7 @@ class StreamingEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode uint8 [R, H, W, 3] to a normalised latent frame [1, C, 1, h, w]."""
-        pictures = frames.permute(0, 3, 1, 2).to(self.autoencoder.latents_mean.dtype) / 127.5 - 1.0
+        pictures = frames.to(self.autoencoder.latents_mean.dtype).permute(0, 3, 1, 2) / 127.5 - 1.0
         return self.autoencoder.encode_groups(pictures.flatten(0, 1)[None])[:, :, None]
 
 

@@ -55,7 +55,7 @@ def encode_clips(autoencoder: GuidedAutoencoder, clips: MemoryClips, scene: int)
     truth, memory, poses = [], [], []
     for color, shown, c2w in zip(clips.color, clips.memory, clips.c2w, strict=True):
         truth.append(autoencoder.encode(_video(color))[0])
-        coverage = torch.from_numpy(np.ascontiguousarray(shown[..., 3:])).permute(0, 3, 1, 2).float() / 255
+        coverage = torch.from_numpy(np.array(shown[..., 3:])).permute(0, 3, 1, 2).float() / 255
         groups = autoencoder.group(coverage[None].expand(-1, -1, 3, -1, -1)).mean(1, keepdim=True)
         cells = functional.avg_pool2d(groups, config.spatial_stride).transpose(0, 1)
         memory.append(torch.cat([autoencoder.encode(_video(shown[..., :3]))[0], cells]))
@@ -65,7 +65,7 @@ def encode_clips(autoencoder: GuidedAutoencoder, clips: MemoryClips, scene: int)
 
 def _video(frames: NDArray[np.uint8]) -> Tensor:
     """Frames [F, H, W, 3] as numbers in [-1, 1], [1, F, 3, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)[None].float() / 127.5 - 1.0
 
 
 @dataclass(frozen=True)
