@@ -249,7 +249,7 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     with torch.device("meta"):
         sizes = leaf_linears(WorldModel(ModelConfig.from_dict(pocket.spec.model)))
     values = sum(sizes[name].weight.numel() for name in scales["nvfp4"].largest)
-    assert values > 3e6
+    assert values > 2e6
     assert saved == pytest.approx(values * (16 - 4.5) / 8, rel=0.01)
     assert math.isclose(plans["bf16"] - plans["nvfp4"], saved, rel_tol=0.15)
     assert built["nvfp4"].spec.activation_scales.startswith("nominal")
