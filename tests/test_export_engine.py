@@ -251,7 +251,8 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     values = sum(sizes[name].weight.numel() for name in scales["nvfp4"].largest)
     assert values > 2e6
     assert saved == pytest.approx(values * (16 - 4.5) / 8, rel=0.01)
-    assert math.isclose(plans["bf16"] - plans["nvfp4"], saved, rel_tol=0.15)
+    # The 4-bit kernels' own code is a sixth of what so small a model saves.
+    assert math.isclose(plans["bf16"] - plans["nvfp4"], saved, rel_tol=0.2)
     assert built["nvfp4"].spec.activation_scales.startswith("nominal")
     assert built["bf16"].spec.activation_scales == ""
     low = [group for group in built["nvfp4"].spec.layer_groups if group.precision == "nvfp4"]
