@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.pose_alignment import CameraErrors, camera_errors, fit_similarity
 from evaluation.rollouts import Frames, Poses, Progress, Rollout
 from holodeck import Place
 
@@ -18,20 +19,6 @@ BLUR_PX = 3.0
 """Standard deviation of the blur that true frames are checked with besides as they are: about as soft as a small model."""
 MIN_POSES = 8
 """Fewer say nothing about a rollout."""
-LEAST_SPREAD_M = 0.05
-"""Of positions along their second axis; on a line or a spot they fix no rotation, and poses are compared unaligned."""
-
-
-@dataclass(frozen=True)
-class CameraErrors:
-    """Means over the frames that could be located."""
-
-    rotation_deg: float
-    """RotErr: geodesic angle."""
-    translation_m: float
-    """TransErr."""
-    matrix: float
-    """CamMC: Frobenius norm of the difference of the 3x4 pose matrices, metres."""
 
 
 @dataclass(frozen=True)
@@ -78,48 +65,14 @@ def compare_poses(found: Sequence[Poses | None], wanted: Poses) -> CameraFollowi
         return CameraFollowing(len(found), len(located), None, None, None)
     recovered = np.stack([pose for pose in found if pose is not None])
     true = wanted[located]
-    aligned, scale = align(recovered, true)
+    fit = fit_similarity(recovered, true)
     return CameraFollowing(
-        len(found), len(located), camera_errors(aligned, true), camera_errors(recovered, true), scale
+        len(found),
+        len(located),
+        camera_errors(fit(recovered), true),
+        camera_errors(recovered, true),
+        fit.scale,
     )
-
-
-def align(recovered: Poses, wanted: Poses) -> tuple[Poses, float]:
-    """Move, turn and scale recovered poses [N, 4, 4] as a whole so that their positions fit the wanted ones best.
-
-    Returns:
-        The aligned poses and the scale that they took.
-    """
-    from skimage.transform import SimilarityTransform
-
-    centres = recovered[:, :3, 3]
-    spread = np.linalg.svd(centres - centres.mean(0), compute_uv=False)[1] / np.sqrt(len(centres))
-    if spread < LEAST_SPREAD_M:
-        return recovered, 1.0
-    transform = SimilarityTransform.from_estimate(centres, wanted[:, :3, 3])
-    if not transform:
-        return recovered, 1.0
-    matrix, scale = transform.params, float(transform.scale)
-    aligned = recovered.copy()
-    aligned[:, :3, :3] = matrix[:3, :3] / scale @ recovered[:, :3, :3]
-    aligned[:, :3, 3] = centres @ matrix[:3, :3].T + matrix[:3, 3]
-    return aligned, scale
-
-
-def camera_errors(ours: Poses, wanted: Poses) -> CameraErrors:
-    """Compare poses [N, 4, 4] one by one."""
-    return CameraErrors(
-        rotation_deg=float(rotation_angles_deg(ours, wanted).mean()),
-        translation_m=float(np.linalg.norm(ours[:, :3, 3] - wanted[:, :3, 3], axis=1).mean()),
-        matrix=float(np.linalg.norm(ours[:, :3] - wanted[:, :3], axis=(1, 2)).mean()),
-    )
-
-
-def rotation_angles_deg(first: Poses, second: Poses) -> Poses:
-    """Geodesic angles between the rotations of poses [..., 4, 4], degrees."""
-    relative = np.swapaxes(first[..., :3, :3], -1, -2) @ second[..., :3, :3]
-    cosine = (np.trace(relative, axis1=-2, axis2=-1) - 1.0) / 2.0
-    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
 
 
 VIEW_OFFSETS = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from engine.session.protocol import Session
 from evaluation.baselines import BLURRED, CEILING, MODEL, TRUTH, videos_of
 from evaluation.camera_following import BLUR_PX, SPACING_S, CameraFollowing, follow_camera
 from evaluation.consistency import SETTLED_S, Revisits, measure_drift, score_revisits
-from evaluation.image_metrics import OPENERS, REMEDY, Measure, open_measures
+from evaluation.image_metrics import OPENERS, Measure, open_measures
 from evaluation.rollouts import (
     HELD_OUT_SEED,
     Frames,
@@ -115,9 +114,6 @@ def evaluate(
     """
     measures, missing = open_measures([name for name in plan.metrics if name in OPENERS])
     parts = [name for name in plan.metrics if name in PARTS]
-    if "camera" in parts and importlib.util.find_spec("skimage") is None:
-        parts.remove("camera")
-        missing.append(f"aligning camera poses needs scikit-image, which is not installed; {REMEDY}")
     for reason in missing:
         (notice or (lambda _: None))(reason)
     folder.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def measure_scene(
     own = max(sharpness(frames[:1]), 1e-6)
     score = BenchScore(
         scene=world.name,
-        category=world.name.rpartition("_")[0],
+        category=category_of(world.name),
         seconds=(len(frames) - 1) / fps,
         revisit=score_revisits({MODEL: frames}, poses, fps, measures),
         sharpness=(sharpness(ends[0]) / own, sharpness(ends[1]) / own),
@@ -155,7 +155,8 @@ SPLITS = {
 EXPORT_FOLDER = "sanawm_export_v2"
 SCENE_LIST = Path("scene_set") / "kept_scenes.txt"
 MAX_LIST_BYTES = 1 << 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*_[0-9]{1,6}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*_[0-9]{1,6}")
+"""Of a scene: its category, which may hold underscores, and a number."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ class BenchScene:
 
     @property
     def category(self) -> str:
-        """Such as `outdoor-nature`."""
-        return self.name.rpartition("_")[0]
+        """Such as `outdoor-nature` or `game_style`."""
+        return category_of(self.name)
 
     def track(self) -> Track:
         """Read the track.
@@ -209,6 +210,11 @@ def read_bench(folder: Path, split: str) -> tuple[list[BenchScene], list[str]]:
             f"no scene in {folder / SCENE_LIST} has both an image and a track; fetch the files again"
         )
     return scenes, broken
+
+
+def category_of(name: str) -> str:
+    """Return the category of a scene: what stands before its number."""
+    return name.rpartition("_")[0]
 
 
 def _names(path: Path) -> list[str]:

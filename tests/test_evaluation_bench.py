@@ -54,6 +54,13 @@ def test_the_layout_gives_scenes_with_their_tracks(tmp_path):
     assert read_bench(folder, "simple")[1] == ["indoor_001"]
 
 
+def test_categories_may_have_underscores(tmp_path):
+    names = ["game_style_001", "game_style_002", "outdoor-city_001"]
+    scenes, _ = read_bench(make_bench(tmp_path / "bench", names), "simple")
+    assert [scene.category for scene in scenes] == ["game_style", "game_style", "outdoor-city"]
+    assert [scene.name for scene in first_of_each(scenes, 1)] == ["game_style_001", "outdoor-city_001"]
+
+
 def test_what_is_not_the_benchmark_is_refused_in_one_sentence(tmp_path):
     folder = make_bench(tmp_path / "bench", ["game_001"])
     with pytest.raises(ValueError, match="no folder benchmark_v2_hard_60s"):

@@ -6,19 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("skimage")
+pytest.importorskip("scipy")
 from scipy.spatial.transform import Rotation
 
 from evaluation.benchmark_tracks import HARD, RADIUS_M, SIMPLE, catmull_rom, hard_track, simple_track, squad
-from evaluation.camera_following import (
-    align,
-    camera_errors,
-    compare_poses,
-    locate,
-    rotation_angles_deg,
-    views_around,
-)
+from evaluation.camera_following import compare_poses, locate, views_around
 from evaluation.consistency import revisit_pairs
+from evaluation.pose_alignment import camera_errors, fit_similarity, rotation_angles_deg
 from holodeck import get_place, place_names
 from holodeck.walks import clear_points
 
@@ -41,17 +35,49 @@ def test_alignment_recovers_a_known_similarity_transform():
     ours[:, :3, :3] = turn @ wanted[:, :3, :3]
     ours[:, :3, 3] = 0.37 * wanted[:, :3, 3] @ turn.T + np.array([3.0, -1.0, 8.0])
     assert camera_errors(ours, wanted).translation_m > 1.0
-    aligned, scale = align(ours, wanted)
-    np.testing.assert_allclose(aligned, wanted, atol=1e-9)
-    assert scale == pytest.approx(1 / 0.37)
+    fit = fit_similarity(ours, wanted)
+    np.testing.assert_allclose(fit(ours), wanted, atol=1e-9)
+    assert fit.scale == pytest.approx(1 / 0.37)
 
 
-def test_alignment_leaves_poses_on_a_line_as_they_are():
+def test_alignment_fits_poses_on_a_line_and_on_a_spot():
     line = np.tile(np.eye(4), (10, 1, 1))
     line[:, 2, 3] = np.arange(10)
-    aligned, scale = align(line + 0.0, line)
-    np.testing.assert_array_equal(aligned, line)
-    assert scale == 1.0
+    turn = Rotation.from_rotvec([0.1, 0.7, 0.0]).as_matrix()
+    ours = line.copy()
+    ours[:, :3, :3] = turn
+    ours[:, :3, 3] = 2.0 * line[:, :3, 3] @ turn.T
+    np.testing.assert_allclose(fit_similarity(ours, line)(ours), line, atol=1e-9)
+    spot = np.tile(np.eye(4), (10, 1, 1))
+    fit = fit_similarity(spot, line)
+    assert fit.scale == 1.0
+    assert camera_errors(fit(spot), line).rotation_deg == pytest.approx(0.0, abs=1e-6)
+
+
+def noisy_arc(
+    radius_m: float, arc_deg: float, noise_m: float, error_deg: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A camera on an arc, looking ahead, and the same poses with errors, [61, 4, 4] each."""
+    rng = np.random.default_rng(3)
+    yaw = np.linspace(0.0, arc_deg, 61)[:, None]
+    wanted = np.tile(np.eye(4), (61, 1, 1))
+    wanted[:, :3, :3] = Rotation.from_euler("y", yaw, degrees=True).as_matrix()
+    turn = np.radians(yaw[:, 0])
+    wanted[:, :3, 3] = radius_m * np.stack([1 - np.cos(turn), np.zeros(61), np.sin(turn)], 1)
+    ours = wanted.copy()
+    away = rng.normal(size=(61, 3))
+    away *= np.radians(error_deg) / np.linalg.norm(away, axis=1, keepdims=True)
+    ours[:, :3, :3] = wanted[:, :3, :3] @ Rotation.from_rotvec(away).as_matrix()
+    ours[:, :3, 3] += rng.normal(0.0, noise_m, (61, 3))
+    return ours, wanted
+
+
+@pytest.mark.parametrize(("radius_m", "arc_deg", "noise_m"), [(2.0, 30.0, 0.1), (0.3, 720.0, 0.1)])
+def test_narrow_tracks_keep_the_rotation_error_that_is_true(radius_m, arc_deg, noise_m):
+    # Fitted to positions alone, the same poses come out tens of degrees off.
+    ours, wanted = noisy_arc(radius_m, arc_deg, noise_m, 1.2)
+    found = camera_errors(fit_similarity(ours, wanted)(ours), wanted)
+    assert found.rotation_deg == pytest.approx(1.2, abs=0.15)
 
 
 def test_camera_errors_are_those_of_their_definitions():
