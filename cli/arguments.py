@@ -17,8 +17,21 @@ class BackendChoice(StrEnum):
 
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
     TENSORRT = "tensorrt"
     HOLODECK = "holodeck"
+
+
+class ProviderChoice(StrEnum):
+    """What ONNX Runtime runs graphs on."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    DML = "dml"
+    COREML = "coreml"
+    OPENVINO = "openvino"
+    NV_TENSORRT_RTX = "nv_tensorrt_rtx"
 
 
 class Precision(StrEnum):
@@ -41,6 +54,14 @@ World = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(help="Name or folder of an engine bundle; default: the shipped one the world was made for."),
+]
+Provider = Annotated[
+    ProviderChoice,
+    typer.Option(help="What ONNX Runtime runs on; auto checks what is installed against the cpu."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Folder of released SANA-WM weights to play with PyTorch, in place of a bundle."),
 ]
 Backend = Annotated[BackendChoice, typer.Option(help="What makes the picture; holodeck draws the truth.")]
 KEYS_OF_ACTIONS = "w/s walk, a/d turn, j/l step aside, i/k look up and down, none lets go"

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Backend, BackendChoice, Engine, Json, Precision, World
+from cli.arguments import (
+    Backend,
+    BackendChoice,
+    Engine,
+    Json,
+    Precision,
+    Provider,
+    ProviderChoice,
+    Weights,
+    World,
+)
 from cli.report import extra_needed, print_json, print_rows, print_table, progress
 
 if TYPE_CHECKING:
     from engine.machine.bench import BenchReport
-    from engine.session.opening import BackendName
+    from engine.session.opening import EngineRequest
 
 
 PARTS = {"denoiser": ("denoise_ms", "commit_ms"), "decoder": ("decode_ms",)}
@@ -29,6 +39,8 @@ def bench(
     world: World = None,
     engine: Engine = None,
     backend: Backend = BackendChoice.AUTO,
+    provider: Provider = ProviderChoice.AUTO,
+    weights: Weights = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the walk.")] = 0,
     chunks: Annotated[int, typer.Option(min=2, help="Chunks to measure.")] = 200,
     pacing: Annotated[
@@ -46,26 +58,27 @@ def bench(
     if pacing is not None:
         _pace_again(pacing, as_json)
         return
+    from engine.session.opening import EngineRequest
+
+    request = EngineRequest(engine, backend.value, provider.value, weights)
     if roofline is not None:
-        measured = None if engine is None else _measure(world, engine, backend.value, seed, chunks)
+        measured = None if engine is None else _measure(world, request, seed, chunks)
         _print_roofline(roofline, model, precision.value, refiner, measured, as_json)
         return
-    report = _measure(world, engine, backend.value, seed, chunks)
+    report = _measure(world, request, seed, chunks)
     if as_json:
         print_json(report.as_json())
         return
     _print(report)
 
 
-def _measure(
-    world: str | None, engine: str | None, backend: BackendName, seed: int, chunks: int
-) -> BenchReport:
+def _measure(world: str | None, request: EngineRequest, seed: int, chunks: int) -> BenchReport:
     """Walk, and return what it took."""
     started_s = time.perf_counter()
     from cli.walks import open_walk
     from engine.machine.bench import run_bench
 
-    session = open_walk(world, engine, backend, keep_latents=False)
+    session = open_walk(world, request, keep_latents=False)
     try:
         with progress("measuring", chunks) as bar:
             return run_bench(session, chunks, seed, lambda done, _: bar(done), started_s=started_s)

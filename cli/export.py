@@ -71,7 +71,7 @@ def onnx(
     with extra_needed("exporting", "export"):
         from export.folders import check_destination
         from export.onnx import export_bundle
-        from export.sources import RANDOM_WEIGHTS, encoder_of, open_source, shipped
+        from export.sources import RANDOM_WEIGHTS, open_source, shipped
     from engine.files.bundle import open_bundle
 
     output = output or Path(f"{Path(model).stem}{EXPORTED}")
@@ -92,7 +92,6 @@ def onnx(
             output,
             notes=notes,
             progress=report,
-            encoder=encoder_of(decoder),
             **schedule,
         )
     bundle = open_bundle(folder)

@@ -20,7 +20,10 @@ from cli.arguments import (
     Headless,
     Json,
     KeyMap,
+    Provider,
+    ProviderChoice,
     Video,
+    Weights,
     World,
 )
 
@@ -60,6 +63,8 @@ def play(
     world: World = None,
     engine: Engine = None,
     backend: Backend = BackendChoice.AUTO,
+    provider: Provider = ProviderChoice.AUTO,
+    weights: Weights = None,
     seed: Seed = 0,
     record: Record = None,
     record_latents: RecordLatents = False,
@@ -79,6 +84,9 @@ def play(
     --chunks, --actions, --poses, --video, --frames and --json need --headless; --trace needs a window.
     """
     started_s = time.perf_counter()
+    from engine.session.opening import EngineRequest
+
+    request = EngineRequest(engine, backend.value, provider.value, weights)
     if record_latents and record is None:
         raise ValueError("--record-latents says what a recording holds; name one with --record")
     if headless:
@@ -89,7 +97,7 @@ def play(
         from engine.session.walk_files import Outputs, WalkRequest
 
         outputs = Outputs(record, video, frames, key_map)
-        with closing(open_walk(world, engine, backend.value)) as session:
+        with closing(open_walk(world, request)) as session:
             track = fit_track(session, track_at(session.fps))
             result = walk(session, WalkRequest(track, seed, outputs, chunks), started_s)
         print_walk(result, as_json)
@@ -102,7 +110,18 @@ def play(
     from client.setup.options import PlayOptions
 
     return open_window(
-        PlayOptions(world, engine, backend.value, seed, record, record_latents, fullscreen, trace)
+        PlayOptions(
+            world,
+            engine,
+            backend.value,
+            seed,
+            record,
+            record_latents,
+            fullscreen,
+            trace,
+            provider=provider.value,
+            weights=weights,
+        )
     )
 
 

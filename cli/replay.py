@@ -18,13 +18,17 @@ from cli.arguments import (
     Fullscreen,
     Headless,
     Json,
+    Provider,
+    ProviderChoice,
     Video,
+    Weights,
     known_folders,
 )
 from cli.report import print_json, say
 
 if TYPE_CHECKING:
     from engine.files.recording import Recording
+    from engine.session.opening import EngineRequest
     from engine.session.walk_files import Outputs
 
 EXIT_DIFFERENT = 1
@@ -46,6 +50,8 @@ def replay(
     world: Annotated[str | None, typer.Option(help="World to walk in; default: the recording's.")] = None,
     engine: Engine = None,
     backend: Backend = BackendChoice.AUTO,
+    provider: Provider = ProviderChoice.AUTO,
+    weights: Weights = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the recording's, or 0.")] = None,
     fullscreen: Fullscreen = False,
     headless: Headless = False,
@@ -73,11 +79,22 @@ def replay(
         from client.setup.options import PlayOptions
 
         return open_window(
-            PlayOptions(world, engine, backend.value, seed or 0, fullscreen=fullscreen, replay=file)
+            PlayOptions(
+                world,
+                engine,
+                backend.value,
+                seed or 0,
+                fullscreen=fullscreen,
+                replay=file,
+                provider=provider.value,
+                weights=weights,
+            )
         )
+    from engine.session.opening import EngineRequest
     from engine.session.walk_files import Outputs
 
-    source = _Source(file, world, engine, backend, seed, Outputs(video=video, frames=frames), started_s)
+    request = EngineRequest(engine, backend.value, provider.value, weights)
+    source = _Source(file, world, request, seed, Outputs(video=video, frames=frames), started_s)
     if file.suffix == SUFFIX:
         return _replay_recording(source, verify, from_latents, as_json)
     if verify or from_latents:
@@ -91,8 +108,7 @@ class _Source:
 
     file: Path
     world: str | None
-    engine: str | None
-    backend: BackendChoice
+    engine: EngineRequest
     seed: int | None
     outputs: Outputs
     started_s: float
@@ -104,7 +120,7 @@ def _replay_track(source: _Source, as_json: bool) -> int:
     from engine.session.walk_files import WalkRequest
 
     track = load_track(source.file)
-    with closing(open_walk(source.world, source.engine, source.backend.value)) as session:
+    with closing(open_walk(source.world, source.engine)) as session:
         request = WalkRequest(fit_track(session, track), source.seed or 0, source.outputs)
         result = walk(session, request, source.started_s)
     print_walk(result, as_json)
@@ -114,6 +130,7 @@ def _replay_track(source: _Source, as_json: bool) -> int:
 def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json: bool) -> int:
     from cli.walks import fit_track, open_walk, print_walk, walk
     from engine.files.recording import read_recording
+    from engine.session.opening import EngineRequest
     from engine.session.replay import Comparison, check_replayable
     from engine.session.walk_files import WalkRequest
 
@@ -121,11 +138,11 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
     if not recording.complete:
         say(f"the recording was cut; its {len(recording.chunks)} whole chunks were recovered")
     header = recording.header
-    backend = source.backend.value
-    if backend == "auto" and source.engine is None and header.backend == "holodeck":
-        backend = "holodeck"
+    engine = source.engine
+    if engine == EngineRequest() and header.backend == "holodeck":
+        engine = EngineRequest(backend="holodeck")
     comparison = Comparison(recording) if verify else None
-    with closing(open_walk(source.world or _world_of(recording), source.engine, backend)) as session:
+    with closing(open_walk(source.world or _world_of(recording), engine)) as session:
         if comparison is not None:
             check_replayable(recording, session)
         request = WalkRequest(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from cli.arguments import known_folders
 from cli.report import print_json, print_table, progress, say_error
-from client.setup.options import PlayOptions, check_engine
+from client.setup.options import PlayOptions
 
 if TYPE_CHECKING:
     from engine.camera.tracks import Track
-    from engine.session.opening import BackendName
+    from engine.session.opening import EngineRequest
     from engine.session.protocol import Session
     from engine.session.replay import Comparison
     from engine.session.walk_files import WalkRequest
@@ -37,14 +37,12 @@ def open_window(options: PlayOptions) -> int:
     return 0
 
 
-def open_walk(
-    world: str | None, engine: str | None, backend: BackendName, keep_latents: bool = True
-) -> Session:
+def open_walk(world: str | None, request: EngineRequest, keep_latents: bool = True) -> Session:
     """Open a session on a world, the first of the shipped ones by default."""
     from engine.files.world import list_worlds
     from engine.machine import assets
     from engine.session.generated_world import find_any_world
-    from engine.session.opening import open_session
+    from engine.session.opening import check_request, open_session
 
     if world is None:
         folder = assets.worlds_dir()
@@ -52,10 +50,19 @@ def open_walk(
         if not entries:
             raise ValueError(f"there are no worlds in {folder}; name a .world file")
         world = entries[0].name
-    check_engine(engine, backend)
+    check_request(request)
     found = find_any_world(world, known_folders())
-    bundle = None if engine is None else assets.find_bundle(engine)
-    return open_session(found, bundle, backend, keep_latents=keep_latents)
+    bundle = None
+    if request.engine is not None and request.weights is None:
+        bundle = assets.find_bundle(request.engine)
+    return open_session(
+        found,
+        bundle,
+        request.backend,
+        weights=request.weights,
+        provider=request.provider,
+        keep_latents=keep_latents,
+    )
 
 
 def fit_track(session: Session, track: Track) -> CameraTrack:

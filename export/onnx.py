@@ -15,13 +15,15 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
+from engine.backends.torch import model_spec
 from engine.errors import BuildFailed
-from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, TensorSpec, hash_file
+from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, ModelSpec, hash_file
 from export.folders import making_bundle, write_spec
 from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, tidy_graph
 from model.checkpoint import weights_sha256
 from model.conditioning import Conditioning
 from model.config import ModelConfig
+from model.decoders import encoder_of
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS, check_timesteps
 from model.world_model import WorldModel
@@ -97,7 +99,7 @@ def export_bundle(
         decoder: A streaming decoder: `forward(latent, *caches) -> (frames, *caches)` and
             `cache_spec(latent_height, latent_width) -> [(name, shape)]`; it is shown a guide after the latent where the
             model reads a spatial memory.
-        encoder: `forward(frames) -> latent`, needed where the model reads a spatial memory.
+        encoder: `forward(frames) -> latent`, needed where the model reads a spatial memory; default: the decoder's own.
         destination: Folder to make; an existing bundle there is replaced.
         timesteps: Step schedule, without the final 0.
         progress: Told the name of each stage as it starts.
@@ -109,6 +111,7 @@ def export_bundle(
     destination = Path(destination)
     steps = check_timesteps(timesteps)
     with making_bundle(destination) as partial:
+        encoder = encoder or encoder_of(decoder)
         _fill(partial, model, decoder, encoder, steps, fps, notes, progress or (lambda _stage: None))
     return destination
 
@@ -142,33 +145,17 @@ def _fill(
         frames = torch.zeros(*frame, 3, dtype=torch.uint8)
         write_graph(plain(encoder), (frames,), folder / "encoder.onnx", weights, ["frames"], ["latent"], None)
     report("description")
+    described = model_spec(config, decoder, weights_sha256(model), timesteps, fps)
     spec = EngineSpec(
+        **{name: getattr(described, name) for name in ModelSpec.model_fields},
         format_version=2 if config.memory_channels else 1,
-        name=config.name,
-        model=config.to_dict(),
-        weights_sha256=weights_sha256(model),
-        latent_channels=config.in_channels,
-        latent_height=config.latent_height,
-        latent_width=config.latent_width,
-        frame_height=config.frame_height,
-        frame_width=config.frame_width,
-        fps=fps,
-        temporal_stride=config.temporal_stride,
-        spatial_stride=config.spatial_stride,
-        chunk_size=config.chunk_size,
-        first_chunk_size=config.first_chunk_size,
-        timesteps=tuple(timesteps),
         step_graphs=step_graphs,
         decoder_graph="decoder.onnx",
         encoder_graph=None if encoder is None else "encoder.onnx",
-        memory_channels=config.memory_channels,
-        state=_tensor_specs([(name, (1, *shape)) for name, shape in state_shapes(config).items()]),
-        decoder_caches=_tensor_specs(caches),
         precision=dict.fromkeys(("step", "decoder", *([] if encoder is None else ["encoder"])), "float32"),
         target="cpu",
         builder=f"torch {torch.__version__}, onnx {onnx.__version__}",
         files={file.name: hash_file(file) for file in sorted(folder.iterdir())},
-        text_dim=config.text_dim,
         notes=notes,
     )
     write_spec(folder, spec)
@@ -180,10 +167,6 @@ def plain(module: Module) -> Module:
     if not learns and all(tensor.dtype == torch.float32 for tensor in module.parameters()):
         return module
     return copy.deepcopy(module).float().eval().requires_grad_(False)
-
-
-def _tensor_specs(tensors: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=name, shape=tuple(shape), dtype="float32") for name, shape in tensors)
 
 
 def _export_step(model: WorldModel, num_frames: int, path: Path, weights: SharedWeights) -> None:

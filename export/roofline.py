@@ -17,9 +17,10 @@ from engine.files.bundle import STEP_INPUTS
 from engine.machine.refiner_cost import RefinerCost, refiner_cost
 from export.onnx import step_inputs
 from export.quantization.layers import DECODER_RULES, Low, precision_of
-from export.sources import PRESETS, new_decoder
+from export.sources import PRESETS
 from model.conditioning import Conditioning
 from model.config import ModelConfig
+from model.decoders import new_decoder
 from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS
 from model.world_model import WorldModel

@@ -22,10 +22,11 @@ from export.photo import (
     read_photo,
 )
 from export.refiner.text import encode_refiner_text, find_text_folders
-from export.sources import LTX_FOLDERS
 from export.text import load_text_encoder, read_preamble
-from model.checkpoint import load_checkpoint, load_ltx_autoencoder, weights_sha256
+from model.checkpoint import load_ltx_autoencoder, weights_sha256
 from model.config import ModelConfig, sana_wm
+from model.decoders import LTX_FOLDERS
+from model.released import network_file, open_network
 
 TEXT_FOLDERS = ("gemma-2-2b-it", "text_encoder")
 CONFIG_FILE = "config.yaml"
@@ -48,16 +49,14 @@ class WorldRequest:
 
 
 def hash_released(weights: Path) -> str:
-    """Hash the network's weights in a folder as the exporter hashes them: the streaming student's, else those in `dit/`.
+    """Hash the network's weights in a folder as the exporter hashes them: as `model.released` finds them.
 
     Ten gigabytes take a minute.
 
     Raises:
         ValueError: There is no such file, or more than one network's, or it does not fit; a bundle may be named instead.
     """
-    student = weights / "sana_dit" / "model.pt"
-    checkpoint = student if student.is_file() else weights / "dit"
-    return weights_sha256(load_checkpoint(checkpoint, sana_wm(), torch.float32))
+    return weights_sha256(open_network(network_file(weights)), torch.float32)
 
 
 def released_config(values: Mapping[str, Any] | None) -> ModelConfig:

@@ -88,12 +88,13 @@ def _check_fit(what: str, wanted: Mapping[str, Tensor], ours: Mapping[str, Tenso
         raise ValueError(f"weights do not fit {what}: {shown}; use the config they came with")
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """Hash names and values of all weights, whatever file they came from."""
+def weights_sha256(model: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """Hash names and values of all weights, whatever file they came from; in `dtype`, or in their own precision."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        tensor = tensor.detach().to(dtype or tensor.dtype).cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.view(-1).view(torch.uint8)
         digest.update(values.numpy().data)
     return digest.hexdigest()
 

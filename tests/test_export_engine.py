@@ -26,10 +26,11 @@ from export.quantization.emulation import RoundedLinear, calibrated, emulate, le
 from export.quantization.layers import STEP_RULES, Low
 from export.quantization.nvfp4 import LayerRecord, rewrite_products
 from export.scenes import roll
-from export.sources import encoder_of, new_decoder, shipped
+from export.sources import shipped
 from export.verify import check_sizes, made_up_scene, verify_bundle
 from model.config import ModelConfig, tiny
 from model.config import pocket as pocket_sizes
+from model.decoders import encoder_of, new_decoder
 from model.world_model import WorldModel
 from tests.models import SmallDecoder, random_model
 

@@ -21,8 +21,8 @@ from tests.models import SmallDecoder, random_model
 
 pytest.importorskip("onnxscript")
 from export.onnx import export_bundle
-from export.sources import encoder_of
 from export.verify import VerifyReport, verify_bundle
+from model.decoders import encoder_of
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
 

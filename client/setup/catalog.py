@@ -79,6 +79,7 @@ def index_of(choices: Sequence[WorldChoice], name_or_path: str | None) -> int:
 TITLES: Mapping[str, str] = {
     "auto": "The fastest here",
     "onnxruntime": "ONNX Runtime",
+    "torch": "PyTorch",
     "tensorrt": "TensorRT",
     "holodeck": "Exact rendering",
 }

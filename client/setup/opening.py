@@ -11,7 +11,7 @@ from pathlib import Path
 from client.camera.planner import Planner, TrackPlanner, rig_planner, track_planner
 from client.playback.resource_usage import release_memory
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
-from client.setup.options import PlayOptions, check_engine
+from client.setup.options import PlayOptions
 from engine.camera.formats.track_files import load_track
 from engine.camera.tracks import Track
 from engine.files.atomic import check_new_file
@@ -20,7 +20,7 @@ from engine.files.recording import Recording, read_recording
 from engine.files.world import World
 from engine.machine import assets
 from engine.session.generated_world import find_any_world
-from engine.session.opening import open_session
+from engine.session.opening import check_request, open_session
 from engine.session.protocol import Session, check_seed
 from engine.session.replay import check_replayable
 
@@ -54,11 +54,18 @@ def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[s
     world = find_any_world(options.world, folders)
     report(world)
     bundle = None
-    if options.backend != "holodeck":
+    if options.backend != "holodeck" and options.weights is None:
         report("Checking the engine's files")
         bundle = assets.find_bundle(options.engine) if options.engine else assets.bundle_for(world.info.model)
     report("Starting the engine")
-    session = open_session(world, bundle, options.backend, keep_latents=True)
+    session = open_session(
+        world,
+        bundle,
+        options.backend,
+        weights=options.weights,
+        provider=options.provider,
+        keep_latents=True,
+    )
     try:
         report("Taking the first step")
         return Opened(session, _planner(session, replayed), _seed(options, replayed))
@@ -80,7 +87,7 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
             raise ValueError(_NO_WORLD)
     if options.world is not None:
         find_any_world(options.world, folders)
-    check_engine(options.engine, options.backend)
+    check_request(options.engine_request)
     check_seed(options.seed)
     if options.record is not None:
         check_new_file(options.record, RECORDING_SUFFIX, "recording")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.machine.assets import find_bundle
-from engine.session.opening import BackendName, check_backend
+from engine.session.opening import BackendName, EngineRequest, Provider
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,10 @@ class PlayOptions:
     """File for the walk's timing, one JSON object a line; it must not exist yet."""
     replay: Path | None = None
     """Recording or camera track to walk along instead of the player's own input."""
+    provider: Provider = "auto"
+    weights: Path | None = None
+    """Folder of released weights, played in place of a bundle."""
 
-
-def check_engine(engine: str | None, backend: BackendName) -> None:
-    """Refuse a bundle that is not there or not used, and a backend that this version lacks.
-
-    Raises:
-        ValueError: No bundle has that name, or the backend takes none.
-        EngineError: The bundle is damaged, or the backend cannot be had.
-    """
-    check_backend(backend)
-    if engine is not None and backend == "holodeck":
-        raise ValueError("--backend holodeck draws the truth and takes no --engine; leave one of them out")
-    if engine is not None:
-        find_bundle(engine, verify=False)
+    @property
+    def engine_request(self) -> EngineRequest:
+        return EngineRequest(self.engine, self.backend, self.provider, self.weights)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
-from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, TensorSpec
+from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, ModelSpec, TensorSpec
 
 State = Mapping[str, Any]
 """Named tensors in whatever form the backend keeps them. Never changed in place: a run returns the next
@@ -136,12 +136,12 @@ class GraphInterface:
                 )
 
 
-def step_interface(spec: EngineSpec) -> GraphInterface:
+def step_interface(spec: ModelSpec) -> GraphInterface:
     inputs = (*STEP_INPUTS, MEMORY) if spec.memory_channels else STEP_INPUTS
     return GraphInterface(inputs, (VELOCITY,), spec.state)
 
 
-def decoder_interface(spec: EngineSpec) -> GraphInterface:
+def decoder_interface(spec: ModelSpec) -> GraphInterface:
     if not spec.memory_channels:
         return GraphInterface((LATENT,), (FRAMES,), spec.decoder_caches)
     return GraphInterface((LATENT, *GUIDE_INPUTS), (FRAMES, INVERSE_DEPTH), spec.decoder_caches)

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -74,16 +74,14 @@ class LayerGroup(BaseModel):
     """Scales included."""
 
 
-class EngineSpec(BaseModel):
-    """Everything a session needs to know about a bundle, as stored in `bundle.json`."""
+class ModelSpec(BaseModel):
+    """What a session needs to know of a model, whatever runs it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1, 2]
-    """2 where a spatial memory is read, which earlier versions know nothing of."""
     name: Name
     model: dict[str, Any]
-    """The ModelConfig the graphs were made from, for the record; the engine does not read it."""
+    """The ModelConfig, for the record; sessions do not read it."""
     weights_sha256: Sha256
     latent_channels: Size
     latent_height: Size
@@ -102,29 +100,14 @@ class EngineSpec(BaseModel):
         tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(min_length=1, max_length=256)
     ]
     """The step schedule, strictly decreasing, without the final 0."""
-    step_graphs: Annotated[dict[str, Name], Field(max_length=16)]
-    """File of the step graph for each number of latent frames, the number written as a string."""
-    decoder_graph: Name
-    encoder_graph: Name | None = None
-    """Makes a latent frame of R video frames; None where pictures are encoded elsewhere."""
     memory_channels: Annotated[int, Field(ge=0, le=16384)] = 0
     """Channels of what the spatial memory shows of a latent frame: its encoding, then its coverage; 0 for models without."""
     state: Annotated[tuple[TensorSpec, ...], Field(max_length=4096)]
     decoder_caches: Annotated[tuple[TensorSpec, ...], Field(max_length=4096)]
-    precision: dict[str, Text]
-    target: Text
-    builder: Text
-    files: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=1024)]
-    """SHA-256 of every file of the bundle but `bundle.json` itself."""
     text_dim: Size
-    layer_groups: Annotated[tuple[LayerGroup, ...], Field(max_length=1024)] = ()
-    """Precision by layer, where not all layers share one."""
-    activation_scales: Text = ""
-    """Where the scales of 8 and 4 bit activations come from: measured, or nominal."""
-    notes: Text = ""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_model(self) -> Self:
         if any(b >= a for a, b in pairwise(self.timesteps)):
             raise ValueError(f"timesteps must decrease, got {list(self.timesteps)}")
         if self.first_chunk_size not in (1, self.chunk_size + 1):
@@ -132,6 +115,42 @@ class EngineSpec(BaseModel):
         latent_size = self.latent_height * self.spatial_stride, self.latent_width * self.spatial_stride
         if latent_size != (self.frame_height, self.frame_width):
             raise ValueError("frame size must be latent size times spatial_stride")
+        for tensors in (self.state, self.decoder_caches):
+            if len({tensor.name for tensor in tensors}) != len(tensors):
+                raise ValueError("two state tensors have the same name")
+            if sum(tensor.num_bytes for tensor in tensors) > MAX_STATE_BYTES:
+                raise ValueError(f"the state is larger than {MAX_STATE_BYTES} bytes")
+        return self
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Video frames a chunk adds."""
+        return self.chunk_size * self.temporal_stride
+
+
+class EngineSpec(ModelSpec):
+    """A bundle as stored in `bundle.json`: a model and the graphs that were made of it."""
+
+    format_version: Literal[1, 2]
+    """2 where a spatial memory is read, which earlier versions know nothing of."""
+    step_graphs: Annotated[dict[str, Name], Field(max_length=16)]
+    """File of the step graph for each number of latent frames, the number written as a string."""
+    decoder_graph: Name
+    encoder_graph: Name | None = None
+    """Makes a latent frame of R video frames; None where pictures are encoded elsewhere."""
+    precision: dict[str, Text]
+    target: Text
+    builder: Text
+    files: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=1024)]
+    """SHA-256 of every file of the bundle but `bundle.json` itself."""
+    layer_groups: Annotated[tuple[LayerGroup, ...], Field(max_length=1024)] = ()
+    """Precision by layer, where not all layers share one."""
+    activation_scales: Text = ""
+    """Where the scales of 8 and 4 bit activations come from: measured, or nominal."""
+    notes: Text = ""
+
+    @model_validator(mode="after")
+    def _check_graphs(self) -> Self:
         if missing := {str(self.chunk_size), str(self.first_chunk_size)} - self.step_graphs.keys():
             raise ValueError(f"no step graph for {sorted(missing)[0]} latent frames")
         graphs = {self.decoder_graph, *self.step_graphs.values()}
@@ -145,11 +164,6 @@ class EngineSpec(BaseModel):
             raise ValueError(
                 "a model that reads a spatial memory needs an encoder, and one channel more than the latents"
             )
-        for tensors in (self.state, self.decoder_caches):
-            if len({tensor.name for tensor in tensors}) != len(tensors):
-                raise ValueError("two state tensors have the same name")
-            if sum(tensor.num_bytes for tensor in tensors) > MAX_STATE_BYTES:
-                raise ValueError(f"the state is larger than {MAX_STATE_BYTES} bytes")
         return self
 
     @property
@@ -165,10 +179,16 @@ class EngineSpec(BaseModel):
             total[group.precision] += group.weight_bytes
         return dict(total)
 
+
+class Playable(Protocol):
+    """A model that a session can be opened on: a bundle, or weights without one."""
+
     @property
-    def frames_per_chunk(self) -> int:
-        """Video frames a chunk adds."""
-        return self.chunk_size * self.temporal_stride
+    def spec(self) -> ModelSpec: ...
+    @property
+    def sha256(self) -> str:
+        """Names model, weights and precision."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A session on a bundle's model: denoise against the committed past, commit, decode."""
+"""A session on a model: denoise against the committed past, commit, decode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.backends.protocol import FRAMES, INVERSE_DEPTH, LATENT, Backend
 from engine.errors import RolloutDiverged, SpecMismatch
-from engine.files.bundle import GUIDE_INPUTS, Bundle, EngineSpec, TensorSpec
+from engine.files.bundle import GUIDE_INPUTS, ModelSpec, Playable, TensorSpec
 from engine.files.world import World
 from engine.memory.keyframes import Keyframe, MemoryRendering
 from engine.memory.spatial_memory import SpatialMemory
@@ -23,25 +23,25 @@ from engine.types import CameraTrack, Conditioning, FrameChunk, LatentChunk, Sna
 
 
 class ModelSession(Session):
-    """A rollout of a bundle's model."""
+    """A rollout of a model."""
 
     def __init__(
         self,
-        bundle: Bundle,
+        model: Playable,
         world: World,
         backend: Backend,
         clock: Clock = time.perf_counter,
         keep_latents: bool = False,
     ) -> None:
         super().__init__()
-        spec = bundle.spec
+        spec = model.spec
         self.engine, self.backend, self.device = spec.name, backend.name, backend.device
         self.frame_size = spec.frame_width, spec.frame_height
         self.fps = spec.fps
         self.frames_per_chunk = spec.frames_per_chunk
         self.num_steps = len(spec.timesteps)
         self.snapshot_bytes = sum(tensor.num_bytes for tensor in (*spec.state, *spec.decoder_caches))
-        self._spec, self._bundle_sha256 = spec, bundle.sha256
+        self._spec, self._model_sha256 = spec, model.sha256
         self._backend = backend
         self._clock = clock
         self._keep_latents = keep_latents
@@ -53,7 +53,7 @@ class ModelSession(Session):
         check_fit(world, self._spec)
         self.world = world
         self._memory = SpatialMemory(world.keyframes) if self._spec.memory_channels else None
-        self.identity = f"{self._bundle_sha256}:{world.sha256}"
+        self.identity = f"{self._model_sha256}:{world.sha256}"
         self._to_origin = np.linalg.inv(world.origin_c2w)
 
     def reset(self, seed: int) -> None:
@@ -300,7 +300,7 @@ def _check_finite(arrays: Mapping[str, NDArray[Any]], index: int) -> None:
             )
 
 
-def check_fit(world: World, spec: EngineSpec) -> None:
+def check_fit(world: World, spec: ModelSpec) -> None:
     """Refuse a world that was made for another model."""
     if world.info.model != spec.weights_sha256:
         raise SpecMismatch(

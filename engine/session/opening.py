@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from engine.backends.protocol import Backend
@@ -12,16 +14,70 @@ from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.machine import assets
 from engine.machine.hardware import TENSORRT_LIBRARIES, find_gpus, num_cores
+from engine.machine.installing import install_line
 from engine.session.holodeck_session import HolodeckSession
 from engine.session.model_session import ModelSession, check_fit
 from engine.session.protocol import Clock, Session
 
-BackendName = Literal["auto", "onnxruntime", "tensorrt", "holodeck"]
+BackendName = Literal["auto", "onnxruntime", "torch", "tensorrt", "holodeck"]
+RELEASED = "sana-wm"
+"""What `--engine` calls the model of a folder of released weights."""
+Provider = Literal["auto", "cpu", "cuda", "dml", "coreml", "openvino", "nv_tensorrt_rtx"]
+"""What ONNX Runtime runs graphs on; "auto" is whatever was checked against the CPU and is faster."""
 MAX_DENOISE_THREADS = 4
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """What shall make the pictures, as a person asks for it."""
+
+    engine: str | None = None
+    """Name or folder of a bundle, or RELEASED with `weights`; None takes the shipped one the world was made for."""
+    backend: BackendName = "auto"
+    provider: Provider = "auto"
+    weights: Path | None = None
+    """Folder of released weights, played by PyTorch without a bundle."""
+
+
+def check_request(request: EngineRequest) -> None:
+    """Refuse what cannot be opened, before anything is.
+
+    Raises:
+        ValueError: No bundle has that name, or two options contradict one another.
+        EngineError: The bundle is damaged, or the backend cannot be had.
+    """
+    engine, backend, weights = request.engine, request.backend, request.weights
+    if backend == "holodeck" and (engine is not None or weights is not None):
+        option = "--engine" if weights is None else "--weights"
+        raise ValueError(f"--backend holodeck draws the truth and takes no {option}; leave one of them out")
+    if request.provider != "auto" and backend not in ("auto", "onnxruntime"):
+        raise ValueError(
+            f"--provider is ONNX Runtime's, not that of --backend {backend}; leave one of them out"
+        )
+    if weights is not None:
+        if backend not in ("auto", "torch") or request.provider != "auto":
+            raise ValueError("--weights are played by PyTorch; use --backend torch, and no --provider")
+        if engine not in (None, RELEASED):
+            raise ValueError(
+                f"--weights is a folder of {RELEASED}, and --engine names {engine}; leave one of them out"
+            )
+        if not weights.is_dir():
+            raise ValueError(f"there is no folder {weights}; name the folder of released weights")
+        check_backend("torch")
+        return
+    check_backend(backend)
+    if engine == RELEASED:
+        raise ValueError(f"{RELEASED} is played from its released weights; name their folder with --weights")
+    if engine is not None:
+        assets.find_bundle(engine, verify=False)
 
 
 def check_backend(backend: BackendName) -> None:
     """Refuse a backend that this machine or installation cannot run, whatever the bundle."""
+    if backend == "torch" and importlib.util.find_spec("torch") is None:
+        raise BackendUnavailable(
+            f"PyTorch is not installed; in a clone run {install_line('torch')}, or use --backend onnxruntime"
+        )
     if backend != "tensorrt":
         return
     if not find_gpus():
@@ -39,6 +95,8 @@ def open_session(
     bundle: Bundle | None = None,
     backend: BackendName = "auto",
     *,
+    weights: Path | None = None,
+    provider: Provider = "auto",
     denoise_threads: int | None = None,
     decode_threads: int = 1,
     keep_latents: bool = False,
@@ -47,10 +105,23 @@ def open_session(
     """Open a session on `world`; without a bundle, on the shipped one that the world was made for.
 
     "auto" takes the fastest backend that can run the bundle here. A backend is imported when it is asked for.
+
+    Args:
+        weights: Folder of released weights to play in place of a bundle, by PyTorch.
     """
     if backend == "holodeck":
         return HolodeckSession(world, clock)
+    if weights is not None:
+        backend = "torch"
     check_backend(backend)
+    if weights is not None:
+        from engine.backends.torch import TorchBackend, TorchOptions, released_model
+
+        height, width = world.first_latent.shape[1:]
+        model = released_model(weights, (height, width))
+        check_fit(world, model.spec)
+        options = TorchOptions(num_threads=denoise_threads or default_denoise_threads())
+        return ModelSession(model, world, TorchBackend(model, options), clock, keep_latents)
     bundle = bundle or assets.bundle_for(world.info.model)
     if bundle is None:
         raise BackendUnavailable(
@@ -73,6 +144,10 @@ def _open_backend(bundle: Bundle, backend: BackendName, denoise_threads: int, de
             f"the bundle {spec.name} is not built for a GPU; build one with `flaneur export engine`, "
             "or use --backend onnxruntime"
         )
+    if backend == "torch":
+        from engine.backends.torch import TorchBackend, TorchOptions, bundle_model
+
+        return TorchBackend(bundle_model(bundle), TorchOptions(num_threads=denoise_threads))
     if spec.is_plan:
         from engine.backends.tensorrt import open_tensorrt
 

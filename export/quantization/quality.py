@@ -22,8 +22,9 @@ from export.progress import Progress, Stage
 from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
 from export.quantization.layers import Low, Precision
 from export.scenes import Frames, Pass, Scene, decode, held_out_scenes, passes, roll
-from export.sources import encoder_of, open_source, picture_encoder
+from export.sources import open_source, picture_encoder
 from export.verify import check_sizes
+from model.decoders import encoder_of
 from model.world_model import WorldModel
 
 COST_CHUNKS = 6

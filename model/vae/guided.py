@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.precision import wide
 from model.weight_files import read_safetensors
 
 AUTOENCODER_FILE = "autoencoder.safetensors"
@@ -292,7 +293,7 @@ class GuidedStreamingDecoder(nn.Module):
         guide = torch.cat([color, guide_coverage[:, None], guide_inverse_depth[:, None]], 1)[None]
         features = model.decoder.features(model.raw(latent[:, :, 0]))
         past = past_features + (1.0 - started)[:, None, None, None] * (features - past_features)
-        decoded = model.decoder(features, past, guide)[0]
+        decoded = wide(model.decoder(features, past, guide)[0])
         frames = ((decoded[:, :3].permute(0, 2, 3, 1) + 1.0) * 127.5).round().clamp(0.0, 255.0)
         return frames.to(torch.uint8), decoded[:, 3].clamp_min(0.0), features, torch.ones_like(started)
 

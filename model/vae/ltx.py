@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.precision import wide
 from model.vae.ltx_blocks import (
     TAPS,
     CausalConv,
@@ -166,6 +167,6 @@ class LtxStreamingDecoder(nn.Module):
         """
         *past, started = caches
         stream = Stream(past, started)
-        frames = self.autoencoder.decoder(self.autoencoder.raw(latent), stream)[0].permute(1, 2, 3, 0)
+        frames = wide(self.autoencoder.decoder(self.autoencoder.raw(latent), stream)[0]).permute(1, 2, 3, 0)
         frames = ((frames + 1.0) * 127.5).round().clamp(0.0, 255.0).to(torch.uint8)
         return frames, *stream.after, torch.ones_like(started)

@@ -1,0 +1,93 @@
+"""Folders of released weights: which file is the network, and its sizes, which official files do not state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from model.checkpoint import from_diffusers, from_official, load_checkpoint
+from model.config import ModelConfig, sana_wm
+from model.diffusers_format import RAY_CHANNELS
+from model.weight_files import CONTAINER_SUFFIXES, read_container, read_safetensors
+from model.world_model import WorldModel
+
+STUDENT = Path("sana_dit") / "model.pt"
+"""The streaming student of the release."""
+NETWORK_FOLDERS = ("transformer", "dit")
+"""Of diffusers, and of the releases that are not for streaming."""
+
+
+def network_file(folder: Path) -> Path:
+    """Find the network in a released folder: the streaming student's file, or the folder that holds the weights.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if (folder / STUDENT).is_file():
+        return folder / STUDENT
+    for name in NETWORK_FOLDERS:
+        if (folder / name).is_dir():
+            return folder / name
+    raise ValueError(
+        f"{folder} holds no network ({STUDENT.as_posix()}, {' or '.join(NETWORK_FOLDERS)}); "
+        "name the folder of a release"
+    )
+
+
+def open_network(path: Path) -> WorldModel:
+    """Open a network of `network_file`, in the precision of its file, in evaluation mode.
+
+    Raises:
+        ValueError: It is unreadable, or no network of this kind.
+    """
+    config_file = path / "config.json"
+    if config_file.is_file():
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read {config_file}: {error}; fetch it again") from None
+        weights, _ = read_safetensors(path)
+        return from_diffusers(config, weights).eval()
+    return load_checkpoint(path, official_config(path)).eval()
+
+
+def official_config(path: Path) -> ModelConfig:
+    """Tell the sizes of an official network from its tensors' shapes; what shapes do not show is the released model's.
+
+    Raises:
+        ValueError: The file is unreadable, or a tensor is missing.
+    """
+    weights = read_container(path) if path.suffix in CONTAINER_SUFFIXES else read_safetensors(path)[0]
+    try:
+        return sizes_of(from_official(weights))
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} is no SANA-WM network: it lacks {error}; fetch it again") from None
+
+
+def sizes_of(weights: Mapping[str, Tensor]) -> ModelConfig:
+    """Tell a config from weights under our names.
+
+    Raises:
+        KeyError: A tensor is missing.
+    """
+    released = sana_wm()
+    size, channels = weights["x_embedder.proj.weight"].shape[:2]
+    num_layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+    softmax = [layer for layer in range(num_layers) if f"blocks.{layer}.attn.conv_k.weight" not in weights]
+    text = weights["y_embedder.y_proj.fc1.weight"]
+    return replace(
+        released,
+        in_channels=channels,
+        hidden_size=size,
+        num_heads=len(weights["blocks.0.attn.beta_proj.weight"]),
+        num_layers=num_layers,
+        mlp_ratio=len(weights["blocks.0.mlp.inverted_conv.conv.weight"]) / 2 / size,
+        softmax_every_n=softmax[0] + 1 if softmax else num_layers + 1,
+        text_dim=text.shape[1],
+        text_length=len(weights["y_embedder.y_embedding"]),
+        temporal_stride=weights["plucker_embedder.proj.weight"].shape[1] // RAY_CHANNELS,
+    )
