@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.backends.protocol import FRAMES, INVERSE_DEPTH
+from engine.backends.providers import MAX_DEPTH_ERROR, MAX_FRAME_ERROR, MAX_VELOCITY_ERROR
 from engine.files.bundle import GUIDE_INPUTS, Bundle, EngineSpec
 from engine.machine.hardware import num_cores
 from export.folders import ending_on_sigterm
@@ -34,14 +35,6 @@ from model.world_model import WorldModel
 Arrays = NDArray[Any]
 _GIVEN = "given."
 """Begins the names of what a decoder gave, in a file with what it was shown."""
-
-
-MAX_VELOCITY_ERROR = 1e-3
-"""Largest difference of a float32 graph's velocity (of order 1) that passes; measured ones stay below 1e-4."""
-MAX_FRAME_ERROR = 2
-"""Largest difference of a byte of a decoded frame that passes: rounding may fall either way."""
-MAX_DEPTH_ERROR = 1e-3
-"""Largest difference of a decoded inverse depth, 1/m, that passes: a millimetre at one metre."""
 
 
 class GraphRunner(Protocol):

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU.
+"""ONNX Runtime, on the CPU or on any of its other execution providers that is installed.
 
 State lives in plain arrays: on a CPU, runs with bound buffers measured no faster than plain ones. They lie in the
 runtime's arena, which gives nothing back as long as one of them is held, so a snapshot copies them.
@@ -26,7 +26,8 @@ from engine.backends.protocol import (
     encoder_interface,
     step_interface,
 )
-from engine.errors import SpecMismatch
+from engine.backends.providers import CPU_PROVIDER, PACKAGES, PROVIDERS
+from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.refiner import RefinerFolder
 
@@ -39,8 +40,21 @@ ELEMENT_TYPES = {
 }
 
 
+PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    # The same arithmetic as on the CPU: no TF32, no half precision where a device would choose it by itself.
+    "cuda": {"use_tf32": "0"},
+    "openvino": {"device_type": "CPU", "precision": "FP32"},
+}
+
+
+def installed_providers() -> list[str]:
+    """Return which providers the installed ONNX Runtime has, by our names, in the order of trying."""
+    built_in = onnxruntime.get_available_providers()
+    return [name for name, theirs in PROVIDERS.items() if theirs in built_in]
+
+
 class OnnxRuntimeBackend(Backend):
-    """A bundle's graphs in ONNX Runtime's CPU provider.
+    """A bundle's graphs in ONNX Runtime.
 
     The step graphs and the decoder have thread pools of their own, so that they can run at the same time.
     Results repeat bit for bit for the same number of threads on the same machine.
@@ -49,26 +63,39 @@ class OnnxRuntimeBackend(Backend):
     name = "onnxruntime"
 
     def __init__(
-        self, bundle: Bundle, denoise_threads: int, decode_threads: int, mapped: bool = False
+        self,
+        bundle: Bundle,
+        denoise_threads: int,
+        decode_threads: int,
+        mapped: bool = False,
+        provider: str = CPU_PROVIDER,
     ) -> None:
         """Open every graph of the bundle.
 
         Args:
             mapped: Leave weights in the file that holds them and free what a run needed, for models as large as the memory;
                 the graphs run as they were written, several times slower.
+            provider: One of PROVIDERS.
+
+        Raises:
+            BackendUnavailable: The provider is not installed, or does not start.
         """
         spec = bundle.spec
-        self.device = f"cpu, {denoise_threads} + {decode_threads} threads"
+        self.device = f"{provider}, {denoise_threads} + {decode_threads} threads"
+        if provider not in installed_providers():
+            raise BackendUnavailable(
+                f"the installed ONNX Runtime has no provider {provider}; {PACKAGES[provider]} has it"
+            )
         self._step, self._decode = step_interface(spec), decoder_interface(spec)
         self._steps = {
-            int(size): _load(bundle.path / file, denoise_threads, self._step, mapped)
+            int(size): _load(bundle.path / file, denoise_threads, self._step, mapped, provider)
             for size, file in spec.step_graphs.items()
         }
-        self._decoder = _load(bundle.decoder_graph, decode_threads, self._decode, mapped)
+        self._decoder = _load(bundle.decoder_graph, decode_threads, self._decode, mapped, provider)
         self._encoder = None
         if spec.encoder_graph is not None:
             self._encoder = _load(
-                bundle.path / spec.encoder_graph, denoise_threads, encoder_interface(), mapped
+                bundle.path / spec.encoder_graph, denoise_threads, encoder_interface(), mapped, provider
             )
 
     def new_state(self) -> State:
@@ -137,15 +164,17 @@ def _run(
 
 
 def _load(
-    path: Path, num_threads: int, interface: GraphInterface, mapped: bool
+    path: Path, num_threads: int, interface: GraphInterface, mapped: bool, provider: str
 ) -> onnxruntime.InferenceSession:
-    graph = _open(path, num_threads, mapped)
+    graph = _open(path, num_threads, mapped, provider)
     given = {node.name: GraphInput(_dtype(node.type), tuple(node.shape)) for node in graph.get_inputs()}
     interface.check(given, [node.name for node in graph.get_outputs()])
     return graph
 
 
-def _open(path: Path, num_threads: int, mapped: bool = False) -> onnxruntime.InferenceSession:
+def _open(
+    path: Path, num_threads: int, mapped: bool = False, provider: str = CPU_PROVIDER
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
@@ -156,12 +185,32 @@ def _open(path: Path, num_threads: int, mapped: bool = False) -> onnxruntime.Inf
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    if provider == "dml":
+        options.enable_mem_pattern = False
+    chosen = PROVIDERS[provider]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=[(chosen, _provider_options(provider, num_threads))]
+        )
     except Exception as error:
+        if provider != CPU_PROVIDER:
+            raise BackendUnavailable(
+                f"ONNX Runtime's provider {provider} cannot load {path.name}; use --provider cpu, or export the bundle again"
+            ) from error
         raise SpecMismatch(
             f"ONNX Runtime cannot load {path} ({_reason(error)}); export the bundle again with this version"
         ) from error
+    # ONNX Runtime only warns where a provider cannot start, and runs everything on the CPU.
+    if chosen not in session.get_providers():
+        raise BackendUnavailable(
+            f"ONNX Runtime's provider {provider} does not start here; install its libraries, or use --provider cpu"
+        )
+    return session
+
+
+def _provider_options(provider: str, num_threads: int) -> dict[str, str]:
+    options = dict(PROVIDER_OPTIONS.get(provider, {}))
+    return options | {"num_of_threads": str(num_threads)} if provider == "openvino" else options
 
 
 def _dtype(name: str) -> str | None:

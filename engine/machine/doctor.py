@@ -1,4 +1,4 @@
-"""What this machine can run, and what is missing; nothing heavy is imported and nothing is downloaded."""
+"""What this machine can run, and what is missing; nothing is downloaded, and nothing heavier than ONNX Runtime is imported."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from engine.backends.providers import CPU_PROVIDER
 from engine.errors import EngineError
 from engine.files.world import list_worlds
 from engine.machine import assets
@@ -31,6 +32,7 @@ PLAY_MODULES = {
 """Import name and distribution of what a walk needs."""
 EXTRAS = {
     "export": {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript"},
+    "torch": {"torch": "torch"},
     "train": {"torch": "torch"},
     "eval": {"torch": "torch", "skimage": "scikit-image", "flip_evaluator": "flip-evaluator"},
     "rtx": {"tensorrt_rtx": "tensorrt-rtx", "cuda": "cuda-python"},
@@ -70,6 +72,7 @@ def run_checks(environ: Mapping[str, str], engines: Sequence[str] = (), refiner:
         check_memory(available_memory_gb()),
         check_cpu_flags(cpu_flags()),
         *(check_module(module, name) for module, name in PLAY_MODULES.items()),
+        check_providers(),
         check_display(environ, sys.platform),
         check_bundles(),
         check_worlds(),
@@ -140,6 +143,19 @@ def check_module(module: str, distribution: str) -> Check:
         remedy = f"install it with `pip install {distribution}`"
         return Check(distribution, "problem", "not installed", remedy)
     return Check(distribution, "ok", version)
+
+
+def check_providers() -> Check:
+    """List what the installed ONNX Runtime can run graphs on."""
+    try:
+        from engine.backends.onnxruntime import installed_providers
+    except ImportError:
+        return Check("providers", "missing", "no ONNX Runtime", "install it with `pip install onnxruntime`")
+    others = [name for name in installed_providers() if name != CPU_PROVIDER]
+    detail = ", ".join((*others, CPU_PROVIDER))
+    if others:
+        detail += "; --provider auto takes the fastest whose numbers are the cpu's"
+    return Check("providers", "ok", detail)
 
 
 def check_display(environ: Mapping[str, str], system: str) -> Check:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.backends.protocol import Backend
+from engine.backends.providers import CPU_PROVIDER, choose_provider
 from engine.errors import BackendUnavailable
 from engine.files.bundle import Bundle
 from engine.files.world import World
@@ -128,11 +129,14 @@ def open_session(
             f"no bundle here fits the world {world.name}; name one with --engine, or take --backend holodeck"
         )
     check_fit(world, bundle.spec)
-    runner = _open_backend(bundle, backend, denoise_threads or default_denoise_threads(), decode_threads)
+    threads = denoise_threads or default_denoise_threads()
+    runner = _open_backend(bundle, backend, provider, threads, decode_threads)
     return ModelSession(bundle, world, runner, clock, keep_latents)
 
 
-def _open_backend(bundle: Bundle, backend: BackendName, denoise_threads: int, decode_threads: int) -> Backend:
+def _open_backend(
+    bundle: Bundle, backend: BackendName, provider: Provider, denoise_threads: int, decode_threads: int
+) -> Backend:
     """Open what runs the bundle: plans need TensorRT, graphs need ONNX Runtime."""
     spec = bundle.spec
     if backend == "onnxruntime" and spec.is_plan:
@@ -153,12 +157,19 @@ def _open_backend(bundle: Bundle, backend: BackendName, denoise_threads: int, de
 
         return open_tensorrt(bundle)
     try:
-        from engine.backends.onnxruntime import OnnxRuntimeBackend
+        from engine.backends.onnxruntime import OnnxRuntimeBackend, installed_providers
     except ImportError as error:
         raise BackendUnavailable(
             "onnxruntime is not installed; install it, or take --backend holodeck"
         ) from error
-    return OnnxRuntimeBackend(bundle, denoise_threads, decode_threads)
+
+    def on(provider: str) -> Backend:
+        return OnnxRuntimeBackend(bundle, denoise_threads, decode_threads, provider=provider)
+
+    if provider != "auto":
+        return on(provider)
+    others = [name for name in installed_providers() if name != CPU_PROVIDER]
+    return choose_provider(spec, others, on)[0]
 
 
 def default_denoise_threads() -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.precision import wide
+from model.vae.ltx_blocks import once_started
 from model.weight_files import read_safetensors
 
 AUTOENCODER_FILE = "autoencoder.safetensors"
@@ -295,7 +296,7 @@ class GuidedStreamingDecoder(nn.Module):
         past = past_features + (1.0 - started)[:, None, None, None] * (features - past_features)
         decoded = wide(model.decoder(features, past, guide)[0])
         frames = ((decoded[:, :3].permute(0, 2, 3, 1) + 1.0) * 127.5).round().clamp(0.0, 255.0)
-        return frames.to(torch.uint8), decoded[:, 3].clamp_min(0.0), features, torch.ones_like(started)
+        return frames.to(torch.uint8), decoded[:, 3].clamp_min(0.0), features, once_started(started)
 
 
 class StreamingEncoder(nn.Module):

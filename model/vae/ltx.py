@@ -23,6 +23,7 @@ from model.vae.ltx_blocks import (
     UpBlock,
     Upsampler,
     normalise_channels,
+    once_started,
 )
 from model.vae.ltx_config import LtxAutoencoderConfig
 
@@ -169,4 +170,4 @@ class LtxStreamingDecoder(nn.Module):
         stream = Stream(past, started)
         frames = wide(self.autoencoder.decoder(self.autoencoder.raw(latent), stream)[0]).permute(1, 2, 3, 0)
         frames = ((frames + 1.0) * 127.5).round().clamp(0.0, 255.0).to(torch.uint8)
-        return frames, *stream.after, torch.ones_like(started)
+        return frames, *stream.after, once_started(started)

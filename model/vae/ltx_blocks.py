@@ -39,6 +39,11 @@ class Stream:
         return torch.where(self.started > 0, x, x[:, :, -1:])
 
 
+def once_started(started: Tensor) -> Tensor:
+    """Return ones, by way of the cache [1] of 0 or 1: some graph runtimes refuse an output that no input leads to."""
+    return (started + 1.0).clamp_max(1.0)
+
+
 def normalise_channels(x: Tensor) -> Tensor:
     """Divide each pixel's channel vector by its root mean square: no statistics over time or space."""
     return x / torch.sqrt(x.square().mean(1, keepdim=True) + NORM_EPS)
