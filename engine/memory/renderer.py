@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.memory.blend import BEHIND, TOLERANCE_PX, Blend, fill
 from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
-from engine.memory.keyframes import Keyframe, MemoryRendering
+from engine.memory.keyframes import Keyframe, MemoryRendering, silhouettes
 from engine.memory.selection import (
     CELL,
     MAX_FILLERS,
@@ -41,6 +41,14 @@ MAX_SOURCES = 2 * (MAX_SELECTED + MAX_FILLERS)
 """Keyframes that are kept ready to be sampled; each takes 3 MB at 512x512."""
 LARGEST_RECYCLED_BYTES = 31 << 20
 """Just under the largest mmap threshold of glibc."""
+EDGE_PX = 3
+"""Side of the square around a pixel whose nearest and farthest surface it may show."""
+LEAST_CONTRAST = 6.0
+"""Levels of green between the pixels of that square, below which a silhouette is not to be seen."""
+POINTS_WITHIN = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375)], np.float32)
+"""Offsets in pixels, right and down, of the points that a pixel at a silhouette is the mean of: a rotated grid."""
+LEAST_POINTS = 2
+"""Of them that must show something."""
 CRACK_PX = 5
 """Open pixels are closed from surfaces that show within this square around them."""
 
@@ -190,7 +198,8 @@ def _render_frame(
         picture.merge(beside, some)
     image, coverage = picture.result()
     _fill_open(view, image, coverage, (near, far), fillers, least)
-    _fill_open(view, image, coverage, _surroundings(image[..., 3], coverage), selected, None)
+    _fill_open(view, image, coverage, _surroundings(image[..., 3], coverage, CRACK_PX), selected, None)
+    _smooth_edges(view, image, coverage, (*selected, *fillers))
     filled = fill(image, coverage)
     color = cv2.convertScaleAbs(filled)[..., :3]
     return np.ascontiguousarray(color, np.uint8), coverage, np.ascontiguousarray(filled[..., 3])
@@ -233,12 +242,38 @@ def _fill_open(
     pixels.put(coverage, known)
 
 
-def _surroundings(depth: Array, coverage: Array) -> tuple[Array, Array]:
+def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[Source]) -> None:
+    """Give pixels at silhouettes the mean colour of several points within them, as a camera does, in place.
+
+    Args:
+        image: Red, green, blue and inverse depth, [H, W, 4].
+    """
+    depth = image[..., 3]
+    grey = image[..., 1]
+    contrast = nearest_around(grey) - farthest_around(grey) > LEAST_CONTRAST
+    edges = np.flatnonzero(silhouettes(depth) & (coverage > 0) & contrast)
+    if not len(edges) or not sources:
+        return
+    points = Pixels.of_view(view).points_within(edges, POINTS_WITHIN)
+    near, far = (points.take(side) for side in _surroundings(depth, coverage, EDGE_PX))
+    blend = Blend(BEHIND * far)
+    for source in sources:
+        link = Link(view, source, points)
+        for guess in (near, far):
+            blend.add(link.surface(guess, search=True))
+    found, shows = (points.unfolded(part) for part in blend.result())
+    count = shows.reshape(len(POINTS_WITHIN), -1).sum(0)
+    total = found[:, :3].reshape(len(POINTS_WITHIN), -1, 3).sum(0)
+    enough = count >= LEAST_POINTS
+    image.reshape(-1, 4)[edges[enough], :3] = total[enough] / count[enough, None]
+
+
+def _surroundings(depth: Array, coverage: Array, size: int) -> tuple[Array, Array]:
     """Nearest and farthest inverse depth around each pixel, NOTHING where nothing shows there, [H, W] each."""
     near, far = (
         np.where(coverage == 0, blank, depth).astype(np.float32) for blank in (NOTHING, np.float32(np.inf))
     )
-    return nearest_around(near, CRACK_PX), farthest_around(far, CRACK_PX)
+    return nearest_around(near, size), farthest_around(far, size)
 
 
 def _guesses(view: View, guides: Sequence[Source]) -> tuple[Array, Array]:

@@ -1,5 +1,8 @@
 """Keyframes as arrays of a file: colour as WebP, codes of inverse depth as 16-bit PNG, end to end in one blob each.
 
+Lossy WebP keeps a quarter of the pixels of colour planes, which costs more at sharp edges than all else that it loses. A lossy
+picture is therefore stored as luma, red and blue difference (YCrCb), whole, one below the other in a grey one.
+
 What a blob announces of its size is read from its first bytes and bounded before anything is decoded.
 """
 
@@ -13,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
-from engine.memory.keyframes import Keyframe
+from engine.memory.keyframes import UNKNOWN, Keyframe
 
 MAX_KEYFRAMES = 4096
 MAX_SIDE_PX = 4096
@@ -22,6 +25,9 @@ MAX_PIXELS = 256 << 20
 """Of all keyframes together."""
 LOSSLESS = 101
 """WebP quality: above 100 nothing is lost."""
+NUM_PLANES = 3
+INVERSE_DEPTH_STEP = 1.2e-4
+"""Of compressed keyframes, 1/m: a tenth of a pixel at 208 px focal length from 4 m beside the keyframe."""
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "memory.colors": ("U8", (MAX_BLOB_BYTES,)),
     "memory.depths": ("U8", (MAX_BLOB_BYTES,)),
@@ -35,9 +41,13 @@ LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 def compressed(keyframe: Keyframe, quality: int) -> Keyframe:
-    """Return a keyframe whose colour is what a lossy WebP of this quality, 0 to 100, keeps of it."""
-    webp = _webp(keyframe.color, quality)
-    return replace(keyframe, color=_decoded_color(webp), webp=webp)
+    """Return what a file keeps of a keyframe: colour by lossy WebP of this quality, 0 to 100, and rounded depths."""
+    webp = _webp_planes(keyframe.color, quality)
+    step = float(np.float32(max(keyframe.scale, INVERSE_DEPTH_STEP)))
+    rounded = np.round(keyframe.codes * (keyframe.scale / step)).astype(np.uint16)
+    codes = np.where(keyframe.codes == UNKNOWN, UNKNOWN, rounded).astype(np.uint16)
+    color = _decoded_color(webp, len(codes))
+    return replace(keyframe, color=color, webp=webp, codes=codes, scale=step, png=None)
 
 
 def encode_keyframes(keyframes: Sequence[Keyframe]) -> dict[str, NDArray[Any]]:
@@ -74,22 +84,17 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyf
         raise SpecMismatch(problem)
     colors = _blobs(arrays["memory.colors"], arrays["memory.color_bytes"], problem)
     depths = _blobs(arrays["memory.depths"], arrays["memory.depth_bytes"], problem)
-    sizes = [(_webp_size(color), _png_size(depth)) for color, depth in zip(colors, depths, strict=True)]
-    for color_size, depth_size in sizes:
-        if (
-            color_size is None
-            or color_size != depth_size
-            or not all(8 <= side <= MAX_SIDE_PX for side in color_size)
-        ):
-            raise SpecMismatch(problem)
-    if sum(size[0] * size[1] for size, _ in sizes if size) > MAX_PIXELS:
+    sizes = [_size(color, depth) for color, depth in zip(colors, depths, strict=True)]
+    if None in sizes:
+        raise SpecMismatch(problem)
+    if sum(size[0] * size[1] for size in sizes if size) > MAX_PIXELS:
         raise SpecMismatch(
             f"the spatial memory of {what} is too large; make it of fewer or smaller keyframes"
         )
     keyframes = []
     for n, (color_blob, depth_blob) in enumerate(zip(colors, depths, strict=True)):
-        color = _decoded_color(color_blob)
         codes = _decoded_codes(depth_blob)
+        color = None if codes is None else _decoded_color(color_blob, len(codes))
         if color is None or codes is None or color.shape[:2] != codes.shape:
             raise SpecMismatch(problem)
         keyframes.append(
@@ -130,12 +135,25 @@ def _png(codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return np.asarray(blob, np.uint8).reshape(-1)
 
 
-def _decoded_color(webp: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """RGB [H, W, 3]; None where the blob is damaged."""
+def _webp_planes(color: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     import cv2
 
-    color = cv2.imdecode(webp, cv2.IMREAD_COLOR)
-    return None if color is None else np.ascontiguousarray(color[..., ::-1], np.uint8)
+    planes = np.asarray(cv2.cvtColor(color, cv2.COLOR_RGB2YCrCb), np.uint8).transpose(2, 0, 1)
+    stacked = planes.reshape(-1, color.shape[1])
+    return _webp(np.repeat(stacked[..., None], 3, -1), quality)
+
+
+def _decoded_color(webp: NDArray[np.uint8], height: int) -> NDArray[np.uint8] | None:
+    """RGB [H, W, 3] of a picture so high or of its planes; None where the blob is damaged."""
+    import cv2
+
+    read = cv2.imdecode(webp, cv2.IMREAD_COLOR)
+    if read is None or len(read) == height:
+        return None if read is None else np.ascontiguousarray(read[..., ::-1], np.uint8)
+    if len(read) != NUM_PLANES * height:
+        return None
+    planes = np.ascontiguousarray(read[..., 1].reshape(NUM_PLANES, height, -1).transpose(1, 2, 0))
+    return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
 
 
 def _decoded_codes(png: NDArray[np.uint8]) -> NDArray[np.uint16] | None:
@@ -151,6 +169,14 @@ def _blobs(joined: NDArray[np.uint8], lengths: NDArray[np.int32], problem: str) 
     if (lengths <= 0).any() or not len(ends) or ends[-1] != len(joined):
         raise SpecMismatch(problem)
     return [joined[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _size(color: NDArray[np.uint8], depth: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """Width and height that a keyframe's blobs announce; None where they do not go together."""
+    color_size, size = _webp_size(color), _png_size(depth)
+    if size is None or color_size not in (size, (size[0], NUM_PLANES * size[1])):
+        return None
+    return size if all(8 <= side <= MAX_SIDE_PX for side in size) else None
 
 
 def _png_size(blob: NDArray[np.uint8]) -> tuple[int, int] | None:

@@ -119,6 +119,22 @@ class Pixels:
         columns, rows = np.broadcast_arrays(self.columns, self.rows)
         return Pixels(columns.reshape(-1)[folded], rows.reshape(-1)[folded], folded, len(chosen))
 
+    def points_within(self, chosen: NDArray[np.intp], offsets: Array) -> Pixels:
+        """Several points within each of some pixels, [K * N]: all pixels with the first offset, then with the second.
+
+        Args:
+            chosen: Flat indices, [N], at least one.
+            offsets: From a pixel's centre, right and down, in pixels, [K, 2].
+        """
+        pixels = self.among(np.tile(chosen, len(offsets)))
+        for positions, shift in zip((pixels.columns, pixels.rows), offsets.T, strict=True):
+            positions.reshape(-1)[: pixels._count] += np.repeat(shift, len(chosen))
+        return pixels
+
+    def unfolded(self, values: Array) -> Array:
+        """Values of a list, [N] or [N, C]."""
+        return values.reshape(-1, *values.shape[2:])[: self._count]
+
     def take(self, image: Array) -> Array:
         """Their values in an image of what they were chosen among."""
         return image if self._folded is None else image.reshape(-1, *image.shape[2:])[self._folded]
@@ -128,7 +144,7 @@ class Pixels:
         assert self._folded is not None
         channels = image.shape[2:]
         index = self._folded.reshape(-1)[: self._count]
-        image.reshape(-1, *channels)[index] = values.reshape(-1, *channels)[: self._count]
+        image.reshape(-1, *channels)[index] = self.unfolded(values)
 
 
 @dataclass(frozen=True, eq=False)

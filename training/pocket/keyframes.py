@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.keyframes import Keyframe
+from engine.memory.renderer import MemoryRenderer
 from holodeck import Place
 from holodeck.collision import is_free
 from holodeck.compiled import render_rgbd
@@ -19,7 +20,7 @@ Array = NDArray[np.float32]
 
 SIDE_PX = 512
 """Sides of a keyframe; its field of view is 90 degrees, six of them see everything around a point."""
-WEBP_QUALITY = 90
+WEBP_QUALITY = 88
 """Of the colour of keyframes that are kept."""
 SCOUT_PX = 128
 """The same of the pictures by which a place for a keyframe is judged."""
@@ -27,6 +28,10 @@ HEIGHTS_M = (0.8, 1.6, 2.6)
 PROBE_WIDTH, PROBE_HEIGHT, PROBE_FOCAL = 32, 20, 20.8
 """The pictures of the views that are to be covered, a tenth of the frames that are shown."""
 FREE_RADIUS_M = 0.25
+SHOWN_WIDTH, SHOWN_HEIGHT, SHOWN_FOCAL = 320, 192, 208.0
+ERROR_BLOCK_PX = 16
+MOST_HARD_POINTS = 8000
+"""Points of the views that are rendered worst, which further keyframes are chosen by."""
 LEAST_GAIN = 1e-4
 """Mean gain over all points below which no further keyframe is worth its place."""
 
@@ -35,7 +40,13 @@ LEAST_GAIN = 1e-4
 class Placement:
     """How many keyframes a place gets."""
 
-    most: int = 110
+    most: int = 130
+    mending: float = 0.5
+    """Share of them that is placed where the memory of those before was rendered wrong."""
+    rounds: int = 4
+    """In which that is found out."""
+    num_mended_views: int = 300
+    """Views that are rendered in each round."""
     num_positions: int = 70
     """Free positions that are tried, each with six directions."""
     num_views: int = 160
@@ -47,23 +58,65 @@ class Placement:
 def place_keyframes(
     place: Place, placement: Placement, progress: Callable[[float], None] | None = None
 ) -> list[Keyframe]:
-    """Choose and render keyframes: greedily those that add most to how well the surfaces of many views are seen.
+    """Choose and render keyframes.
+
+    Most are chosen greedily: those that add most to how well the surfaces of many views are seen. The others are added in rounds,
+    where the memory so far is rendered wrong: around thin things, in gaps, close to objects.
 
     Args:
         progress: Told which share of the candidates is judged.
     """
     rng = np.random.default_rng(placement.seed)
-    points, eyes = _surfaces(place, rng, placement)
+    surfaces = _surfaces(place, rng, placement)
     poses = [
         face for position in free_positions(place, rng, placement.num_positions) for face in faces(position)
     ]
     quality = []
     for done, pose in enumerate(poses, 1):
-        quality.append(_quality(place, pose, points, eyes))
+        quality.append(_quality(place, pose, surfaces))
         if progress is not None:
             progress(done / len(poses))
-    chosen = choose(np.stack(quality), placement.most)
-    return [rendered_keyframe(place, poses[pick], placement.side) for pick in chosen]
+    per_round = round(placement.most * placement.mending / max(1, placement.rounds))
+    first = choose(np.stack(quality), placement.most - per_round * placement.rounds)
+    placed = [rendered_keyframe(place, poses[pick], placement.side) for pick in first]
+    for _ in range(placement.rounds):
+        placed += _mending(place, placed, placement, per_round, rng)
+    return placed
+
+
+def _mending(
+    place: Place, placed: list[Keyframe], placement: Placement, count: int, rng: np.random.Generator
+) -> list[Keyframe]:
+    """Keyframes from where views are rendered worst, chosen greedily by the squared error of what they see well."""
+    memory = MemoryRenderer(placed)
+    views = sample_views(place, rng, placement.num_mended_views)
+    points, eyes, errors = zip(*(_errors(place, memory, c2w) for c2w in views), strict=True)
+    worst = np.argsort([-error.sum() for error in errors])[: 6 * count]
+    weights = np.concatenate(errors)
+    hard = np.argsort(-weights)[:MOST_HARD_POINTS]
+    surfaces = np.concatenate(points)[hard], np.concatenate(eyes)[hard]
+    share = weights[hard] / max(float(weights[hard].mean()), 1e-6)
+    quality = [_quality(place, views[view], surfaces) * share for view in worst]
+    chosen = choose(np.stack(quality), count)
+    return [rendered_keyframe(place, views[worst[pick]], placement.side) for pick in chosen]
+
+
+def _errors(place: Place, memory: MemoryRenderer, c2w: NDArray[np.float64]) -> tuple[Array, Array, Array]:
+    """Mean squared error of each block of a rendered view, and the surface point and eye of its worst pixel."""
+    lens = np.array([SHOWN_FOCAL, SHOWN_FOCAL, SHOWN_WIDTH / 2, SHOWN_HEIGHT / 2], np.float32)
+    truth, depth = render_rgbd(place, c2w, lens, SHOWN_WIDTH, SHOWN_HEIGHT, centred_depth=True)
+    shown = memory.render(c2w[None], lens[None], SHOWN_WIDTH, SHOWN_HEIGHT).color[0]
+    error = np.square(truth.astype(np.float32) - shown).mean(-1)
+    rows, columns = SHOWN_HEIGHT // ERROR_BLOCK_PX, SHOWN_WIDTH // ERROR_BLOCK_PX
+    blocks = error.reshape(rows, ERROR_BLOCK_PX, columns, ERROR_BLOCK_PX).swapaxes(1, 2)
+    flat = blocks.reshape(rows * columns, -1)
+    row, column = np.divmod(flat.argmax(1), ERROR_BLOCK_PX)
+    v = row + np.repeat(np.arange(rows), columns) * ERROR_BLOCK_PX
+    u = column + np.tile(np.arange(columns), rows) * ERROR_BLOCK_PX
+    rays = np.stack([(u + 0.5 - lens[2]) / lens[0], (v + 0.5 - lens[3]) / lens[1], np.ones(len(u))], -1)
+    world = (rays * np.minimum(depth[v, u], 1e4)[:, None]) @ c2w[:3, :3].T + c2w[:3, 3]
+    eyes = np.broadcast_to(c2w[:3, 3], world.shape)
+    return world.astype(np.float32), eyes.astype(np.float32), flat.mean(1)
 
 
 def choose(quality: Array, most: int) -> list[int]:
@@ -192,8 +245,9 @@ def _surfaces(place: Place, rng: np.random.Generator, placement: Placement) -> t
     return np.concatenate(points).astype(np.float32), np.concatenate(eyes).astype(np.float32)
 
 
-def _quality(place: Place, c2w: NDArray[np.float64], points: Array, eyes: Array) -> Array:
+def _quality(place: Place, c2w: NDArray[np.float64], surfaces: tuple[Array, Array]) -> Array:
     """How well a keyframe would see points that are looked at from somewhere else, [P], in [0, 1]."""
+    points, eyes = surfaces
     intrinsics = np.full(4, SCOUT_PX / 2, np.float32)
     _, depth = render_rgbd(place, c2w, intrinsics, SCOUT_PX, SCOUT_PX, centred_depth=True)
     offset = points - c2w[:3, 3].astype(np.float32)

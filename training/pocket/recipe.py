@@ -22,10 +22,10 @@ class ClipCounts:
 
     places: tuple[str, ...] = ()
     """Of the holodeck, hand-made, whose worlds are published; all where empty."""
-    files: int = 3
+    files: int = 2
     """Of each place."""
     clips_per_file: int = 16
-    generated_places: int = 200
+    generated_places: int = 120
     generated_per_file: int = 8
     clips_per_generated: int = 2
     first_generated_seed: int = 1000
@@ -61,10 +61,10 @@ class PocketRecipe:
     counts: ClipCounts = field(default_factory=ClipCounts)
     clips: ClipSettings = field(default_factory=ClipSettings)
     autoencoder_minutes: float = 60.0
-    generator_minutes: float = 40.0
-    own_history_minutes: float = 10.0
+    generator_minutes: float = 30.0
+    own_history_minutes: float = 8.0
     """Generator on histories that it generated."""
-    decoder_minutes: float = 15.0
+    decoder_minutes: float = 60.0
     """Decoder on latents that the generator made."""
     num_steps: int = UNLIMITED_STEPS
     """At which every stage ends, even if minutes are left."""
@@ -96,6 +96,7 @@ class PocketRecipe:
     def stages(self) -> dict[str, PocketStage]:
         """All stages by name, in their order."""
         brisk = OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.99)
+        middling = OptimizerConfig(muon_lr=0.012, adam_lr=1.5e-3, ema_decay=0.999)
         gentle = OptimizerConfig(muon_lr=0.004, adam_lr=4e-4, ema_decay=0.99)
         batches = self.batches
         return {
@@ -121,7 +122,7 @@ class PocketRecipe:
                 "decode what was generated",
                 batches.crops,
                 self._loop(self.decoder_minutes, 0.8, 0.02),
-                replace(gentle, ema_decay=0.999),
+                middling,
             ),
         }
 
