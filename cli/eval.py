@@ -63,6 +63,9 @@ def evaluate_bundle(
     autoencoder: Annotated[
         Path | None, typer.Option(help="Folder with autoencoder.safetensors; default: beside the bundle.")
     ] = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also measure it with each part silenced; only for the pocket.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Gets tables and contact sheets.")] = Path(
         "runs/eval"
     ),
@@ -77,6 +80,9 @@ def evaluate_bundle(
         if tracks is TracksChoice.WALKS:
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")
         _evaluate_pictures(subject, bench, tracks.value, walks, seconds, names, output, as_json)
+        return
+    if ablate:
+        _ablate(subject, tracks, walks, seconds, names, autoencoder, output, as_json)
         return
     _evaluate_places(subject, tracks, walks, seconds, names, unseen, output, as_json)
 
@@ -121,6 +127,30 @@ def _evaluate_places(
     with progress("measuring", plan.num_steps(spec.fps, spec.frames_per_chunk)) as bar:
         report = evaluate(subject.bundle, plan, output, keep, bar, say)
     print_json(report.to_dict() | {"output": str(output)}) if as_json else print(as_markdown(report))
+
+
+def _ablate(
+    subject: Subject,
+    tracks: TracksChoice,
+    walks: int,
+    seconds: float,
+    metrics: tuple[str, ...] | None,
+    checkpoints: Path | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Measure the whole, the memory alone, and the whole without each part."""
+    from evaluation.evaluate import EvaluationPlan, track_maker
+    from evaluation.rollouts import place_of
+
+    with extra_needed("silencing parts", "train"):
+        from training.pocket.ablation import measure_parts, parts_table
+    pairs = tuple((world, place_of(world)) for world in subject.chosen)
+    measured = ("psnr",) if metrics is None else metrics
+    plan = EvaluationPlan(tracks.value, track_maker(tracks.value), pairs, walks, seconds, measured)
+    beside = checkpoints or subject.bundle.path.parent.parent / "checkpoints"
+    rows = measure_parts(subject.bundle, beside, plan, output, say)
+    print_json([asdict(row) for row in rows]) if as_json else print(parts_table(rows))
 
 
 def _evaluate_pictures(

@@ -1,4 +1,4 @@
-"""What can be shown without a model: the first frame, reprojected or as it is, and the previous picture repeated."""
+"""What can be shown without a model: the memory's rendering, the first frame, reprojected or as it is, the previous picture."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from evaluation.rollouts import Frames, Poses, Rollout
 
-MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
+MODEL, REMEMBERED, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
     "model",
+    "memory alone",
     "first frame, reprojected",
     "previous frame repeated",
     "first frame repeated",
@@ -93,6 +94,8 @@ def videos_of(rollout: Rollout) -> dict[str, Frames]:
         PREVIOUS: previous_frame_repeated(truth, rollout.frames_per_chunk),
         REPEATED: first_frame_repeated(truth),
     }
+    if rollout.remembered is not None:
+        videos[REMEMBERED] = rollout.remembered
     if rollout.reconstructed is not None:
         videos[CEILING] = rollout.reconstructed
     return videos

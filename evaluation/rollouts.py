@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.files.world import World
+from engine.memory.renderer import MemoryRenderer
 from engine.session.protocol import Session
 from engine.types import CameraTrack
 from holodeck import Place, get_place
@@ -48,6 +49,8 @@ class Rollout:
     """[F, H, W, 3]."""
     generated: Frames
     """[F, H, W, 3]; frame 0 is the world's own first frame."""
+    remembered: Frames | None = None
+    """What the world's spatial memory alone shows, its holes filled from around, [F, H, W, 3]; None where it holds nothing."""
     reconstructed: Frames | None = None
     """The truth as the autoencoder keeps it, [F, H, W, 3]; None where it was not at hand."""
 
@@ -111,9 +114,15 @@ def roll_out(
     world = session.world
     truth: list[Frames] = [world.first_frame[None]]
     generated: list[Frames] = [world.first_frame[None]]
+    remembered: list[Frames] = [world.first_frame[None]]
+    memory = MemoryRenderer(world.keyframes) if world.keyframes else None
     for chunk in stream(session, poses, seed):
         start = sum(map(len, truth))
-        truth.append(draw(place, poses[start : start + len(chunk)], world.intrinsics, world.frame_size))
+        seen_from = poses[start : start + len(chunk)]
+        truth.append(draw(place, seen_from, world.intrinsics, world.frame_size))
+        if memory is not None:
+            lenses = np.repeat(world.intrinsics[None], len(chunk), 0)
+            remembered.append(memory.render(seen_from, lenses, *world.frame_size).color)
         generated.append(chunk)
         if progress is not None:
             progress(len(generated) - 1)
@@ -126,5 +135,6 @@ def roll_out(
         intrinsics=world.intrinsics,
         truth=true_video,
         generated=np.concatenate(generated),
+        remembered=None if memory is None else np.concatenate(remembered),
         reconstructed=None if reconstruct is None else reconstruct(true_video, poses, world),
     )

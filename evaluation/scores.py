@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from engine.files.atomic import replacing
-from evaluation.baselines import CEILING, MODEL, PREVIOUS, REPEATED, REPROJECTED, TRUTH
+from evaluation.baselines import CEILING, MODEL, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED, TRUTH
 from evaluation.camera_following import CameraFollowing
 from evaluation.consistency import Drift, Revisits
 from evaluation.rollouts import Frames
 
-VIDEOS = (MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING)
+VIDEOS = (MODEL, REMEMBERED, REPROJECTED, PREVIOUS, REPEATED, CEILING)
 TITLES = {
     "psnr": "PSNR, dB, higher is better",
     "ssim": "SSIM, higher is better",

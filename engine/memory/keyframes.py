@@ -38,9 +38,9 @@ class Keyframe:
     """[4, 4], camera-to-world, OpenCV axes, metres, in the world's own frame."""
     intrinsics: Array
     """[4]: fx, fy, cx, cy in pixels; pixel (u, v) spans [u, u + 1] x [v, v + 1]."""
-    webp: NDArray[np.uint8] | None = None
+    color_blob: NDArray[np.uint8] | None = None
     """What `color` was decoded from, so that it is not compressed again; None for pictures that come from no file."""
-    png: NDArray[np.uint8] | None = None
+    depth_blob: NDArray[np.uint8] | None = None
     """The same of `codes`."""
 
     @classmethod

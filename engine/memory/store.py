@@ -1,7 +1,9 @@
-"""Keyframes as arrays of a file: colour as WebP, codes of inverse depth as 16-bit PNG, end to end in one blob each.
+"""Keyframes as arrays of a file: colour and codes of inverse depth as WebP, end to end in one blob each.
 
 Lossy WebP keeps a quarter of the pixels of colour planes, which costs more at sharp edges than all else that it loses. A lossy
-picture is therefore stored as luma, red and blue difference (YCrCb), whole, one below the other in a grey one.
+picture is therefore stored as luma, red and blue difference (YCrCb), whole, one below the other in a grey one. The codes of
+depth are lossless: inverse depth is linear over a plane, so each is stored as its difference from the plane through its left,
+upper and upper left neighbours, low byte in green and high byte in red. Files of earlier builds hold them as 16-bit PNG.
 
 What a blob announces of its size is read from its first bytes and bounded before anything is decoded.
 """
@@ -26,8 +28,8 @@ MAX_PIXELS = 256 << 20
 LOSSLESS = 101
 """WebP quality: above 100 nothing is lost."""
 NUM_PLANES = 3
-INVERSE_DEPTH_STEP = 1.2e-4
-"""Of compressed keyframes, 1/m: a tenth of a pixel at 208 px focal length from 4 m beside the keyframe."""
+INVERSE_DEPTH_STEP = 2.4e-4
+"""Of compressed keyframes, 1/m: a tenth of a pixel at 208 px focal length from 2 m beside the keyframe."""
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "memory.colors": ("U8", (MAX_BLOB_BYTES,)),
     "memory.depths": ("U8", (MAX_BLOB_BYTES,)),
@@ -47,15 +49,16 @@ def compressed(keyframe: Keyframe, quality: int) -> Keyframe:
     rounded = np.round(keyframe.codes * (keyframe.scale / step)).astype(np.uint16)
     codes = np.where(keyframe.codes == UNKNOWN, UNKNOWN, rounded).astype(np.uint16)
     color = _decoded_color(webp, len(codes))
-    return replace(keyframe, color=color, webp=webp, codes=codes, scale=step, png=None)
+    return replace(keyframe, color=color, color_blob=webp, codes=codes, scale=step, depth_blob=None)
 
 
 def encode_keyframes(keyframes: Sequence[Keyframe]) -> dict[str, NDArray[Any]]:
     """Encode keyframes without loss; equal ones give equal bytes."""
     colors, depths, scales = [], [], []
     for keyframe in keyframes:
-        colors.append(_webp(keyframe.color, LOSSLESS) if keyframe.webp is None else keyframe.webp)
-        depths.append(_png(keyframe.codes) if keyframe.png is None else keyframe.png)
+        known = keyframe.color_blob, keyframe.depth_blob
+        colors.append(_webp(keyframe.color, LOSSLESS) if known[0] is None else known[0])
+        depths.append(_depth_webp(keyframe.codes) if known[1] is None else known[1])
         scales.append(keyframe.scale)
     return {
         "memory.colors": np.concatenate(colors),
@@ -127,12 +130,12 @@ def _webp(color: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     return np.asarray(blob, np.uint8).reshape(-1)
 
 
-def _png(codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    import cv2
-
-    done, blob = cv2.imencode(".png", codes, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    assert done, "OpenCV writes PNG"
-    return np.asarray(blob, np.uint8).reshape(-1)
+def _depth_webp(codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    rest = codes.astype(np.int32)
+    for axis in (0, 1):
+        rest = np.diff(rest, axis=axis, prepend=0)
+    bytes_of = (np.zeros_like(rest), rest & 0xFF, rest >> 8 & 0xFF)
+    return _webp(np.stack(bytes_of[::-1], -1).astype(np.uint8), LOSSLESS)
 
 
 def _webp_planes(color: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
@@ -156,12 +159,19 @@ def _decoded_color(webp: NDArray[np.uint8], height: int) -> NDArray[np.uint8] | 
     return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
 
 
-def _decoded_codes(png: NDArray[np.uint8]) -> NDArray[np.uint16] | None:
+def _decoded_codes(blob: NDArray[np.uint8]) -> NDArray[np.uint16] | None:
     """Codes [H, W]; None where the blob is damaged."""
     import cv2
 
-    codes = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
-    return None if codes is None or codes.dtype != np.uint16 else np.asarray(codes, np.uint16)
+    read = cv2.imdecode(blob, cv2.IMREAD_UNCHANGED)
+    if read is None or read.dtype == np.uint16:
+        return None if read is None or read.ndim != 2 else np.asarray(read, np.uint16)
+    if read.ndim != 3:
+        return None
+    rest = read[..., 1].astype(np.uint16) | read[..., 2].astype(np.uint16) << 8
+    for axis in (0, 1):
+        rest = np.cumsum(rest, axis, np.uint16)
+    return np.asarray(rest, np.uint16)
 
 
 def _blobs(joined: NDArray[np.uint8], lengths: NDArray[np.int32], problem: str) -> list[NDArray[np.uint8]]:
@@ -173,7 +183,7 @@ def _blobs(joined: NDArray[np.uint8], lengths: NDArray[np.int32], problem: str) 
 
 def _size(color: NDArray[np.uint8], depth: NDArray[np.uint8]) -> tuple[int, int] | None:
     """Width and height that a keyframe's blobs announce; None where they do not go together."""
-    color_size, size = _webp_size(color), _png_size(depth)
+    color_size, size = _webp_size(color), _png_size(depth) or _webp_size(depth)
     if size is None or color_size not in (size, (size[0], NUM_PLANES * size[1])):
         return None
     return size if all(8 <= side <= MAX_SIDE_PX for side in size) else None

@@ -91,7 +91,7 @@ def train_pocket(
                 model,
                 autoencoder,
                 run.places,
-                run.keyframes(),
+                {place: found[: recipe.num_published] for place, found in run.keyframes().items()},
                 recipe.clips.intrinsics,
                 recipe.timesteps,
                 destination,

@@ -20,7 +20,7 @@ Array = NDArray[np.float32]
 
 SIDE_PX = 512
 """Sides of a keyframe; its field of view is 90 degrees, six of them see everything around a point."""
-WEBP_QUALITY = 88
+WEBP_QUALITY = 80
 """Of the colour of keyframes that are kept."""
 SCOUT_PX = 128
 """The same of the pictures by which a place for a keyframe is judged."""

@@ -124,7 +124,7 @@ def make_world(
 
 def _compressed(keyframe: Keyframe) -> Keyframe:
     """A keyframe with its colour compressed, once."""
-    return keyframe if keyframe.webp is not None else compressed(keyframe, WEBP_QUALITY)
+    return keyframe if keyframe.color_blob is not None else compressed(keyframe, WEBP_QUALITY)
 
 
 def mend_publishing(destination: Path) -> None:

@@ -25,7 +25,7 @@ class ClipCounts:
     files: int = 2
     """Of each place."""
     clips_per_file: int = 16
-    generated_places: int = 120
+    generated_places: int = 72
     generated_per_file: int = 8
     clips_per_generated: int = 2
     first_generated_seed: int = 1000
@@ -58,6 +58,8 @@ class PocketRecipe:
     """How the pocket world is made; minutes are of training, on whatever machine this is."""
 
     placement: Placement = field(default_factory=Placement)
+    num_published: int = 102
+    """Keyframes of a place that its world gets, the first so many; training is shown all."""
     counts: ClipCounts = field(default_factory=ClipCounts)
     clips: ClipSettings = field(default_factory=ClipSettings)
     autoencoder_minutes: float = 60.0

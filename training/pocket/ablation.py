@@ -1,0 +1,163 @@
+"""What each part of the pocket's generator is worth: the bundle measured again with one part silenced at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.files.bundle import Bundle, open_bundle
+from engine.files.world import World
+from evaluation.baselines import MODEL, REMEMBERED
+from evaluation.evaluate import EvaluationPlan, evaluate
+from evaluation.scores import EvaluationReport, table
+from export.onnx import export_bundle
+from model.checkpoint import load_checkpoint
+from model.vae.guided import (
+    AUTOENCODER_FILE,
+    GuidedStreamingDecoder,
+    StreamingEncoder,
+    load_autoencoder_weights,
+)
+from model.world_model import WorldModel
+from training.pocket.publish import WORLD_FILE
+
+FORGETTING = 30.0
+"""Logarithm of a decay rate at which nothing of a gated delta net's state is left a frame later."""
+NO_MEMORY = "spatial memory, everywhere"
+"""The memory begins empty and grows by what was generated."""
+
+
+def _silence_softmax(model: WorldModel) -> None:
+    for block in model.blocks:
+        if block.attn.is_softmax:
+            block.attn.proj.weight.zero_()
+            block.attn.proj.bias.zero_()
+
+
+def _silence_state(model: WorldModel) -> None:
+    for block in model.blocks:
+        if not block.attn.is_softmax:
+            block.attn.A_log.fill_(FORGETTING)
+
+
+def _silence_cameras(model: WorldModel) -> None:
+    for block in model.blocks:
+        for linear in (block.attn.out_proj_cam, block.plucker_proj):
+            linear.weight.zero_()
+            linear.bias.zero_()
+
+
+def _silence_text(model: WorldModel) -> None:
+    for block in model.blocks:
+        block.cross_attn.proj.weight.zero_()
+        block.cross_attn.proj.bias.zero_()
+
+
+def _silence_memory(model: WorldModel) -> None:
+    assert model.memory_embedder is not None, "the pocket reads a spatial memory"
+    model.memory_embedder.proj.weight.zero_()
+    model.memory_embedder.proj.bias.zero_()
+
+
+PARTS: dict[str, Callable[[WorldModel], None]] = {
+    "softmax attention": _silence_softmax,
+    "state of the gated delta net": _silence_state,
+    "camera branches": _silence_cameras,
+    "text": _silence_text,
+    "spatial memory, in the generator": _silence_memory,
+}
+"""What can be silenced, and how."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: means over rollouts, from 1 s to the end."""
+
+    name: str
+    scores: dict[str, float]
+    """By measure."""
+
+
+@torch.no_grad()
+def silenced_bundle(bundle: Bundle, checkpoints: Path, part: str, folder: Path) -> Bundle:
+    """Export a bundle again with a part silenced.
+
+    Args:
+        checkpoints: What `publish` wrote beside the bundle.
+        part: One of PARTS.
+    """
+    model = load_checkpoint(checkpoints / WORLD_FILE, dtype=torch.float32)
+    autoencoder = load_autoencoder_weights(checkpoints / AUTOENCODER_FILE)
+    PARTS[part](model)
+    made = export_bundle(
+        model,
+        GuidedStreamingDecoder(autoencoder),
+        folder,
+        bundle.spec.timesteps,
+        encoder=StreamingEncoder(autoencoder),
+    )
+    return open_bundle(made)
+
+
+def measure_parts(
+    bundle: Bundle,
+    checkpoints: Path,
+    plan: EvaluationPlan,
+    output: Path,
+    say: Callable[[str], None],
+    parts: Sequence[str] = (*PARTS, NO_MEMORY),
+) -> list[Row]:
+    """Measure a bundle, its memory alone, and it again without each part.
+
+    Args:
+        output: Gets a folder of tables and contact sheets for each.
+        say: Told what is measured now.
+    """
+    say("measuring the whole")
+    report = evaluate(bundle, plan, output / "whole")
+    rows = [_row("the whole", report, MODEL), _row("memory's rendering alone", report, REMEMBERED)]
+    for part in parts:
+        say(f"measuring without: {part}")
+        folder = output / part.replace(",", "").replace(" ", "-")
+        if part == NO_MEMORY:
+            its = replace(plan, worlds=tuple((_forgetful(world), place) for world, place in plan.worlds))
+            rows.append(_row(f"without {part}", evaluate(bundle, its, folder), MODEL))
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            made = silenced_bundle(bundle, checkpoints, part, Path(name) / bundle.spec.name)
+            worlds = tuple((_of(world, made), place) for world, place in plan.worlds)
+            report = evaluate(made, replace(plan, worlds=worlds), folder)
+        rows.append(_row(f"without {part}", report, MODEL))
+    return rows
+
+
+def parts_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, with what each loses against the first."""
+    measures = list(rows[0].scores)
+    whole = rows[0].scores.get("psnr")
+    lines = []
+    for row in rows:
+        cells = [f"{row.scores[m]:.1f}" if m == "psnr" else f"{row.scores[m]:.3f}" for m in measures]
+        lost = "" if whole is None else f"{row.scores['psnr'] - whole:+.1f}"
+        lines.append((row.name, *cells, lost))
+    return "\n".join(table(("mean from 1 s on", *measures, "dB"), lines))
+
+
+def _row(name: str, report: EvaluationReport, video: str) -> Row:
+    settled = [rollout.settled[video] for rollout in report.rollouts if video in rollout.settled]
+    return Row(name, {m: float(np.mean([scores[m] for scores in settled])) for m in report.measures})
+
+
+def _of(world: World, bundle: Bundle) -> World:
+    """The world as one that was made for a bundle."""
+    return replace(world, info=world.info.model_copy(update={"model": bundle.spec.weights_sha256}))
+
+
+def _forgetful(world: World) -> World:
+    """The world with nothing but its first frame."""
+    return replace(world, keyframes=())
