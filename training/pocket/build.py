@@ -22,6 +22,8 @@ from training.report.page import write_report
 from training.run_folder import RunFolder, RunRecord, Start, holding, read_record
 from training.throughput import machine_name
 
+GOING_ON_LR = 0.3
+"""Factor on the learning rates of a generator that is trained already: at full rate it loses what it knows."""
 GENERATOR_STAGES = (GENERATOR, OWN_HISTORY)
 """Of the recipe, those that take over what the run began with."""
 
@@ -49,7 +51,7 @@ def prepare(
             raise ValueError(
                 f"the {preset} has its own sizes and cannot start from {start_from}; leave that out"
             )
-        recipe = replace(recipe, autoencoder_minutes=0.0)
+        recipe = replace(recipe, autoencoder_minutes=0.0, generator_lr=GOING_ON_LR)
     if minutes is not None:
         recipe = recipe.scaled(minutes)
     if num_steps is not None:

@@ -66,6 +66,8 @@ class PocketRecipe:
     generator_minutes: float = 30.0
     own_history_minutes: float = 8.0
     """Generator on histories that it generated."""
+    generator_lr: float = 1.0
+    """Factor on the generator's learning rates."""
     decoder_minutes: float = 60.0
     """Decoder on latents that the generator made."""
     num_steps: int = UNLIMITED_STEPS
@@ -98,6 +100,8 @@ class PocketRecipe:
     def stages(self) -> dict[str, PocketStage]:
         """All stages by name, in their order."""
         brisk = OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.99)
+        factor = self.generator_lr
+        generator = replace(brisk, muon_lr=factor * brisk.muon_lr, adam_lr=factor * brisk.adam_lr)
         middling = OptimizerConfig(muon_lr=0.012, adam_lr=1.5e-3, ema_decay=0.999)
         gentle = OptimizerConfig(muon_lr=0.004, adam_lr=4e-4, ema_decay=0.99)
         batches = self.batches
@@ -112,7 +116,7 @@ class PocketRecipe:
                 "generate latents from the memory, the past, scene and camera",
                 batches.clips,
                 self._loop(self.generator_minutes, 0.6, 0.02),
-                brisk,
+                generator,
             ),
             OWN_HISTORY: PocketStage(
                 "go on from what was generated",
