@@ -115,15 +115,17 @@ def test_geometry_lies_within_a_pixel() -> None:
     assert gaps[0, 0] < 0.6 * sorted(gaps.values())[1]
 
 
-def wall_before_wall(near_m: float = 2.0, far_m: float = 6.0) -> Keyframe:
+def wall_before_wall(near_m: float = 2.0, far_m: float = 6.0, side: int = SIDE) -> Keyframe:
     """A red pillar 0.4 m wide, from the left to the middle, before a blue wall, seen from the origin."""
-    side = 128
     ray = (np.arange(side) + 0.5 - side / 2) / (side / 2)
     pillar = np.abs(ray * near_m) < 0.2
     inverse = np.tile(np.where(pillar, 1 / near_m, 1 / far_m).astype(np.float32), (side, 1))
     color = np.where(pillar[None, :, None], np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8))
     return Keyframe.of(
-        np.ascontiguousarray(np.broadcast_to(color, (side, side, 3))), inverse, np.eye(4), KEYFRAME_INTRINSICS
+        np.ascontiguousarray(np.broadcast_to(color, (side, side, 3))),
+        inverse,
+        np.eye(4),
+        np.full(4, side / 2, np.float32),
     )
 
 
@@ -150,6 +152,29 @@ def test_no_ghost_of_a_silhouette_is_left_on_what_is_behind() -> None:
     away = np.abs(column * 2.0 + 0.5) > 0.2 + 0.08
     color = found.color[0, 8:-8][:, away].astype(int)
     assert (color[..., 0] < 40).mean() > 0.995
+
+
+def test_silhouettes_are_mixed_as_a_camera_mixes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyframes = [wall_before_wall(side=512), Keyframe.of(*_blue_wall_from(1.5))]
+    pose = turned(moved(np.eye(4), 0.1), 0, 0, 8)
+    smooth = seen(MemoryRenderer(keyframes), pose).color[0].astype(int)
+    monkeypatch.setattr(engine.memory.renderer, "_smooth_edges", lambda *_: None)
+    jagged = seen(MemoryRenderer(keyframes), pose).color[0].astype(int)
+    share = exact_share_of_pillar(pose)
+    mixed = (share > 0.1) & (share < 0.9)
+    off = [np.abs(color[..., 0] / 255 - share)[mixed].mean() for color in (smooth, jagged)]
+    assert off[0] < 0.6 * off[1], "the red of a pixel at the pillar's edge is its share of the pixel"
+
+
+def exact_share_of_pillar(pose: NDArray[np.float64], finer: int = 8) -> NDArray[np.float64]:
+    """Share of each pixel that shows the pillar of `wall_before_wall`."""
+    width, height = WIDTH * finer, HEIGHT * finer
+    fx, fy, cx, cy = INTRINSICS * finer
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(u)], -1) @ pose[:3, :3].T
+    across = pose[0, 3] + rays[..., 0] / rays[..., 2] * (2.0 - pose[2, 3])
+    shows = (np.abs(across) < 0.2).astype(float)
+    return shows.reshape(HEIGHT, finer, WIDTH, finer).mean((1, 3))
 
 
 def _blue_wall_from(right: float):

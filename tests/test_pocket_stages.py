@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,17 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.memory.keyframes import Keyframe
+from engine.memory.renderer import MemoryRenderer
 from holodeck import Place, get_place
 from model.config import ModelConfig, tiny
 from model.vae.guided import GuidedAutoencoder
 from tests.models import random_model, small_autoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
+from training.pocket.ablation import PARTS
 from training.pocket.clip_jobs import ClipJob, KeyframeJob, make_all
 from training.pocket.clips import SHARES, ClipSettings, make_clip, make_clips, shown_keyframes, stacked
 from training.pocket.decoder import DecoderStage
 from training.pocket.generator import GeneratorStage, LatentClips, encode_clips
-from training.pocket.keyframes import Placement, choose, faces, rendered_keyframe
+from training.pocket.keyframes import (
+    Placement,
+    choose,
+    faces,
+    place_keyframes,
+    rendered_keyframe,
+    sample_views,
+    view_errors,
+)
 from training.pocket.own_history import OwnHistoryStage, roll_out
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.scenic_model import ScenicModel
@@ -72,6 +83,20 @@ def test_keyframes_that_show_nothing_are_not_placed() -> None:
     # A second look at what is seen already counts half, a third one nothing.
     assert choose(quality, 5) == [1, 4, 2]
     assert choose(quality, 1) == [1]
+
+
+def test_keyframes_go_where_the_memory_was_rendered_wrong(place: Place) -> None:
+    few = Placement(most=6, num_positions=3, num_views=12, side=64, rounds=1, mending=0.0)
+    settings = replace(few, most=12, mending=0.5, num_mended_views=24)
+    placed, before = place_keyframes(place, settings), place_keyframes(place, few)
+    assert [keyframe.c2w.tolist() for keyframe in placed[:6]] == [k.c2w.tolist() for k in before]
+    assert len(placed) == 12
+    views = sample_views(place, np.random.default_rng(5), 16)
+    errors = [
+        sum(float(view_errors(place, MemoryRenderer(memory), c2w)[2].sum()) for c2w in views)
+        for memory in (placed, before)
+    ]
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_what_a_memory_shows_depends_on_what_is_hidden(place: Place, keyframes: list[Keyframe]) -> None:
@@ -225,6 +250,22 @@ def test_the_decoder_learns_generated_latents_and_the_encoder_stays(
     for name, tensor in start.state_dict().items():
         same = torch.equal(finished.state_dict()[name], tensor)
         assert same == (not name.startswith("decoder.")), name
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_that_is_silenced_changes_what_is_generated(part: str, latents: LatentClips) -> None:
+    torch.manual_seed(1)
+    whole = random_model(CONFIG).eval()
+    silent = copy.deepcopy(whole)
+    with torch.no_grad():
+        PARTS[part](silent)
+    stage = GeneratorStage(ScenicModel(CONFIG, 1), [latents], LENS, batch_size=1)
+    asked = stage.batch(np.random.default_rng(0)).conditioning
+    asked = replace(asked, text=asked.text.detach())
+    noise = torch.randn(1, *latents.latents.shape[1:])
+    made = [roll_out(world, latents.latents[:1, :, :1], noise, asked, (1000,)) for world in (whole, silent)]
+    assert not torch.allclose(made[0][:, :, 2:], made[1][:, :, 2:])
+    assert all(tensor.isfinite().all() for tensor in made)
 
 
 def test_a_model_without_a_memory_is_one_whose_memory_holds_nothing() -> None:

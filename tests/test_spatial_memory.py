@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.world import World, read_world, write_world
-from engine.memory.keyframes import Grown, Keyframe
+from engine.memory.keyframes import UNKNOWN, Grown, Keyframe
 from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
-from engine.memory.store import compressed, decode_keyframes, encode_keyframes
+from engine.memory.store import INVERSE_DEPTH_STEP, compressed, decode_keyframes, encode_keyframes
 from engine.session.model_session import ModelSession
 from engine.types import CameraTrack, FrameChunk
 from tests.conftest import C, R
@@ -121,9 +121,40 @@ def test_a_lossy_keyframe_is_compressed_once() -> None:
     assert len(arrays["memory.colors"]) < len(encode_keyframes([picture(0)])["memory.colors"])
 
 
+def test_colours_at_sharp_edges_keep_their_hue() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (220, 30, 30), (30, 30, 220)
+    keyframe = replace(picture(0, 64, 64), color=stripes)
+    kept = compressed(keyframe, 90).color.astype(int)
+    assert np.abs(kept - stripes).mean() < 8, "planes at half size would leave violet"
+
+
+def test_compressed_depths_are_rounded_by_a_step_and_the_unknown_stays() -> None:
+    keyframe = picture(0)
+    keyframe.codes[:2] = UNKNOWN
+    kept = compressed(keyframe, 80)
+    assert (kept.codes == UNKNOWN).any(1).tolist() == (keyframe.codes == UNKNOWN).any(1).tolist()
+    off = np.abs(kept.inverse_depth - keyframe.inverse_depth)
+    assert off.max() <= 0.51 * max(INVERSE_DEPTH_STEP, keyframe.scale)
+
+
+def with_png(keyframe: Keyframe) -> dict[str, Any]:
+    """Arrays as earlier builds wrote them: depth as 16-bit PNG."""
+    import cv2
+
+    png = np.asarray(cv2.imencode(".png", keyframe.codes)[1], np.uint8).reshape(-1)
+    return encode_keyframes([replace(keyframe, depth_blob=png)])
+
+
+def test_depths_that_earlier_builds_wrote_are_read() -> None:
+    keyframe = picture(3)
+    (back,) = decode_keyframes(with_png(keyframe), "a test")
+    assert_equal(keyframe, back)
+
+
 def announced(keyframe: Keyframe, width: int, height: int) -> dict[str, Any]:
     """Arrays whose depth announces another size than it holds."""
-    arrays = encode_keyframes([keyframe])
+    arrays = with_png(keyframe)
     arrays["memory.depths"] = arrays["memory.depths"].copy()
     arrays["memory.depths"][16:24] = np.frombuffer(
         width.to_bytes(4, "big") + height.to_bytes(4, "big"), np.uint8
@@ -131,16 +162,29 @@ def announced(keyframe: Keyframe, width: int, height: int) -> dict[str, Any]:
     return arrays
 
 
+def announced_webp(keyframe: Keyframe, width: int, height: int) -> dict[str, Any]:
+    """The same of what is written now."""
+    arrays = encode_keyframes([keyframe])
+    arrays["memory.depths"] = blob = arrays["memory.depths"].copy()
+    bits = int.from_bytes(blob[21:25].tobytes(), "little") >> 28 << 28
+    bits |= (width - 1) & 0x3FFF | ((height - 1) & 0x3FFF) << 14
+    blob[21:25] = np.frombuffer(bits.to_bytes(4, "little"), np.uint8)
+    return arrays
+
+
+@pytest.mark.parametrize("announce", [announced, announced_webp])
 @pytest.mark.parametrize("size", [(2**31 - 1, 2**31 - 1), (60000, 60000), (0, 0), (WIDTH, HEIGHT + 1)])
 def test_sizes_are_bounded_before_anything_is_decoded(
-    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int],
+    announce: Callable[[Keyframe, int, int], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import cv2
 
     def refuse(*_args: Any) -> None:
         raise AssertionError("decoded")
 
-    arrays = announced(picture(0), *size)
+    arrays = announce(picture(0), *size)
     monkeypatch.setattr(cv2, "imdecode", refuse)
     with pytest.raises(SpecMismatch, match=r"^the spatial memory of a test is damaged; make it again$"):
         decode_keyframes(arrays, "a test")

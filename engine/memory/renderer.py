@@ -44,7 +44,7 @@ LARGEST_RECYCLED_BYTES = 31 << 20
 EDGE_PX = 3
 """Side of the square around a pixel whose nearest and farthest surface it may show."""
 LEAST_CONTRAST = 6.0
-"""Levels of green between the pixels of that square, below which a silhouette is not to be seen."""
+"""Levels of a colour channel between the pixels of that square, below which a silhouette is not to be seen."""
 POINTS_WITHIN = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375)], np.float32)
 """Offsets in pixels, right and down, of the points that a pixel at a silhouette is the mean of: a rotated grid."""
 LEAST_POINTS = 2
@@ -249,8 +249,8 @@ def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[S
         image: Red, green, blue and inverse depth, [H, W, 4].
     """
     depth = image[..., 3]
-    grey = image[..., 1]
-    contrast = nearest_around(grey) - farthest_around(grey) > LEAST_CONTRAST
+    color = np.ascontiguousarray(image[..., :3])
+    contrast = (nearest_around(color) - farthest_around(color)).max(-1) > LEAST_CONTRAST
     edges = np.flatnonzero(silhouettes(depth) & (coverage > 0) & contrast)
     if not len(edges) or not sources:
         return

@@ -79,7 +79,7 @@ def place_keyframes(
     per_round = round(placement.most * placement.mending / max(1, placement.rounds))
     first = choose(np.stack(quality), placement.most - per_round * placement.rounds)
     placed = [rendered_keyframe(place, poses[pick], placement.side) for pick in first]
-    for _ in range(placement.rounds):
+    for _ in range(placement.rounds if per_round else 0):
         placed += _mending(place, placed, placement, per_round, rng)
     return placed
 
@@ -90,7 +90,7 @@ def _mending(
     """Keyframes from where views are rendered worst, chosen greedily by the squared error of what they see well."""
     memory = MemoryRenderer(placed)
     views = sample_views(place, rng, placement.num_mended_views)
-    points, eyes, errors = zip(*(_errors(place, memory, c2w) for c2w in views), strict=True)
+    points, eyes, errors = zip(*(view_errors(place, memory, c2w) for c2w in views), strict=True)
     worst = np.argsort([-error.sum() for error in errors])[: 6 * count]
     weights = np.concatenate(errors)
     hard = np.argsort(-weights)[:MOST_HARD_POINTS]
@@ -101,7 +101,7 @@ def _mending(
     return [rendered_keyframe(place, views[worst[pick]], placement.side) for pick in chosen]
 
 
-def _errors(place: Place, memory: MemoryRenderer, c2w: NDArray[np.float64]) -> tuple[Array, Array, Array]:
+def view_errors(place: Place, memory: MemoryRenderer, c2w: NDArray[np.float64]) -> tuple[Array, Array, Array]:
     """Mean squared error of each block of a rendered view, and the surface point and eye of its worst pixel."""
     lens = np.array([SHOWN_FOCAL, SHOWN_FOCAL, SHOWN_WIDTH / 2, SHOWN_HEIGHT / 2], np.float32)
     truth, depth = render_rgbd(place, c2w, lens, SHOWN_WIDTH, SHOWN_HEIGHT, centred_depth=True)
