@@ -124,7 +124,7 @@ def test_a_lossy_keyframe_is_compressed_once() -> None:
 def test_colours_at_sharp_edges_keep_their_hue() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2], stripes[:, 1::2] = (220, 30, 30), (30, 30, 220)
-    keyframe = replace(picture(0, 64, 64), color=stripes)
+    keyframe = replace(picture(0, 64, 64), picture=stripes)
     kept = compressed(keyframe, 90).color.astype(int)
     assert np.abs(kept - stripes).mean() < 8, "planes at half size would leave violet"
 

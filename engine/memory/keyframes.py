@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.memory.codec import decode_color
+
 Array = NDArray[np.float32]
 
 BLOCK_PX = 8
@@ -28,8 +30,8 @@ MAX_CODE = 65532
 class Keyframe:
     """One posed RGB-D picture."""
 
-    color: NDArray[np.uint8]
-    """[H, W, 3], RGB."""
+    picture: NDArray[np.uint8] | None
+    """[H, W, 3], RGB; None where `color_blob` alone holds it, which takes a thirtieth of the memory."""
     codes: NDArray[np.uint16]
     """[H, W]: inverse depth over `scale`, or UNKNOWN."""
     scale: float
@@ -39,7 +41,7 @@ class Keyframe:
     intrinsics: Array
     """[4]: fx, fy, cx, cy in pixels; pixel (u, v) spans [u, u + 1] x [v, v + 1]."""
     color_blob: NDArray[np.uint8] | None = None
-    """What `color` was decoded from, so that it is not compressed again; None for pictures that come from no file."""
+    """Colour as a file holds it, so that it is not compressed again; None for pictures that come from no file."""
     depth_blob: NDArray[np.uint8] | None = None
     """The same of `codes`."""
 
@@ -55,6 +57,15 @@ class Keyframe:
         )
 
     @property
+    def color(self) -> NDArray[np.uint8]:
+        """[H, W, 3], RGB."""
+        if self.picture is not None:
+            return self.picture
+        decoded = None if self.color_blob is None else decode_color(self.color_blob, len(self.codes))
+        assert decoded is not None, "what is read from a file was decoded once"
+        return decoded
+
+    @property
     def inverse_depth(self) -> Array:
         """1/m along the optical axis, [H, W]; -1 where it is unknown."""
         inverse = self.codes.astype(np.float32) * np.float32(self.scale)
@@ -64,7 +75,8 @@ class Keyframe:
     @property
     def num_bytes(self) -> int:
         """Of colour, codes and what rendering keeps beside them."""
-        return self.color.nbytes + 2 * self.codes.nbytes
+        held = self.picture if self.color_blob is None else self.color_blob
+        return 2 * self.codes.nbytes + (0 if held is None else held.nbytes)
 
     @cached_property
     def points(self) -> Array:
