@@ -7,6 +7,7 @@ runtime's arena, which gives nothing back as long as one of them is held, so a s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -172,6 +173,16 @@ def _load(
     return graph
 
 
+@cache
+def _share_memory() -> None:
+    """Let all graphs of the process take memory from one pool that grows by what is asked for, and not by doubling."""
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    where = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    by_request = {"arena_extend_strategy": 1, "max_mem": 0}
+    unset = {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg(by_request | unset))
+
+
 def _open(
     path: Path, num_threads: int, mapped: bool = False, provider: str = CPU_PROVIDER
 ) -> onnxruntime.InferenceSession:
@@ -185,6 +196,9 @@ def _open(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    else:
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if provider == "dml":
         options.enable_mem_pattern = False
     chosen = PROVIDERS[provider]
