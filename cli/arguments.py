@@ -34,6 +34,14 @@ class ProviderChoice(StrEnum):
     NV_TENSORRT_RTX = "nv_tensorrt_rtx"
 
 
+class RefinerChoice(StrEnum):
+    """Whether the second stage refines what the first makes."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Precision(StrEnum):
     """Of the large linear layers on a GPU, or of stored weights on a CPU."""
 
@@ -64,6 +72,13 @@ Weights = Annotated[
     typer.Option(help="Folder of released SANA-WM weights to play with PyTorch, in place of a bundle."),
 ]
 Backend = Annotated[BackendChoice, typer.Option(help="What makes the picture; holodeck draws the truth.")]
+Refiner = Annotated[
+    RefinerChoice,
+    typer.Option(
+        help="The engine's refiner: on; off, not even loaded; or auto, where there is one, and dropped in the window while "
+        "chunks are late."
+    ),
+]
 KEYS_OF_ACTIONS = "w/s walk, a/d turn, j/l step aside, i/k look up and down, none lets go"
 """What an action string's keys do in the key map `current`."""
 KeyMap = Annotated[

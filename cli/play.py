@@ -22,6 +22,8 @@ from cli.arguments import (
     KeyMap,
     Provider,
     ProviderChoice,
+    Refiner,
+    RefinerChoice,
     Video,
     Weights,
     World,
@@ -65,6 +67,7 @@ def play(
     backend: Backend = BackendChoice.AUTO,
     provider: Provider = ProviderChoice.AUTO,
     weights: Weights = None,
+    refiner: Refiner = RefinerChoice.AUTO,
     seed: Seed = 0,
     record: Record = None,
     record_latents: RecordLatents = False,
@@ -97,7 +100,7 @@ def play(
         from engine.session.walk_files import Outputs, WalkRequest
 
         outputs = Outputs(record, video, frames, key_map)
-        with closing(open_walk(world, request)) as session:
+        with closing(open_walk(world, request, refiner=refiner.value)) as session:
             track = fit_track(session, track_at(session.fps))
             result = walk(session, WalkRequest(track, seed, outputs, chunks), started_s)
         print_walk(result, as_json)
@@ -121,6 +124,7 @@ def play(
             trace,
             provider=provider.value,
             weights=weights,
+            refiner=refiner.value,
         )
     )
 

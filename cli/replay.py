@@ -142,7 +142,8 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
     if engine == EngineRequest() and header.backend == "holodeck":
         engine = EngineRequest(backend="holodeck")
     comparison = Comparison(recording) if verify else None
-    with closing(open_walk(source.world or _world_of(recording), engine)) as session:
+    world, refiner = source.world or _world_of(recording), header.refiner_mode
+    with closing(open_walk(world, engine, refiner=refiner)) as session:
         if comparison is not None:
             check_replayable(recording, session)
         request = WalkRequest(
@@ -151,6 +152,7 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
             outputs=source.outputs,
             num_chunks=len(recording.chunks),
             num_steps=[chunk.track.num_steps for chunk in recording.chunks],
+            refined=[chunk.track.refine for chunk in recording.chunks],
             decoded=recording if from_latents else None,
         )
         result = walk(session, request, source.started_s, comparison)

@@ -13,7 +13,7 @@ from client.setup.options import PlayOptions
 
 if TYPE_CHECKING:
     from engine.camera.tracks import Track
-    from engine.session.opening import EngineRequest
+    from engine.session.opening import EngineRequest, RefinerMode
     from engine.session.protocol import Session
     from engine.session.replay import Comparison
     from engine.session.walk_files import WalkRequest
@@ -37,7 +37,9 @@ def open_window(options: PlayOptions) -> int:
     return 0
 
 
-def open_walk(world: str | None, request: EngineRequest, keep_latents: bool = True) -> Session:
+def open_walk(
+    world: str | None, request: EngineRequest, keep_latents: bool = True, refiner: RefinerMode = "off"
+) -> Session:
     """Open a session on a world, the first of the shipped ones by default."""
     from engine.files.world import list_worlds
     from engine.machine import assets
@@ -62,6 +64,7 @@ def open_walk(world: str | None, request: EngineRequest, keep_latents: bool = Tr
         weights=request.weights,
         provider=request.provider,
         keep_latents=keep_latents,
+        refiner=refiner,
     )
 
 

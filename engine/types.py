@@ -45,6 +45,8 @@ class CameraTrack:
     """Clock time at which the inputs behind this track were read, seconds."""
     num_steps: int | None = None
     """Denoising steps to make the chunk with; None for the engine's whole schedule."""
+    refine: bool = False
+    """Whether the second stage refines the chunk; only sessions with a refiner can."""
     plan: Any = field(default=None, compare=False, repr=False)
     """What the planner of this track wants back with its frames; no session reads it."""
 
@@ -87,6 +89,18 @@ class Conditioning:
 
 
 @dataclass(frozen=True, eq=False)
+class RefinedHistory:
+    """What a refiner's stream is rebuilt from, bit for bit, without its keys and values."""
+
+    sink: NDArray[np.float32]
+    """[C, h, w], the latent frame that the stream begins with: the last one that was not refined."""
+    num_blocks: int = 0
+    """Blocks refined since then; none where the last chunk was not refined."""
+    blocks: tuple[NDArray[np.float32], ...] = ()
+    """The newest of them, as far back as keys and values depend on, each [C, T, h, w]; histories share them."""
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """Everything a session needs to continue from a chunk boundary, bit for bit."""
 
@@ -100,10 +114,16 @@ class Snapshot:
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
     grown: tuple[Grown, ...] = field(default=(), repr=False)
     """What the walk had added to the world's spatial memory; snapshots share it."""
+    refined: RefinedHistory | None = field(default=None, repr=False)
+    """Of the refiner, where the session has one."""
 
     @property
     def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays.values())
+        """Size of what no other snapshot holds: of refined blocks, the newest."""
+        own = [*self.arrays.values()]
+        if self.refined is not None:
+            own += [self.refined.sink, *self.refined.blocks[-1:]]
+        return sum(array.nbytes for array in own)
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,11 @@ class LatentChunk:
     """The rollout's memory behind it, where the session was asked to keep snapshots."""
     rendering: MemoryRendering | None = field(default=None, repr=False)
     """What the spatial memory shows of its frames, where the model reads one."""
+    refined: RefinedHistory | None = field(default=None, repr=False)
+    """Of the refiner behind it, where the session has one."""
+    refine_start_s: float | None = None
+    refined_s: float | None = None
+    """When it was refined; None where it was not."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +163,9 @@ class ChunkTimes:
     committed_s: float
     decode_start_s: float
     ready_s: float
+    refine_start_s: float | None = None
+    refined_s: float | None = None
+    """None where the chunk was not refined."""
 
     @property
     def denoise_ms(self) -> float:
@@ -146,6 +174,18 @@ class ChunkTimes:
     @property
     def commit_ms(self) -> float:
         return 1e3 * (self.committed_s - self.denoised_s)
+
+    @property
+    def refine_ms(self) -> float:
+        """Time that the refiner took, 0 where it did nothing."""
+        if self.refine_start_s is None or self.refined_s is None:
+            return 0.0
+        return 1e3 * (self.refined_s - self.refine_start_s)
+
+    @property
+    def refine_delay_ms(self) -> float:
+        """How much later the chunk could be decoded for being refined, the wait for the refiner included."""
+        return 0.0 if self.refined_s is None else 1e3 * (self.refined_s - self.committed_s)
 
     @property
     def decode_ms(self) -> float:

@@ -13,7 +13,7 @@ def verify_replay(recording: Recording, session: Session) -> VerifyReport:
     session.reset(recording.header.seed)
     comparison = Comparison(recording)
     for recorded in recording.chunks:
-        made = session.denoise(recorded.track)
+        made = session.refine(session.denoise(recorded.track))
         if not comparison.take(made.sha256, made.latents):
             break
     return comparison.report()

@@ -69,6 +69,8 @@ def some_metrics() -> Metrics:
         num_steps=3,
         most_steps=4,
         steps_lowered=True,
+        refiner="off, to keep time",
+        refiner_adds=Response(9, 210.2, 281.7, 9999.0),
         model=Response(9, 210.2, 281.7, 9999.0),
         warped=Response(9, 10672.0, 10765.0, 10787.0),
         drift=Drift(0.5, "detail", 0.6),

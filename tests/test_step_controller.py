@@ -100,3 +100,51 @@ def test_what_is_chosen_meets_the_deadline_wherever_any_choice_does() -> None:
             assert np.mean(met) > 0.97
         else:
             assert set(steps[100:]) == {1}
+
+
+REFINING = StepControllerConfig(most_steps=2, deadline_s=0.25, refines=True)
+
+
+def run_refining(
+    controller: StepController, count: int, step_s: float, refine_s: float
+) -> list[tuple[int, bool]]:
+    """Make chunks as the controller asks for them; returns what each was made with."""
+    made = []
+    for _ in range(count):
+        steps, refines = controller.num_steps, controller.refines
+        made.append((steps, refines))
+        controller.note_chunk(steps, steps * step_s, COMMIT_S, refine_s if refines else None)
+    return made
+
+
+def test_the_refiner_is_dropped_before_any_step_and_brought_back_after_the_last() -> None:
+    controller = StepController(REFINING)
+    assert run_refining(controller, 4, 0.05, 0.2) == [(2, True)] * 4
+    late = run_refining(controller, 12, 0.15, 0.6)
+    assert late[2:] == [(2, True)] + [(2, False)] * 3 + [(1, False)] * 6
+    assert controller.dropped_refiner
+    quick = run_refining(controller, 40, 0.05, 0.2)
+    order = [entry for i, entry in enumerate(quick) if i == 0 or entry != quick[i - 1]]
+    assert order == [(1, False), (2, False), (2, True)]
+    assert not controller.dropped_refiner
+
+
+def test_a_refiner_that_cannot_keep_up_costs_no_steps() -> None:
+    controller = StepController(REFINING)
+    made = run_refining(controller, 60, 0.05, 0.3)
+    assert made[3:] == [(2, False)] * 57
+    # As much faster as the steps are, it would fit: it is tried again.
+    assert run_refining(controller, 14, 0.03, 0.18)[-1] == (2, True)
+
+
+def test_the_players_wish_goes_before_the_controller() -> None:
+    controller = StepController(REFINING)
+    controller.allow_refiner(False)
+    assert (controller.num_steps, controller.refines, controller.dropped_refiner) == (2, False, False)
+    run_refining(controller, 40, 0.05, 0.2)
+    assert not controller.refines
+    controller.allow_refiner(True)
+    assert controller.refines
+    plain = StepController(StepControllerConfig(most_steps=2, deadline_s=0.25))
+    plain.allow_refiner(True)
+    assert not plain.refines

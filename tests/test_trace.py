@@ -120,7 +120,7 @@ def test_another_pacer_gives_other_counts(
     trace_walk(tmp_path / "walk.jsonl", session, 0)
     before = replay_pacing(read_trace(tmp_path / "walk.jsonl"))
     hasty = PacingConfig(16.0, 4, margin_s=0.2)
-    monkeypatch.setattr("client.playback.pacing_replay.PacingConfig", lambda fps, chunk_frames: hasty)
+    monkeypatch.setattr("client.playback.pacing_replay.PacingConfig", lambda *_, **__: hasty)
     after = replay_pacing(read_trace(tmp_path / "walk.jsonl"))
     assert after[0].counts.hold_s < before[0].counts.hold_s
     assert after[0].traced == before[0].traced

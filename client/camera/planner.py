@@ -49,6 +49,8 @@ class Planner(ABC):
     """The player's camera, where there is one; its `flying` may be read and set by the client thread."""
     num_steps: int | None = None
     """Denoising steps of the player's next chunks, None for all; set by the client thread."""
+    refine: bool = False
+    """Whether the player's next chunks are refined; set by the client thread."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -95,7 +97,7 @@ class RigPlanner(Planner):
     def _plan(self, intent: Intent, number: int) -> CameraTrack:
         track = self._rig.plan(intent, self._num_frames)
         plan = ChunkPlan(intent_row(intent, number), self._rig.motion, self._rig.snapshot())
-        return replace(track, num_steps=self.num_steps, plan=plan)
+        return replace(track, num_steps=self.num_steps, refine=self.refine, plan=plan)
 
 
 class TrackPlanner(Planner):

@@ -45,6 +45,8 @@ class MeteredInput:
     latched_s: float = 0.0
     model_start_s: float = 0.0
     ready_s: float = 0.0
+    refine_delay_ms: float = 0.0
+    """How much later that chunk was ready for being refined."""
     shown_s: float | None = None
     """When the first frame that the model made of it was on."""
     warped_s: float | None = None
@@ -79,6 +81,7 @@ class LatencyMeter:
     def __init__(self) -> None:
         self._model_ms: deque[float] = deque(maxlen=NUM_ANSWERS)
         self._warped_ms: deque[float] = deque(maxlen=NUM_ANSWERS)
+        self._refine_ms: deque[float] = deque(maxlen=NUM_ANSWERS)
         self.num_inputs = 0
         """Inputs seen since the walk was opened."""
         self.num_answers = 0
@@ -107,6 +110,7 @@ class LatencyMeter:
                     latched_s=times.latched_s,
                     model_start_s=times.model_start_s,
                     ready_s=times.ready_s,
+                    refine_delay_ms=times.refine_delay_ms,
                 )
 
     def answers_by(self, frame_index: int) -> int:
@@ -131,6 +135,7 @@ class LatencyMeter:
         while self._waiting and 0 <= self._waiting[0].first_frame <= frame_index:
             answered.append(replace(self._waiting.popleft(), shown_s=shown_s))
         self._model_ms.extend(value.model_ms for value in answered if value.model_ms is not None)
+        self._refine_ms.extend(value.refine_delay_ms for value in answered if value.refine_delay_ms)
         self.num_answers += bool(answered)
         return answered
 
@@ -145,6 +150,11 @@ class LatencyMeter:
     def model(self) -> Response:
         """How fast the model answered lately."""
         return _response(self._model_ms)
+
+    @property
+    def refiner(self) -> Response:
+        """What the refiner added to the model's answers lately, of those that were refined."""
+        return _response(self._refine_ms)
 
     @property
     def warped(self) -> Response:

@@ -48,6 +48,8 @@ class PacingConfig:
     """Most of the older frames that is left out at once when the answer to an input lands."""
     history: int = 12
     """Chunks remembered for the prediction."""
+    max_in_flight: int = 2
+    """Chunks asked for and not yet here: the stages of the engine that may work at the same time."""
 
     @property
     def chunk_s(self) -> float:
@@ -96,6 +98,7 @@ class FramePacer:
         self.config = config
         self._ready = DurationEstimate(config.chunk_s / 2, config.history)
         self._busy = DurationEstimate(config.chunk_s / 2, config.history)
+        self._refine = DurationEstimate(0.0, config.history)
         self.reset(0.0)
 
     def reset(self, now_s: float) -> None:
@@ -145,8 +148,9 @@ class FramePacer:
     @property
     def pace(self) -> float:
         """Seconds of the walk that a second brings: less than 1 where the engine is too slow for it."""
-        busy_s = self._busy.predicted_s
-        return self.config.chunk_s / max(self.config.chunk_s, busy_s, self._ready.predicted_s - busy_s)
+        busy_s, refine_s = self._busy.predicted_s, self._refine.predicted_s
+        decode_s = self._ready.predicted_s - busy_s - refine_s
+        return self.config.chunk_s / max(self.config.chunk_s, busy_s, refine_s, decode_s)
 
     @property
     def paused(self) -> bool:
@@ -168,7 +172,13 @@ class FramePacer:
         self._requests_s.append(now_s)
 
     def add_chunk(
-        self, num_frames: int, start_s: float, free_s: float, ready_s: float, answers: bool = False
+        self,
+        num_frames: int,
+        start_s: float,
+        free_s: float,
+        ready_s: float,
+        answers: bool = False,
+        refine_s: float = 0.0,
     ) -> None:
         """Note a chunk's frames, however late they are noticed here.
 
@@ -179,6 +189,7 @@ class FramePacer:
             ready_s: Clock time at which it was finished.
             answers: Whether it is the first that knows an input the player waits to see: the next tick goes over
                 to it, whatever is left of the frames before.
+            refine_s: How long the refiner had it, beside both.
         """
         if answers:
             self._cut_to = float(self._num_frames)
@@ -188,6 +199,7 @@ class FramePacer:
             self._requests_s.popleft()
         self._ready.add(ready_s - start_s)
         self._busy.add(free_s - start_s)
+        self._refine.add(refine_s)
 
     def pause(self, now_s: float) -> None:
         """Stop the clock; chunks on their way still arrive and teach."""
@@ -263,9 +275,10 @@ class FramePacer:
         That is as late as the prediction allows, so that the input is fresh, but not before the engine can
         start on it.
         """
-        if self._paused or self.in_flight >= 2 or self.buffered_frames > self.config.chunk_frames:
+        full = self.in_flight >= self.config.max_in_flight
+        if self._paused or full or self.buffered_frames > self.config.chunk_frames:
             return False
-        if self.in_flight == 1 and now_s - self._requests_s[0] < self._busy.predicted_s:
+        if self._requests_s and now_s - self._requests_s[-1] < self._busy.predicted_s:
             return False
         unplayed = self.buffered_frames + self.in_flight * self.config.chunk_frames
         deadline_s = now_s + unplayed / self.config.fps
@@ -310,7 +323,14 @@ class Playback:
         """Take in the frames of the next chunk; for `answers` see `FramePacer.add_chunk`."""
         self._frames.extend(frames)
         self.num_frames += len(frames)
-        self.pacer.add_chunk(len(frames), times.model_start_s, times.committed_s, times.ready_s, answers)
+        self.pacer.add_chunk(
+            len(frames),
+            times.model_start_s,
+            times.committed_s,
+            times.ready_s,
+            answers,
+            times.refine_ms / 1e3,
+        )
 
     def tick(self, now_s: float) -> None:
         """Move the clock and choose the frame."""

@@ -73,7 +73,7 @@ def replay_pacing(lines: Iterable[Line]) -> list[PacedRollout]:
             rollouts[-1].append(line)
     if start is None or not rollouts:
         raise ValueError("the trace was cut before its walk began; trace a longer one")
-    pacer = FramePacer(PacingConfig(start.fps, start.chunk_frames))
+    pacer = FramePacer(PacingConfig(start.fps, start.chunk_frames, max_in_flight=start.max_in_flight))
     return [_replay_rollout(pacer, rollout) for rollout in rollouts]
 
 
@@ -109,7 +109,7 @@ def _land(pacer: FramePacer, engine: _Engine, now_s: float, ticked_s: float) -> 
         start_s, free_s = chunk.model_start_s + shift_s, chunk.committed_s + shift_s
         ready_s = chunk.ready_s + shift_s
         early_s.append(ticked_s + pacer.buffered_frames / pacer.config.fps - ready_s)
-        pacer.add_chunk(chunk.num_frames, start_s, free_s, ready_s, chunk.answers)
+        pacer.add_chunk(chunk.num_frames, start_s, free_s, ready_s, chunk.answers, chunk.refine_s)
     return early_s
 
 

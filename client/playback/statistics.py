@@ -40,7 +40,9 @@ class Statistics:
     def __init__(self, session: Session, pacing: PacingConfig) -> None:
         self.latency = LatencyMeter()
         self.drift = DriftMeter()
-        self.controller = StepController(StepControllerConfig(session.num_steps, pacing.chunk_s))
+        self.controller = StepController(
+            StepControllerConfig(session.num_steps, pacing.chunk_s, session.has_refiner)
+        )
         self.chunk_times: deque[ChunkTimes] = deque(maxlen=NUM_TIMED_CHUNKS)
         """Of the last chunks, newest last."""
         self.last_steps = session.num_steps
@@ -58,6 +60,7 @@ class Statistics:
             fps=pacing.fps,
             chunk_frames=pacing.chunk_frames,
             num_steps=session.num_steps,
+            max_in_flight=pacing.max_in_flight,
         )
 
     def start_trace(self, trace: TraceWriter) -> None:
@@ -148,8 +151,12 @@ class Statistics:
                 **asdict(times),
             )
         )
-        if adaptive and self.controller.note_chunk(steps, times.denoise_ms / 1e3, times.commit_ms / 1e3):
-            self._write(StepsLine(at_s=times.ready_s, num_steps=self.controller.num_steps))
+        refine_s = times.refine_ms / 1e3 if chunk.track.refine else None
+        controller, denoise_s, commit_s = self.controller, times.denoise_ms / 1e3, times.commit_ms / 1e3
+        if adaptive and controller.note_chunk(steps, denoise_s, commit_s, refine_s):
+            self._write(
+                StepsLine(at_s=times.ready_s, num_steps=controller.num_steps, refines=controller.refines)
+            )
         return answers
 
     def note_shown(self, frame_index: int, shown_s: float, turned: bool, moved: bool) -> None:

@@ -47,6 +47,8 @@ class StartLine(_Line):
     chunk_frames: Annotated[int, Field(ge=1, le=4096)]
     num_steps: Annotated[int, Field(ge=1, le=256)]
     """Of the whole schedule."""
+    max_in_flight: Annotated[int, Field(ge=1, le=16)] = 2
+    """Chunks that may be asked for and not yet be here: one more with a refiner."""
 
 
 class TickLine(_Line):
@@ -83,6 +85,16 @@ class ChunkLine(_Line):
     """Time of the tick that took it in: a little before `ready_s` where it was finished within the tick."""
     answers: bool
     """Whether it is the first that knows the newest change of movement."""
+    refine_start_s: Seconds | None = None
+    refined_s: Seconds | None = None
+    """None where the chunk was not refined."""
+
+    @property
+    def refine_s(self) -> float:
+        """How long the refiner took."""
+        if self.refine_start_s is None or self.refined_s is None:
+            return 0.0
+        return self.refined_s - self.refine_start_s
 
 
 class InputLine(_Line):
@@ -99,6 +111,8 @@ class InputLine(_Line):
     model_ms: Milliseconds
     warped_s: Seconds | None
     warped_ms: Milliseconds | None
+    refine_delay_ms: Milliseconds = 0.0
+    """Of `model_ms`, what the refiner added."""
 
 
 class StepsLine(_Line):
@@ -107,6 +121,8 @@ class StepsLine(_Line):
     kind: Literal["steps"] = "steps"
     at_s: Seconds
     num_steps: Annotated[int, Field(ge=1, le=256)]
+    refines: bool = False
+    """Whether they are refined, as far as the controller decides it."""
 
 
 class CountsLine(_Line):

@@ -21,7 +21,7 @@ from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.world import World
 from engine.session.protocol import Session
 from engine.session.replay import header_for
-from engine.session.worker import Worker
+from engine.session.worker import MAX_IN_FLIGHT, Worker
 from engine.types import FrameChunk
 
 HISTORY_BYTES = 256 << 20
@@ -39,12 +39,16 @@ class Walk:
         *,
         history_bytes: int = HISTORY_BYTES,
         record_latents: bool = False,
+        refiner: bool = True,
+        keep_refiner: bool = False,
     ) -> None:
         """Begin a walk.
 
         Args:
             history_bytes: Memory for the snapshots it can be rewound to.
             record_latents: Whether recordings hold their latents, where the session keeps them.
+            refiner: Whether chunks are refined, where the session has a refiner and there is time.
+            keep_refiner: Refine them whether there is time or not.
         """
         self.session = session
         self.planner = planner
@@ -61,11 +65,14 @@ class Walk:
         session.keep_snapshots = self.history.has_room_for(session.snapshot_bytes)
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
-        config = PacingConfig(session.fps, session.frames_per_chunk)
+        in_flight = MAX_IN_FLIGHT + session.has_refiner
+        config = PacingConfig(session.fps, session.frames_per_chunk, max_in_flight=in_flight)
         self.playback = Playback(config, self._first_frame(), clock())
         """Which frame is on, and the pacing that chose it."""
         self._pacer = self.playback.pacer
         self.statistics = Statistics(session, config)
+        self._keep_refiner = keep_refiner
+        self.refiner_wanted = refiner
         self._worker: Worker[Intent] = Worker(
             session,
             planner.plan,
@@ -111,6 +118,23 @@ class Walk:
     @property
     def paused(self) -> bool:
         return self._paused
+
+    @property
+    def refiner_wanted(self) -> bool:
+        """Whether the player wants chunks refined; a replay's are as they were recorded."""
+        return self._refiner_wanted
+
+    @refiner_wanted.setter
+    def refiner_wanted(self, wanted: bool) -> None:
+        self._refiner_wanted = wanted and self.session.has_refiner
+        self.statistics.controller.allow_refiner(self._refiner_wanted)
+        self._choose_effort()
+
+    def _choose_effort(self) -> None:
+        """Tell the planner how the next chunks are made."""
+        controller = self.statistics.controller
+        self.planner.num_steps = self.statistics.num_steps
+        self.planner.refine = self._refiner_wanted and (self._keep_refiner or controller.refines)
 
     @property
     def live_turn_rad(self) -> NDArray[np.float64]:
@@ -210,7 +234,7 @@ class Walk:
             self._num_chunks += 1
             adaptive, first, steps = self._live is not None, self.playback.num_frames, chunk.track.num_steps
             answers = self.statistics.note_chunk(chunk, first, steps, adaptive, now_s)
-            self.planner.num_steps = self.statistics.num_steps
+            self._choose_effort()
             frames = self._frames_of(chunk, plan)
             self.playback.add(frames, chunk.times, answers)
             self._remember(chunk, plan, frames)

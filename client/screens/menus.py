@@ -113,6 +113,7 @@ _SETTINGS: Mapping[str, _Setting] = {
         lambda settings, direction: max(0.75, min(2.0, settings.text_size + 0.25 * direction)),
     ),
     "reproject": _switch("reproject", "Late reprojection", "The view turns before the model answers."),
+    "refiner": _switch("refiner", "Refiner", "A second stage, where there is time."),
     "hud": _switch("hud", "Metrics", "What is shown, what makes it, where you are."),
     "show_map": _switch("show_map", "Map", "The walk from above."),
     "show_held": _switch("show_held", "Held keys", "What keys and sticks ask for just now."),

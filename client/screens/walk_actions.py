@@ -81,6 +81,15 @@ class SettingKeys:
         on = self._app.settings.reproject
         self._app.say("Late reprojection on." if on else "Late reprojection off: the model alone answers.")
 
+    def switch_refiner(self) -> None:
+        """Turn the refiner on or off from the next chunk on, and say which, or why there is none."""
+        if not self._walk.session.has_refiner:
+            self._app.say("This engine was opened without a refiner.")
+            return
+        self.switch("refiner")
+        on = self._app.settings.refiner
+        self._app.say("Refiner on: a chunk comes later for it." if on else "Refiner off.")
+
     def toggle_flying(self) -> None:
         """Walk or fly."""
         if (rig := self._walk.planner.rig) is not None:

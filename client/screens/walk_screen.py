@@ -64,7 +64,10 @@ class WalkScreen(Screen):
             app.clock,
             history_bytes=app.settings.past_mb << 20,
             record_latents=options.record_latents,
+            refiner=app.settings.refiner or options.refiner == "on",
+            keep_refiner=options.refiner == "on",
         )
+        self._refiner_setting = app.settings.refiner
         self._menus = MenuStack(app)
         self._marker = LatencyMarker(self.walk.statistics.latency)
         self._capture = CaptureController(
@@ -97,6 +100,7 @@ class WalkScreen(Screen):
             "faster": lambda _: settings.change_pace(1),
             "slower": lambda _: settings.change_pace(-1),
             "instant_look": lambda _: settings.switch_reprojection(),
+            "refiner": lambda _: settings.switch_refiner(),
             "restart": self.restart,
             "next_world": lambda _: self._go_to_neighbour(1),
             "previous_world": lambda _: self._go_to_neighbour(-1),
@@ -238,6 +242,7 @@ class WalkScreen(Screen):
     def update(self, now_s: float) -> bool:
         if (rig := self.walk.planner.rig) is not None:
             rig.pace = self._app.settings.pace
+        self._follow_refiner()
         intent = self._leveler.apply(self._app.read_intent(), rig.roll_rad if rig is not None else 0.0)
         changed = self._changed
         self._changed = False
@@ -261,6 +266,11 @@ class WalkScreen(Screen):
         self._live_offset = offset
         changed |= self._limits.update(intent, now_s)
         return self._hud.update(intent, now_s) or changed
+
+    def _follow_refiner(self) -> None:
+        """Take over the setting once it changes; what the command line asked for holds until then."""
+        if self._app.settings.refiner != self._refiner_setting:
+            self._refiner_setting = self.walk.refiner_wanted = self._app.settings.refiner
 
     def _break(self, error: Exception) -> None:
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""

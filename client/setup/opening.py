@@ -65,6 +65,7 @@ def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[s
         weights=options.weights,
         provider=options.provider,
         keep_latents=True,
+        refiner=replayed.header.refiner_mode if isinstance(replayed, Recording) else options.refiner,
     )
     try:
         report("Taking the first step")

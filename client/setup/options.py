@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.session.opening import BackendName, EngineRequest, Provider
+from engine.session.opening import BackendName, EngineRequest, Provider, RefinerMode
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class PlayOptions:
     provider: Provider = "auto"
     weights: Path | None = None
     """Folder of released weights, played in place of a bundle."""
+    refiner: RefinerMode = "auto"
+    """Whether the bundle's refiner is opened; "on" also keeps it where chunks are late."""
 
     @property
     def engine_request(self) -> EngineRequest:

@@ -48,6 +48,8 @@ class Settings(BaseModel):
     """Whether the metrics are on."""
     reproject: bool = True
     """Whether the mouse turns the picture at once, before the model answers."""
+    refiner: bool = True
+    """Whether chunks are refined by the second stage, where the engine has one and there is time."""
     show_map: bool = False
     """Whether the map of the walk is on."""
     show_held: bool = False

@@ -61,6 +61,10 @@ class Metrics:
     """Of the whole schedule."""
     steps_lowered: bool
     """Whether the step controller has lowered them."""
+    refiner: str | None
+    """Whether chunks are refined, in words; None where the engine has no refiner."""
+    refiner_adds: Response
+    """How much later the model answers for being refined."""
     model: Response
     """How fast the model answers."""
     warped: Response
@@ -121,6 +125,8 @@ def read_metrics(walk: Walk, client_ms: float, reprojecting: bool) -> Metrics:
         num_steps=statistics.last_steps,
         most_steps=session.num_steps,
         steps_lowered=statistics.controller.lowered,
+        refiner=_refiner_words(walk),
+        refiner_adds=statistics.latency.refiner,
         model=statistics.latency.model,
         warped=statistics.latency.warped,
         drift=statistics.drift.read(),
@@ -138,6 +144,15 @@ def read_metrics(walk: Walk, client_ms: float, reprojecting: bool) -> Metrics:
         memory_bytes=memory_bytes(),
         client_ms=client_ms,
     )
+
+
+def _refiner_words(walk: Walk) -> str | None:
+    if not walk.session.has_refiner:
+        return None
+    if not walk.planner.refine:
+        return "off, to keep time" if walk.refiner_wanted else "off"
+    took = [times.refine_ms for times in walk.statistics.chunk_times if times.refine_ms]
+    return f"takes {np.median(took):.0f} ms beside the next chunk" if took else "on"
 
 
 def metric_lines(metrics: Metrics) -> list[Line]:
@@ -159,6 +174,8 @@ def _picture_lines(metrics: Metrics) -> list[Line]:
     if drift is not None:
         drifted = f"{drift.value:.2f}, {drift.most} {drift.factor:.2f} times the first"
     rests = [(Section.PICTURE, "rests", "nothing moves, none is made")] if metrics.resting else []
+    adds = metrics.refiner_adds
+    added = [(Section.PICTURE, "refiner adds", _percentiles(adds))] if adds.count else []
     turned, moved = metrics.turned_deg, metrics.moved_m
     turn = "waits for the model" if turned is None else f"is seen at once, {turned:.1f} deg ahead"
     step = "waits for the model" if moved is None else f"is seen at once, {moved:.2f} m ahead"
@@ -174,6 +191,7 @@ def _picture_lines(metrics: Metrics) -> list[Line]:
         (Section.PICTURE, "a step", step),
         (Section.PICTURE, "window", f"needs {metrics.client_ms:.1f} ms a picture"),
         (Section.PICTURE, "model answers", _percentiles(metrics.model)),
+        *added,
         (Section.PICTURE, "view answers", _percentiles(metrics.warped)),
         (Section.PICTURE, "cut over", counted(counts.overlaps, counts.overlap_s)),
         (Section.PICTURE, "drift", drifted),
@@ -187,12 +205,14 @@ def _engine_lines(metrics: Metrics) -> list[Line]:
     could = metrics.realtime_factor * metrics.fps
     usual, slow = metrics.chunk_ms_p50, metrics.chunk_ms_p95
     steps = f"{metrics.num_steps} of {metrics.most_steps}"
+    refiner = [] if metrics.refiner is None else [(Section.ENGINE, "refiner", metrics.refiner)]
     return [
         (Section.ENGINE, "model", name),
         (Section.ENGINE, "could make", f"{number_of(round(could), 'picture')} a second"),
         (Section.ENGINE, "a chunk", f"takes {usual:.0f} ms, a slow one {slow:.0f}"),
         (Section.ENGINE, "memory", f"{metrics.memory_bytes / 2**20:.0f} MB"),
         (Section.ENGINE, "steps", f"{steps}, to keep time" if metrics.steps_lowered else steps),
+        *refiner,
     ]
 
 

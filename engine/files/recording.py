@@ -62,8 +62,8 @@ class RecordingHeader(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["header"] = "header"
-    format_version: Literal[1, 2] = 2
-    """Version 1 knew no `num_steps`; its chunks were all made with the whole schedule."""
+    format_version: Literal[1, 2, 3] = 3
+    """Version 1 knew no `num_steps`; its chunks were all made with the whole schedule. Before 3 nothing was refined."""
     app_version: Word
     seed: Annotated[int, Field(ge=0, lt=1 << 64)]
     backend: Word
@@ -72,6 +72,8 @@ class RecordingHeader(BaseModel):
     identity: Word
     """The session's: equal identities, seeds and tracks give equal rollouts."""
     device: Word
+    refiner_sha256: OptionalSha256 = ""
+    """Of the refiner, which may have refined any of the chunks; empty where there was none."""
     weights_sha256: OptionalSha256
     world: Word
     world_sha256: OptionalSha256
@@ -81,6 +83,11 @@ class RecordingHeader(BaseModel):
     """Row-major pose of the world's first frame, in the world's own frame."""
     start_intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
     """fx, fy, cx, cy of the first frame, in pixels of the output frame."""
+
+    @property
+    def refiner_mode(self) -> Literal["on", "off"]:
+        """How a session that replays it is opened."""
+        return "on" if self.refiner_sha256 else "off"
 
 
 class ChunkRecord(BaseModel):
@@ -97,6 +104,7 @@ class ChunkRecord(BaseModel):
     latents_shape: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=LATENT_AXES)]
     num_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     """Denoising steps the chunk was made with; None for the whole schedule."""
+    refined: bool = False
 
 
 class EndRecord(BaseModel):
@@ -249,7 +257,7 @@ def _chunk(record: ChunkRecord, index: int, file: Path, with_latents: bool) -> R
         if with_latents:
             latents = np.frombuffer(record.latents, "<f4").astype(np.float32).reshape(record.latents_shape)
     intents = np.frombuffer(record.intents, "<f8").astype(np.float64).reshape(-1, len(INTENT_COLUMNS))
-    track = CameraTrack(c2w, intrinsics, record.latched_s, record.num_steps)
+    track = CameraTrack(c2w, intrinsics, record.latched_s, record.num_steps, record.refined)
     return RecordedChunk(index, track, record.latents_sha256, intents, latents)
 
 

@@ -100,6 +100,7 @@ class RecordingWriter:
             latents=None if latents is None else np.ascontiguousarray(latents, "<f4").tobytes(),
             latents_shape=[] if latents is None else list(latents.shape),
             num_steps=track.num_steps,
+            refined=track.refine,
         )
         self._write_record(record)
         self.num_chunks += 1

@@ -35,7 +35,7 @@ from engine.memory.store import LAYOUT as MEMORY_LAYOUT
 from engine.memory.store import MAX_KEYFRAMES, decode_keyframes, encode_keyframes
 from engine.session.protocol import Session
 from engine.session.sampler import MAX_SEED
-from engine.types import CameraTrack, Snapshot
+from engine.types import CameraTrack, RefinedHistory, Snapshot
 
 SUFFIX = ".state"
 MAX_LATENT_BYTES = 256 << 20
@@ -51,6 +51,9 @@ _WALK_LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
     "walk.num_intents": ("I32", ()),
 }
 """Of each chunk walked: stored type, and the shape behind the chunk's (and frame's) axis."""
+_REFINED = "walk.refined"
+"""Whether each chunk walked was refined, U8; absent where none was."""
+_SINK, _BLOCKS, _NUM_BLOCKS = "refined.sink", "refined.blocks", "refined.num_blocks"
 _GROWN_AT = "memory.chunk_index"
 _MEMORY_LAYOUT = {**MEMORY_LAYOUT, _GROWN_AT: ("I64", (MAX_KEYFRAMES,))}
 """What the walk added to the world's spatial memory, where it added anything: stored type and largest shape."""
@@ -92,6 +95,10 @@ class SessionSpec:
     """(width, height) in pixels."""
     frames_per_chunk: int
     snapshot_bytes: int
+    refined_block: tuple[int, int, int, int] | None
+    """[C, T, h, w] of a refiner's blocks; None where the session has no refiner."""
+    refined_reach: int
+    """Most of them that a snapshot holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +135,7 @@ def write_saved_walk(path: str | Path, saved: SavedWalk) -> None:
     if grown := saved.snapshot.grown:
         arrays |= encode_keyframes([entry.keyframe for entry in grown])
         arrays[_GROWN_AT] = np.array([entry.chunk_index for entry in grown], np.int64)
+    arrays |= _pack_refined(saved.snapshot.refined)
     arrays |= _pack_walk(saved.chunks)
     arrays = {name: array for name, array in arrays.items() if array.size}
     info = saved.info.model_copy(update={"content": _hash(arrays)})
@@ -156,6 +164,8 @@ def session_spec(session: Session) -> SessionSpec:
         session.frame_size,
         session.frames_per_chunk,
         session.snapshot_bytes,
+        session.refined_block,
+        session.refined_reach,
     )
 
 
@@ -173,7 +183,7 @@ def read_saved_walk(path: str | Path, spec: SessionSpec, key_map: str) -> SavedW
         raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
     if _hash(arrays) != info.content:
         raise SpecMismatch(f"the saved walk {file} is damaged; save it again")
-    return _unpack(info, arrays, file)
+    return _unpack(info, arrays, spec.refined_reach, file)
 
 
 def _parse(text: str, file: Path) -> SavedInfo:
@@ -213,11 +223,13 @@ def _check_sizes(spans: Mapping[str, Span], spec: SessionSpec, source: TensorFil
     for name, (dtype, rest) in _WALK_LAYOUT.items():
         per_frame = (spec.frames_per_chunk,) if name in ("walk.c2w", "walk.intrinsics") else ()
         fixed[name] = dtype, (num_chunks, *per_frame, *rest)
-    bounded = {"walk.intents": len(INTENT_COLUMNS), "rig": MAX_RIG_NUMBERS, "latent": MAX_LATENT_BYTES // 4}
+    bounded = {"walk.intents", "rig", "latent", _REFINED}
+    refined = {name: span for name, span in spans.items() if name in (_SINK, _BLOCKS, _NUM_BLOCKS)}
     snapshot = {name: span for name, span in spans.items() if name.startswith(_SNAPSHOT)}
     memory = {name: span for name, span in spans.items() if name in _MEMORY_LAYOUT}
     sound = (
-        not spans.keys() - fixed.keys() - bounded.keys() - snapshot.keys() - memory.keys()
+        not spans.keys() - fixed.keys() - bounded - snapshot.keys() - memory.keys() - refined.keys()
+        and _refined_fits(refined, spec)
         and len(memory) in (0, len(_MEMORY_LAYOUT))
         and all(_fits(span, *_MEMORY_LAYOUT[name]) for name, span in memory.items())
         and not fixed.keys() - spans.keys()
@@ -235,9 +247,21 @@ def _fits(span: Span, dtype: str, largest: tuple[int, ...]) -> bool:
     return span.dtype == dtype and len(span.shape) == len(largest) and all(a <= b for a, b in sides)
 
 
+def _refined_fits(spans: Mapping[str, Span], spec: SessionSpec) -> bool:
+    if spec.refined_block is None:
+        return not spans
+    channels, _, height, width = block = spec.refined_block
+    fixed = {_SINK: Span("F32", (channels, height, width)), _NUM_BLOCKS: Span("I64", (1,))}
+    blocks = spans.get(_BLOCKS, Span("F32", (0, *block)))
+    sound = blocks.dtype == "F32" and blocks.shape[1:] == block and blocks.shape[0] <= spec.refined_reach
+    return sound and {name: span for name, span in spans.items() if name != _BLOCKS} == fixed
+
+
 def _is_bounded(name: str, span: Span, num_chunks: int) -> bool:
     if name == "rig":
         return span.dtype == "F64" and len(span.shape) == 1 and span.shape[0] <= MAX_RIG_NUMBERS
+    if name == _REFINED:
+        return span == Span("U8", (num_chunks,))
     if name == "latent":
         return span.dtype == "F32" and len(span.shape) == 3 and span.num_bytes <= MAX_LATENT_BYTES
     wide = len(span.shape) == 2 and span.shape[1] == len(INTENT_COLUMNS)
@@ -264,10 +288,33 @@ def _pack_walk(chunks: Sequence[RecordedChunk]) -> dict[str, NDArray[Any]]:
     }
     layout = {name: np.dtype(DTYPES[dtype]) for name, (dtype, _) in _WALK_LAYOUT.items()}
     packed = {name: array.astype(layout[name]) for name, array in packed.items()}
+    refined = np.array([chunk.track.refine for chunk in chunks], np.uint8)
+    if refined.any():
+        packed[_REFINED] = refined
     return packed | {"walk.intents": np.concatenate([chunk.intents for chunk in chunks])}
 
 
-def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], file: Path) -> SavedWalk:
+def _pack_refined(refined: RefinedHistory | None) -> dict[str, NDArray[Any]]:
+    if refined is None:
+        return {}
+    packed: dict[str, NDArray[Any]] = {
+        _SINK: refined.sink,
+        _NUM_BLOCKS: np.array([refined.num_blocks], np.int64),
+    }
+    return packed | ({_BLOCKS: np.stack(refined.blocks)} if refined.blocks else {})
+
+
+def _unpack_refined(arrays: dict[str, NDArray[Any]], reach: int, file: Path) -> RefinedHistory | None:
+    if _SINK not in arrays:
+        return None
+    blocks, num_blocks = tuple(arrays.get(_BLOCKS, ())), int(arrays[_NUM_BLOCKS][0])
+    finite = all(np.isfinite(part).all() for part in (arrays[_SINK], *blocks))
+    if not finite or num_blocks > MAX_CHUNKS or len(blocks) != min(num_blocks, reach):
+        raise _does_not_add_up(file)
+    return RefinedHistory(arrays[_SINK], num_blocks, blocks)
+
+
+def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], reach: int, file: Path) -> SavedWalk:
     snapshot = Snapshot(
         info.identity,
         info.seed,
@@ -275,6 +322,7 @@ def _unpack(info: SavedInfo, arrays: dict[str, NDArray[Any]], file: Path) -> Sav
         arrays["first_c2w"],
         {name[len(_SNAPSHOT) :]: array for name, array in arrays.items() if name.startswith(_SNAPSHOT)},
         _unpack_grown(arrays, file),
+        _unpack_refined(arrays, reach, file),
     )
     rig = arrays.get("rig", np.empty(0))
     if not np.isfinite(rig).all():
@@ -309,6 +357,7 @@ def _unpack_walk(arrays: dict[str, NDArray[Any]], file: Path) -> list[RecordedCh
     sound = counts.min() >= 0 and counts.sum(dtype=np.int64) == len(intents)
     if not (sound and steps.min() >= 0 and steps.max() <= MAX_STEPS):
         raise _does_not_add_up(file)
+    refined = arrays.get(_REFINED, np.zeros(num_chunks, np.uint8))
     ends = np.cumsum(counts, dtype=np.int64)
     return [
         RecordedChunk(
@@ -318,6 +367,7 @@ def _unpack_walk(arrays: dict[str, NDArray[Any]], file: Path) -> list[RecordedCh
                 arrays["walk.intrinsics"][i],
                 float(arrays["walk.latched_s"][i]),
                 int(steps[i]) or None,
+                bool(refined[i]),
             ),
             arrays["walk.latents_sha256"][i].tobytes().hex(),
             intents[ends[i] - counts[i] : ends[i]],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.camera.tracks import Track, output_intrinsics, rebase
 from engine.files.world import World
 from engine.session.protocol import Clock, Session
 from engine.session.timing import Percentiles, TimingLog
-from engine.types import CameraTrack, FrameChunk
+from engine.types import CameraTrack, FrameChunk, LatentChunk
 
 MAX_CHUNKS = 1_000_000
 
@@ -76,9 +77,10 @@ def run_headless(
     *,
     started_s: float | None = None,
     num_steps: Sequence[int | None] = (),
+    refined: Sequence[bool] | None = None,
     clock: Clock = time.perf_counter,
 ) -> RunReport:
-    """Reset the session and walk along `track`; decoding overlaps denoising.
+    """Reset the session and walk along `track`; refining and decoding overlap denoising.
 
     Args:
         track: Its frame 0 is the camera of the world's first frame; it ends in holding still.
@@ -86,6 +88,7 @@ def run_headless(
         progress: Gets the number of chunks done and of all.
         started_s: When the engine began to be opened, for the time to the first frame; now without it.
         num_steps: Denoising steps of each chunk, as its `CameraTrack` has them; the whole schedule beyond them.
+        refined: Whether each chunk is refined, none beyond them; by default all where the session has a refiner.
     """
     if not 1 <= num_chunks <= MAX_CHUNKS:
         raise ValueError(f"the number of chunks must lie between 1 and {MAX_CHUNKS}, got {num_chunks}")
@@ -103,17 +106,21 @@ def run_headless(
             progress(len(hashes), num_chunks)
 
     session.reset(seed)
-    with ThreadPoolExecutor(1, "flaneur-decoder") as decoder:
-        decoded: Future[FrameChunk] | None = None
+    under_way: deque[Future[FrameChunk]] = deque()
+    with (
+        ThreadPoolExecutor(1, "flaneur-refiner") as refiner,
+        ThreadPoolExecutor(1, "flaneur-decoder") as decoder,
+    ):
         for step in range(num_chunks):
             cameras = _cut(track, step, session.frames_per_chunk, clock())
             steps = num_steps[step] if step < len(num_steps) else None
-            latents = session.denoise(replace(cameras, num_steps=steps))
-            if decoded is not None:
-                finish(decoded)
-            decoded = decoder.submit(session.decode, latents)
-        if decoded is not None:
-            finish(decoded)
+            refine = session.has_refiner if refined is None else step < len(refined) and refined[step]
+            latents = session.denoise(replace(cameras, num_steps=steps, refine=refine))
+            if len(under_way) > session.has_refiner:
+                finish(under_way.popleft())
+            under_way.append(_refine_and_decode(session, latents, refiner, decoder))
+        while under_way:
+            finish(under_way.popleft())
     return report_run(session, seed, log, hashes, started_s)
 
 
@@ -148,6 +155,16 @@ def place_track(track: Track, world: World) -> CameraTrack:
 def num_chunks_for(track: CameraTrack, frames_per_chunk: int) -> int:
     """Return how many chunks it takes to walk to a track's end."""
     return max(1, -(-(track.num_frames - 1) // frames_per_chunk))
+
+
+def _refine_and_decode(
+    session: Session, chunk: LatentChunk, refiner: Executor, decoder: Executor
+) -> Future[FrameChunk]:
+    """Decode a chunk behind the ones before it, and refine it before that where the session has a refiner."""
+    if not session.has_refiner:
+        return decoder.submit(session.decode, chunk)
+    waiting = refiner.submit(session.refine, chunk)
+    return decoder.submit(lambda: session.decode(waiting.result()))
 
 
 def _cut(track: CameraTrack, step: int, frames_per_chunk: int, now_s: float) -> CameraTrack:

@@ -17,9 +17,16 @@ from engine.files.bundle import GUIDE_INPUTS, ModelSpec, Playable, TensorSpec
 from engine.files.world import World
 from engine.memory.keyframes import Keyframe, MemoryRendering
 from engine.memory.spatial_memory import SpatialMemory
+from engine.session.chunk_refiner import ChunkRefiner
 from engine.session.protocol import Clock, Session, check_seed, chunk_times
-from engine.session.sampler import chunk_noise, denoise_chunk, shorter_schedule, window_frames
-from engine.types import CameraTrack, Conditioning, FrameChunk, LatentChunk, Snapshot
+from engine.session.sampler import (
+    chunk_noise,
+    denoise_chunk,
+    refiner_noise,
+    shorter_schedule,
+    window_frames,
+)
+from engine.types import CameraTrack, Conditioning, FrameChunk, LatentChunk, RefinedHistory, Snapshot
 
 
 class ModelSession(Session):
@@ -32,6 +39,7 @@ class ModelSession(Session):
         backend: Backend,
         clock: Clock = time.perf_counter,
         keep_latents: bool = False,
+        refiner: ChunkRefiner | None = None,
     ) -> None:
         super().__init__()
         spec = model.spec
@@ -45,15 +53,23 @@ class ModelSession(Session):
         self._backend = backend
         self._clock = clock
         self._keep_latents = keep_latents
+        self._refiner = refiner
+        if refiner is not None:
+            self.refined_block, self.refined_reach = refiner.block_shape, refiner.reach
+            self.refiner_sha256 = refiner.sha256
         self.enter(world)
         self._state = backend.new_state()
         self._caches = backend.new_caches()
 
     def enter(self, world: World) -> None:
         check_fit(world, self._spec)
+        if self._refiner is not None:
+            self._refiner.enter(world)
         self.world = world
         self._memory = SpatialMemory(world.keyframes) if self._spec.memory_channels else None
         self.identity = f"{self._model_sha256}:{world.sha256}"
+        if self._refiner is not None:
+            self.identity += f":{self._refiner.sha256}"
         self._to_origin = np.linalg.inv(world.origin_c2w)
 
     def reset(self, seed: int) -> None:
@@ -61,6 +77,8 @@ class ModelSession(Session):
         self._state = self._backend.new_state()
         if self._memory is not None:
             self._memory.restore(())
+        if self._refiner is not None:
+            self._refiner.begin(self.world.first_latent)
         latent = self.world.first_latent[None, :, None]
         stride = self._spec.temporal_stride
         still = CameraTrack(
@@ -121,6 +139,29 @@ class ModelSession(Session):
             rendering,
         )
 
+    def refine(self, chunk: LatentChunk) -> LatentChunk:
+        """Refine a chunk, or end the refiner's stream where its track does not ask for it; latent frame 0 stays as it is."""
+        refiner = self._refiner
+        if refiner is None:
+            return chunk
+        if not chunk.track.refine:
+            refiner.begin(chunk.latents[:, -1].copy())
+            return replace(chunk, refined=refiner.history)
+        start_s = self._clock()
+        given = 1 if chunk.start_frame == 0 else 0
+        noise = refiner_noise(self._seed, chunk.chunk_index, refiner.block_shape)
+        refined = refiner.refine(chunk.latents[:, given:], noise)
+        _check_finite({"refined latents": refined}, chunk.chunk_index)
+        latents = np.concatenate([chunk.latents[:, :given], refined], 1)
+        return replace(
+            chunk,
+            latents=latents,
+            sha256=hashlib.sha256(latents.tobytes()).hexdigest(),
+            refined=refiner.history,
+            refine_start_s=start_s,
+            refined_s=self._clock(),
+        )
+
     def decode(self, chunk: LatentChunk) -> FrameChunk:
         self._check_order(chunk)
         decode_start_s = self._clock()
@@ -142,7 +183,7 @@ class ModelSession(Session):
         self._next_decoded = chunk.chunk_index + 1
         snapshot = None
         if chunk.state is not None:
-            snapshot = self._snapshot_before(self._next_decoded, chunk.state)
+            snapshot = self._snapshot_before(self._next_decoded, chunk.state, chunk.refined)
         return FrameChunk(
             chunk.chunk_index,
             _joined(frames),
@@ -156,13 +197,16 @@ class ModelSession(Session):
 
     def snapshot(self) -> Snapshot:
         self._check_idle()
-        return self._snapshot_before(self._next_denoised, self._backend.to_arrays(self._state))
+        refined = None if self._refiner is None else self._refiner.history
+        return self._snapshot_before(self._next_denoised, self._backend.to_arrays(self._state), refined)
 
-    def _snapshot_before(self, chunk_index: int, state: Mapping[str, NDArray[Any]]) -> Snapshot:
+    def _snapshot_before(
+        self, chunk_index: int, state: Mapping[str, NDArray[Any]], refined: RefinedHistory | None
+    ) -> Snapshot:
         arrays = {f"state.{name}": value for name, value in state.items()}
         arrays |= {f"cache.{name}": value for name, value in self._backend.to_arrays(self._caches).items()}
         grown = () if self._memory is None else self._memory.grown
-        return Snapshot(self.identity, self._seed, chunk_index, self.world.c2w, arrays, grown)
+        return Snapshot(self.identity, self._seed, chunk_index, self.world.c2w, arrays, grown, refined)
 
     def restore(self, snapshot: Snapshot) -> None:
         self._check_snapshot(snapshot)
@@ -174,6 +218,10 @@ class ModelSession(Session):
         self._caches = self._backend.from_arrays(caches)
         if self._memory is not None:
             self._memory.restore(snapshot.grown)
+        if self._refiner is not None:
+            # Equal identities mean the same refiner, whose histories all its snapshots hold.
+            assert snapshot.refined is not None, "a snapshot of a session with a refiner"
+            self._refiner.restore(snapshot.refined)
 
     def _part(self, snapshot: Snapshot, part: str, tensors: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
         """Return the snapshot's arrays of one part; one that was read from a file may hold anything."""

@@ -10,12 +10,14 @@ from typing import Literal
 
 from engine.backends.protocol import Backend
 from engine.backends.providers import CPU_PROVIDER, choose_provider
-from engine.errors import BackendUnavailable
+from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.machine import assets
 from engine.machine.hardware import TENSORRT_LIBRARIES, find_gpus, num_cores
 from engine.machine.installing import install_line
+from engine.session.chunk_refiner import FOLDER as REFINER_FOLDER
+from engine.session.chunk_refiner import ChunkRefiner, bundled_refiner, open_chunk_refiner, refiner_text
 from engine.session.holodeck_session import HolodeckSession
 from engine.session.model_session import ModelSession, check_fit
 from engine.session.protocol import Clock, Session
@@ -25,6 +27,8 @@ RELEASED = "sana-wm"
 """What `--engine` calls the model of a folder of released weights."""
 Provider = Literal["auto", "cpu", "cuda", "dml", "coreml", "openvino", "nv_tensorrt_rtx"]
 """What ONNX Runtime runs graphs on; "auto" is whatever was checked against the CPU and is faster."""
+RefinerMode = Literal["on", "off", "auto"]
+"""Whether a bundle's refiner is opened: "on" asks for it, "auto" takes it where there is one that can play."""
 MAX_DENOISE_THREADS = 4
 
 
@@ -101,6 +105,7 @@ def open_session(
     denoise_threads: int | None = None,
     decode_threads: int = 1,
     keep_latents: bool = False,
+    refiner: RefinerMode = "off",
     clock: Clock = time.perf_counter,
 ) -> Session:
     """Open a session on `world`; without a bundle, on the shipped one that the world was made for.
@@ -111,9 +116,13 @@ def open_session(
         weights: Folder of released weights to play in place of a bundle, by PyTorch.
     """
     if backend == "holodeck":
+        if refiner == "on":
+            raise BackendUnavailable("the holodeck has nothing to refine; leave --refiner on out")
         return HolodeckSession(world, clock)
     if weights is not None:
         backend = "torch"
+        if refiner == "on":
+            raise BackendUnavailable("a refiner belongs to a bundle; leave --weights or --refiner on out")
     check_backend(backend)
     if weights is not None:
         from engine.backends.torch import TorchBackend, TorchOptions, released_model
@@ -131,7 +140,27 @@ def open_session(
     check_fit(world, bundle.spec)
     threads = denoise_threads or default_denoise_threads()
     runner = _open_backend(bundle, backend, provider, threads, decode_threads)
-    return ModelSession(bundle, world, runner, clock, keep_latents)
+    second_stage = _open_refiner(bundle, world, refiner, decode_threads)
+    return ModelSession(bundle, world, runner, clock, keep_latents, second_stage)
+
+
+def _open_refiner(bundle: Bundle, world: World, mode: RefinerMode, num_threads: int) -> ChunkRefiner | None:
+    folder = None if mode == "off" else bundled_refiner(bundle)
+    if folder is None:
+        if mode == "on":
+            raise BackendUnavailable(
+                f"the bundle {bundle.spec.name} has no refiner; export one with `flaneur export refiner ... "
+                f"-o {bundle.path / REFINER_FOLDER}`, or leave --refiner on out"
+            )
+        return None
+    try:
+        opened = open_chunk_refiner(bundle, folder, num_threads)
+        refiner_text(world, opened.spec)
+        return opened
+    except (BackendUnavailable, SpecMismatch):
+        if mode == "on":
+            raise
+        return None
 
 
 def _open_backend(

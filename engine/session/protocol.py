@@ -1,8 +1,8 @@
 """One rollout: reset, step, snapshot, restore, close.
 
-A session belongs to one thread, except that `decode` may run on a second one while `denoise` works on the
-next chunk; the two share nothing but the LatentChunk handed over. `reset`, `snapshot`, `restore` and `close`
-need both to be idle.
+A session belongs to one thread, except that `refine` and `decode` may each run on one of their own while `denoise`
+works on the next chunk; they share nothing but the LatentChunk handed over. `reset`, `snapshot`, `restore` and `close`
+need all to be idle.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ class Session(ABC):
     num_steps: int = 1
     """Denoising steps of the whole schedule; a chunk may be made with fewer."""
     snapshot_bytes: int = 0
-    """Size of one snapshot; it never changes in a session."""
+    """Size of a snapshot's arrays; it never changes in a session."""
+    refined_block: tuple[int, int, int, int] | None = None
+    """[C, T, h, w] of what the refiner takes at a time; None where the session has no refiner."""
+    refined_reach: int = 0
+    """Most refined blocks that a snapshot holds."""
+    refiner_sha256: str = ""
+    """Of the refiner, empty where there is none."""
 
     def __init__(self) -> None:
         self.keep_snapshots = False
@@ -65,7 +71,15 @@ class Session(ABC):
 
     def step(self, track: CameraTrack) -> FrameChunk:
         """Make the next chunk along `track`, one camera for each of its `frames_per_chunk` frames."""
-        return self.decode(self.denoise(track))
+        return self.decode(self.refine(self.denoise(track)))
+
+    @property
+    def has_refiner(self) -> bool:
+        return self.refined_block is not None
+
+    def refine(self, chunk: LatentChunk) -> LatentChunk:
+        """Refine the latents of a chunk whose track asks for it; chunks come in order, refined or not."""
+        return chunk
 
     @abstractmethod
     def denoise(self, track: CameraTrack) -> LatentChunk:
@@ -95,6 +109,10 @@ class Session(ABC):
         if track.num_frames != self.frames_per_chunk:
             raise ValueError(
                 f"a chunk takes {self.frames_per_chunk} cameras, the track has {track.num_frames}; cut it"
+            )
+        if track.refine and not self.has_refiner:
+            raise ValueError(
+                f"{self.engine} was opened without a refiner; open it with --refiner on, or leave the chunk as it is"
             )
         if track.num_steps is not None and not 1 <= track.num_steps <= self.num_steps:
             raise ValueError(
@@ -127,6 +145,8 @@ def chunk_times(chunk: LatentChunk, decode_start_s: float, ready_s: float) -> Ch
         chunk.committed_s,
         decode_start_s,
         ready_s,
+        chunk.refine_start_s,
+        chunk.refined_s,
     )
 
 

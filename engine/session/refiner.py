@@ -92,6 +92,15 @@ class RefinerStream:
         self._commit(x, positions, num_frames=self._spec.block_size)
         return x
 
+    def commit(self, latents: NDArray[np.float32]) -> None:
+        """Take in latents [1, C, T, h, w] that were refined before; the state is then what `refine` left."""
+        self._commit(latents, self._positions(), num_frames=self._spec.block_size)
+
+    def skip(self, num_blocks: int) -> None:
+        """Count blocks that are not known any more; what reads their keys and values is wrong until it is forgotten."""
+        skipped = np.float32(num_blocks * self._spec.block_size)
+        self.state = {**self.state, NUM_FRAMES: self.state[NUM_FRAMES] + skipped}
+
     @property
     def _shape(self) -> tuple[int, ...]:
         spec = self._spec

@@ -59,6 +59,7 @@ def header_for(session: Session, key_map: str, seed: int | None = None) -> Recor
         engine=session.engine,
         identity=session.identity,
         device=session.device,
+        refiner_sha256=session.refiner_sha256,
         weights_sha256=world.info.model,
         world=world.name,
         world_sha256=world.sha256,

@@ -8,12 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_SEED = (1 << 63) - 1
+_REFINER_BIT = 1 << 63
+"""Tells the refiner's noise from the generator's; no chunk index reaches it."""
 
 
 def chunk_noise(seed: int, chunk_index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return the standard normal noise of a chunk, float32; it depends on the seed and the index alone."""
     key = np.array([seed, chunk_index], np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, np.float32)
+
+
+def refiner_noise(seed: int, chunk_index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the refiner's noise for a chunk, as `chunk_noise` does and independent of it."""
+    return chunk_noise(seed, chunk_index | _REFINER_BIT, shape)
 
 
 def denoise_chunk(

@@ -41,6 +41,8 @@ class WalkRequest:
     """To the track's end by default; a shorter track ends in holding still."""
     num_steps: Sequence[int | None] = ()
     """Denoising steps of each chunk, as `run_headless` takes them."""
+    refined: Sequence[bool] | None = None
+    """Whether each chunk is refined, as `run_headless` takes it."""
     decoded: Recording | None = None
     """Take the latents of this recording instead of generating them; it is the recording of the track."""
 
@@ -79,7 +81,14 @@ def write_walk(
         else:
             chunks, seed = request.length(session), request.seed
             report = run_headless(
-                session, request.track, chunks, seed, take, started_s=started_s, num_steps=request.num_steps
+                session,
+                request.track,
+                chunks,
+                seed,
+                take,
+                started_s=started_s,
+                num_steps=request.num_steps,
+                refined=request.refined,
             )
     frames, video = (None if path is None else str(path) for path in (outputs.frames, outputs.video))
     result = report.as_json(frames, video)

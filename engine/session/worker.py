@@ -1,8 +1,8 @@
 """A session on threads of its own: the latest intent goes in, frames come out.
 
-The engine thread denoises, the decoder thread decodes the chunk before. The client thread never waits for
-either: `post`, `request`, `poll`, `pause`, `resume`, `reset`, `enter` and `restore` return at once, `close` in bounded
-time.
+The engine thread denoises, the decoder thread decodes the chunk before; with a refiner, a thread between them refines the
+chunk before, and the one before that is decoded. The client thread never waits for any: `post`, `request`, `poll`,
+`pause`, `resume`, `reset`, `enter` and `restore` return at once, `close` in bounded time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from engine.types import CameraTrack, FrameChunk, LatentChunk
 IntentT = TypeVar("IntentT")
 
 MAX_IN_FLIGHT = 2
-"""Chunks that may be in the making or waiting to be polled: one to decode while the next is denoised."""
+"""Chunks that may be in the making or waiting to be polled: one to decode while the next is denoised.
+A session with a refiner has one more."""
 
 
 class Mailbox(Protocol[IntentT]):
@@ -90,9 +91,11 @@ class Worker(Generic[IntentT]):
         self._intents, self._posted_s = intents, clock()
         self._num_requested = 0
         self._commands: deque[_Command] = deque()
+        self._to_refine: deque[tuple[int, LatentChunk]] = deque()
         self._to_decode: deque[tuple[int, LatentChunk]] = deque()
         self._ready: deque[FrameChunk] = deque()
-        self._decoding = False
+        self._refining = self._decoding = False
+        self._max_in_flight = MAX_IN_FLIGHT + session.has_refiner
         self._epoch = 0
         """Counts the rollouts begun; a chunk of an earlier one is never returned."""
         self._paused = self._closing = False
@@ -101,6 +104,10 @@ class Worker(Generic[IntentT]):
         self.reset(seed)
         self._decoder = threading.Thread(target=self._run_decoder, name="flaneur-decoder", daemon=True)
         self._engine = threading.Thread(target=self._run_engine, name="flaneur-engine", daemon=True)
+        self._refiner: threading.Thread | None = None
+        if session.has_refiner:
+            self._refiner = threading.Thread(target=self._run_refiner, name="flaneur-refiner", daemon=True)
+            self._refiner.start()
         self._decoder.start()
         self._engine.start()
 
@@ -121,9 +128,9 @@ class Worker(Generic[IntentT]):
             self._intents.let_go()
 
     def request(self) -> None:
-        """Ask for one more chunk; more than MAX_IN_FLIGHT unanswered requests are not remembered."""
+        """Ask for one more chunk; more unanswered requests than can be in flight are not remembered."""
         with self._changed:
-            self._num_requested = min(self._num_requested + 1, MAX_IN_FLIGHT)
+            self._num_requested = min(self._num_requested + 1, self._max_in_flight)
             self._changed.notify_all()
 
     def poll(self, timeout_s: float = 0.0) -> FrameChunk | None:
@@ -180,6 +187,7 @@ class Worker(Generic[IntentT]):
             for command in self._commands:
                 command.future.cancel()
             self._commands.clear()
+            self._to_refine.clear()
             self._to_decode.clear()
             self._ready.clear()
             self._changed.notify_all()
@@ -194,6 +202,7 @@ class Worker(Generic[IntentT]):
 
         with self._changed:
             self._epoch += 1
+            self._to_refine.clear()
             self._to_decode.clear()
             self._ready.clear()
             self._num_requested = 0
@@ -222,19 +231,26 @@ class Worker(Generic[IntentT]):
                 self._execute(work)
             else:
                 self._denoise(work, epoch)
+        if self._refiner is not None:
+            self._refiner.join()
         self._decoder.join()
         self._session.close()
 
     def _may_command(self) -> bool:
-        return bool(self._commands) and not self._to_decode and not self._decoding
+        return bool(self._commands) and self._num_behind == 0
+
+    @property
+    def _num_behind(self) -> int:
+        """Chunks that are denoised and not yet decoded."""
+        return len(self._to_refine) + self._refining + len(self._to_decode) + self._decoding
 
     def _may_start(self) -> bool:
-        in_flight = len(self._to_decode) + self._decoding + len(self._ready)
+        in_flight = self._num_behind + len(self._ready)
         return (
             not self._commands
             and not self._paused
             and self._error is None
-            and in_flight < MAX_IN_FLIGHT
+            and in_flight < self._max_in_flight
             and self._num_requested > 0
         )
 
@@ -263,8 +279,27 @@ class Worker(Generic[IntentT]):
             self._fail(error, epoch)
         with self._changed:
             if chunk is not None and epoch == self._epoch and self._error is None and not self._closing:
-                self._to_decode.append((epoch, chunk))
+                (self._to_decode if self._refiner is None else self._to_refine).append((epoch, chunk))
             self._changed.notify_all()
+
+    def _run_refiner(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or self._to_refine)
+                if self._closing:
+                    return
+                epoch, chunk = self._to_refine.popleft()
+                self._refining = True
+            refined = None
+            try:
+                refined = self._session.refine(chunk)
+            except Exception as error:
+                self._fail(error, epoch)
+            with self._changed:
+                self._refining = False
+                if refined is not None and epoch == self._epoch and self._error is None and not self._closing:
+                    self._to_decode.append((epoch, refined))
+                self._changed.notify_all()
 
     def _run_decoder(self) -> None:
         while True:
@@ -290,5 +325,6 @@ class Worker(Generic[IntentT]):
         with self._changed:
             if epoch == self._epoch and self._error is None:
                 self._error, self._traceback = error, error.__traceback__
+                self._to_refine.clear()
                 self._to_decode.clear()
             self._changed.notify_all()
