@@ -64,6 +64,7 @@ def run(options: PlayOptions) -> list[str]:
             save_settings(file, settings)
         except ValueError as error:
             problems.append(f"the settings were not kept: {error}")
+        context.sound.close()
     finally:
         window.close()
     return problems + [str(error) for error in context.jobs.finish()]

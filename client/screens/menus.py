@@ -112,6 +112,7 @@ _SETTINGS: Mapping[str, _Setting] = {
         lambda settings: f"{100 * settings.text_size:.0f} %",
         lambda settings, direction: max(0.75, min(2.0, settings.text_size + 0.25 * direction)),
     ),
+    "sound": _switch("sound", "Sound", "Footsteps, and the place around you."),
     "reproject": _switch("reproject", "Late reprojection", "The view turns before the model answers."),
     "refiner": _switch("refiner", "Refiner", "A second stage, where there is time."),
     "hud": _switch("hud", "Metrics", "What is shown, what makes it, where you are."),

@@ -75,6 +75,11 @@ class SettingKeys:
         """Turn a setting on or off."""
         self._app.apply_settings(adjust(self._app.settings, name, 1))
 
+    def switch_sound(self) -> None:
+        """Turn the sound on or off, and say which."""
+        self.switch("sound")
+        self._app.say("Sound on." if self._app.settings.sound else "Sound off.")
+
     def switch_reprojection(self) -> None:
         """Turn late reprojection on or off, and say which."""
         self.switch("reproject")

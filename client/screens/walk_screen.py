@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pygame
+from numpy.typing import NDArray
 
 from client.camera.limits import Leveler
 from client.input.actions import Handler, Step
@@ -19,6 +20,7 @@ from client.screens.help import HelpPanel
 from client.screens.menu_stack import PRESSED, MenuStack
 from client.screens.menus import DO
 from client.screens.rewind import RewindController
+from client.screens.truth_view import TruthMode, TruthView
 from client.screens.walk_actions import SettingKeys, WalkActions
 from client.setup.catalog import index_of
 from client.setup.opening import Opened
@@ -80,11 +82,14 @@ class WalkScreen(Screen):
         self._hud = Hud(app, self.walk, self.rewind.metric_lines)
         self._limits, self._leveler = LimitNotice(app, self.walk), Leveler()
         self._live_picture = LivePicture(opened.session.world.intrinsics)
+        self._truth = TruthView(opened.session.world)
         self._surface: tuple[object, pygame.Surface] | None = None
         self._live_offset = np.zeros(6)
         self._marker_places: list[pygame.Rect] = []
         app.window.set_title(opened.session.world.title)
         app.release_controls()
+        info = opened.session.world.info
+        app.sound.enter((info.name, info.title, info.caption))
         if options.replay is None:
             app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
         if options.record is not None:
@@ -119,6 +124,8 @@ class WalkScreen(Screen):
             "held_keys": lambda _: settings.switch("show_held"),
             "figures": lambda _: settings.switch("hud"),
             "flash": self._marker.toggle,
+            "truth": self._turn_truth,
+            "sound": lambda _: settings.switch_sound(),
         }
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
@@ -265,12 +272,34 @@ class WalkScreen(Screen):
         changed |= not np.array_equal(offset, self._live_offset)
         self._live_offset = offset
         changed |= self._limits.update(intent, now_s)
+        changed |= self._update_truth()
+        frame = self.rewind.frame or self.walk.frame
+        self._app.sound.follow(frame.c2w[:3, 3], rig is not None and not rig.flying)
         return self._hud.update(intent, now_s) or changed
 
     def _follow_refiner(self) -> None:
         """Take over the setting once it changes; what the command line asked for holds until then."""
         if self._app.settings.refiner != self._refiner_setting:
             self._refiner_setting = self.walk.refiner_wanted = self._app.settings.refiner
+
+    def _turn_truth(self, _now_s: float) -> None:
+        """Show the truth beside the picture, then alone, then not."""
+        if not self._truth.is_offered:
+            self._app.say("This world was made from no place of the holodeck, so there is no truth to show.")
+            return
+        mode = self._truth.turn()
+        self._app.toasts.replace("Truth: ", f"{mode.value}.", self._app.clock())
+
+    def _update_truth(self) -> bool:
+        """Keep the truth at the frame that is on, and the line under a pointer that is free."""
+        if self._truth.mode is TruthMode.OFF:
+            return False
+        line = 0.5
+        if not self._app.mouse_grabbed and pygame.mouse.get_focused():
+            left, _, width, _ = self._picture_rect()
+            line = min(1.0, max(0.0, (pygame.mouse.get_pos()[0] - left) / width))
+        moved, self._truth.line = line != self._truth.line, line
+        return self._truth.update(self.rewind.frame or self.walk.frame) or moved
 
     def _break(self, error: Exception) -> None:
         """Keep the window and say what happened: the engine's threads cannot go on by themselves."""
@@ -310,8 +339,13 @@ class WalkScreen(Screen):
         """Return the frame at its size on the screen, warped to the live view; made once for each."""
         past, style = self.rewind.frame, self._app.settings.picture
         frame = past or self.walk.frame
+        if (compared := self._truth.picture()) is not None:
+            return self._surface_of(self._live_picture.show(compared, None, (width, height), style))
         poses = self.walk.live_poses if self._app.settings.reproject and past is None else None
         pixels = self._live_picture.show(frame.pixels, poses, (width, height), style, frame.inverse_depth)
+        return self._surface_of(pixels)
+
+    def _surface_of(self, pixels: NDArray[np.uint8]) -> pygame.Surface:
         if self._surface is None or self._surface[0] is not pixels:
             self._surface = pixels, picture_surface(pixels)
         return self._surface[1]
@@ -323,6 +357,8 @@ class WalkScreen(Screen):
         self._app.release_controls()
         self._capture.stop_recording()
         self.rewind.forget()
+        self._truth.close()
+        self._app.sound.leave()
         self.walk.close()
 
 

@@ -62,6 +62,8 @@ class Settings(BaseModel):
     """Scancodes of the actions that are on other keys than at first."""
     past_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 256
     """Memory for the moments a walk can go back to, megabytes."""
+    sound: bool = True
+    """Whether footsteps and the place are heard."""
     picture: Literal["crisp", "smooth", "pixels"] = "crisp"
     """How small frames are enlarged to the window."""
 

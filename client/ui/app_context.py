@@ -19,6 +19,7 @@ from client.playback.background_jobs import BackgroundJobs
 from client.setup.catalog import EngineSurvey, WorldChoice
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
+from client.ui.sound import Sound
 from client.ui.theme import Theme, scale_for
 from client.ui.toasts import Toasts
 from client.ui.window import Window
@@ -110,6 +111,7 @@ class AppContext:
         self.toasts = Toasts()
         self.jobs = BackgroundJobs()
         self.pads = Gamepads()
+        self.sound = Sound()
         self.bindings = DEFAULT_BINDINGS
         """What keys do, as the player set them."""
         self.captures_keys = False
@@ -138,6 +140,7 @@ class AppContext:
     def apply_settings(self, settings: Settings) -> None:
         self.settings = settings
         self.note_size()
+        self.sound.switch(settings.sound)
         self.mouse.sensitivity_rad_px = math.radians(settings.mouse_deg_px)
         self.mouse.invert_y = settings.invert_y
         if settings.keys != self.bindings.changed:

@@ -143,3 +143,21 @@ def place_slide(world: World) -> Slide | None:
     if world.place is None or not holodeck.has_place(world.place):
         return None
     return partial(holodeck.get_place(world.place).slide, radius_m=WALKER_RADIUS_M)
+
+
+@dataclass(frozen=True)
+class TrueView:
+    """Draws what is truly seen in a world that was made from a holodeck place."""
+
+    world: World
+    place: holodeck.Place
+
+    @classmethod
+    def of(cls, world: World) -> TrueView | None:
+        """Return the view of a world; None where it was made from no place that is known here."""
+        known = world.place is not None and holodeck.has_place(world.place)
+        return cls(world, holodeck.get_place(world.place)) if known and world.place is not None else None
+
+    def draw(self, c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Draw a frame, [H, W, 3], from a camera-to-world pose, [4, 4]."""
+        return self.place.render(c2w, self.world.intrinsics, *self.world.frame_size)
