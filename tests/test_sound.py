@@ -105,8 +105,8 @@ def test_a_device_that_cannot_be_opened_leaves_the_walk_silent(monkeypatch: pyte
 
 def test_one_key_turns_the_sound_off_and_says_so(player: Player) -> None:
     player.frames_go_by(2)
-    player.key(pygame.KSCAN_F7)
+    player.key(pygame.KSCAN_K)
     assert not player.context.settings.sound
     assert not player.context.sound.on
-    player.key(pygame.KSCAN_F7)
+    player.key(pygame.KSCAN_K)
     assert player.context.sound.on

@@ -96,7 +96,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("figures", "metrics", Group.SHOW, (pygame.KSCAN_F3,)),
     Action("flash", "latency marker", Group.SHOW, (pygame.KSCAN_F4,)),
     Action("truth", "show the truth", Group.SHOW, (_key("T"),)),
-    Action("sound", "sound on or off", Group.SHOW, (pygame.KSCAN_F7,)),
+    Action("sound", "sound on or off", Group.SHOW, (_key("K"),)),
     Action("full_screen", "full screen", Group.SHOW, (pygame.KSCAN_F11,)),
 )
 """Everything that can be bound. A new feature adds its line here and its handler to the walk screen's `ActionTable`."""
