@@ -11,7 +11,7 @@ from model.attention.sharding import FrameShard
 from model.attention.softmax import CrossAttention
 from model.config import ModelConfig
 from model.embedding import modulate
-from model.precision import wide
+from model.precision import own, wide
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""
@@ -143,6 +143,6 @@ class Block(nn.Module):
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
         fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.shard, history)
-        if state is not None:
-            after["ffn_history"] = last
+        if state is not None and context.keeps_state:
+            after["ffn_history"] = own(last)
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after

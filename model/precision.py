@@ -18,6 +18,11 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def own(x: Tensor) -> Tensor:
+    """Give a slice memory of its own, since it holds all of what it was cut from; not where gradients or graphs are made."""
+    return x if x.requires_grad or torch.compiler.is_exporting() else x.clone()
+
+
 def casts(x: Tensor) -> bool:
     """Whether autocast is on where x is; it never is where shapes are all there is."""
     kind = x.device.type

@@ -82,7 +82,7 @@ def denoise_chunk(
     noisy[:, :num_clean] = 0
     latents = noise if clean is None else torch.cat([clean, noise[:, :, num_clean:]], dim=2)
     for step, following in zip(steps, [*steps[1:], 0.0], strict=True):
-        velocity, _ = model.step(latents, noisy * step, conditioning, state)
+        velocity, _ = model.step(latents, noisy * step, conditioning, state, keep_state=False)
         latents = euler_step(latents, velocity, noisy * (step / 1000), noisy * (following / 1000))
     return latents
 

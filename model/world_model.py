@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, cast, get_args
 
 import torch
@@ -113,6 +114,7 @@ class WorldModel(nn.Module):
         timesteps: Tensor,
         conditioning: Conditioning,
         state: RolloutState | None = None,
+        keep_state: bool = True,
     ) -> tuple[Tensor, RolloutState]:
         """Predict one chunk against a rollout state; the same graph serves every chunk of this length.
 
@@ -121,9 +123,10 @@ class WorldModel(nn.Module):
             timesteps: [B, T].
             conditioning: Of this chunk, in the packed form.
             state: After the chunks before; None for the first.
+            keep_state: Whether the chunk is committed; a pass that only denoises saves what the state costs.
 
         Returns:
-            Velocity [B, C, T, H, W] and the state after this chunk.
+            Velocity [B, C, T, H, W] and the state after this chunk, or the state as it was.
         """
         config = self.config.for_grid(*latents.shape[-2:])
         if state is None:
@@ -135,7 +138,10 @@ class WorldModel(nn.Module):
             mask = step_mask(config, committed, num_frames)
         shard = FrameShard([(0, num_frames)])
         context, plucker = self._cameras(config, conditioning, num_frames, shard, mask, None, committed == 0)
+        context = replace(context, keeps_state=keep_state)
         velocity, tensors = self._predict(latents, timesteps, conditioning, context, plucker, state)
+        if not keep_state:
+            return velocity, state
         count = torch.zeros_like(timesteps[:, 0]) + committed + num_frames
         return velocity, RolloutState({NUM_FRAMES: count, **tensors})
 

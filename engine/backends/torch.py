@@ -210,10 +210,10 @@ class TorchBackend(Backend):
                 given.get(MEMORY),
             )
             velocity, after = self._step(
-                given["latents"], given["timesteps"], conditioning, RolloutState(dict(state))
+                given["latents"], given["timesteps"], conditioning, RolloutState(dict(state)), keep_state
             )
             result = self._denoising.download("velocity", velocity.float())
-        return result, after.tensors if keep_state else state
+        return result, _compact(after.tensors) if keep_state else state
 
     @torch.inference_mode()
     def run_decoder(
@@ -318,6 +318,14 @@ def _tensor(array: NDArray[Any]) -> Tensor:
     """Return an array as a CPU tensor; one that may not be written is copied, as PyTorch knows no such tensors."""
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _compact(tensors: Mapping[str, Tensor]) -> State:
+    """Give each tensor memory of its own: slices hold the whole of what they were cut from."""
+    return {
+        name: tensor.contiguous() if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+        for name, tensor in tensors.items()
+    }
 
 
 def _placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:

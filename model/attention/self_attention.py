@@ -49,6 +49,8 @@ class SequenceContext:
     """The mask of a whole clip, in place of an additive one; the camera key convolution then crosses chunk borders."""
     is_first: Tensor | None
     """Where there is a state, whether it is still empty, [B] bool."""
+    keeps_state: bool = True
+    """Whether blocks give their state after the pass; most passes of a rollout only read it."""
 
 
 def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
@@ -136,7 +138,7 @@ class SelfAttention(nn.Module):
             )
         camera, camera_after = self._camera_delta_net(x, context, beta, decay, key_scale, state)
         new: dict[str, Tensor] = {}
-        if state is not None:
+        if state is not None and context.keeps_state:
             new = {"numerator": after[0], "normaliser": after[1], "camera_numerator": camera_after}
             new["key_history"] = last_frames(raw_key, state["key_history"])
         return main.transpose(2, 3).flatten(-2), camera, new
@@ -234,7 +236,7 @@ class SelfAttention(nn.Module):
             parts = ("sink", "window") if self.config.sink else ("window",)
             keys = [state[f"{name}_{part}key"] for name in parts] + keys
             values = [state[f"{name}_{part}value"] for name in parts] + values
-            for name, tensor in (("key", k), ("value", v)):
+            for name, tensor in (("key", k), ("value", v)) if context.keeps_state else ():
                 new |= self._cache(part + name, tensor, context, state)
         all_k, all_v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
         dtype = self.qkv.weight.dtype
@@ -248,8 +250,11 @@ class SelfAttention(nn.Module):
         """Shift the window, and write the sink at the first chunk; tensor [B, h, T * S, D]."""
         tokens = context.grid[0] * context.grid[1]
         size = self.config.window_frames * tokens
-        window = torch.cat([state["window_" + name], tensor], dim=2)
-        new = {"window_" + name: window[:, :, -size:]}
+        length = tensor.shape[2]
+        window = tensor[:, :, -size:]
+        if length < size:
+            window = torch.cat([state["window_" + name][:, :, length:], tensor], dim=2)
+        new = {"window_" + name: window}
         if self.config.sink:
             sink, head = state["sink_" + name], tensor[:, :, : self.config.sink_frames * tokens]
             if head.shape == sink.shape:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.attention.gdn import Chunks
-from model.precision import wide
+from model.precision import own, wide
 
 
 def short_convolution(
@@ -58,6 +58,6 @@ def _add_lagged(
 def last_frames(x: Tensor, history: Tensor) -> Tensor:
     """Take the last frames of history [B, count, S, C] and x [B, T, S, C] together, at least float32."""
     count = history.shape[1]
-    frames = wide(x[:, -count:])
+    frames = wide(own(x[:, -count:]))
     missing = count - frames.shape[1]
     return torch.cat([history[:, -missing:], frames], dim=1) if missing > 0 else frames

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.precision import own
 from model.vae.ltx_config import STRIDES, LtxAutoencoderConfig, PaddingMode
 
 TAPS = 3
@@ -27,12 +28,12 @@ class Stream:
         self.after: list[Tensor] = []
         self.started = started
 
-    def past(self, x: Tensor) -> Tensor:
-        """Return the frames before x [B, C, F, H, W], and keep its last ones for the next call."""
+    def join(self, x: Tensor) -> Tensor:
+        """Return x [B, C, F, H, W] behind the frames before it, and keep the last ones for the next call."""
         repeated = x[:, :, :1].expand(-1, -1, TAPS - 1, -1, -1)
-        past = torch.where(self.started > 0, next(self._before), repeated)
-        self.after.append(torch.cat([past, x], dim=2)[:, :, 1 - TAPS :])
-        return past
+        joined = torch.cat([torch.where(self.started > 0, next(self._before), repeated), x], dim=2)
+        self.after.append(own(joined[:, :, 1 - TAPS :]))
+        return joined
 
     def without_lead(self, x: Tensor) -> Tensor:
         """Let all frames of a first call be its last: it stands for one frame, whatever the graph's fixed length."""
@@ -57,8 +58,9 @@ class CausalConv(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, TAPS, padding=(0, 1, 1), padding_mode=padding_mode)
 
     def forward(self, x: Tensor, stream: Stream | None) -> Tensor:
-        past = x[:, :, :1].expand(-1, -1, TAPS - 1, -1, -1) if stream is None else stream.past(x)
-        return self.conv(torch.cat([past, x], dim=2))
+        if stream is not None:
+            return self.conv(stream.join(x))
+        return self.conv(torch.cat([x[:, :, :1].expand(-1, -1, TAPS - 1, -1, -1), x], dim=2))
 
 
 class ResnetBlock(nn.Module):
