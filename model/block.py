@@ -11,7 +11,7 @@ from model.attention.sharding import FrameShard
 from model.attention.softmax import CrossAttention
 from model.config import ModelConfig
 from model.embedding import modulate
-from model.precision import own, wide
+from model.precision import own
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""
@@ -69,7 +69,7 @@ class FeedForward(nn.Module):
         inner = self.depth_conv(inner.flatten(0, 1).unflatten(1, grid))
         value, gate = inner.chunk(2, dim=-1)
         y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
-        return self._over_time(y, shard, history), wide(y[:, -1:])
+        return self._over_time(y, shard, history), y[:, -1:]
 
     def _over_time(self, y: Tensor, shard: FrameShard, history: Tensor | None) -> Tensor:
         y, chunks = shard.add_halo(y, 1)
@@ -143,6 +143,6 @@ class Block(nn.Module):
         x = x + self.cross_attn(x.flatten(1, 2), text, text_mask).view_as(x)
         history = None if state is None else state["ffn_history"]
         fed, last = self.mlp(modulate(x, shift_f, scale_f), context.grid, context.shard, history)
-        if state is not None and context.keeps_state:
-            after["ffn_history"] = own(last)
+        if history is not None and context.keeps_state:
+            after["ffn_history"] = own(last).to(history.dtype)
         return torch.addcmul(x, gate_f, fed.to(x.dtype)), after

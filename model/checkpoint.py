@@ -130,7 +130,12 @@ def from_diffusers(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     return model
 
 
-def _stored_config(metadata: Mapping[str, str], path: Path) -> ModelConfig | None:
+def stored_config(metadata: Mapping[str, str], path: Path) -> ModelConfig | None:
+    """Return the config that a file of ours holds, None for other files.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
     if (stored := metadata.get(CONFIG_KEY)) is None:
         return None
     try:
@@ -157,7 +162,7 @@ def load_checkpoint(
         weights = read_container(path)
     else:
         weights, metadata = read_safetensors(path)
-        config = _stored_config(metadata, path) or config
+        config = stored_config(metadata, path) or config
     if config is None:
         raise ValueError(f"checkpoint {path} holds no model config; name the config to read it with")
     if dtype is not None:

@@ -40,8 +40,7 @@ def decoder_beside(checkpoint: Path, config: ModelConfig) -> nn.Module:
             raise ValueError(f"{error}; it belongs beside the checkpoint it was trained with") from None
         _check_fit(config, autoencoder.config)
         return GuidedStreamingDecoder(autoencoder).eval()
-    folders = [base / name for base in (checkpoint.parent, checkpoint.parent.parent) for name in LTX_FOLDERS]
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    folder = ltx_folder(checkpoint)
     ltx = load_ltx_autoencoder(folder)
     if not ltx.config.decoder_causal:
         raise ValueError(
@@ -49,6 +48,12 @@ def decoder_beside(checkpoint: Path, config: ModelConfig) -> nn.Module:
         )
     _check_fit(config, ltx.config)
     return _streaming(ltx).float()
+
+
+def ltx_folder(checkpoint: Path) -> Path:
+    """Return the folder of the released autoencoder beside a checkpoint, whether it is there or not."""
+    folders = [base / name for base in (checkpoint.parent, checkpoint.parent.parent) for name in LTX_FOLDERS]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def new_decoder(config: ModelConfig) -> nn.Module:

@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from model.checkpoint import from_diffusers, from_official, load_checkpoint
+from model.checkpoint import from_diffusers, from_official, load_checkpoint, stored_config
 from model.config import ModelConfig, sana_wm
-from model.diffusers_format import RAY_CHANNELS
+from model.diffusers_format import RAY_CHANNELS, config_from_diffusers
 from model.weight_files import CONTAINER_SUFFIXES, read_container, read_safetensors
 from model.world_model import WorldModel
 
 STUDENT = Path("sana_dit") / "model.pt"
 """The streaming student of the release."""
+CONFIG_FILE = "config.json"
+"""Of a network as diffusers saves it."""
 NETWORK_FOLDERS = ("transformer", "dit")
 """Of diffusers, and of the releases that are not for streaming."""
 
@@ -38,34 +41,44 @@ def network_file(folder: Path) -> Path:
     )
 
 
+def network_config(path: Path) -> ModelConfig:
+    """Tell the sizes of a network of `network_file` without reading its numbers.
+
+    Official files state none: they are told from shapes, and what shapes do not show is the released model's.
+
+    Raises:
+        ValueError: It is unreadable, or no network of this kind.
+    """
+    if (path / CONFIG_FILE).is_file():
+        return config_from_diffusers(_read_config(path))
+    if path.suffix in CONTAINER_SUFFIXES:
+        weights, metadata = read_container(path, shapes_only=True), {}
+    else:
+        weights, metadata = read_safetensors(path, shapes_only=True)
+    if (config := stored_config(metadata, path)) is not None:
+        return config
+    try:
+        return sizes_of(from_official(weights))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{path} is no SANA-WM network: it lacks {error}; fetch it again") from None
+
+
 def open_network(path: Path) -> WorldModel:
     """Open a network of `network_file`, in the precision of its file, in evaluation mode.
 
     Raises:
         ValueError: It is unreadable, or no network of this kind.
     """
-    config_file = path / "config.json"
-    if config_file.is_file():
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read {config_file}: {error}; fetch it again") from None
-        weights, _ = read_safetensors(path)
-        return from_diffusers(config, weights).eval()
-    return load_checkpoint(path, official_config(path)).eval()
+    if (path / CONFIG_FILE).is_file():
+        return from_diffusers(_read_config(path), read_safetensors(path)[0]).eval()
+    return load_checkpoint(path, network_config(path)).eval()
 
 
-def official_config(path: Path) -> ModelConfig:
-    """Tell the sizes of an official network from its tensors' shapes; what shapes do not show is the released model's.
-
-    Raises:
-        ValueError: The file is unreadable, or a tensor is missing.
-    """
-    weights = read_container(path) if path.suffix in CONTAINER_SUFFIXES else read_safetensors(path)[0]
+def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return sizes_of(from_official(weights))
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"{path} is no SANA-WM network: it lacks {error}; fetch it again") from None
+        return json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {folder / CONFIG_FILE}: {error}; fetch it again") from None
 
 
 def sizes_of(weights: Mapping[str, Tensor]) -> ModelConfig:

@@ -1,4 +1,7 @@
-"""The rollout state that a chunk passes to the next: named tensors of fixed size, float32 (float64 in a float64 network)."""
+"""The rollout state that a chunk passes to the next: named tensors of fixed size, float32 (float64 in a float64 network).
+
+Caches and histories are rounded to the network's precision wherever they are read, so they may be kept in it: `ROUNDED`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,16 @@ from model.config import ModelConfig
 
 NUM_FRAMES = "num_frames"
 """State tensor that counts the committed latent frames of each sample, and so which cached keys are real."""
+
+
+ROUNDED = ("key", "value", "camera_key", "camera_value", "key_history", "ffn_history")
+"""Ends of the names of state tensors that may be kept in the network's own precision without changing anything."""
+
+
+def is_rounded(name: str) -> bool:
+    """Whether a state tensor is rounded to the network's precision wherever it is read."""
+    part = name.rpartition(".")[2]
+    return part in ROUNDED or part.partition("_")[2] in ROUNDED
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -132,8 +132,11 @@ def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
             )
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: Path, shapes_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a file, of the shards of an index, or of a folder, and the metadata of the first file.
+
+    Args:
+        shapes_only: Read the headers alone, and give tensors on the meta device.
 
     Raises:
         ValueError: A file is missing or unreadable, or its numbers are not finite.
@@ -146,7 +149,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(file, framework="pt") as opened:
                 if number == 0:
                     metadata = opened.metadata() or {}
-                weights |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+                for name in opened.keys():  # noqa: SIM118 (not a mapping)
+                    if shapes_only:
+                        weights[name] = torch.empty(opened.get_slice(name).get_shape(), device="meta")
+                    else:
+                        weights[name] = opened.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"cannot read checkpoint {file}: {error}; give a {SUFFIX} file of a model"
@@ -156,10 +163,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return bare, metadata
 
 
-def read_container(path: Path) -> dict[str, Tensor]:
+def read_container(path: Path, shapes_only: bool = False) -> dict[str, Tensor]:
     """Read the weights of a training container (`model.pt`): a dict of tensors, bare or under one of CONTAINER_KEYS.
 
     Nothing is unpickled but tensors and plain containers.
+
+    Args:
+        shapes_only: Read no numbers, and give tensors on the meta device.
 
     Raises:
         ValueError: The file is unreadable, holds other things, or its numbers are not finite.
@@ -167,7 +177,8 @@ def read_container(path: Path) -> dict[str, Tensor]:
     check_fetched(path)
     try:
         # Files from before PyTorch 1.6 are no archives and cannot be mapped.
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        where, mapped = "meta" if shapes_only else "cpu", zipfile.is_zipfile(path) and not shapes_only
+        content: Any = torch.load(path, map_location=where, weights_only=True, mmap=mapped)
     except Exception as error:
         # A hostile or cut file can make the reader raise nearly anything.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -16,6 +16,7 @@ import torch
 from cli.app import run as flaneur
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
+from engine.backends.providers import made_up_inputs
 from engine.backends.torch import TorchBackend, TorchOptions, bundle_model, released_model
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import Bundle
@@ -26,7 +27,9 @@ from engine.session.model_session import ModelSession
 from engine.session.opening import EngineRequest, check_request, open_session
 from engine.session.protocol import Session
 from engine.types import CameraTrack, FrameChunk
+from model.conditioning import Conditioning
 from model.released import open_network
+from model.rollout import RolloutState
 from tests.releases import CONFIG, world_for, write_release
 
 if TYPE_CHECKING:
@@ -121,6 +124,23 @@ def test_half_precision_stays_near_full(release: tuple[Path, str], dtype: str):
     assert latents[0] is not None
     error = np.abs(latents[0] - latents[1])
     assert 0 < error.mean() < 0.05
+
+
+def test_state_kept_in_half_precision_changes_nothing(release: tuple[Path, str]):
+    """The network rounds caches and histories where it reads them, so a float32 state gives the same velocities."""
+    model = released_model(release[0], (2, 3))
+    backend = TorchBackend(model, TorchOptions("cpu", "bfloat16"))
+    network = model.network
+    kept, full = backend.new_state(), RolloutState.zeros(network.config)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.bfloat16, torch.float32}
+    for size in (4, 3, 3, 3):
+        inputs = made_up_inputs(model.spec, size)
+        ours, kept = backend.run_step(inputs, kept, keep_state=True)
+        given = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        latents, timesteps = given.pop("latents"), given.pop("timesteps")
+        with torch.inference_mode():
+            theirs, full = network.step(latents, timesteps, Conditioning(**given), full)
+        np.testing.assert_array_equal(ours, theirs.numpy())
 
 
 def test_released_weights_play_in_the_window(

@@ -71,12 +71,12 @@ class Verdict:
 
 def try_chunk(backend: Backend, spec: ModelSpec) -> Trial:
     """Run a made-up chunk from the start of a rollout, the same on every backend."""
-    inputs, frames, guide = _made_up(spec)
+    inputs, guide = made_up_inputs(spec, spec.chunk_size), _made_up_guide(spec)
 
     def chunk() -> tuple[Any, ...]:
         given = dict(inputs)
         if spec.memory_channels:
-            latent = np.repeat(backend.run_encoder(frames), spec.chunk_size, 2)
+            latent = np.repeat(backend.run_encoder(guide[GUIDE_INPUTS[0]]), spec.chunk_size, 2)
             coverage = np.full_like(latent[:, :1], 0.5)
             given[MEMORY] = np.concatenate([latent, coverage], 1)
         velocity, _ = backend.run_step(given, backend.new_state(), keep_state=False)
@@ -96,28 +96,28 @@ def try_chunk(backend: Backend, spec: ModelSpec) -> Trial:
     return Trial(velocity, arrays, results[FRAMES], results.get(INVERSE_DEPTH), min(times))
 
 
-def _made_up(
-    spec: ModelSpec,
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint8], dict[str, NDArray[Any]]]:
-    """Make inputs of a step graph, frames for the encoder, and a guide for the decoder, of the right shapes."""
+def made_up_inputs(spec: ModelSpec, num_frames: int) -> dict[str, NDArray[Any]]:
+    """Make inputs of a step for that many latent frames, of the right shapes, without state and memory."""
     rng = np.random.default_rng(0)
-    stride, size = spec.temporal_stride, spec.chunk_size
-    grid = (spec.latent_height, spec.latent_width)
+    stride, grid = spec.temporal_stride, (spec.latent_height, spec.latent_width)
     centre = [spec.frame_width, spec.frame_width, spec.frame_width / 2, spec.frame_height / 2]
-    inputs: dict[str, NDArray[Any]] = {
-        "latents": rng.standard_normal((1, spec.latent_channels, size, *grid), np.float32),
-        "timesteps": np.full((1, size), spec.timesteps[0], np.float32),
-        "c2w": np.tile(np.eye(4, dtype=np.float32), (1, size * stride, 1, 1)),
-        "intrinsics": np.tile(np.array(centre, np.float32), (1, size * stride, 1)),
+    return {
+        "latents": rng.standard_normal((1, spec.latent_channels, num_frames, *grid), np.float32),
+        "timesteps": np.full((1, num_frames), spec.timesteps[0], np.float32),
+        "c2w": np.tile(np.eye(4, dtype=np.float32), (1, num_frames * stride, 1, 1)),
+        "intrinsics": np.tile(np.array(centre, np.float32), (1, num_frames * stride, 1)),
         "start_frame": np.ones(1, np.int64),
         "text": rng.standard_normal((1, TEXT_LENGTH, spec.text_dim), np.float32),
         "text_mask": np.ones((1, TEXT_LENGTH), np.float32),
     }
-    shape = (stride, spec.frame_height, spec.frame_width)
-    frames = rng.integers(0, 256, (*shape, 3), np.uint8)
-    covered = rng.random(shape, np.float32)
-    guide = dict(zip(GUIDE_INPUTS, (frames, covered, covered), strict=True)) if spec.memory_channels else {}
-    return inputs, frames, guide
+
+
+def _made_up_guide(spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    """Make what a spatial memory would show of one latent frame; nothing for models without."""
+    rng = np.random.default_rng(1)
+    shape = (spec.temporal_stride, spec.frame_height, spec.frame_width)
+    frames, covered = rng.integers(0, 256, (*shape, 3), np.uint8), rng.random(shape, np.float32)
+    return dict(zip(GUIDE_INPUTS, (frames, covered, covered), strict=True)) if spec.memory_channels else {}
 
 
 def difference(trial: Trial, truth: Trial) -> str:

@@ -21,13 +21,16 @@ from engine.backends.protocol import FRAMES, INVERSE_DEPTH, LATENT, Backend, Sta
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import GUIDE_INPUTS, MEMORY, Bundle, ModelSpec, TensorSpec
 from engine.machine import assets
+from engine.machine.hardware import available_memory_gb
+from engine.machine.memory_plan import CONTEXT_BYTES, DecoderSizes, DenoiserSizes, check_memory, memory_plan
 from model.checkpoint import load_checkpoint, weights_sha256
 from model.conditioning import Conditioning
 from model.config import ModelConfig
-from model.decoders import decoder_beside, encoder_of
-from model.released import network_file, open_network
-from model.rollout import RolloutState, state_shapes
+from model.decoders import decoder_beside, encoder_of, ltx_folder
+from model.released import network_config, network_file, open_network
+from model.rollout import RolloutState, is_rounded, state_shapes
 from model.sampler import STREAMING_TIMESTEPS
+from model.vae.ltx_config import LtxAutoencoderConfig
 from model.world_model import WorldModel
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -118,13 +121,19 @@ def bundle_model(bundle: Bundle) -> TorchModel:
     return TorchModel(spec, bundle.sha256, network, decoder, encoder_of(decoder))
 
 
-def released_model(folder: Path, latent_size: tuple[int, int]) -> TorchModel:
+def released_model(
+    folder: Path, latent_size: tuple[int, int], options: TorchOptions | None = None
+) -> TorchModel:
     """Open a folder of released weights, for worlds of `latent_size` rows and columns.
+
+    Args:
+        options: Those it will be run with; what their device cannot hold is refused before any weight is read.
 
     Raises:
         ValueError: A file is missing or unreadable, or no such world can be made with it.
     """
     file = network_file(folder)
+    _check_room(file, latent_size, options or TorchOptions())
     network = open_network(file)
     network.config = network.config.for_grid(*latent_size)
     decoder = decoder_beside(file, network.config)
@@ -133,6 +142,31 @@ def released_model(folder: Path, latent_size: tuple[int, int]) -> TorchModel:
     named = f"{spec.model_dump_json()} {weights_sha256(decoder, torch.float32)}"
     sha256 = hashlib.sha256(named.encode()).hexdigest()
     return TorchModel(spec, sha256, network, decoder, encoder_of(decoder))
+
+
+def _check_room(file: Path, latent_size: tuple[int, int], options: TorchOptions) -> None:
+    """Refuse a network whose plan does not fit into the free memory of its device."""
+    device = choose_device(options.device)
+    free_bytes = _free_bytes(device)
+    if free_bytes is None:
+        return
+    is_full = choose_dtype(device, options.dtype) == torch.float32
+    sizes = DenoiserSizes.of(network_config(file).for_grid(*latent_size).to_dict())
+    vae = LtxAutoencoderConfig.from_file(ltx_folder(file) / "config.json")
+    decoder = DecoderSizes.of(
+        vae.latent_channels, vae.decoder_block_out_channels, vae.decoder_layers_per_block
+    )
+    context = CONTEXT_BYTES if device.type == "cuda" else 0
+    plan = memory_plan("fp32" if is_full else "bf16", False, sizes, decoder, context)
+    check_memory(plan, free_bytes, _title(device))
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Return what a device has free; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free_gb = available_memory_gb()
+    return None if free_gb is None else int(free_gb * 2**30)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -165,7 +199,8 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
 class TorchBackend(Backend):
     """A model in PyTorch: denoising and decoding have a stream each.
 
-    State stays on the device: a run reads one set of tensors and makes the next, and nothing is copied in between.
+    State stays on the device: a run reads one set of tensors and makes the next, and nothing is copied in between. What the
+    network rounds anyway is kept in its own precision.
     """
 
     name = "torch"
@@ -190,7 +225,10 @@ class TorchBackend(Backend):
         self._dtype = dtype
 
     def new_state(self) -> State:
-        return self._denoising.zeros(self._state, torch.float32)
+        return {
+            name: tensor.to(self._dtype) if is_rounded(name) else tensor
+            for name, tensor in self._denoising.zeros(self._state, torch.float32).items()
+        }
 
     def new_caches(self) -> State:
         return self._decoding.zeros(self._caches, self._dtype)
@@ -247,9 +285,13 @@ class TorchBackend(Backend):
 
     def from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> State:
         lane = self._lane(arrays)
-        dtype = torch.float32 if lane is self._denoising else self._dtype
         with lane.current():
-            return {name: lane.copied(array).to(dtype) for name, array in arrays.items()}
+            return {
+                name: lane.copied(array).to(
+                    self._dtype if lane is self._decoding or is_rounded(name) else torch.float32
+                )
+                for name, array in arrays.items()
+            }
 
     def close(self) -> None:
         self._denoising.close()

@@ -15,7 +15,7 @@ from engine.backends.providers import CPU_PROVIDER
 from engine.errors import EngineError
 from engine.files.world import list_worlds
 from engine.machine import assets
-from engine.machine.hardware import Gpu, find_gpus, needed_bytes, num_cores, why_not
+from engine.machine.hardware import Gpu, available_memory_gb, find_gpus, needed_bytes, num_cores, why_not
 from engine.machine.installing import install_line
 from engine.machine.refiner_cost import RefinerPrecision, missing_memory, refiner_cost
 
@@ -201,6 +201,16 @@ def check_gpu() -> Check:
     return Check("gpu", "ok", detail)
 
 
+def device_memory() -> tuple[str, float]:
+    """Return the device a model would be played on, in words, and its free bytes; 0 where the system does not say."""
+    gpus = find_gpus()
+    if gpus:
+        best = max(gpus, key=lambda gpu: gpu.free_bytes)
+        return best.name, best.free_bytes
+    free_gb = available_memory_gb()
+    return "this machine, without a GPU", 0.0 if free_gb is None else free_gb * 2**30
+
+
 def check_refiner(gpus: Sequence[Gpu] | None) -> Check:
     """Say by arithmetic which precisions of the released refiner a GPU here has the kernels and the free memory for."""
     costs = [refiner_cost(precision) for precision in LEAST_CAPABILITY]
@@ -264,18 +274,6 @@ def installed_version(module: str, distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "of unknown version"
-
-
-def available_memory_gb(meminfo: Path = Path("/proc/meminfo")) -> float | None:
-    """Return the memory that could be had without swapping, None where the system has no such file."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) / 2**20
-    return None
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str] | None:

@@ -128,9 +128,9 @@ def open_session(
         from engine.backends.torch import TorchBackend, TorchOptions, released_model
 
         height, width = world.first_latent.shape[1:]
-        model = released_model(weights, (height, width))
-        check_fit(world, model.spec)
         options = TorchOptions(num_threads=denoise_threads or default_denoise_threads())
+        model = released_model(weights, (height, width), options)
+        check_fit(world, model.spec)
         return ModelSession(model, world, TorchBackend(model, options), clock, keep_latents)
     bundle = bundle or assets.bundle_for(world.info.model)
     if bundle is None:

@@ -247,7 +247,8 @@ class SelfAttention(nn.Module):
         return out.transpose(1, 2).unflatten(1, (-1, tokens)), new
 
     def _cache(self, name: str, tensor: Tensor, context: SequenceContext, state: State) -> dict[str, Tensor]:
-        """Shift the window, and write the sink at the first chunk; tensor [B, h, T * S, D]."""
+        """Shift the window, and write the sink at the first chunk, in the state's precision; tensor [B, h, T * S, D]."""
+        tensor = tensor.to(state["window_" + name].dtype)
         tokens = context.grid[0] * context.grid[1]
         size = self.config.window_frames * tokens
         length = tensor.shape[2]

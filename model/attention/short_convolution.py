@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.attention.gdn import Chunks
-from model.precision import own, wide
+from model.precision import own
 
 
 def short_convolution(
@@ -56,8 +56,8 @@ def _add_lagged(
 
 
 def last_frames(x: Tensor, history: Tensor) -> Tensor:
-    """Take the last frames of history [B, count, S, C] and x [B, T, S, C] together, at least float32."""
+    """Take the last frames of history [B, count, S, C] and x [B, T, S, C] together, in the history's precision."""
     count = history.shape[1]
-    frames = wide(own(x[:, -count:]))
+    frames = own(x[:, -count:]).to(history.dtype)
     missing = count - frames.shape[1]
     return torch.cat([history[:, -missing:], frames], dim=1) if missing > 0 else frames
