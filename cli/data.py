@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.annotate import annotate
 from cli.arguments import Json
 from cli.report import extra_needed, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from training.data.sets import SetSummary
 
-app = typer.Typer(help="Make, encode and look at clips to train on.", no_args_is_help=True)
+app = typer.Typer(help="Make, annotate, encode and look at clips to train on.", no_args_is_help=True)
 NAMED_LEFT_OUT = 20
 """Clips that are named when they are left out; the rest is counted."""
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the set.")]
@@ -25,9 +26,12 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="data")
 
 
+app.command()(annotate)
+
+
 @app.callback()
 def data() -> None:
-    """Make, encode and look at clips to train on."""
+    """Make, annotate, encode and look at clips to train on."""
 
 
 @app.command()

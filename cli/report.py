@@ -23,6 +23,9 @@ OPTIONAL_LIBRARIES = (
     "scipy",
     "filelock",
     "numba",
+    "pycolmap",
+    "scenedetect",
+    "ray",
 )
 """Libraries of the extras."""
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.pose_alignment import CameraErrors, camera_errors, fit_similarity
+from evaluation.poses.alignment import CameraErrors, camera_errors, fit_similarity
 from evaluation.rollouts import Frames, Poses, Progress, Rollout
 from holodeck import Place
 

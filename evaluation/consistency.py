@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.image_metrics import Measure, psnr
-from evaluation.pose_alignment import rotation_angles_deg
+from evaluation.poses.alignment import rotation_angles_deg
 from evaluation.rollouts import Frames, Poses
 
 NEAR_M, NEAR_DEG = 0.5, 20.0

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from evaluation.benchmark_tracks import HARD, RADIUS_M, SIMPLE, catmull_rom, hard_track, simple_track, squad
 from evaluation.camera_following import compare_poses, locate, views_around
 from evaluation.consistency import revisit_pairs
-from evaluation.pose_alignment import camera_errors, fit_similarity, rotation_angles_deg
+from evaluation.poses.alignment import camera_errors, fit_similarity, rotation_angles_deg
 from holodeck import get_place, place_names
 from holodeck.walks import clear_points
 

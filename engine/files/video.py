@@ -44,7 +44,9 @@ class VideoWriter:
                 f"the video takes uint8 frames of shape [F, *{size}], got {frames.dtype} {frames.shape}"
             )
         for image in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(
+                format="yuv420p"
+            )
             frame.pts = self.num_frames
             self._container.mux(self._stream.encode(frame))
             self.num_frames += 1
@@ -56,7 +58,11 @@ class VideoWriter:
 
 @contextmanager
 def open_video(
-    path: str | Path, frame_size: tuple[int, int], fps: float, description: Mapping[str, Any] | None = None
+    path: str | Path,
+    frame_size: tuple[int, int],
+    fps: float,
+    description: Mapping[str, Any] | None = None,
+    repeatable: bool = False,
 ) -> Iterator[VideoWriter]:
     """Yield a writer to the MP4 file `path`, which appears when the block ends well and not otherwise.
 
@@ -65,6 +71,8 @@ def open_video(
         frame_size: Width and height in pixels, both even.
         fps: Frames per second.
         description: What the video says of itself, kept as JSON in its metadata.
+        repeatable: Encode so that equal frames make equal files: in one thread, and without x264's propagation of quality from
+            block to block, whose sums depend on where its memory lies.
     """
     path = Path(path)
     width, height = frame_size
@@ -77,7 +85,7 @@ def open_video(
             with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
                 if description is not None:
                     container.metadata[DESCRIPTION_KEY] = json.dumps(dict(description))
-                writer = VideoWriter(container, _add_stream(container, width, height, fps))
+                writer = VideoWriter(container, _add_stream(container, width, height, fps, repeatable))
                 yield writer
                 writer.finish()
         except av.error.FFmpegError as error:
@@ -108,14 +116,19 @@ def read_video_description(path: str | Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _add_stream(container: OutputContainer, width: int, height: int, fps: float) -> VideoStream:
+def _add_stream(
+    container: OutputContainer, width: int, height: int, fps: float, repeatable: bool
+) -> VideoStream:
     rate = Fraction(fps).limit_denominator(1001)
+    equal = {"x264-params": "mbtree=0"} if repeatable else {}
     if "libx264" in av.codecs_available:
-        stream = container.add_stream("libx264", rate, options={"crf": str(CRF), "preset": "medium"})
+        stream = container.add_stream("libx264", rate, options={"crf": str(CRF), "preset": "medium", **equal})
     else:
         stream = container.add_stream("mpeg4", rate)
         stream.bit_rate = None
         stream.options = {"qscale": str(MPEG4_QUANTISER)}
     stream.width, stream.height = width, height
     stream.pix_fmt = "yuv420p"
+    if repeatable:
+        stream.codec_context.thread_count = 1
     return stream

@@ -6,7 +6,7 @@ import io
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +34,15 @@ class _Sidecars:
     blank: dict[str, float] = field(default_factory=dict)
 
 
-def write_archive(folder: Path, name: str, clips: Iterable[Clip]) -> int:
+def write_archive(
+    folder: Path, name: str, clips: Iterable[Clip], scores: Mapping[str, Mapping[str, Any]] | None = None
+) -> int:
     """Write encoded clips as `raw/NAME.zip`, what lies beside it, and `latents/NAME.zip`; lengths are in metres.
 
     Clips that have frames too leave a video in the archive and a score of how blank it is.
+
+    Args:
+        scores: What else lies beside it, by suffix, then by clip.
 
     Returns:
         How many clips were written.
@@ -55,6 +60,9 @@ def write_archive(folder: Path, name: str, clips: Iterable[Clip]) -> int:
         latents_path = stack.enter_context(replacing(latents / f"{name}.zip"))
         camera_path = stack.enter_context(replacing(raw / f"{name}_camera.npz"))
         scale_path = stack.enter_context(replacing(raw / f"{name}_metric_scale_stats.json"))
+        for suffix, by_clip in (scores or {}).items():
+            path = stack.enter_context(replacing(raw / f"{name}{suffix}.json"))
+            path.write_text(json.dumps(by_clip))
         blank_path = stack.enter_context(replacing(raw / f"{name}{BLANK_SUFFIX}.json"))
         with zipfile.ZipFile(raw_path, "w") as described, zipfile.ZipFile(latents_path, "w") as encoded:
             for clip in clips:
@@ -95,7 +103,7 @@ def _film(clip: Clip) -> bytes:
     assert clip.frames is not None, "only clips with frames become videos"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
-        with open_video(path, clip.frame_size, clip.fps) as writer:
+        with open_video(path, clip.frame_size, clip.fps, repeatable=True) as writer:
             writer.write(np.asarray(clip.frames))
         return path.read_bytes()
 

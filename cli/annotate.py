@@ -1,0 +1,154 @@
+"""`flaneur data annotate`: from videos without poses to a training set."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.arguments import Json, pixels
+from cli.report import extra_needed, print_json, print_table, say, stages
+
+if TYPE_CHECKING:
+    from training.data.annotation.annotate import Annotation, AnnotationPlan
+    from training.data.annotation.clip_job import ClipSettings
+
+NAMED_LEFT_OUT = 20
+"""Sources that are named when they are left out; the rest is counted."""
+
+
+class Preset(StrEnum):
+    """Kept ranges of scores, by set of the paper's Table 6."""
+
+    MEASURED = "measured"
+    OMNIWORLD = "omniworld"
+    SEKAI_GAME = "sekai-game"
+    SEKAI_WALKING = "sekai-walking"
+    MIRADATA = "miradata"
+    DL3DV_GS = "dl3dv-gs"
+    SPATIALVID = "spatialvid"
+
+
+def annotate(
+    sources: Annotated[list[Path], typer.Argument(help="Videos, folders of videos, folders of pictures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the set.")],
+    preset: Annotated[
+        Preset, typer.Option(help="Kept ranges of scores; measured asks only for what needs no network.")
+    ] = Preset.MEASURED,
+    keep_missing: Annotated[
+        bool, typer.Option("--keep-missing", help="Keep clips that lack a score of the preset.")
+    ] = False,
+    frames: Annotated[int, typer.Option(min=17, max=9601, help="Longest clip, at 16 a second.")] = 961,
+    least_frames: Annotated[int, typer.Option(min=17, max=9601, help="Shortest clip.")] = 161,
+    stride: Annotated[
+        int, typer.Option(min=1, max=9601, help="Frames between starts of clips of one long shot.")
+    ] = 480,
+    lens: Annotated[
+        str | None, typer.Option(help="fx,fy,cx,cy in pixels of the sources, where the lens is known.")
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(min=0.001, max=1000, help="Mean speed of the cameras, m/s: gives poses their scale."),
+    ] = 1.0,
+    captions: Annotated[
+        Path | None, typer.Option(help="JSON of captions by video; default: NAME.caption.txt beside each.")
+    ] = None,
+    frame_size: Annotated[str, typer.Option(help="Width and height of the archives' clips.")] = "320x192",
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Folder with the autoencoder; default: the shipped one.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that judge clips.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Cut videos into clips, recover their cameras, filter them, and write a training set; goes on where it stopped."""
+    with extra_needed("annotating", "annotate"):
+        import pycolmap  # noqa: F401
+        import scenedetect  # noqa: F401
+
+        from training.data.annotation import annotate as annotation
+        from training.data.annotation.captions import SidecarCaptions, TableCaptions
+        from training.data.annotation.report_page import write_report
+        from training.data.annotation.runners import in_processes, in_this_process
+        from training.data.latents import load_autoencoder
+    from engine.machine import assets
+
+    settings = _settings(preset, keep_missing, frames, least_frames, stride, lens, speed)
+    words = SidecarCaptions() if captions is None else TableCaptions.read(captions)
+    plan = annotation.AnnotationPlan(sources, output, settings, pixels(frame_size), words)
+    weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
+    run = in_this_process if workers == 1 else in_processes(workers)
+    with stages() as stage:
+        done = annotation.annotate(plan, weights, stage, run)
+    page = write_report(plan, done)
+    _report(plan, done, page, as_json)
+
+
+def _settings(
+    preset: Preset,
+    keep_missing: bool,
+    frames: int,
+    least_frames: int,
+    stride: int,
+    lens: str | None,
+    speed: float,
+) -> ClipSettings:
+    from training.data.annotation.clip_job import ClipSettings
+    from training.data.annotation.filters import PRESETS, Judge
+    from training.data.annotation.scale import KnownSpeed
+    from training.data.annotation.shots import ClipLengths
+
+    if least_frames > frames:
+        raise ValueError(f"--least-frames {least_frames} is more than --frames {frames}; give a smaller one")
+    return ClipSettings(
+        lengths=ClipLengths(least_frames=least_frames, most_frames=frames, stride=stride),
+        judge=Judge(PRESETS[preset.value], missing_is_fine=keep_missing),
+        lens=None if lens is None else _lens(lens),
+        scale=KnownSpeed(speed),
+    )
+
+
+def _lens(text: str) -> tuple[float, float, float, float]:
+    try:
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--lens takes fx,fy,cx,cy in pixels, got {text!r}") from None
+    if min(fx, fy) <= 0:
+        raise ValueError(f"--lens takes focal lengths above 0, got {text!r}")
+    return fx, fy, cx, cy
+
+
+def _report(plan: AnnotationPlan, done: Annotation, page: Path, as_json: bool) -> None:
+    from training.data.annotation.filters import count_reasons
+    from training.data.annotation.results import camera_path
+
+    for item in done.left_out[:NAMED_LEFT_OUT]:
+        say(f"left out: {item.reason}")
+    if (hidden := len(done.left_out) - NAMED_LEFT_OUT) > 0:
+        say(f"left out: {hidden} more")
+    kept = [clip for clip in done.clips if clip.kept]
+    reasons = count_reasons(clip.reasons for clip in done.clips)
+    summary: dict[str, Any] = {
+        "kept": len(kept),
+        "rejected": len(done.clips) - len(kept),
+        "left_out": len(done.left_out),
+        "judged_before": done.done_before,
+        "report": str(page),
+    }
+    if as_json:
+        clips = [
+            {
+                "source": clip.source,
+                "start_s": clip.start_s,
+                "end_s": clip.end_s,
+                "kept": clip.kept,
+                "reasons": clip.reasons,
+                "camera": str(camera_path(plan.folder, clip.key)) if clip.kept else None,
+            }
+            for clip in done.clips
+        ]
+        named = [{"name": item.name, "reason": item.reason} for item in done.left_out]
+        print_json({"clips": clips} | summary | {"left_out": named, "rejections": reasons})
+        return
+    print_table(summary | {"rejections": ", ".join(f"{name} {count}" for name, count in reasons.items())})

@@ -1,0 +1,1 @@
+"""Cameras recovered from video frames alone."""

@@ -1,0 +1,1 @@
+"""Videos without poses to clips for training: shots, cameras, scores, captions."""

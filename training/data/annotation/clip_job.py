@@ -1,0 +1,202 @@
+"""One clip from frames to verdict: scores, cameras, metric scale, caption; a function of its plan and settings alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.camera.tracks import map_intrinsics
+from engine.files.atomic import replacing
+from evaluation.poses.estimator import CameraEstimate, PoseEstimator, PosesRefused
+from evaluation.poses.structure_from_motion import StructureFromMotion
+from training.data.annotation import measures
+from training.data.annotation.filters import Judge, camera_scores, pose_problem
+from training.data.annotation.results import ClipResult, camera_path, picture_path, write_camera, write_result
+from training.data.annotation.scale import KnownSpeed, Scale
+from training.data.annotation.shots import ClipLengths, ClipPlan, adaptive_cuts
+from training.data.annotation.sources import frame_times_s, nearest_frames, within_area
+from training.data.videos.frames import VideoFrames
+
+ANALYSIS_PIXELS = 255_000
+"""Of the frames that are judged and whose cameras are recovered (the author's bound for depth)."""
+STRIP_FRAMES = 5
+STRIP_HEIGHT_PX = 90
+STRIP_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are judged."""
+
+    lengths: ClipLengths
+    judge: Judge
+    lens: tuple[float, float, float, float] | None = None
+    """fx, fy, cx, cy in pixels of the source, where it is known."""
+    estimator: PoseEstimator = field(default_factory=StructureFromMotion)
+    scale: Scale = field(default_factory=KnownSpeed)
+
+
+class _Clock:
+    """Adds up the seconds of steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
+
+
+def annotate_clip(
+    plan: ClipPlan, settings: ClipSettings, caption: str, identity: str, folder: Path
+) -> ClipResult:
+    """Judge one clip and write what became of it.
+
+    Cameras are recovered only where the pictures pass: that is what takes the time.
+
+    Args:
+        identity: Hash of all that the result depends on; kept with it.
+        folder: Of the set.
+    """
+    clock, fps = _Clock(), settings.lengths.fps
+    with clock("decode"):
+        source = plan.source.open()
+        frames = clip_frames(source, plan, fps, within_area(source.size, ANALYSIS_PIXELS))
+    with clock("pictures"):
+        scores = {
+            "vmafmotion": measures.vmaf_motion(frames, fps),
+            "flow": measures.flow_magnitude(frames, fps),
+            "color": measures.saturation(frames),
+            "blank_share": measures.nearly_blank_share(frames),
+            "scene_cut": float(len(adaptive_cuts(_InMemory(frames), fps))),
+        }
+    reasons = settings.judge.pictures(scores)
+    base = ClipResult(
+        settings=identity,
+        key=plan.key,
+        source=str(plan.source.path),
+        start_s=plan.start_s,
+        end_s=plan.end_s(fps),
+        num_frames=plan.num_frames,
+        reasons=reasons,
+        scores=scores,
+        caption=caption,
+    )
+    camera_path(folder, plan.key).unlink(missing_ok=True)
+    result = base if reasons else _with_cameras(base, frames, settings, source.size, folder, clock)
+    _write_strip(picture_path(folder, plan.key), frames)
+    write_result(folder, result, clock.seconds)
+    return result
+
+
+def _with_cameras(
+    base: ClipResult,
+    frames: NDArray[np.uint8],
+    settings: ClipSettings,
+    size: tuple[int, int],
+    folder: Path,
+    clock: _Clock,
+) -> ClipResult:
+    """Recover and judge the cameras of a clip whose pictures passed."""
+    analysed = frames.shape[2], frames.shape[1]
+    lens = None if settings.lens is None else map_intrinsics(np.array([settings.lens]), size, analysed)[0]
+    fps = settings.lengths.fps
+    try:
+        with clock("poses"):
+            found = settings.estimator.estimate(frames, fps, lens)
+    except PosesRefused as refused:
+        return base.model_copy(update={"reasons": [f"poses refused: {refused}"]})
+    reasons = [] if not found.problem else [f"poses refused: {found.problem}"]
+    if problem := pose_problem(found.c2w):
+        return base.model_copy(update={"reasons": [*reasons, problem]})
+    with clock("scale"):
+        scaled, scale_scores = _metric(found, frames, settings, lens)
+    start, stop = trusted_range(found, len(frames))
+    scores = {**base.scores, **found.measures, **scale_scores, **camera_scores(found.intrinsics, analysed)}
+    c2w = scaled[start:stop]
+    intrinsics = map_intrinsics(found.intrinsics[start:stop], analysed, size)
+    start_s = base.start_s + start / fps
+    write_camera(folder, base.key, c2w, intrinsics, size, fps, start_s)
+    return base.model_copy(
+        update={
+            "reasons": [*reasons, *settings.judge.cameras(scores)],
+            "scores": {name: float(value) for name, value in scores.items() if np.isfinite(value)},
+            "method": f"{settings.estimator.name}: {found.method}",
+            "scale_from": "metric poses" if found.is_metric else settings.scale.name,
+            "start_s": start_s,
+            "end_s": start_s + (stop - start - 1) / fps,
+            "num_frames": stop - start,
+        }
+    )
+
+
+def _metric(
+    found: CameraEstimate, frames: NDArray[np.uint8], settings: ClipSettings, lens: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """Poses in metres, and what the scale was judged by."""
+    if found.is_metric:
+        return found.c2w, {}
+    factor, scores = settings.scale.factor(found, frames, settings.lengths.fps)
+    c2w = found.c2w.copy()
+    c2w[:, :3, 3] *= factor
+    return c2w, scores
+
+
+def trusted_range(found: CameraEstimate, count: int) -> tuple[int, int]:
+    """First frame and end of the stretch between trusted keyframes, cut to 1 + 8 n frames."""
+    first = int(found.measures.get("first_frame", 0))
+    last = int(found.measures.get("last_frame", count - 1))
+    return first, first + 1 + (last - first) // 8 * 8
+
+
+def clip_frames(source: VideoFrames, plan: ClipPlan, fps: float, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Decode a clip at an even rate, [F, H, W, 3] of `size`."""
+    moments = plan.start_s + np.arange(plan.num_frames) / fps
+    return source.read(nearest_frames(frame_times_s(source, fps), moments), size)
+
+
+@dataclass(frozen=True, eq=False)
+class _InMemory:
+    """Decoded frames as a source of frames."""
+
+    frames: NDArray[np.uint8]
+    times_s: None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frames.shape[2], self.frames.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def read(self, numbers: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.stack([cv2.resize(self.frames[n], size, interpolation=cv2.INTER_AREA) for n in numbers])
+
+
+def _write_strip(path: Path, frames: NDArray[np.uint8]) -> None:
+    """Write some frames of a clip side by side, as JPEG."""
+    picks = np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int)
+    width = round(STRIP_HEIGHT_PX * frames.shape[2] / frames.shape[1])
+    strip = np.concatenate(
+        [cv2.resize(frames[n], (width, STRIP_HEIGHT_PX), interpolation=cv2.INTER_AREA) for n in picks], 1
+    )
+    ok, encoded = cv2.imencode(".jpg", strip[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, STRIP_QUALITY])
+    assert ok, "a uint8 picture always encodes"
+    with replacing(path) as file:
+        file.write_bytes(encoded.tobytes())
+
+
+def kept_plan(plan: ClipPlan, result: ClipResult) -> ClipPlan:
+    """The stretch of a plan that was kept."""
+    return replace(plan, start_s=result.start_s, num_frames=result.num_frames)

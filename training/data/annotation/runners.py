@@ -1,0 +1,56 @@
+"""Where clips are judged: in this process, or in several on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from training.data.annotation.clip_job import ClipSettings, annotate_clip
+from training.data.annotation.results import ClipResult
+from training.data.annotation.shots import ClipPlan
+from training.data.clip import LeftOut
+from training.data.holodeck.rendering import worker_pool
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """All that judging one clip takes; it can be sent to another process."""
+
+    plan: ClipPlan
+    settings: ClipSettings
+    caption: str
+    identity: str
+    folder: Path
+
+
+class Runner(Protocol):
+    """Does clip jobs, in any order."""
+
+    def __call__(self, jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]: ...
+
+
+def do_job(job: ClipJob) -> ClipResult | LeftOut:
+    """Judge a clip; one that is damaged is named."""
+    try:
+        return annotate_clip(job.plan, job.settings, job.caption, job.identity, job.folder)
+    except (ValueError, OSError) as error:
+        return LeftOut(job.plan.key, str(error))
+
+
+def in_this_process(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
+    """Do one job after the other."""
+    yield from map(do_job, jobs)
+
+
+def in_processes(num_workers: int) -> Callable[[Sequence[ClipJob]], Iterator[ClipResult | LeftOut]]:
+    """Do jobs in so many processes of this machine."""
+
+    def run(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
+        with worker_pool(num_workers) as pool:
+            for future in as_completed([pool.submit(do_job, job) for job in jobs]):
+                yield future.result()
+
+    return run
