@@ -64,9 +64,6 @@ def annotate(
 ) -> None:
     """Cut videos into clips, recover their cameras, filter them, and write a training set; goes on where it stopped."""
     with extra_needed("annotating", "annotate"):
-        import pycolmap  # noqa: F401
-        import scenedetect  # noqa: F401
-
         from training.data.annotation import annotate as annotation
         from training.data.annotation.captions import SidecarCaptions, TableCaptions
         from training.data.annotation.report_page import write_report

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scenedetect import AdaptiveDetector, FrameTimecode
 
 from training.data.annotation.sources import Source, frame_times_s, within_area
 from training.data.videos.frames import VideoFrames
@@ -49,8 +50,6 @@ class ClipLengths:
 
 def adaptive_cuts(frames: VideoFrames, fps: float) -> list[int]:
     """Find cuts with PySceneDetect's adaptive detector: changes that stand out of those around them."""
-    from scenedetect import AdaptiveDetector, FrameTimecode
-
     detector = AdaptiveDetector()
     size = within_area(frames.size, DETECTION_PIXELS)
     cuts: list[int] = []
