@@ -281,6 +281,19 @@ def scenic_stage(trained: Callable[[str], bool] = lambda name: True) -> FlowMatc
     return FlowMatchingStage(preset, ScenicModel(config, 2), WalkClips(walks), "chunk_causal", trained)
 
 
+@pytest.mark.parametrize("name", ["float32", "autocast", "bfloat16"])
+def test_a_step_computes_with_what_the_step_before_learned(name: Any) -> None:
+    model = nn.Linear(8, 8)
+    x = torch.randn(4, 8)
+    with computing_in(name, model):
+        x = x.to(model.weight.dtype)
+        before = model(x).float()
+        with torch.no_grad():
+            model.weight.mul_(2)
+            model.bias.mul_(2)
+        torch.testing.assert_close(model(x).float(), 2 * before, rtol=0.02, atol=0.02)
+
+
 def test_weights_that_a_stage_leaves_alone_keep_every_bit_in_bfloat16(tmp_path: Path) -> None:
     stage = scenic_stage(lambda name: "final_layer" in name)
     before = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}

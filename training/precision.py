@@ -55,8 +55,10 @@ def computing_in(name: PrecisionName, model: nn.Module) -> Iterator[None]:
         part.compile()
     before = dict(_tensors(model))
     model.to(precision.weights)
+    # A cache would keep the weights of the first step as long as the block runs.
+    autocast = torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
     try:
-        with torch.autocast("cpu", torch.bfloat16) if precision.autocast else nullcontext():
+        with autocast if precision.autocast else nullcontext():
             yield
     finally:
         model.float()
