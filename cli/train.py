@@ -52,6 +52,7 @@ Steps = Annotated[
     int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
 ]
 StartFrom = Annotated[Path | None, typer.Option(help="Go on from these weights, such as assets.")]
+Only = Annotated[str | None, typer.Option(help="Train this stage alone: generator, own-history or decoder.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")]
 
@@ -74,6 +75,7 @@ def pocket(
     minutes: Minutes = None,
     steps: Steps = None,
     start_from: StartFrom = None,
+    only: Only = None,
     dry_run: DryRun = False,
     json_output: JsonOutput = False,
 ) -> None:
@@ -85,7 +87,7 @@ def pocket(
         from training.pocket.plan import as_json, as_text, expected_s, make_plan
     runs = runs or Path("runs") / preset.value
     output = output or (Path("assets") if preset is Preset.pocket else runs / "assets")
-    run = prepare(preset.value, runs, minutes, steps, start_from)
+    run = prepare(preset.value, runs, minutes, steps, start_from, only)
     plan = make_plan(run)
     if dry_run:
         if json_output:

@@ -262,6 +262,17 @@ def test_minutes_are_those_of_the_stages_that_will_run(tmp_path: Path) -> None:
     assert run.recipe.autoencoder_minutes == 0.0
 
 
+def test_one_stage_alone_gets_all_minutes_and_goes_on_from_what_was_published(tmp_path: Path) -> None:
+    assets = Path(__file__).resolve().parent.parent / "assets"
+    run = prepare("pocket", tmp_path, 30.0, start_from=assets, only="decoder")
+    trained = {step.name: step.left_s for step in make_plan(run) if step.name in run.stages and step.left_s}
+    assert trained == {"decoder": pytest.approx(1800.0)}
+    with pytest.raises(ValueError, match=r"name them with --start-from$"):
+        prepare("pocket", tmp_path, only="decoder")
+    with pytest.raises(ValueError, match=r"^autoencoder cannot be trained alone"):
+        prepare("pocket", tmp_path, start_from=assets, only="autoencoder")
+
+
 def test_minutes_of_a_recipe_that_counts_steps_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

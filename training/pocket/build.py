@@ -34,6 +34,7 @@ def prepare(
     minutes: float | None = None,
     num_steps: int | None = None,
     start_from: Path | None = None,
+    only: str | None = None,
 ) -> PocketRun:
     """Prepare a run.
 
@@ -41,6 +42,7 @@ def prepare(
         minutes: Training time in total, of the stages that will run, in the recipe's proportions; the recipe's own where None.
         num_steps: At which every stage ends; the recipe's own where None.
         start_from: Folder that `publish` filled; the autoencoder is taken from there, the generator goes on.
+        only: The one stage that is trained; what the others would make is taken from `start_from`.
 
     Raises:
         ValueError: The recipe does not go with what was asked for.
@@ -52,6 +54,10 @@ def prepare(
                 f"the {preset} has its own sizes and cannot start from {start_from}; leave that out"
             )
         recipe = replace(recipe, autoencoder_minutes=0.0, generator_lr=GOING_ON_LR)
+    if only is not None:
+        if start_from is None:
+            raise ValueError("one stage alone goes on from earlier weights; name them with --start-from")
+        recipe = recipe.only(only)
     if minutes is not None:
         recipe = recipe.scaled(minutes)
     if num_steps is not None:

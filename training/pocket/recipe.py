@@ -97,6 +97,22 @@ class PocketRecipe:
         factor = minutes / total
         return replace(self, **{name: getattr(self, name) * factor for name in names})
 
+    def only(self, name: str) -> PocketRecipe:
+        """The same recipe with time for one stage alone.
+
+        Raises:
+            ValueError: There is no such stage, or it is the autoencoder, whose latents all others depend on.
+        """
+        minutes = {
+            GENERATOR: "generator_minutes",
+            OWN_HISTORY: "own_history_minutes",
+            DECODER: "decoder_minutes",
+        }
+        if name not in minutes:
+            raise ValueError(f"{name} cannot be trained alone; choose from {', '.join(minutes)}")
+        none = dict.fromkeys(("autoencoder_minutes", *minutes.values()), 0.0)
+        return replace(self, **none | {minutes[name]: getattr(self, minutes[name])})
+
     def stages(self) -> dict[str, PocketStage]:
         """All stages by name, in their order."""
         brisk = OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.99)
