@@ -12,10 +12,11 @@ from model.vae.guided import NOTHING_SHOWN, RGB, GuidedAutoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
 from training.pocket.generator import LatentClips
-from training.stages.autoencoder import KNOWN, AutoencoderStage, Batch
+from training.stages.autoencoder import KNOWN, WELL_KNOWN, AutoencoderStage, Batch
 
 GENERATED_SHARE, ECHO_SHARE = 0.7, 0.15
-"""Shares of samples whose latents a rollout made, and are those of the memory's own rendering; the others are the truth's."""
+"""Shares of samples whose latents a rollout made, and are those of the memory's own rendering, where it knows enough; the others
+are the truth's."""
 BLIND_SHARE = 0.08
 """Share of samples whose guide is hidden."""
 
@@ -60,14 +61,15 @@ class DecoderStage(AutoencoderStage):
     def raw_latents(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Latents of the samples' two groups and noise, not normalised, [B, 2, C, h, w]."""
         cell = self.model.config.spatial_stride
-        is_known = (batch.guide[:, :, :, RGB].mean((1, 2, 3, 4)) > KNOWN).tolist()
+        coverage = batch.guide[:, :, :, RGB].mean((1, 2, 3, 4)).tolist()
         picked = []
-        for crop, known in zip(batch.crops, is_known, strict=True):
+        for crop, known in zip(batch.crops, coverage, strict=True):
             encoded, draw = self.encoded[crop.source], rng.random()
             clips = encoded.latents
-            if draw < GENERATED_SHARE:
+            # What a generator invents where nothing is known is not what is there, and can teach nothing but blur.
+            if known > WELL_KNOWN and draw < GENERATED_SHARE:
                 clips = self.generated[crop.source]
-            elif known and draw < GENERATED_SHARE + ECHO_SHARE:
+            elif known > KNOWN and GENERATED_SHARE <= draw < GENERATED_SHARE + ECHO_SHARE:
                 clips = encoded.memory[:, :-1]
             last = int(crop.frames[-1]) // self.stride
             rows, columns = (slice(s.start // cell, s.stop // cell) for s in (crop.rows, crop.columns))

@@ -244,8 +244,8 @@ def _psnr(frames: Tensor, clean: Tensor) -> Tensor:
 
 
 def reconstruction_loss(decoded: Tensor, clean: Tensor) -> Tensor:
-    """Charbonnier + 6 MSE + 0.5 L1 of gradients + 0.5 L1 of the 4x4 averages; both [N, 3, H, W] in [-1, 1]."""
+    """Charbonnier + 4 MSE + 0.5 L1 of gradients + 0.5 L1 of the 4x4 averages; both [N, 3, H, W] in [-1, 1]."""
     error = decoded - clean
-    charbonnier = (error.square() + 1e-6).sqrt().mean() + 6.0 * error.square().mean()
+    charbonnier = (error.square() + 1e-6).sqrt().mean() + 4.0 * error.square().mean()
     gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return charbonnier + 0.5 * gradient + 0.5 * functional.avg_pool2d(error, 4).abs().mean()
