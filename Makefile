@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Two processes of one thread each, and a file's tests in one of them, so that they share what they build.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+ROOMS := cli client engine evaluation export holodeck model training
 FETCH_LIMIT := $(if $(shell command -v timeout),timeout 300)
 
 .PHONY: play setup setup-dev check test test-slow clean
@@ -21,6 +22,7 @@ check: setup-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	for system in Windows Darwin; do $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform $$system $(ROOMS) || exit 1; done
 
 # Two slow files belong to it, side by side: nothing else shows that a killed training goes on and that engines can be built.
 # Where the builder of engines cannot be fetched, their test is skipped and says so.

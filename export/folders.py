@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -82,12 +83,15 @@ def _clear_up(destination: Path) -> None:
 @contextmanager
 def _owning(folder: Path) -> Iterator[bool]:
     """Hold a folder against other processes; yields whether none of them does. The system lets go when a process dies."""
-    try:
-        import fcntl
-
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
+    if sys.platform == "win32":
         # Windows locks no folders: there none is ever known to be stale.
+        yield False
+        return
+    import fcntl
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
         yield False
         return
     try:

@@ -35,7 +35,9 @@ def test_the_wheel_holds_the_rooms_and_the_assets_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == ROOMS
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == ROOMS
+    placed = sorted(name.partition(".data/data/")[2] for name in names if ".data/" in name)
+    assert placed == ["share/applications/flaneur.desktop", "share/icons/hicolor/256x256/apps/flaneur.png"]
     played = [path for path in tracked_files("assets") if "checkpoints" not in path.parts]
     shipped = {f"engine/assets/{path.relative_to(ROOT / 'assets')}" for path in played}
     assert not any("checkpoints" in name for name in names)

@@ -70,6 +70,7 @@ def test_the_pocket_is_the_same_as_in_onnx_runtime(num_chunks: int):
         assert a.snapshot is not None
         assert b.snapshot is not None
         assert a.inverse_depth is not None
+        assert b.inverse_depth is not None
         np.testing.assert_allclose(a.latents, b.latents, rtol=0, atol=TOLERANCE)
         np.testing.assert_allclose(a.inverse_depth, b.inverse_depth, rtol=0, atol=TOLERANCE)
         # A value on the edge between two bytes may fall on either side.

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.machine.hardware import peak_memory_bytes
+
 
 @dataclass(frozen=True)
 class ResourceUsage:
@@ -30,19 +32,12 @@ def resource_usage() -> ResourceUsage:
 
 def memory_bytes(statm: Path = Path("/proc/self/statm")) -> int:
     """Return the memory in use; 0 where nothing can be learnt."""
+    if sys.platform == "win32":
+        return 0
     try:
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return _peak_memory_bytes()
-
-
-def _peak_memory_bytes() -> int:
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
+    except (OSError, ValueError):
+        return peak_memory_bytes() or 0
 
 
 def num_handles() -> int | None:

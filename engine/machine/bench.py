@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.files.world import World
+from engine.machine.hardware import peak_memory_bytes
 from engine.session.headless import RunReport, run_headless
 from engine.session.protocol import Clock, Session
 from engine.session.timing import STAGES, Percentiles, percentiles
@@ -103,14 +103,3 @@ def curve(world: World, num_frames: int) -> CameraTrack:
     for i in range(1, num_frames):
         c2w[i] = c2w[i - 1] @ turn
     return CameraTrack(c2w, np.tile(world.intrinsics, (num_frames, 1)))
-
-
-def peak_memory_bytes() -> int | None:
-    """Return the largest resident size this process ever had."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux kilobytes.
-    return peak if sys.platform == "darwin" else peak * 1024

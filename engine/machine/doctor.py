@@ -15,7 +15,15 @@ from engine.backends.providers import CPU_PROVIDER
 from engine.errors import EngineError
 from engine.files.world import list_worlds
 from engine.machine import assets
-from engine.machine.hardware import Gpu, available_memory_gb, find_gpus, needed_bytes, num_cores, why_not
+from engine.machine.hardware import (
+    Gpu,
+    available_memory_gb,
+    find_gpus,
+    machine_bytes,
+    needed_bytes,
+    num_cores,
+    why_not,
+)
 from engine.machine.installing import install_line
 from engine.machine.refiner_cost import RefinerPrecision, missing_memory, refiner_cost
 
@@ -208,7 +216,8 @@ def device_memory() -> tuple[str, float]:
         best = max(gpus, key=lambda gpu: gpu.free_bytes)
         return best.name, best.free_bytes
     free_gb = available_memory_gb()
-    return "this machine, without a GPU", 0.0 if free_gb is None else free_gb * 2**30
+    free = machine_bytes() or 0 if free_gb is None else free_gb * 2**30
+    return "this machine, without a GPU", free
 
 
 def check_refiner(gpus: Sequence[Gpu] | None) -> Check:

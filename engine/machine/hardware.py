@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.files.bundle import Bundle, EngineSpec
 
@@ -88,13 +91,38 @@ def why_not(spec: EngineSpec, needed: int, gpus: Sequence[Gpu] | None) -> str | 
 
 def num_cores() -> int:
     """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
+def peak_memory_bytes() -> int | None:
+    """Return the largest resident size this process ever had; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux kilobytes.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine_bytes() -> int | None:
+    """Return how much memory this machine has; None where the system does not say."""
+    if sys.platform == "win32":
+        status = windows_memory(ctypes.windll.kernel32)
+        return None if status is None else status.total
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+
+
 def available_memory_gb(meminfo: Path = Path("/proc/meminfo")) -> float | None:
-    """Return the memory that could be had without swapping, None where the system has no such file."""
+    """Return the memory that could be had without swapping; None where the system does not say."""
+    if sys.platform == "win32":
+        status = windows_memory(ctypes.windll.kernel32)
+        return None if status is None else status.available / 2**30
     try:
         lines = meminfo.read_text().splitlines()
     except OSError:
@@ -103,3 +131,21 @@ def available_memory_gb(meminfo: Path = Path("/proc/meminfo")) -> float | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 2**20
     return None
+
+
+class MemoryStatus(ctypes.Structure):
+    """Windows' MEMORYSTATUSEX."""
+
+    _fields_ = (
+        ("length", ctypes.c_uint32),
+        ("load", ctypes.c_uint32),
+        ("total", ctypes.c_uint64),
+        ("available", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 5),
+    )
+
+
+def windows_memory(kernel32: Any) -> MemoryStatus | None:
+    """Ask Windows' kernel library for its memory; None where it gives no answer."""
+    status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
+    return status if kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 import torch
 
+from engine.machine.hardware import machine_bytes
 from model.config import ModelConfig
 from training.parallel.cost_model import (
     FROZEN_BYTES,
@@ -43,24 +43,17 @@ class MemoryBudget:
 
 def budget_alone() -> MemoryBudget:
     """Look how much memory there is for a process on its own, which computes on processors."""
-    return MemoryBudget(1, _machine_bytes())
+    return MemoryBudget(1, machine_bytes())
 
 
 def budget_here(num_processes: int, num_here: int) -> MemoryBudget:
     """Look how much memory there is for each of several processes, of which `num_here` are on this machine."""
-    whole = _machine_bytes()
+    whole = machine_bytes()
     each = None if whole is None else whole // num_here
     if not torch.cuda.is_available():
         return MemoryBudget(num_processes, each)
     # Unlike `mem_get_info`, properties take no memory of a GPU that is another process's.
     return MemoryBudget(num_processes, each, torch.cuda.get_device_properties(0).total_memory)
-
-
-def _machine_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def expected_gib(
