@@ -25,6 +25,9 @@ def refiner(
     half_state: Annotated[
         bool, typer.Option("--half-state", help="Keep keys and values in float16: half the memory.")
     ] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(help="LoRA of `flaneur train refiner` to merge into the weights first.")
+    ] = None,
     verify: Annotated[
         int, typer.Option(min=0, help="Hold this many blocks of latents against PyTorch afterwards.")
     ] = 0,
@@ -39,7 +42,9 @@ def refiner(
         def report(what: str) -> None:
             stage(what, None)
 
-        made = export_released(weights, output, size, fps, window, segment, half_state, verify, report)
+        made = export_released(
+            weights, output, size, fps, window, segment, half_state, verify, report, adapter
+        )
     result = {
         "path": str(output),
         "sha256": made.folder.sha256,

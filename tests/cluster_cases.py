@@ -22,9 +22,11 @@ from torch.distributed.tensor import distribute_tensor
 
 from model.config import tiny
 from tests.models import small_autoencoder
+from tests.refiner_cases import small_refiner
 from training.data.batches import WalkClips
 from training.data.latents import LatentWalk
 from training.data.memory_clips import MemoryClips
+from training.data.refiner_pairs import RefinerPairs
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import OdeRegressionStage, store_trajectories
 from training.loop import LoopConfig, run_stage
@@ -33,11 +35,13 @@ from training.parallel import sharded_checkpoint as checkpoint
 from training.parallel.cluster import ClusterConfig, ProcessCluster
 from training.parallel.sharding import ShardingConfig
 from training.parallel.single_process import Cluster
+from training.presets import miniature_preset
 from training.progress import RecipeProgress
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.config import DistillationConfig
 from training.stages.flow_matching import FlowMatchingStage
 from training.stages.presets import pocket_stages
+from training.stages.refining import RefinerStage
 from training.stages.scenic_model import ScenicModel
 from training.trainable import Trainable
 
@@ -160,6 +164,29 @@ def train_stages_shared(
 ) -> dict[str, NDArray[Any]]:
     """Do the same on the processes of a group."""
     return train_stages(ProcessCluster(ClusterConfig(context_parallel, NUM_BATCHES, WHOLE)), folder)
+
+
+def train_refiner(cluster: Cluster, folder: Path, pairs: Path) -> dict[str, NDArray[Any]]:
+    """Take three steps of a refiner's adapters and return the weights with them merged in."""
+    config = miniature_preset().stage("refiner")
+    assert config.refining is not None
+    network = small_refiner(torch.float32, num_layers=2)
+    refining = replace(config.refining, network=network.config)
+    adam = OptimizerConfig(adam_lr=1e-3, min_side=NO_MATRIX)
+    torch.manual_seed(0)
+    small = replace(config, batch_size=1, optimizer=adam, refining=refining)
+    stage = RefinerStage(small, network, RefinerPairs.find([pairs]))
+    cluster.adopt(stage)
+    loop = LoopConfig(3, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
+    bars = RecipeProgress({}, shown=False)
+    run_stage(stage, loop, folder, SEED, progress=bars, cluster=cluster)
+    return {name: np.asarray(tensor) for name, tensor in stage.finished()[0].state_dict().items()}
+
+
+def train_refiner_shared(group: ProcessGroup, folder: Path, pairs: Path) -> dict[str, NDArray[Any]]:
+    """Do the same on the processes of a group, activations computed again."""
+    cluster = ProcessCluster(ClusterConfig(1, NUM_BATCHES, replace(WHOLE, recompute=True)))
+    return train_refiner(cluster, folder, pairs)
 
 
 def break_off_saving(group: ProcessGroup, path: Path, moment: str) -> dict[str, Any]:

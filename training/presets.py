@@ -13,8 +13,8 @@ from training.data.holodeck.walk_set import WalkSettings
 from training.pocket.clips import ClipSettings
 from training.pocket.keyframes import Placement
 from training.pocket.recipe import Batches, ClipCounts, PocketRecipe
-from training.stages.config import Preset, StageConfig
-from training.stages.presets import paper_stages, pocket_stages
+from training.stages.config import Preset, RefiningConfig, StageConfig
+from training.stages.presets import POCKET_REFINER, paper_stages, pocket_stages
 
 
 def pocket_preset() -> Preset:
@@ -102,7 +102,26 @@ def _shrunk(stage: StageConfig) -> StageConfig:
             num_trajectories=min(2, distillation.num_trajectories),
             num_cached_chunks=None if distillation.num_cached_chunks is None else 3,
         )
-    return replace(stage, num_latent_frames=4, batch_size=2, crop=crop, loop=loop, distillation=distillation)
+    shrunk = replace(
+        stage, num_latent_frames=4, batch_size=2, crop=crop, loop=loop, distillation=distillation
+    )
+    return shrunk if stage.refining is None else replace(shrunk, refining=_miniature_refining())
+
+
+def _miniature_refining() -> RefiningConfig:
+    """Adapters on a network of random weights."""
+    sizes = miniature_model()
+    network = replace(
+        POCKET_REFINER,
+        in_channels=sizes.in_channels,
+        out_channels=sizes.in_channels,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=sizes.text_dim,
+    )
+    return RefiningConfig(network, rank=2, num_pairs=2, timesteps=(1000.0, 700.0), block_size=1)
 
 
 def miniature_recipe() -> PocketRecipe:

@@ -14,6 +14,7 @@ from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
 from export.refiner.verify import RefinerReport, verify_refiner
 from model.refiner import load_refiner
+from model.refiner.adapter import merge_adapter, read_adapter
 from model.refiner.streaming import BLOCK_SIZE, WINDOW
 
 
@@ -38,6 +39,7 @@ def export_released(
     half_state: bool,
     num_verified: int,
     progress: Progress,
+    adapter: Path | None = None,
 ) -> ReleasedExport:
     """Export a release's refiner folder, or its single file.
 
@@ -46,12 +48,15 @@ def export_released(
         window: Latent frames that a block sees besides its own; None takes the released number.
         num_verified: Blocks of latents to hold against PyTorch afterwards.
         progress: Told the name of each graph as it starts.
+        adapter: LoRA to merge into the weights, whichever refiner it was trained on.
 
     Raises:
         ValueError: The weights or the sizes cannot be used.
     """
     check_destination(destination, REFINER_FILE)
     loaded = load_refiner(weights)
+    if adapter is not None:
+        merge_adapter(loaded.model, read_adapter(adapter))
     width, height = frame_size
     _, row_px, column_px = loaded.model.config.vae_scale_factors
     if width % column_px or height % row_px:

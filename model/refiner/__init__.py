@@ -5,6 +5,7 @@ from model.refiner.checkpoint import (
     from_diffusers,
     load_connectors,
     load_refiner,
+    save_refiner,
 )
 from model.refiner.config import (
     ConnectorConfig,
@@ -26,4 +27,5 @@ __all__ = [
     "load_refiner",
     "released_connectors",
     "released_refiner",
+    "save_refiner",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.refiner.config import (
@@ -38,6 +40,8 @@ ORIGINAL_NAMES = (
     (r"^text_embedding_projection\.aggregate_embed\.", "text_proj_in."),
 )
 """Names of the first release, and what diffusers calls them."""
+CONFIG = "refiner_config"
+"""Metadata of our own files."""
 SHOWN = 8
 """Problems that a message lists."""
 
@@ -87,19 +91,41 @@ def connectors_from_diffusers(config: Mapping[str, Any], state_dict: Mapping[str
 
 
 def load_refiner(path: Path, dtype: torch.dtype | None = None) -> Loaded[Refiner]:
-    """Load a refiner from a folder (`config.json` and weights in one file or several), or from the first release's file.
+    """Load a refiner from a folder (`config.json` and weights in one file or several), or from one file.
 
     Args:
-        path: The folder, one that holds it as `transformer/`, or a `.safetensors` file, which has the released sizes.
+        path: The folder, one that holds it as `transformer/`, or a `.safetensors` file: of `save_refiner`, which says its
+            config, or the first release's, which has the released sizes.
         dtype: Precision of the weights; None keeps the file's.
 
     Raises:
         ValueError: A file is missing or unreadable, or does not fit.
     """
     path, is_file = _find(Path(path), "transformer")
-    config = released_refiner() if is_file else RefinerConfig.from_file(path / "config.json")
+    config = _config_within(path) if is_file else RefinerConfig.from_file(path / "config.json")
     tensors = _Files(path, lambda name: not any(mark in name for mark in CONNECTOR_MARKS))
     return _fill(f"the refiner of {path}", _empty_refiner(config), tensors, dtype)
+
+
+def save_refiner(path: Path, refiner: Refiner) -> None:
+    """Write a refiner into one file that says its config."""
+    weights = {name: tensor.detach().contiguous() for name, tensor in refiner.state_dict().items()}
+    save_file(weights, path, {CONFIG: json.dumps(asdict(refiner.config))})
+
+
+def _config_within(file: Path) -> RefinerConfig:
+    check_fetched(file)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            written = (opened.metadata() or {}).get(CONFIG)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read {file}: {error}; fetch the file again") from None
+    if written is None:
+        return released_refiner()
+    try:
+        return RefinerConfig.from_dict(json.loads(written))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} says no config of a refiner ({error}); fetch the file again") from None
 
 
 def load_connectors(path: Path, dtype: torch.dtype | None = None) -> Loaded[TextConnectors]:

@@ -118,6 +118,10 @@ class RefinerBlock(nn.Module):
         self.attn2 = Attention(width, heads, config.rope_type, config.gated_attn)
         self.ff = FeedForward(width)
 
+    def read_text(self, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn captions [B, L, C] into keys and values of cross-attention, [B, h, L, D] each."""
+        return self.attn2.keys_values(captions)
+
     def forward(
         self,
         x: Tensor,
@@ -193,7 +197,7 @@ class RefinerTransformer(nn.Module):
             mask: 1 for tokens that count, [B, L].
         """
         captions = self.caption_projection(text.to(self.device, self.dtype))
-        pairs = [block.attn2.keys_values(captions) for block in self.blocks()]
+        pairs = [block.read_text(captions) for block in self.blocks()]
         mask = mask.to(self.device, self.dtype)
         bias = None if bool((mask == 1).all()) else text_bias(mask)
         return TextContext(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs), bias)

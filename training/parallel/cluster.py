@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from model.refiner import Refiner
 from training.checkpoint import load_state
 from training.parallel.context import ContextShard
 from training.parallel.sharded_checkpoint import load_shards, save_shards
@@ -30,6 +31,9 @@ from training.parallel.single_process import (
 )
 from training.stages.scenic_model import ScenicModel
 from training.trainable import CountsFrames, Trainable
+
+if TYPE_CHECKING:
+    from training.parallel.single_process import SharedModel
 
 PATIENCE = timedelta(days=1)
 """For the others: the first process alone draws, encodes and reads what is missing. When one dies torchrun ends all."""
@@ -73,17 +77,19 @@ class ProcessCluster(Cluster):
             )
         self.config, self.device = config, device
         self.precision = "bfloat16" if config.sharding.bfloat16 else "float32"
-        self.networks: list[ScenicModel] = []
+        self.networks: list[ScenicModel | Refiner] = []
         """Those that are shared out."""
         self.everyone: DeviceMesh = init_device_mesh(device, (self.size,))
         layout = init_device_mesh(device, (self.num_groups, sharing), mesh_dim_names=("data", "time"))
         self.group = layout.get_local_rank("data")
         self.clip_sharers = layout.get_group("time")
 
-    def share(self, model: ScenicModel) -> ScenicModel:
+    def share(self, model: SharedModel) -> SharedModel:
         model.to(self.device)
         shard_model(model, self.everyone, self.config.sharding)
         if self.config.context_parallel > 1:
+            if isinstance(model, Refiner):
+                raise ValueError("a refiner's clips cannot be shared; leave --context-parallel out")
             model.world.open_shard = partial(ContextShard, group=self.clip_sharers)
         self.networks.append(model)
         return model

@@ -12,6 +12,7 @@ from functools import cache
 import torch
 
 from model.config import ModelConfig, sana_wm
+from model.refiner import Refiner, RefinerConfig
 from model.world_model import WorldModel
 from training.stages.config import StageConfig
 from training.stages.presets import paper_stages
@@ -42,6 +43,8 @@ WHOLE_BYTES = 12
 """Of a trained parameter, in every process before it is shared out: itself, master and average."""
 KEPT_BYTES = 265
 """Over C, of a token in a block: what the backward pass needs, in bfloat16 and, in scans and norms, float32 (measured)."""
+REFINER_TEXT = 1024
+"""Tokens of the refiner's text."""
 USABLE = 0.9
 """Share of a GPU's memory that can be filled; the rest goes to the driver, to buffers of a moment and to gaps between blocks."""
 PAPER_DAYS = {
@@ -104,6 +107,30 @@ def num_parameters(config: ModelConfig) -> tuple[int, int]:
     return max(counts), sum(p.numel() for p in model.parameters())
 
 
+@cache
+def refiner_parameters(config: RefinerConfig, rank: int | None) -> tuple[int, int, int]:
+    """Count the parameters of one block, of the whole refiner, and those that are trained."""
+    with torch.device("meta"):
+        model = Refiner(config)
+    block, every = (
+        sum(p.numel() for p in part.parameters()) for part in (model.transformer_blocks[0], model)
+    )
+    width, text = config.hidden_size, config.cross_attention_dim
+    # Two matrices for each of six products of width x width, two that read the text, and two of the feed-forward layer.
+    sides = 6 * 2 * width + 2 * (text + width) + 2 * 5 * width
+    return block, every, every if rank is None else config.num_layers * rank * sides
+
+
+def refiner_operations(
+    config: RefinerConfig, num_frames: int, tokens_per_frame: int, text_length: int
+) -> float:
+    """Multiplications and additions of one clip's forward pass, its text included."""
+    width, tokens = config.hidden_size, num_frames * tokens_per_frame
+    token = 28 * width**2 + 4 * width * (tokens + text_length)
+    text = 4 * text_length * width * config.cross_attention_dim
+    return float(config.num_layers * (tokens * token + text))
+
+
 def forward_operations(config: ModelConfig, num_frames: int, seen: float = 1.0) -> float:
     """Multiplications and additions of one clip's forward pass.
 
@@ -145,6 +172,13 @@ def step_operations(
     whole = forward_operations(config, stage.num_latent_frames, seen_share(stage, num_sharing))
     learning = (4 if recompute else 3) * whole
     distillation = stage.distillation
+    if stage.refining is not None:
+        # Windows are cut at random behind the first frame, so a clip is half as long as the longest.
+        frames = (stage.num_latent_frames + 1 + stage.refining.block_size) / 2
+        network, length = stage.refining.network, REFINER_TEXT
+        whole = refiner_operations(network, math.ceil(frames), config.tokens_per_frame, length)
+        # Of frozen matrices no gradient is computed, but what passes through them is.
+        return (3 + recompute if stage.refining.rank is None else 2 + recompute) * whole, 0.0
     if distillation is None or not STAGES[stage.stage].is_distribution_matching:
         return learning, 0.0
     streamed = forward_operations(config, stage.num_latent_frames, seen=0.0)
@@ -210,12 +244,20 @@ def _networks(stage: StageConfig) -> tuple[int, int]:
 
 def state_bytes(stage: StageConfig, config: ModelConfig, num_processes: int) -> float:
     """Bytes of one process's part of the state: all networks, gradients, master weights, EMA and Adam's memories."""
+    if stage.refining is not None:
+        _, every, learning = refiner_parameters(stage.refining.network, stage.refining.rank)
+        return (
+            STATE_BYTES * learning + FROZEN_BYTES * every * (stage.refining.rank is not None)
+        ) / num_processes
     trained, frozen = _networks(stage)
     return (trained * STATE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1] / num_processes
 
 
 def whole_bytes(stage: StageConfig, config: ModelConfig) -> float:
     """Bytes that every process holds before anything is shared out: whole networks, master weights and EMA."""
+    if stage.refining is not None:
+        _, every, learning = refiner_parameters(stage.refining.network, stage.refining.rank)
+        return WHOLE_BYTES * learning + FROZEN_BYTES * every * (stage.refining.rank is not None)
     trained, frozen = _networks(stage)
     return (trained * WHOLE_BYTES + frozen * FROZEN_BYTES) * num_parameters(config)[1]
 
@@ -225,20 +267,25 @@ def memory_bytes(
 ) -> tuple[float, float, float]:
     """Bytes on one GPU: state, what is gathered for a moment, activations of one clip's share."""
     block, parameters = num_parameters(config)
+    num_layers, width = config.num_layers, config.hidden_size
+    if stage.refining is not None:
+        network = stage.refining.network
+        block, parameters, _ = refiner_parameters(network, stage.refining.rank)
+        num_layers, width = network.num_layers, network.hidden_size
     state = state_bytes(stage, config, num_gpus)
-    rest = parameters - config.num_layers * block
+    rest = parameters - num_layers * block
     # bfloat16: two blocks and all that is no block. Gradients: a block in bfloat16 and its sum in float32.
     gathered = 2.0 * (2 * block + rest) + 6.0 * block
     if batches > 1:
         # Until the last batch of a step gradients are added up before they are shared out, in float32.
         gathered += 4.0 * parameters
     held = math.ceil(stage.num_latent_frames / stage.context_parallel) * config.tokens_per_frame
-    kept = float(KEPT_BYTES * held * config.hidden_size)
-    inputs = 2.0 * held * config.hidden_size
-    activations = config.num_layers * inputs + kept if recompute else config.num_layers * kept
+    kept = float(KEPT_BYTES * held * width)
+    inputs = 2.0 * held * width
+    activations = num_layers * inputs + kept if recompute else num_layers * kept
     if stage.context_parallel > 1:
         # Keys and values of all frames, of both paths.
-        activations += 4 * 2.0 * stage.num_latent_frames * config.tokens_per_frame * config.hidden_size
+        activations += 4 * 2.0 * stage.num_latent_frames * config.tokens_per_frame * width
     return state, gathered, activations
 
 

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import (
 )
 from torch.utils.checkpoint import checkpoint
 
+from model.refiner import Refiner
 from training.stages.scenic_model import ScenicModel
 
 
@@ -29,19 +30,26 @@ class ShardingConfig:
     """Whether a block's activations are computed again in the backward pass instead of being kept."""
 
 
-def shard_model(model: ScenicModel, mesh: DeviceMesh, config: ShardingConfig) -> None:
+def shard_model(model: ScenicModel | Refiner, mesh: DeviceMesh, config: ShardingConfig) -> None:
     """Keep this process's part of each parameter; gradients become means over all processes of the mesh."""
     dtype = torch.bfloat16 if config.bfloat16 else None
     # Cameras come in float32 and stay so: inputs are not cast.
     policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     options = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": True}
-    for block in model.world.blocks:
+    blocks = model.transformer_blocks if isinstance(model, Refiner) else model.world.blocks
+    for block in blocks:
         if config.recompute:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         fully_shard(block, **options)
+    # Stages call the methods named here, not the modules, and parameters must be there by then.
+    if isinstance(model, Refiner):
+        for block in blocks:
+            register_fsdp_forward_method(block, "read_text")
+        fully_shard(model, **options)
+        register_fsdp_forward_method(model, "encode_text")
+        return
     fully_shard(model.world, **options)
     fully_shard(model, **options)
-    # Stages call these, not the modules, and parameters must be there by then.
     register_fsdp_forward_method(model.world, "step")
     register_fsdp_forward_method(model, "text")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,9 +14,12 @@ from torch import nn
 from training.checkpoint import load_state, save_state
 
 if TYPE_CHECKING:
+    from model.refiner import Refiner
     from training.precision import PrecisionName
     from training.stages.scenic_model import ScenicModel
     from training.trainable import Trainable
+
+    SharedModel = TypeVar("SharedModel", ScenicModel, Refiner)
 
 
 class Cluster:
@@ -50,7 +53,7 @@ class Cluster:
         """Batches of one step, over all processes."""
         return self.num_batches or 1
 
-    def share(self, model: ScenicModel) -> ScenicModel:
+    def share(self, model: SharedModel) -> SharedModel:
         """Keep only this process's part of a network; to be called before a stage makes an optimiser of it."""
         return model
 

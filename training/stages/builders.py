@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from model.refiner import Refiner
 from training.data.batches import ClipBatches
 from training.data.memory_clips import MemoryClips, Video
+from training.data.refiner_pairs import RefinerPairs
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import OdeRegressionStage, StoredTrajectories
 from training.stages.autoencoder import AutoencoderStage
@@ -22,9 +24,12 @@ from training.stages.conversions import (
 )
 from training.stages.flow_matching import FlowMatchingStage
 from training.stages.model_file import CRITIC, GENERATOR
+from training.stages.refining import RefinerStage
 from training.stages.scenic_model import ScenicModel
 
-AnyStage = AutoencoderStage | FlowMatchingStage | OdeRegressionStage | DistributionMatchingStage
+AnyStage = (
+    AutoencoderStage | FlowMatchingStage | OdeRegressionStage | DistributionMatchingStage | RefinerStage
+)
 
 
 class Inputs(Protocol):
@@ -68,6 +73,14 @@ class Inputs(Protocol):
 
     def teacher(self, config: StageConfig) -> ScenicModel:
         """Read the model that teaches a distilled stage."""
+        ...
+
+    def refiner(self, config: StageConfig) -> Refiner:
+        """Read the refiner that adapters are trained on, or draw a new one."""
+        ...
+
+    def pairs(self, config: StageConfig) -> RefinerPairs:
+        """Give pairs for the refiner, made by the first stage where there are none."""
         ...
 
     def store_trajectories(self, config: StageConfig, clips: ClipBatches) -> StoredTrajectories:
@@ -144,6 +157,11 @@ def _distribution_matching(inputs: Inputs, config: StageConfig) -> DistributionM
     return DistributionMatchingStage(config, before[GENERATOR], teacher, critic, clips)
 
 
+def _refiner(inputs: Inputs, config: StageConfig) -> RefinerStage:
+    network = inputs.refiner(config)
+    return RefinerStage(config, network, inputs.pairs(config))
+
+
 BUILDERS: dict[str, Callable[[Inputs, StageConfig], AnyStage]] = {
     "base-autoencoder": _autoencoder,
     "base": _base,
@@ -157,5 +175,6 @@ BUILDERS: dict[str, Callable[[Inputs, StageConfig], AnyStage]] = {
     "ode-regression": _ode_regression,
     "self-forcing-short": _distribution_matching,
     "self-forcing-long": _distribution_matching,
+    "refiner": _refiner,
 }
 """By the stage's name."""

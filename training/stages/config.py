@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model.config import ModelConfig
+from model.refiner import RefinerConfig
+from model.refiner.streaming import BLOCK_SIZE
+from model.sampler import STREAMING_TIMESTEPS
 from model.vae.guided import GuidedAutoencoderConfig
 from training.data.batches import Cut
 from training.data.holodeck.walk_set import WalkSettings
@@ -52,6 +55,25 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True)
+class RefiningConfig:
+    """How a refiner is made."""
+
+    network: RefinerConfig
+    rank: int | None = None
+    """Of adapters on a network that is there already; None trains all weights of a new one."""
+    num_pairs: int = 0
+    """Clips that the first stage makes again before the stage begins."""
+    timesteps: tuple[float, ...] = STREAMING_TIMESTEPS
+    """Steps of the first stage in them."""
+    block_size: int = BLOCK_SIZE
+    fps: float = 16.0
+    degraded_share: float = 0.25
+    """Of samples in which a clip of less detail stands for what the first stage made."""
+    rough_history: float = 0.25
+    """Chance that what was refined before is the first stage's: a refiner's own is never quite the truth."""
+
+
+@dataclass(frozen=True)
 class StageConfig:
     """One stage."""
 
@@ -72,6 +94,7 @@ class StageConfig:
     """Height and width in pixels that an autoencoder's clips are cut to; whole frames where None."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     distillation: DistillationConfig | None = None
+    refining: RefiningConfig | None = None
     seed: int = 3407
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
+from engine.files.atomic import replacing
 from model.checkpoint import load_checkpoint
 from model.config import ModelConfig
+from model.refiner import Refiner, save_refiner
+from model.refiner.adapter import SCALE, Adapter
 from model.vae.guided import GuidedAutoencoder, GuidedAutoencoderConfig
 from model.world_model import WorldModel
 from training.checkpoint import load_state, save_state
@@ -134,6 +138,22 @@ def is_network(path: Path) -> bool:
 def save_autoencoder_file(path: Path, model: GuidedAutoencoder) -> None:
     """Write an autoencoder with its config, whole or not at all."""
     save_state(path, {"autoencoder": model.config.to_dict(), "weights": dict(model.state_dict())})
+
+
+def adapter_path(path: Path) -> Path:
+    """Where the adapters of a refiner's checkpoint lie, beside it."""
+    return path.with_name("refiner.adapter.safetensors")
+
+
+def save_refiner_stage(path: Path, refiner: Refiner, adapter: Adapter | None) -> None:
+    """Write a refiner with its config, and before it its adapters apart, each whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if adapter is not None:
+        with replacing(adapter_path(path)) as temporary:
+            tensors = {name: tensor.contiguous() for name, tensor in adapter.tensors().items()}
+            save_file(tensors, temporary, {SCALE: str(adapter.scale)})
+    with replacing(path) as temporary:
+        save_refiner(temporary, refiner)
 
 
 def load_autoencoder_file(path: Path) -> GuidedAutoencoder:

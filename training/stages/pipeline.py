@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from model.refiner import Refiner, load_refiner
 from training.data.batches import ClipBatches
 from training.data.memory_clips import Video
+from training.data.refiner_pairs import RefinerPairs
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import (
     OdeRegressionStage,
@@ -37,15 +39,20 @@ from training.stages.model_file import (
     model_path,
     save_autoencoder_file,
     save_models,
+    save_refiner_stage,
     starting_models,
 )
+from training.stages.refiner_pairs import pairs_tag, store_pairs
+from training.stages.refining import RefinerStage
 from training.stages.scenic_model import ScenicModel
 from training.stages.table import STAGES, TEACHER
 
-STAGES_FOLDER, TRAJECTORIES_FOLDER = "stages", "trajectories"
+STAGES_FOLDER, TRAJECTORIES_FOLDER, PAIRS_FOLDER = "stages", "trajectories", "pairs"
 """Of a run folder, which gets states, logs and checkpoints; and within it."""
 FOLLOWING = "teacher trajectories"
 """Phase before `ode-regression`."""
+PAIRING = "clips made again"
+"""Phase before `refiner`."""
 
 
 class Pipeline:
@@ -58,16 +65,19 @@ class Pipeline:
         data: StageData,
         cluster: Cluster = ALONE,
         progress: RecipeProgress | None = None,
+        pair_folders: Sequence[Path] = (),
     ) -> None:
         """Prepare.
 
         Args:
             folder: Gets states, logs and checkpoints.
             cluster: Processes that train together, all of which call the same methods.
+            pair_folders: Of pairs for the refiner; made here where there are none.
         """
         self.preset, self.folder, self.data, self.cluster = preset, folder, data, cluster
         self.progress = progress or RecipeProgress({}, shown=False)
         self.start_from: Path | None = None
+        self.pair_folders = tuple(pair_folders)
 
     def checkpoint(self, name: str) -> Path:
         """Where a stage's checkpoint lies or will lie."""
@@ -97,6 +107,11 @@ class Pipeline:
 
     def _save(self, path: Path, stage: AnyStage) -> None:
         """Write a checkpoint; weights that are shared out are gathered from all processes."""
+        if isinstance(stage, RefinerStage):
+            refiner, adapter = stage.finished()
+            if self.cluster.is_first:
+                save_refiner_stage(path, refiner, adapter)
+            return
         if isinstance(stage, AutoencoderStage):
             autoencoder = stage.finished_model()
             if self.cluster.is_first:
@@ -145,6 +160,30 @@ class Pipeline:
 
     def teacher(self, config: StageConfig) -> ScenicModel:
         return load_models(self.needed(config.stage, TEACHER))[GENERATOR]
+
+    def refiner(self, config: StageConfig) -> Refiner:
+        assert config.refining is not None
+        if self.start_from is not None:
+            return load_refiner(self.start_from, torch.float32).model
+        if config.refining.rank is not None and self.preset.walks is None:
+            raise ValueError(
+                f"{config.stage} of {self.preset.name} trains adapters on LTX-2's own refiner; name its folder with --from"
+            )
+        return Refiner(config.refining.network)
+
+    def pairs(self, config: StageConfig) -> RefinerPairs:
+        if self.pair_folders:
+            return RefinerPairs.find(self.pair_folders)
+        generator = load_models(self.needed(config.stage, "self-forcing-long"))[GENERATOR]
+        self.cluster.keep_whole(generator)
+        clips = self.clips(config, dealt=False)
+        folder = (
+            self.folder
+            / PAIRS_FOLDER
+            / pairs_tag(generator, config, self.data.identity(self.checkpoint("autoencoder")))
+        )
+        with self.progress.sharing(PAIRING) as tell:
+            return store_pairs(folder, generator, clips, config, self.cluster, tell)
 
     def store_trajectories(self, config: StageConfig, clips: ClipBatches) -> StoredTrajectories:
         teacher = self.teacher(config)

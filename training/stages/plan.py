@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from model.refiner.streaming import SIGMAS
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
-from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
+from training.stages.config import DistillationConfig, NoiseConfig, RefiningConfig, StageConfig
 from training.stages.table import STAGES
 
 
@@ -31,6 +32,8 @@ def stage_plan(config: StageConfig, temporal_stride: int) -> dict[str, str]:
         "length": _length(config.loop),
         "loss": stage.loss,
     }
+    if config.refining is not None:
+        return plan | _refining(config.refining)
     if config.distillation is not None:
         return plan | _distillation(config.distillation, not stage.is_distribution_matching)
     return plan if stage.is_autoencoder else plan | {"noise": _noise(config.noise)}
@@ -59,6 +62,19 @@ def _noise(config: NoiseConfig) -> str:
         f"logit-normal, shift {config.shift:g}; {', '.join(rules)}; first frame given with chance "
         f"{config.image_conditioning:g}, caption dropped with {config.caption_dropout:g}"
     )
+
+
+def _refining(config: RefiningConfig) -> dict[str, str]:
+    trained = "all weights of a new network"
+    if config.rank is not None:
+        trained = f"adapters of rank {config.rank} on the network named with --from"
+    return {
+        "pairs": f"{config.num_pairs} clips made again in {len(config.timesteps)} steps, or those of --data; in "
+        f"{config.degraded_share:.0%} of samples a clip of less detail",
+        "trained": trained,
+        "block": f"{config.block_size} latent frames behind the first and any before it",
+        "noise": f"logit-normal up to {SIGMAS[0]:g}, shifted by the number of tokens; a tenth uniform",
+    }
 
 
 def _distillation(config: DistillationConfig, is_regression: bool) -> dict[str, str]:

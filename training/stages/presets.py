@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from model.refiner import RefinerConfig, released_refiner
 from model.sampler import STREAMING_TIMESTEPS
 from training.loop import LoopConfig
 from training.optimizer import NO_MATRIX, OptimizerConfig
-from training.stages.config import DistillationConfig, NoiseConfig, StageConfig
+from training.stages.config import DistillationConfig, NoiseConfig, RefiningConfig, StageConfig
 from training.stages.noise import ONE_LEVEL, ChunkMixture
 
 VIDEOS = "videos of walks through holodeck places"
@@ -84,6 +85,32 @@ def _pocket_ode() -> StageConfig:
     )
 
 
+POCKET_REFINER = RefinerConfig(
+    in_channels=96,
+    out_channels=96,
+    num_attention_heads=4,
+    attention_head_dim=32,
+    cross_attention_dim=128,
+    num_layers=4,
+    caption_channels=128,
+)
+"""On a grid of 6 x 10: a million and a half parameters."""
+
+
+def _pocket_refiner() -> StageConfig:
+    refining = RefiningConfig(POCKET_REFINER, num_pairs=96, timesteps=STREAMING_TIMESTEPS, block_size=1)
+    return StageConfig(
+        "refiner",
+        data="clips that self-forcing-long made again, and their truth",
+        num_latent_frames=9,
+        batch_size=8,
+        cut="anywhere",
+        optimizer=OptimizerConfig(muon_lr=0.01, adam_lr=1e-3),
+        loop=LoopConfig(20_000, 25.0),
+        refining=refining,
+    )
+
+
 def pocket_stages() -> dict[str, StageConfig]:
     """Every stage at pocket size, by name: four and a half hours on two cores, and the trajectories of the teacher."""
     stages = (
@@ -99,6 +126,7 @@ def pocket_stages() -> dict[str, StageConfig]:
         _pocket_ode(),
         _pocket_distilled("self-forcing-short", 20.0, 9, 1e-4),
         _pocket_distilled("self-forcing-long", 20.0, 25, 5e-5, num_cached_chunks=5, sink=True),
+        _pocket_refiner(),
     )
     return {stage.stage: stage for stage in stages}
 
@@ -166,6 +194,22 @@ def _paper_ode() -> StageConfig:
     )
 
 
+def _paper_refiner() -> StageConfig:
+    """Adapters of rank 384 on the multi-step refiner. Batch, rate and steps are not published: as those of minute-camera."""
+    adam = OptimizerConfig(
+        adam_lr=1e-5, betas=(0.9, 0.999), eps=1e-10, min_side=NO_MATRIX, ema_decay=0.0, clip_norm=0.5
+    )
+    return StageConfig(
+        "refiner",
+        data="clips that self-forcing-long made again, and their truth (not released)",
+        num_latent_frames=16,
+        batch_size=32,
+        optimizer=adam,
+        loop=_constant(31_000),
+        refining=RefiningConfig(released_refiner(), rank=384, num_pairs=24_000),
+    )
+
+
 def paper_stages() -> dict[str, StageConfig]:
     """The paper's stages by name; it takes autoencoder and base model as they were released."""
     minute: dict[str, Any] = {"length": 121, "lr": 1e-5, "context_parallel": 2}
@@ -182,5 +226,6 @@ def paper_stages() -> dict[str, StageConfig]:
         _paper_ode(),
         _paper_distilled("self-forcing-short", 43, 700),
         _paper_distilled("self-forcing-long", 121, 3000, num_cached_chunks=2, sink=True),
+        _paper_refiner(),
     )
     return {stage.stage: stage for stage in stages}

@@ -17,10 +17,11 @@ from training.data.archives.reader import ARCHIVE_FILTERS
 from training.data.batches import check_fits
 from training.data.clip import Clip, ClipRejected, ClipSource, LeftOut, readable
 from training.data.holodeck.walk_set import WalkSet, WalkSettings
+from training.data.refiner_pairs import RefinerPairs
 from training.data.sets import open_set
 from training.data.texts import EncodedTexts, Texts
 from training.parallel.cluster import joined
-from training.parallel.cost_model import GIB, num_parameters
+from training.parallel.cost_model import GIB, num_parameters, refiner_parameters
 from training.parallel.memory_check import (
     MemoryBudget,
     budget_alone,
@@ -105,6 +106,10 @@ class StageRequest:
             ValueError: A folder holds none, or what it holds is no use for the stage.
         """
         self.check_data()
+        if STAGES[self.name].is_refiner:
+            if self.data:
+                RefinerPairs.find(self.data)
+            return []
         return [self.source(folder) for folder in self.data]
 
     def source(self, folder: Path) -> ClipSource:
@@ -153,7 +158,7 @@ def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, st
     request.check_data()
     if STAGES[request.name].is_autoencoder:
         return plan
-    for folder in request.data:
+    for folder in () if STAGES[request.name].is_refiner else request.data:
         plan[f"data in {folder}"] = _describe(request, folder, model, stage.num_latent_frames)
     budget = _budget(launch)
     each = "an unknown amount" if budget.computing is None else f"{budget.computing / GIB:.0f} GiB"
@@ -161,6 +166,11 @@ def plan_of(request: StageRequest, launch: Launch | None = None) -> dict[str, st
     at_once = stage.batch_size if launch is None and not preset.one_clip_at_a_time else 1
     expected = expected_gib(stage, model, budget, sharing, at_once)
     plan["network"] = f"{model.name}, {num_parameters(model)[1] / 1e6:.1f} M parameters"
+    if stage.refining is not None:
+        _, every, learning = refiner_parameters(stage.refining.network, stage.refining.rank)
+        plan["network"] = (
+            f"a refiner of {every / 1e6:.1f} M parameters, {learning / 1e6:.1f} M of them trained"
+        )
     plan["memory"] = (
         f"about {expected:.1f} GiB in each of {budget.processes} (an estimate); for one there is {each} here"
     )
@@ -209,7 +219,8 @@ def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path
             preset = replace(preset, stages={**preset.stages, **one})
         progress = RecipeProgress({}, shown=cluster.is_first)
         data = _data_of(request, preset, cluster, progress)
-        pipeline = Pipeline(preset, request.runs / STAGES_FOLDER, data, cluster, progress)
+        pairs = request.data if STAGES[request.name].is_refiner else ()
+        pipeline = Pipeline(preset, request.runs / STAGES_FOLDER, data, cluster, progress, pairs)
         checkpoint = pipeline.train(request.name, request.start_from)
         return checkpoint, data.left_out() if isinstance(data, SetData) else ()
 
@@ -256,7 +267,7 @@ def _processes(request: StageRequest, preset: Preset, launch: Launch | None) -> 
 def _data_of(
     request: StageRequest, preset: Preset, cluster: Cluster, progress: RecipeProgress
 ) -> SetData | WalkData:
-    if not request.data:
+    if not request.sources:
         walks = WalkSet(preset.walks or WalkSettings(), preset.model, request.runs / "data")
         return WalkData(walks, preset.best_share, progress)
     with cluster.in_turn():

@@ -12,6 +12,7 @@ Mode = Literal["bidirectional", "chunk_causal"]
 RECONSTRUCTION = "reconstruction: Charbonnier, squares, gradients, 4x4 means, KL"
 VELOCITY = "mean square error of the velocity, noise - x0"
 CLEAN_ESTIMATE = "mean square error of the clean estimate"
+REFINING = "mean square error of the velocity, from the first stage's latents and noise to the target"
 MATCHING = "distribution matching for the student, flow matching for the critic"
 TEACHER = "best-clips"
 """Stage whose model, which is bidirectional, teaches the distilled ones."""
@@ -24,7 +25,7 @@ class Stage:
     name: str
     purpose: str
     starts_from: str | None
-    """Stage whose weights it takes over; None starts from random ones."""
+    """Stage whose weights it takes over, or whose model makes a refiner's pairs; None starts from random ones."""
     loss: str
     mode: Mode = "bidirectional"
     """Attention mask of whole clips; students are rolled out chunk by chunk beside it."""
@@ -32,6 +33,10 @@ class Stage:
     @property
     def is_autoencoder(self) -> bool:
         return self.loss == RECONSTRUCTION
+
+    @property
+    def is_refiner(self) -> bool:
+        return self.loss == REFINING
 
     @property
     def is_distribution_matching(self) -> bool:
@@ -104,6 +109,12 @@ STAGES = {
             "the same at full length, with a sink and a window cached",
             "self-forcing-short",
             MATCHING,
+        ),
+        Stage(
+            "refiner",
+            "train the second stage on clips that the first stage made again",
+            "self-forcing-long",
+            REFINING,
         ),
     )
 }
