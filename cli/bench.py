@@ -52,6 +52,9 @@ def bench(
     model: Annotated[str, typer.Option(help="Sizes to estimate: sana-wm or pocket.")] = "sana-wm",
     refiner: Annotated[bool, typer.Option("--refiner", help="Estimate the second stage too.")] = False,
     precision: Annotated[Precision, typer.Option(help="To estimate: nvfp4, fp8 or bf16.")] = Precision.NVFP4,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Estimate sana-wm's decoder, convolution by convolution.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a walk: milliseconds per chunk by stage, realtime factor, memory, first frame."""
@@ -61,6 +64,9 @@ def bench(
     from engine.session.opening import EngineRequest
 
     request = EngineRequest(engine, backend.value, provider.value, weights)
+    if layers:
+        _print_layers(roofline or "rtx5090", as_json)
+        return
     if roofline is not None:
         measured = None if engine is None else _measure(world, request, seed, chunks)
         _print_roofline(roofline, model, precision.value, refiner, measured, as_json)
@@ -174,6 +180,49 @@ def _print_roofline(
     if model == "sana-wm" and card in PUBLISHED:
         print("\nwhat SANA-WM's authors report for a minute on this card, with their own kernels:")
         print_rows(("", ""), PUBLISHED[card])
+
+
+def _print_layers(card: str, as_json: bool) -> None:
+    """Print what bounds each convolution of the decoder on a card, in bf16 and in FP8."""
+    from engine.machine.cards import find_card
+    from engine.machine.decoder_cost import decoder_layers, minute_s
+    from engine.machine.memory_plan import DenoiserSizes
+
+    peaks, sizes = find_card(card), DenoiserSizes()
+    chunk_s = sizes.chunk_size * sizes.temporal_stride / 16.0
+    half, low = decoder_layers("bf16"), decoder_layers("fp8")
+    minutes = {
+        f"{precision}, {'fused' if fused else 'not fused'}": minute_s(
+            found, peaks.operations_per_s, peaks.bytes_per_s, precision, fused, chunk_s
+        )
+        for precision, found in (("bf16", half), ("fp8", low))
+        for fused in (False, True)
+    }
+    if as_json:
+        rows = [{"bf16": asdict(a), "fp8": asdict(b)} for a, b in zip(half, low, strict=True)]
+        print_json({"estimate": True, "card": peaks.title, "layers": rows, "minute_s": minutes})
+        return
+    print(f"Estimate, not a measurement: the LTX-2 decoder on a {peaks.title}, one chunk of {chunk_s:g} s\n")
+    lines = []
+    for a, b in zip(half, low, strict=True):
+        compute_ms = a.compute_ms(peaks.operations_per_s["bf16"])
+        memory_ms = a.memory_ms(peaks.bytes_per_s, fused=True)
+        lines.append(
+            (
+                a.name,
+                str(a.count),
+                f"{a.operations / 1e12:.2f}",
+                f"{compute_ms:.1f}",
+                f"{memory_ms:.1f}",
+                f"{1e3 * a.elementwise_bytes / peaks.bytes_per_s:.1f}",
+                "arithmetic" if compute_ms > memory_ms else "memory",
+                f"{b.compute_ms(peaks.operations_per_s['fp8']):.1f}",
+            )
+        )
+    columns = ("channels, frames x rows x columns", "number", "10^12", "ms at peak", "ms of memory")
+    print_rows((*columns, "ms between, not fused", "bound by", "ms in fp8"), lines)
+    print("\nthe decoder for a minute of video, at least:")
+    print_rows(("", ""), [(name, f"{seconds:.1f} s") for name, seconds in minutes.items()])
 
 
 def _part_ms(report: BenchReport) -> dict[str, float]:

@@ -202,6 +202,9 @@ def verify(
     timesteps: Annotated[
         str | None, typer.Option(help="Step schedule to follow, such as 1000; default: the bundle's.")
     ] = None,
+    decoder: Annotated[
+        bool, typer.Option("--decoder", help="Emulate fp8 in the decoder's convolutions, against fp32.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Hold a bundle's graphs against PyTorch, chunk by chunk; exit status 1 if they differ too much."""
@@ -214,6 +217,8 @@ def verify(
     if timesteps is not None:
         opened = replace(opened, spec=rescheduled(opened.spec, _schedule(timesteps)))
     source, _ = shipped(model, random_weights)
+    if decoder:
+        return _verify_decoder(opened.spec, source, random_weights, chunks or 20, as_json)
     if against is Against.GRAPH:
         with stages() as stage:
             report = verify_source(opened, source, random_weights, chunks or 4, stage)
@@ -233,6 +238,33 @@ def verify(
     else:
         print(f"weights {weights[:12]}, {num_chunks} chunks")
         _print_quality(quality)
+    return 0 if quality.passed else EXIT_DIFFERENT
+
+
+def _verify_decoder(
+    spec: EngineSpec, source: str, random_weights: bool, num_chunks: int, as_json: bool
+) -> int:
+    """Print what FP8 convolutions cost the decoder."""
+    if random_weights:
+        raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
+    with extra_needed("measuring a precision", "train"):
+        from export.quantization.decoder import MAX_LOSS_DB, measure_decoder
+    with stages() as stage:
+        quality = measure_decoder(spec, source, num_chunks, stage)
+    if as_json:
+        print_json({"passed": quality.passed, "weights_sha256": spec.weights_sha256, **quality.to_dict()})
+    else:
+        rows = [
+            (
+                world.world,
+                *(f"{db:.2f} dB" for db in (world.psnr_fp32, world.psnr_bf16, world.psnr_fp8)),
+                f"{world.psnr_between:.1f} dB",
+            )
+            for world in quality.worlds
+        ]
+        print_rows(("world", "PSNR fp32", "bf16", "fp8", "fp8 of bf16"), rows)
+        verdict = "passed" if quality.passed else "too much"
+        print(f"{verdict}: fp8 loses at most {quality.loss_db:.2f} dB, {MAX_LOSS_DB:g} dB are allowed")
     return 0 if quality.passed else EXIT_DIFFERENT
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.files.bundle import STEP_INPUTS
+from engine.machine.cards import Card, find_card
 from engine.machine.refiner_cost import RefinerCost, refiner_cost
 from export.onnx import step_inputs
 from export.quantization.layers import DECODER_RULES, Low, precision_of
@@ -42,23 +43,6 @@ ASSUMPTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Card:
-    """A card's published peaks."""
-
-    title: str
-    operations_per_s: Mapping[str, float]
-    bytes_per_s: float
-
-
-CARDS = {
-    "rtx5090": Card(
-        "GeForce RTX 5090",
-        {"nvfp4": 1676e12, "fp8": 419e12, "bf16": 209.5e12, "fp32": 104.8e12},
-        1792e9,
-    )
-}
-"""From NVIDIA's description of the RTX Blackwell architecture, without sparsity."""
 PUBLISHED = {
     "rtx5090": (
         ("4 steps and sink, whole minute", "39 s"),
@@ -117,13 +101,11 @@ def roofline(model: str, card: str, low: Low, fps: float = 16.0, refiner: bool =
     Raises:
         ValueError: The card or the preset is not known.
     """
-    if card not in CARDS:
-        raise ValueError(f"no peaks are known of {card!r}; use {', '.join(CARDS)}")
     if model not in PRESETS:
         raise ValueError(f"a speed model takes the sizes of {' or '.join(PRESETS)}, not {model!r}")
     if refiner and model != REFINED:
         raise ValueError(f"the refiner goes with {REFINED}; {model} has none")
-    config, peaks = PRESETS[model](), CARDS[card]
+    config, peaks = PRESETS[model](), find_card(card)
     with FakeTensorMode():
         step, decode = _count_step(config, low), _count_decoder(config)
     passes = NUM_STEPS[model] + 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("onnxscript")
+from engine.machine.cards import CARDS
 from engine.machine.refiner_cost import refiner_cost
-from export.roofline import CARDS, Roofline, refiner_rows, roofline
+from export.roofline import Roofline, refiner_rows, roofline
 from model.config import pocket
 
 
