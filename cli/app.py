@@ -28,6 +28,7 @@ COMMANDS = {
     "data": "cli.data",
     "train": "cli.train",
     "eval": "cli.eval",
+    "bench-set": "cli.bench_set",
     "bench": "cli.bench",
     "doctor": "cli.doctor",
 }

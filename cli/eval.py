@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -60,6 +61,12 @@ def evaluate_bundle(
     bench: Annotated[
         Path | None, typer.Option(help="Folder of SANA-WM-Bench; its pictures along --tracks simple or hard.")
     ] = None,
+    films: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of videos NAME.mp4 of --bench's scenes by any model, which are scored instead."
+        ),
+    ] = None,
     autoencoder: Annotated[
         Path | None, typer.Option(help="Folder with autoencoder.safetensors; default: beside the bundle.")
     ] = None,
@@ -73,6 +80,11 @@ def evaluate_bundle(
 ) -> None:
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
+    if films is not None:
+        if bench is None or tracks is TracksChoice.WALKS:
+            raise ValueError("--films goes with --bench FOLDER and --tracks simple or --tracks hard")
+        _evaluate_films(films, bench, tracks.value, walks, seconds, names, output, as_json)
+        return
     with extra_needed("evaluating", "eval"):
         from evaluation.worlds import open_subject
     subject = open_subject(assets.find_bundle(bundle), worlds, world, autoencoder)
@@ -153,6 +165,47 @@ def _ablate(
     print_json([asdict(row) for row in rows]) if as_json else print(parts_table(rows))
 
 
+def _evaluate_films(
+    films: Path,
+    folder: Path,
+    split: str,
+    scenes: int,
+    seconds: float,
+    metrics: tuple[str, ...] | None,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Score videos of so many scenes of each category of a split."""
+    from engine.files.atomic import replacing
+    from evaluation.bench_films import score_films
+    from evaluation.bench_layout import first_of_each, read_bench
+    from evaluation.bench_tables import films_table
+    from evaluation.image_metrics import OPENERS, open_measures
+
+    chosen = first_of_each(read_bench(folder, split)[0], scenes)
+    measures, missing = open_measures(
+        [name for name in metrics or ("psnr", "ssim", "lpips") if name in OPENERS]
+    )
+    estimator = None
+    if any(scene.place is None for scene in chosen):
+        with extra_needed("recovering poses of scenes without a truth", "annotate"):
+            from evaluation.poses.structure_from_motion import StructureFromMotion
+        # Tracks are slow, and a minute has many frames.
+        estimator = StructureFromMotion(keyframes_per_s=2.0)
+    with progress("scoring videos", len(chosen)) as bar:
+        scores, absent = score_films(chosen, films, seconds, measures, estimator, bar)
+    for reason in [*missing, *absent[:LISTED]]:
+        say(reason)
+    table = films_table(films.name, split, scores)
+    output.mkdir(parents=True, exist_ok=True)
+    with replacing(output / "films.md") as file:
+        file.write_text(table + "\n")
+    result = {"films": [asdict(score) for score in scores], "left_out": absent, "output": str(output)}
+    with replacing(output / "films.json") as file:
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    print_json(result) if as_json else print(table)
+
+
 def _evaluate_pictures(
     subject: Subject,
     folder: Path,
@@ -166,8 +219,9 @@ def _evaluate_pictures(
     """Measure so many scenes of each category of a split."""
     with extra_needed("reading the benchmark's pictures", "worlds"):
         from export.photo import fit_photo, read_photo
+    from evaluation.bench_layout import first_of_each, read_bench
     from evaluation.image_metrics import OPENERS, open_measures
-    from evaluation.sana_wm_bench import bench_chunks, bench_table, evaluate_bench, first_of_each, read_bench
+    from evaluation.sana_wm_bench import bench_chunks, bench_table, evaluate_bench
 
     def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
         photo = read_photo(path)

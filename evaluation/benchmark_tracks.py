@@ -1,8 +1,8 @@
 """Simple and hard tracks in the manner of SANA-WM-Bench, laid through a place without touching anything.
 
 The paper's own ten templates of each kind are not published; these follow its description: arcs, S-bends and eights, and for
-hard ones whip-pans, vertical motion and double loops. A template is a lap of arcs that ends where it began and is walked again
-until the track is long enough, so every track revisits.
+hard ones whip-pans, vertical motion and double loops; centripetal splines, at most 0.4 m/s and 12 degrees a second. A template is
+a lap of arcs that ends where it began and is walked again until the track is long enough, so every track revisits.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from evaluation.poses.alignment import rotation_angles_deg
 from evaluation.rollouts import Poses
 from holodeck import Place
 from holodeck.walks import clear_points
@@ -30,8 +32,18 @@ LEADS_M = (0.0, 1.5, 3.0, 4.5)
 """Ways straight ahead before the first arc, tried for each radius: many places begin with a wall at one's back."""
 POINT_M = 0.02
 """Step along a lap."""
-WHIP_PERIOD_S, WHIP_DEG = 5.0, 110.0
-RISE_PERIOD_S = 7.0
+MAX_SPEED_M_S, MAX_TURN_DEG_S = 0.4, 12.0
+"""Of the published tracks."""
+MOST_SLOWED = 6
+"""Times that a track is slowed down until it keeps its limits between knots too, where a spline is faster than at them."""
+DENSE_S = 1.0 / 32.0
+"""Between points of a track before its limits are kept, in the time that it would take without them."""
+SMOOTH_M = 0.12
+"""Standard deviation along the way that corners are rounded with: nobody turns back at full speed."""
+WHIP_PERIOD_M, WHIP_DEG = 4.0, 40.0
+"""Way between two looks aside, and how far they go."""
+RISE_PERIOD_M = 4.0
+"""Way on which a track rises and sinks once."""
 LOW_M, HIGH_M = 1.0, 2.6
 """Heights between which a rising track moves."""
 
@@ -43,9 +55,8 @@ class Template:
     name: str
     arcs: tuple[float, ...]
     """Degrees of the arcs of a lap, clockwise positive, all of one radius; what does not close is walked back backwards."""
-    speed_m_s: float = 0.8
     whips: bool = False
-    """Sudden looks aside and back."""
+    """Looks aside and back."""
     rises: bool = False
     """Up and down, looking down from above and up from below."""
 
@@ -63,16 +74,16 @@ SIMPLE = (
     Template("wave-left", (-40.0, 80.0, -40.0)),
 )
 HARD = (
-    Template("whip-arc-right", (90.0,), 1.2, whips=True),
-    Template("whip-arc-left", (-90.0,), 1.2, whips=True),
-    Template("whip-eight-right", (360.0, -360.0), 1.4, whips=True),
-    Template("whip-eight-left", (-360.0, 360.0), 1.4, whips=True),
-    Template("rise-circle-right", (360.0,), 1.4, rises=True),
-    Template("rise-circle-left", (-360.0,), 1.4, rises=True),
-    Template("rise-s", (60.0, -60.0), 1.2, rises=True),
-    Template("double-loop-right", (720.0, -360.0), 1.8),
-    Template("double-loop-left", (-720.0, 360.0), 1.8),
-    Template("rise-whip-double-loop", (720.0, -720.0), 1.8, whips=True, rises=True),
+    Template("whip-arc-right", (90.0,), whips=True),
+    Template("whip-arc-left", (-90.0,), whips=True),
+    Template("whip-s-right", (60.0, -60.0), whips=True),
+    Template("whip-s-left", (-60.0, 60.0), whips=True),
+    Template("rise-circle-right", (360.0,), rises=True),
+    Template("rise-circle-left", (-360.0,), rises=True),
+    Template("rise-s", (60.0, -60.0), rises=True),
+    Template("double-loop-right", (720.0, -360.0)),
+    Template("double-loop-left", (-720.0, 360.0)),
+    Template("rise-whip-arc", (90.0,), whips=True, rises=True),
 )
 
 
@@ -104,18 +115,63 @@ def lay_track(template: Template, place: Place, num_frames: int, fps: int) -> Po
 
 def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Array) -> Poses:
     times = np.arange(num_frames) / fps
-    knots_s = KNOT_S * np.arange(2 + int(np.ceil(times[-1] / KNOT_S)), dtype=np.float64)
-    right, forward, heading = _along(lap, template.speed_m_s * knots_s)
-    height = -place.spawn[1, 3] + np.zeros_like(knots_s)
-    pitch = np.zeros_like(knots_s)
+    pace = 1.0
+    for _ in range(MOST_SLOWED):
+        positions, angles = _knots(template, place, lap, 2 + int(np.ceil(times[-1] / KNOT_S)), pace)
+        c2w = np.tile(np.eye(4), (num_frames, 1, 1))
+        c2w[:, :3, 3] = catmull_rom(positions, times / KNOT_S)
+        c2w[:, :3, :3] = squad(Rotation.from_euler("YX", angles, degrees=True), times / KNOT_S).as_matrix()
+        over = _over_limits(c2w, fps)
+        if over <= 1.0:
+            break
+        pace /= over
+    return c2w
+
+
+def _over_limits(c2w: Poses, fps: int) -> float:
+    """Greatest speed or turn between frames, over what is allowed."""
+    moved = np.linalg.norm(np.diff(c2w[:, :3, 3], axis=0), axis=1).max(initial=0.0) * fps
+    turned = rotation_angles_deg(c2w[:-1], c2w[1:]).max(initial=0.0) * fps
+    return float(max(moved / MAX_SPEED_M_S, turned / MAX_TURN_DEG_S))
+
+
+def _knots(template: Template, place: Place, lap: Array, count: int, pace: float) -> tuple[Array, Array]:
+    """Positions [K, 3] and yaw and pitch in degrees [K, 2] of knots, KNOT_S apart, at a pace of so much of the limits."""
+    # Slowed down by turning, a track goes no farther than this.
+    way = np.arange(0.0, MAX_SPEED_M_S * KNOT_S * count + POINT_M, MAX_SPEED_M_S * DENSE_S)
+    positions, angles = (_rounded(each) for each in _along_track(template, place, lap, way))
+    moved = np.linalg.norm(np.diff(positions, axis=0), axis=1) / MAX_SPEED_M_S
+    turned = np.linalg.norm(np.diff(angles, axis=0), axis=1) / MAX_TURN_DEG_S
+    reached_s = np.concatenate([[0.0], np.cumsum(np.maximum(moved, turned))]) / pace
+    knots_s = KNOT_S * np.arange(count, dtype=np.float64)
+    columns = np.concatenate([positions, angles], 1).T
+    knots = np.stack([np.interp(knots_s, reached_s, column) for column in columns], 1)
+    return knots[:, :3], knots[:, 3:]
+
+
+def _rounded(values: Array) -> Array:
+    """Smooth [N, D] along the way; the ends stay where they are."""
+    reach = round(4 * SMOOTH_M / (MAX_SPEED_M_S * DENSE_S))
+    # Mirrored through its end points, so that a straight end stays straight.
+    padded = np.concatenate(
+        [2 * values[:1] - values[reach:0:-1], values, 2 * values[-1:] - values[-2 : -reach - 2 : -1]]
+    )
+    smooth = gaussian_filter1d(padded, SMOOTH_M / (MAX_SPEED_M_S * DENSE_S), axis=0)
+    return np.asarray(smooth[reach:-reach], np.float64)
+
+
+def _along_track(template: Template, place: Place, lap: Array, way: Array) -> tuple[Array, Array]:
+    """Positions [N, 3] and angles [N, 2] after ways along the ground, metres."""
+    right, forward, heading = _along(lap, way)
+    height = -place.spawn[1, 3] + np.zeros_like(way)
+    pitch = np.zeros_like(way)
     if template.rises:
         middle, half = (LOW_M + HIGH_M) / 2, (HIGH_M - LOW_M) / 2
         start = np.arcsin((height[0] - middle) / half)
-        height = middle + half * np.sin(start + 2 * np.pi * knots_s / RISE_PERIOD_S)
+        height = middle + half * np.sin(start + 2 * np.pi * way / RISE_PERIOD_M)
         pitch = 12.0 * (height[0] - height) / half
     if template.whips:
-        heading = heading + WHIP_DEG * _whips(knots_s)
-    angles = np.stack([place.spawn_yaw_deg + heading, pitch], 1)
+        heading = heading + WHIP_DEG * np.sin(2 * np.pi * way / WHIP_PERIOD_M) ** 3
     yaw = np.radians(place.spawn_yaw_deg)
     spawn = place.spawn[:3, 3]
     positions = np.stack(
@@ -126,10 +182,7 @@ def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Arr
         ],
         1,
     )
-    c2w = np.tile(np.eye(4), (num_frames, 1, 1))
-    c2w[:, :3, 3] = catmull_rom(positions, times / KNOT_S)
-    c2w[:, :3, :3] = squad(Rotation.from_euler("YX", angles, degrees=True), times / KNOT_S).as_matrix()
-    return c2w
+    return positions, np.stack([place.spawn_yaw_deg + heading, pitch], 1)
 
 
 def _lap(arcs: tuple[float, ...], radius: float, lead: float) -> Array:
@@ -158,18 +211,8 @@ def _along(lap: Array, distance: Array) -> tuple[Array, Array, Array]:
     return right, forward, heading + laps * (lap[-1, 2] - lap[0, 2])
 
 
-def _whips(times_s: Array) -> Array:
-    """How far aside the camera looks: 0, now and then suddenly 1 or -1 for a second."""
-    phase, count = times_s % WHIP_PERIOD_S, times_s // WHIP_PERIOD_S
-    aside = (phase >= WHIP_PERIOD_S - 1.5) & (phase < WHIP_PERIOD_S - 0.25)
-    return np.where(aside, np.where(count % 2 == 0, 1.0, -1.0), 0.0)
-
-
-Array = NDArray[np.float64]
-
-
 def catmull_rom(knots: Array, times: Array) -> Array:
-    """Go through positions [K, D], knot k at time k; the ends are reached with half the chord's speed.
+    """Go through positions [K, D], knot k at time k, by centripetal Catmull-Rom splines: no loops or cusps within a segment.
 
     Args:
         times: In [0, K - 1], [N].
@@ -177,17 +220,20 @@ def catmull_rom(knots: Array, times: Array) -> Array:
     Returns:
         [N, D].
     """
-    segment, t = _segments(len(knots), times)
-    around = [knots[np.clip(segment + n, 0, len(knots) - 1)] for n in (-1, 0, 1, 2)]
-    before, start, end, after = around
-    t = t[:, None]
-    leave, arrive = (end - before) / 2, (after - start) / 2
-    return (
-        (2 * t**3 - 3 * t**2 + 1) * start
-        + (t**3 - 2 * t**2 + t) * leave
-        + (-2 * t**3 + 3 * t**2) * end
-        + (t**3 - t**2) * arrive
-    )
+    segment, share = _segments(len(knots), times)
+    # Beyond its ends a path goes on as it came.
+    padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
+    gaps = np.maximum(np.sqrt(np.linalg.norm(np.diff(padded, axis=0), axis=1)), 1e-9)[:, None]
+    p0, p1, p2, p3 = (padded[segment + n] for n in range(4))
+    before, here, after = (gaps[segment + n] for n in range(3))
+    t0, t1, t2, t3 = np.zeros_like(before), before, before + here, before + here + after
+    t = t1 + share[:, None] * here
+    a1 = ((t1 - t) * p0 + (t - t0) * p1) / (t1 - t0)
+    a2 = ((t2 - t) * p1 + (t - t1) * p2) / (t2 - t1)
+    a3 = ((t3 - t) * p2 + (t - t2) * p3) / (t3 - t2)
+    b1 = ((t2 - t) * a1 + (t - t0) * a2) / (t2 - t0)
+    b2 = ((t3 - t) * a2 + (t - t1) * a3) / (t3 - t1)
+    return ((t2 - t) * b1 + (t - t1) * b2) / (t2 - t1)
 
 
 def squad(knots: Rotation, times: Array) -> Rotation:

@@ -1,26 +1,22 @@
-"""SANA-WM-Bench: its file layout, and rollouts from its images along its tracks, scored by revisits and sharpness.
-
-Poses of these rollouts are not recovered: that takes the depth of a place, which is known for holodeck places alone.
-"""
+"""Rollouts from SANA-WM-Bench's images along its tracks, scored by revisits and sharpness and written as videos."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from engine.camera.formats.track_files import load_track
-from engine.camera.tracks import Track, at_fps, map_intrinsics
+from engine.camera.tracks import at_fps, map_intrinsics
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle
+from engine.files.video import open_video
 from engine.files.world import World
 from engine.session.opening import open_session
 from evaluation.baselines import MODEL
+from evaluation.bench_layout import BenchScene, category_of
 from evaluation.consistency import SETTLED_S, WINDOW_S, Revisits, score_revisits, sharpness
 from evaluation.image_metrics import Measure
 from evaluation.rollouts import Frames, Poses, Progress, num_chunks, stream
@@ -28,6 +24,8 @@ from evaluation.scores import contact_sheet, table
 from evaluation.worlds import begin_world
 from model.vae.guided import GuidedAutoencoder
 
+FILMS_FOLDER = "films"
+"""Of an evaluation: a video of each scene, as `flaneur eval --films` takes them."""
 ReadPicture = Callable[[Path, int, int], tuple[Frames, tuple[int, int]]]
 """(path, width, height) -> the picture fitted to that size by covering and cropping, [H, W, 3], and its own width and height."""
 
@@ -117,6 +115,10 @@ def evaluate_bench(
             bundle, world, poses, seconds, measures, lambda n, before=before: progress(before + n)
         )
         scores.append(score)
+        films = folder / FILMS_FOLDER
+        films.mkdir(exist_ok=True)
+        with open_video(films / f"{scene.name}.mp4", known[0].frame_size, bundle.spec.fps) as film:
+            film.write(video)
         contact_sheet([video], bundle.spec.fps, folder / f"{scene.name}.png")
         with replacing(folder / "bench.json") as file:
             file.write_text(json.dumps([asdict(each) for each in scores], indent=1) + "\n")
@@ -145,100 +147,3 @@ def bench_table(scores: Sequence[BenchScore]) -> str:
         rows.append([name, str(len(group)), str(pairs), *cells, f"{first:.2f} -> {last:.2f}"])
     columns = ("category", "scenes", "revisits", *(f"{m} of revisits" for m in measures), "sharpness")
     return "\n".join(table(columns, rows))
-
-
-SPLITS = {
-    "simple": ("benchmark_v2_smooth_60s", "simple_60s"),
-    "hard": ("benchmark_v2_hard_60s", "hard_60s"),
-}
-"""Folders of each split; the first that is there is taken."""
-EXPORT_FOLDER = "sanawm_export_v2"
-SCENE_LIST = Path("scene_set") / "kept_scenes.txt"
-MAX_LIST_BYTES = 1 << 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*_[0-9]{1,6}")
-"""Of a scene: its category, which may hold underscores, and a number."""
-
-
-@dataclass(frozen=True)
-class BenchScene:
-    """One first frame and the track that is to be followed from it."""
-
-    name: str
-    image: Path
-    trajectory: Path
-
-    @property
-    def category(self) -> str:
-        """Such as `outdoor-nature` or `game_style`."""
-        return category_of(self.name)
-
-    def track(self) -> Track:
-        """Read the track.
-
-        Raises:
-            ValueError: It is damaged, or lacks intrinsics or frame rate.
-        """
-        track = load_track(self.trajectory)
-        if track.intrinsics is None or track.fps is None:
-            raise ValueError(f"{self.trajectory} lacks intrinsics or fps; take the file as it is published")
-        return track
-
-
-def read_bench(folder: Path, split: str) -> tuple[list[BenchScene], list[str]]:
-    """List the scenes of a split.
-
-    Returns:
-        Scenes in the order of their list, and the names of those whose image or track is missing.
-
-    Raises:
-        ValueError: The folder is not laid out like the benchmark, or no scene is whole.
-    """
-    tracks = next((folder / name for name in SPLITS[split] if (folder / name).is_dir()), None)
-    if tracks is None:
-        raise ValueError(
-            f"{folder} has no folder {SPLITS[split][0]}; name the folder SANA-WM-Bench was put into"
-        )
-    scenes, broken = [], []
-    for name in _names(folder / SCENE_LIST):
-        image, trajectory = folder / "images" / f"{name}.png", tracks / EXPORT_FOLDER / f"{name}.npz"
-        if image.is_file() and trajectory.is_file():
-            scenes.append(BenchScene(name, image, trajectory))
-        else:
-            broken.append(name)
-    if not scenes:
-        raise ValueError(
-            f"no scene in {folder / SCENE_LIST} has both an image and a track; fetch the files again"
-        )
-    return scenes, broken
-
-
-def category_of(name: str) -> str:
-    """Return the category of a scene: what stands before its number."""
-    return name.rpartition("_")[0]
-
-
-def _names(path: Path) -> list[str]:
-    """Read the list of scenes; a name is checked, since it becomes part of a path."""
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise ValueError(f"{path} is too long for a list of scenes")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text; it lists one scene a line") from None
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if bad := next((name for name in names if not NAME.fullmatch(name)), None):
-        raise ValueError(f"{path} names the scene {bad[:80]!r}; names look like outdoor-city_001")
-    return list(dict.fromkeys(names))
-
-
-def first_of_each(scenes: Sequence[BenchScene], count: int) -> list[BenchScene]:
-    """Return the first `count` scenes of every category, in their order."""
-    taken: Counter[str] = Counter()
-    chosen = []
-    for scene in scenes:
-        taken[scene.category] += 1
-        if taken[scene.category] <= count:
-            chosen.append(scene)
-    return chosen

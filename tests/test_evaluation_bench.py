@@ -11,8 +11,8 @@ import pytest
 
 from cli.app import run
 from engine.machine import assets
+from evaluation.bench_layout import first_of_each, read_bench
 from evaluation.benchmark_tracks import simple_track
-from evaluation.sana_wm_bench import first_of_each, read_bench
 from holodeck import get_place
 
 NUM_FRAMES = 49

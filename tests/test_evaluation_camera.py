@@ -164,7 +164,9 @@ def test_splines_are_smooth_across_knots():
     for k in range(1, 5):
         times = np.array([k - step, k, k + step])
         here = catmull_rom(knots, times)
-        np.testing.assert_allclose(here[1] - here[0], here[2] - here[1], atol=1e-8)
+        # Centripetal splines keep their direction at a knot; how fast they pass it depends on the next one's distance.
+        came, goes = here[1] - here[0], here[2] - here[1]
+        np.testing.assert_allclose(came / np.linalg.norm(came), goes / np.linalg.norm(goes), atol=1e-3)
         spun = squad(turns, times)
         before, after = (spun[:-1].inv() * spun[1:]).as_rotvec() / step
         np.testing.assert_allclose(before, after, atol=1e-3)
@@ -195,13 +197,13 @@ def test_every_template_fits_every_place_without_touching_anything(name):
             assert np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).max() * 16 < 2.6
 
 
-def test_hard_tracks_turn_faster_and_rise_and_all_come_back():
+def test_tracks_keep_the_published_limits_and_all_come_back():
     place = get_place("town")
-    speeds = {}
-    for name, lay in (("simple", simple_track), ("hard", hard_track)):
-        tracks = [lay(place, 481, 16, seed) for seed in range(10)]
-        speeds[name] = max(rotation_angles_deg(t[:-1], t[1:]).max() * 16 for t in tracks)
-        assert all(len(revisit_pairs(t, 16.0)) for t in tracks)
-    assert speeds["simple"] < 60 < 120 < speeds["hard"]
-    heights = -hard_track(place, 481, 16, 4)[:, 1, 3]
+    for lay in (simple_track, hard_track):
+        for seed in range(10):
+            track = lay(place, 961, 16, seed)
+            assert rotation_angles_deg(track[:-1], track[1:]).max() * 16 <= 12.0 + 1e-3
+            assert np.linalg.norm(np.diff(track[:, :3, 3], axis=0), axis=1).max() * 16 <= 0.4 + 1e-4
+            assert len(revisit_pairs(track, 16.0))
+    heights = -hard_track(place, 961, 16, 4)[:, 1, 3]
     assert heights.max() - heights.min() > 1.0

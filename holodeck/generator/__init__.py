@@ -3,7 +3,7 @@
 A generated place is called `generated-SEED`. Nothing here renders; a generated place is a `Place` like any other.
 """
 
-from holodeck.generator.building import generate_place
+from holodeck.generator.building import generate_place, place_kind
 from holodeck.generator.names import expand_range, generated_name, generated_seed
 
-__all__ = ["expand_range", "generate_place", "generated_name", "generated_seed"]
+__all__ = ["expand_range", "generate_place", "generated_name", "generated_seed", "place_kind"]

@@ -27,6 +27,15 @@ CEILING_GAP_M = 0.45
 HIGHEST_M = 2.9
 
 
+def place_kind(seed: int) -> str:
+    """The kind of place that grows from a seed: a key of OUTDOORS, INDOORS or MIXTURE."""
+    return _draw_kind(Dice(seed))
+
+
+def _draw_kind(dice: Dice) -> str:
+    return dice.weighted({**OUTDOORS, **INDOORS, **MIXTURE})
+
+
 def generate_place(seed: int) -> Place:
     """Generate the place of a seed.
 
@@ -36,7 +45,7 @@ def generate_place(seed: int) -> Place:
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"the seed {seed} of a place is out of range; use 0 to {MAX_SEED}")
     dice = Dice(seed)
-    kind = dice.weighted({**OUTDOORS, **INDOORS, **MIXTURE})
+    kind = _draw_kind(dice)
     if kind in INDOORS:
         return _indoors(seed, dice, kind)
     if kind in THEMES:
