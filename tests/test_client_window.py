@@ -148,6 +148,40 @@ def test_a_recorded_walk_is_replayed_with_the_same_poses(
     assert (again.walk.walk.frame.c2w == recording.chunks[-1].track.c2w[-1]).all()
 
 
+def test_a_replay_is_left_where_it_is_and_walked_on_and_what_follows_is_recorded_whole(
+    player: Player, play: Callable[..., Player], worlds: Path, tmp_path: Path
+) -> None:
+    player.key(pygame.KSCAN_F10)
+    player.key(pygame.KSCAN_D, down=True)
+    player.frames_go_by(16)
+    player.key(pygame.KSCAN_F10)
+    (file,) = (tmp_path / "pictures").glob("*.flaneur")
+    recording = read_recording(file)
+    player.close()
+    again = play(PlayOptions(replay=file), [worlds])
+    again.wait_for(WalkScreen)
+    walk = again.walk.walk
+    again.wait(lambda: walk.frame.index >= 8, "two chunks of the replay")
+    again.key(pygame.KSCAN_J)
+    assert walk.planner.rig is not None
+    assert walk.progress is None
+    left_at = walk.frame.index
+    assert left_at >= 4
+    np.testing.assert_array_equal(
+        walk.frame.c2w, recording.chunks[left_at // 4 - 1].track.c2w[-1], "the view does not jump"
+    )
+    again.key(pygame.KSCAN_W, down=True)
+    again.frames_go_by(12)
+    assert (
+        np.linalg.norm(walk.frame.c2w[:3, 3] - recording.chunks[left_at // 4 - 1].track.c2w[-1, :3, 3]) > 0.1
+    )
+    walked = walk.recorder.walked(walk.recorder.num_chunks)
+    for number in range(left_at // 4):
+        np.testing.assert_array_equal(walked[number].track.c2w, recording.chunks[number].track.c2w)
+    again.key(pygame.KSCAN_J)
+    assert any("walking already" in text for text in again.context.toasts.texts(time.perf_counter()))
+
+
 def test_a_tap_too_short_for_a_picture_walks_one_chunk_and_is_recorded_as_one(
     player: Player, tmp_path: Path
 ) -> None:

@@ -70,6 +70,11 @@ class RigState:
     """Mouse turn (right, up) that was asked for and not yet taken."""
     flying: bool
 
+    @classmethod
+    def standing_at(cls, c2w: NDArray[np.float64]) -> RigState:
+        """Return a walker at rest at a pose, [4, 4]: how one begins to walk where nobody steered, as in a replay."""
+        return cls(IntegratorState.at(c2w), (0.0, 0.0), flying=False)
+
     def view(self) -> IntegratorState:
         """Return the camera with all that was asked of the mouse."""
         right, up = self.left_rad

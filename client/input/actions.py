@@ -86,6 +86,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("quick_load", "load", Group.KEEP, (pygame.KSCAN_F9,)),
     Action("rewind", "hold to go back", Group.KEEP, (_key("R"),), pygame.CONTROLLER_BUTTON_DPAD_LEFT),
     Action("other_branch", "other branch", Group.KEEP, (_key("B"),), pygame.CONTROLLER_BUTTON_DPAD_RIGHT),
+    Action("walk_on", "leave a replay here", Group.KEEP, (_key("J"),)),
     Action("record", "record", Group.KEEP, (pygame.KSCAN_F10,)),
     Action("clip", "keep the last 30 s", Group.KEEP, (pygame.KSCAN_F8,), pygame.CONTROLLER_BUTTON_RIGHTSTICK),
     Action("photo_mode", "hold still, hide all", Group.KEEP, (_key("O"),)),

@@ -68,7 +68,7 @@ def load_walk(path: Path, spec: SessionSpec) -> tuple[WalkSnapshot, tuple[Record
     saved = read_saved_walk(path, spec, str(KEY_MAP_VERSION))
     if saved.rig.size not in (0, RIG_NUMBERS):
         raise SpecMismatch(f"the saved walk {path} moves another camera than this; save it again")
-    rig, angles_rad = standing_at(saved.c2w), np.zeros(3)
+    rig, angles_rad = RigState.standing_at(saved.c2w), np.zeros(3)
     if saved.rig.size:
         rig, angles_rad = unpack_rig(saved.rig, saved.info), saved.rig[ANGLES]
     frame = WalkFrame(
@@ -79,11 +79,6 @@ def load_walk(path: Path, spec: SessionSpec) -> tuple[WalkSnapshot, tuple[Record
         angles_rad=angles_rad,
     )
     return WalkSnapshot(len(saved.chunks), frame, saved.snapshot, saved.latent, rig), saved.chunks
-
-
-def standing_at(c2w: NDArray[np.float64]) -> RigState:
-    """Return a camera at rest at c2w, [4, 4]: how one begins to walk where nobody steered, in a saved replay."""
-    return RigState(IntegratorState.at(c2w), (0.0, 0.0), flying=False)
 
 
 def pack_rig(rig: RigState) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.camera.late_reprojection import LiveView
-from client.camera.planner import ChunkPlan, Planner, RigPlanner, world_rig
+from client.camera.planner import ChunkPlan, Planner, RigPlanner, rig_planner, world_rig
+from client.camera.rig import RigState
 from client.input.controls import KEY_MAP_VERSION, Intent, IntentMailbox
 from client.playback.history import ChunkEnd, History, RecentFrames, WalkFrame, WalkSnapshot
 from client.playback.pacing import PacingConfig, Playback, RestDetector
@@ -75,7 +76,7 @@ class Walk:
         self.refiner_wanted = refiner
         self._worker: Worker[Intent] = Worker(
             session,
-            planner.plan,
+            lambda intent, chunk_index: self.planner.plan(intent, chunk_index),
             IntentMailbox(),
             seed=seed,
             clock=clock,
@@ -368,6 +369,17 @@ class Walk:
         walked = self.recorder.walked(self._num_chunks)
         branch = self.history.return_to_last(walked, lambda branch: num_shared(walked, branch.chunks))
         return self._resume_at(branch.tip, branch.chunks)
+
+    def take_over(self, snapshot: WalkSnapshot) -> Path | None:
+        """Leave a replay at a snapshot of it, and go on with the player's own camera, at rest where the replay's was.
+
+        Returns and raises as `branch_off`.
+        """
+        assert self.planner.rig is None, "a free walk needs no leaving"
+        planner = rig_planner(self.session)
+        self.planner, self._live = planner, LiveView(planner.rig)
+        steered = replace(snapshot, rig=RigState.standing_at(snapshot.frame.c2w))
+        return self._resume_at(steered, self.recorder.walked(self._num_chunks)[: snapshot.number])
 
     def _resume_at(self, snapshot: WalkSnapshot, chunks: Sequence[RecordedChunk]) -> Path | None:
         self.resume()

@@ -92,6 +92,21 @@ class RewindController:
         if paused:
             walk.pause()
 
+    def walk_on(self, now_s: float) -> None:
+        """Leave a replay at what it shows, and walk on from there."""
+        walk, app = self._walk, self._app
+        if walk.planner.rig is not None:
+            app.say("You are walking already; this leaves a replay.")
+            return
+        snapshot = self._rewind.snapshot if self._rewind is not None else self.snapshot_on_screen()
+        if snapshot is None:
+            return
+        self.forget()
+        with self._warning():
+            walk.take_over(snapshot)
+            app.window.set_title(walk.session.world.title)
+            app.say(f"The replay is left at {self._seconds(snapshot.frame)}; walk on.")
+
     def begin_rewind(self, now_s: float) -> None:
         """Show earlier snapshots, ever further back while the key is held."""
         walk = self._walk

@@ -92,6 +92,8 @@ class WalkScreen(Screen):
         app.sound.enter((info.name, info.title, info.caption))
         if options.replay is None:
             app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
+        else:
+            app.say(f"A replay. {app.key_of('rewind')} goes back, {app.key_of('walk_on')} walks on from here.")
         if options.record is not None:
             self._capture.start_recording(options.record)
         if options.trace is not None:
@@ -115,6 +117,7 @@ class WalkScreen(Screen):
             "quick_load": rewind.quick_load,
             "rewind": Handler(rewind.begin_rewind, rewind.end_rewind),
             "other_branch": rewind.other_branch,
+            "walk_on": rewind.walk_on,
             "record": capture.toggle_recording,
             "clip": capture.save_clip,
             "photo_mode": capture.toggle_photo_mode,
