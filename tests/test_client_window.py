@@ -94,17 +94,17 @@ def test_a_key_is_bound_in_the_window_works_at_once_and_is_kept(player: Player, 
     assert not player.window.fullscreen, "a key that is waited for does nothing else"
     assert player.context.bindings.rivals("photo")
     player.key(pygame.KSCAN_RETURN)
-    player.key(pygame.KSCAN_J)
+    player.key(pygame.KSCAN_Y)
     assert not player.context.bindings.rivals("photo")
     player.key(pygame.KSCAN_P)
     assert not menus.is_open
     player.key(pygame.KSCAN_F12)
     player.wait_for_files()
     assert not (tmp_path / "pictures").exists()
-    player.key(pygame.KSCAN_J)
+    player.key(pygame.KSCAN_Y)
     player.wait_for_files()
     assert list((tmp_path / "pictures").glob("*.png"))
-    assert player.context.settings.keys == {"photo": (pygame.KSCAN_J,)}
+    assert player.context.settings.keys == {"photo": (pygame.KSCAN_Y,)}
 
 
 def test_a_pause_on_the_key_that_accepts_still_leaves_the_menus_usable(player: Player) -> None:

@@ -93,7 +93,9 @@ class WalkScreen(Screen):
         if options.replay is None:
             app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
         else:
-            app.say(f"A replay. {app.key_of('rewind')} goes back, {app.key_of('walk_on')} walks on from here.")
+            app.say(
+                f"A replay. {app.key_of('rewind')} goes back, {app.key_of('walk_on')} walks on from here."
+            )
         if options.record is not None:
             self._capture.start_recording(options.record)
         if options.trace is not None:
