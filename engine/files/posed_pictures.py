@@ -18,8 +18,9 @@ from engine.camera.formats.text_lines import read_text
 from engine.camera.tracks import check_intrinsics, check_poses
 from engine.files.array_files import read_npy, read_npz
 from engine.files.pictures import read_depth_picture, read_photo
+from engine.memory.codec import MAX_SIDE_PX
 from engine.memory.keyframes import Keyframe
-from engine.memory.store import MAX_KEYFRAMES, MAX_PIXELS, MAX_SIDE_PX
+from engine.memory.store import MAX_KEYFRAMES, MAX_PIXELS
 
 TRANSFORMS = "transforms.json"
 NERFSTUDIO_UNIT_M = 1e-3
