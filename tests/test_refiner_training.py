@@ -72,7 +72,7 @@ def test_a_clip_in_training_is_what_a_stream_sees() -> None:
 
 def test_noise_levels_stay_where_sampling_is_and_follow_the_number_of_tokens() -> None:
     rng = np.random.default_rng(0)
-    few, many = (refiner_sigmas(20_000, tokens, rng) for tokens in (1024, 4096))
+    few, many = (refiner_sigmas(20_000, tokens, SIGMAS[0], rng) for tokens in (1024, 4096))
     for levels in (few, many):
         assert 0 < float(levels.min()) < 0.05
         assert float(levels.max()) == pytest.approx(SIGMAS[0])
@@ -104,7 +104,7 @@ def test_adapters_alone_are_trained_and_fit_another_refiner(pairs: RefinerPairs,
     path = tmp_path / "refiner.model.safetensors"
     save_refiner_stage(path, merged, adapter)
     read = load_refiner(path).model
-    assert read.config == merged.config
+    assert (read.config, read.sigmas) == (merged.config, SIGMAS)
     name = "transformer_blocks.1.ff.net.2.weight"
     assert not torch.equal(read.state_dict()[name], before[name])
     torch.testing.assert_close(read.proj_in.weight, before["proj_in.weight"])

@@ -30,7 +30,6 @@ from export.refiner.graphs import (
 from model.checkpoint import weights_sha256
 from model.refiner import Refiner
 from model.refiner.state import SINK_FRAMES, state_shapes
-from model.refiner.streaming import SIGMAS
 
 BLOCKS_PER_SEGMENT = 12
 """A quarter of the released refiner: 13 GB of float32 weights while they are exported."""
@@ -89,7 +88,7 @@ def _describe(
         fps=sizes.fps,
         block_size=sizes.block_size,
         window=sizes.window,
-        sigmas=SIGMAS,
+        sigmas=refiner.sigmas,
         text_dim=config.caption_channels,
         caption_graph="captions.onnx",
         positions_graph="positions.onnx",

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ from model.refiner.config import (
     released_refiner,
 )
 from model.refiner.connectors import TextConnectors
-from model.refiner.streaming import Refiner
+from model.refiner.streaming import SIGMAS, Refiner
 from model.weight_files import bare_name, check_fetched, check_finite, weight_files
 
 AUDIO_MARKS = ("audio", "av_cross_attn", "av_ca", "a2v", "v2a")
@@ -41,6 +42,7 @@ ORIGINAL_NAMES = (
 )
 """Names of the first release, and what diffusers calls them."""
 CONFIG = "refiner_config"
+LEVELS = "refiner_sigmas"
 """Metadata of our own files."""
 SHOWN = 8
 """Problems that a message lists."""
@@ -102,29 +104,38 @@ def load_refiner(path: Path, dtype: torch.dtype | None = None) -> Loaded[Refiner
         ValueError: A file is missing or unreadable, or does not fit.
     """
     path, is_file = _find(Path(path), "transformer")
-    config = _config_within(path) if is_file else RefinerConfig.from_file(path / "config.json")
+    config, sigmas = (
+        _said_within(path) if is_file else (RefinerConfig.from_file(path / "config.json"), SIGMAS)
+    )
     tensors = _Files(path, lambda name: not any(mark in name for mark in CONNECTOR_MARKS))
-    return _fill(f"the refiner of {path}", _empty_refiner(config), tensors, dtype)
+    loaded = _fill(f"the refiner of {path}", _empty_refiner(config), tensors, dtype)
+    loaded.model.sigmas = sigmas
+    return loaded
 
 
 def save_refiner(path: Path, refiner: Refiner) -> None:
-    """Write a refiner into one file that says its config."""
+    """Write a refiner into one file that says its config and its noise levels."""
     weights = {name: tensor.detach().contiguous() for name, tensor in refiner.state_dict().items()}
-    save_file(weights, path, {CONFIG: json.dumps(asdict(refiner.config))})
+    said = {CONFIG: json.dumps(asdict(refiner.config)), LEVELS: json.dumps(refiner.sigmas)}
+    save_file(weights, path, said)
 
 
-def _config_within(file: Path) -> RefinerConfig:
+def _said_within(file: Path) -> tuple[RefinerConfig, tuple[float, ...]]:
+    """Read what a file says of its config and noise levels; those of the release where it says none."""
     check_fetched(file)
     try:
         with safe_open(file, framework="pt") as opened:
-            written = (opened.metadata() or {}).get(CONFIG)
+            said = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"cannot read {file}: {error}; fetch the file again") from None
-    if written is None:
-        return released_refiner()
+    if CONFIG not in said:
+        return released_refiner(), SIGMAS
     try:
-        return RefinerConfig.from_dict(json.loads(written))
-    except (ValueError, TypeError) as error:
+        levels = tuple(float(level) for level in json.loads(said.get(LEVELS, json.dumps(SIGMAS))))
+        if not 0 < levels[0] < 1 or levels[-1] != 0 or any(b >= a for a, b in pairwise(levels)):
+            raise ValueError(f"levels {levels} do not fall from below 1 to 0")
+        return RefinerConfig.from_dict(json.loads(said[CONFIG])), levels
+    except (ValueError, TypeError, LookupError) as error:
         raise ValueError(f"{file} says no config of a refiner ({error}); fetch the file again") from None
 
 

@@ -26,6 +26,9 @@ SEED = 42
 class Refiner(RefinerTransformer):
     """The second stage: the transformer and its streaming loop."""
 
+    sigmas: tuple[float, ...] = SIGMAS
+    """Where a block starts, and what each step leads to; those of the release, unless the weights' file says others."""
+
     def begin(self, latent: Tensor, text: TextContext, fps: float, history: int) -> RefinerState:
         """Start a stream from the first latent frame, which is never refined.
 
@@ -69,8 +72,8 @@ class Refiner(RefinerTransformer):
         sink_table = self._table(sink_frame(state.num_frames, state.history), latents, fps)
         prefix = state.prefix(self.config, sink_table, num_frames)
         wide = wide_dtype(self.dtype)
-        x = (1 - SIGMAS[0]) * latents.to(wide) + SIGMAS[0] * noise.to(wide)
-        for sigma, following in pairwise(SIGMAS):
+        x = (1 - self.sigmas[0]) * latents.to(wide) + self.sigmas[0] * noise.to(wide)
+        for sigma, following in pairwise(self.sigmas):
             velocity = self(x, self._sigma(sigma), text, table, prefix)
             x = x + (following - sigma) * velocity.to(wide)
         return x, table, prefix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch.nn import functional
 
 from training.checkpoint import load_state, save_state
 
+FILES_HELD = 64
+"""In memory: a clip of the released sizes takes 7 MB."""
 SUFFIX = ".pairs.safetensors"
 
 
@@ -44,6 +47,7 @@ class RefinerPairs:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
+        self._read = lru_cache(FILES_HELD)(load_state)
 
     @classmethod
     def find(cls, folders: Sequence[Path]) -> RefinerPairs:
@@ -83,7 +87,7 @@ class RefinerPairs:
         """
         parts: list[dict[str, Tensor]] = []
         for number in rng.integers(len(self.files), size=batch_size):
-            tree = load_state(self.files[number])
+            tree = self._read(self.files[number])
             clip = int(rng.integers(len(tree["target"])))
             length = tree["target"].shape[2]
             if length < num_frames:

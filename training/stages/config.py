@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from model.config import ModelConfig
 from model.refiner import RefinerConfig
-from model.refiner.streaming import BLOCK_SIZE
+from model.refiner.streaming import BLOCK_SIZE, SIGMAS
 from model.sampler import STREAMING_TIMESTEPS
 from model.vae.guided import GuidedAutoencoderConfig
 from training.data.batches import Cut
@@ -65,6 +65,8 @@ class RefiningConfig:
     """Clips that the first stage makes again before the stage begins."""
     timesteps: tuple[float, ...] = STREAMING_TIMESTEPS
     """Steps of the first stage in them."""
+    sigmas: tuple[float, ...] = SIGMAS
+    """Where sampling starts, and what each of its steps leads to; training knows the first alone."""
     block_size: int = BLOCK_SIZE
     fps: float = 16.0
     degraded_share: float = 0.25

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from model.refiner.streaming import SIGMAS
 from training.loop import LoopConfig
 from training.optimizer import OptimizerConfig
 from training.stages.config import DistillationConfig, NoiseConfig, RefiningConfig, StageConfig
@@ -73,7 +72,7 @@ def _refining(config: RefiningConfig) -> dict[str, str]:
         f"{config.degraded_share:.0%} of samples a clip of less detail",
         "trained": trained,
         "block": f"{config.block_size} latent frames behind the first and any before it",
-        "noise": f"logit-normal up to {SIGMAS[0]:g}, shifted by the number of tokens; a tenth uniform",
+        "noise": f"logit-normal up to {config.sigmas[0]:g}, shifted by the number of tokens; a tenth uniform",
     }
 
 

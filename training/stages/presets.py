@@ -98,7 +98,8 @@ POCKET_REFINER = RefinerConfig(
 
 
 def _pocket_refiner() -> StageConfig:
-    refining = RefiningConfig(POCKET_REFINER, num_pairs=96, timesteps=STREAMING_TIMESTEPS, block_size=1)
+    # Without cameras and memory it could not find again what more noise hides.
+    refining = RefiningConfig(POCKET_REFINER, num_pairs=96, sigmas=(0.5, 0.25, 0.0), block_size=1)
     return StageConfig(
         "refiner",
         data="clips that self-forcing-long made again, and their truth",

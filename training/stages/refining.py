@@ -19,7 +19,6 @@ from model.refiner import Refiner
 from model.refiner.adapter import Adapter
 from model.refiner.rotary import video_rotary
 from model.refiner.state import SINK_FRAMES
-from model.refiner.streaming import SIGMAS
 from training.data.refiner_pairs import RefinerPairs
 from training.optimizer import MasterOptimizer
 from training.parallel.shards import whole
@@ -28,7 +27,6 @@ from training.stages.config import StageConfig
 if TYPE_CHECKING:
     from training.parallel.single_process import Cluster
 
-START = SIGMAS[0]
 LEAST_SIGMA = 1e-6
 FEW_TOKENS, MANY_TOKENS = 1024, 4096
 LOW_MEAN, HIGH_MEAN = 0.95, 2.05
@@ -40,8 +38,8 @@ LAYERS = r"transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\
 """What an adapter changes: queries, keys, values, outputs and feed-forward layers."""
 
 
-def refiner_sigmas(batch_size: int, num_tokens: int, rng: np.random.Generator) -> Tensor:
-    """Draw noise levels in (0, START], [B]: shifted logit-normal, stretched, reflected near 0, a tenth uniform."""
+def refiner_sigmas(batch_size: int, num_tokens: int, start: float, rng: np.random.Generator) -> Tensor:
+    """Draw noise levels in (0, start], [B]: shifted logit-normal, stretched, reflected near 0, a tenth uniform."""
     share = np.clip((num_tokens - FEW_TOKENS) / (MANY_TOKENS - FEW_TOKENS), 0.0, 1.0)
     mean = LOW_MEAN + share * (HIGH_MEAN - LOW_MEAN)
     low, high = (1 / (1 + math.exp(-(mean + deviation))) for deviation in (LOW_QUANTILE, HIGH_QUANTILE))
@@ -51,7 +49,7 @@ def refiner_sigmas(batch_size: int, num_tokens: int, rng: np.random.Generator) -
     stretched = np.clip(np.where(stretched < least, 2 * least - stretched, stretched), 0.0, 1.0)
     uniform = least + (1 - least) * rng.random(batch_size)
     levels = np.where(rng.random(batch_size) < UNIFORM_SHARE, uniform, stretched)
-    return torch.from_numpy(np.clip(levels, LEAST_SIGMA, START).astype(np.float32))
+    return torch.from_numpy(np.clip(levels, LEAST_SIGMA, start).astype(np.float32))
 
 
 def stream_mask(num_given: int, block_size: int, tokens_per_frame: int) -> Tensor:
@@ -112,12 +110,13 @@ class RefinerStage:
         batch = self.pairs.draw(config.batch_size, num_given + size, refining.degraded_share, rng)
         batch = batch.to(self.model.device)
         tokens = batch.target[0, 0, 0].numel()
-        level = refiner_sigmas(config.batch_size, size * tokens, rng).to(batch.target.device)
+        noise = refining.sigmas[0]
+        level = refiner_sigmas(config.batch_size, size * tokens, noise, rng).to(batch.target.device)
         given, truth = batch.target[:, :, :num_given], batch.target[:, :, num_given:]
         if num_given > SINK_FRAMES and rng.random() < refining.rough_history:
             given = torch.cat([given[:, :, :SINK_FRAMES], batch.made[:, :, SINK_FRAMES:num_given]], 2)
-        start = (1 - START) * batch.made[:, :, num_given:] + START * torch.randn_like(truth)
-        share = (level / START)[:, None, None, None, None]
+        start = (1 - noise) * batch.made[:, :, num_given:] + noise * torch.randn_like(truth)
+        share = (level / noise)[:, None, None, None, None]
         sigmas = torch.cat([level.new_zeros(len(level), num_given), level[:, None].expand(-1, size)], 1)
         text = self.model.encode_text(batch.text, batch.text_mask)
         frames = torch.arange(num_given + size, device=truth.device)
@@ -125,7 +124,7 @@ class RefinerStage:
         mask = stream_mask(num_given, size, tokens).to(truth.device)
         noisy = torch.cat([given, (1 - share) * truth + share * start], 2)
         velocity = self.model(noisy, sigmas, text, table, mask=mask)[:, :, num_given:]
-        loss = (velocity - (start - truth) / START).square().mean()
+        loss = (velocity - (start - truth) / noise).square().mean()
         loss.backward()
         return {"loss": float(loss.detach())}
 
@@ -136,6 +135,7 @@ class RefinerStage:
         adapter = None if self.refining.rank is None else _taken_out(weights)
         network = Refiner(self.model.config)
         network.load_state_dict(weights)
+        network.sigmas = self.refining.sigmas
         return network.float().eval(), adapter
 
 
