@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.arguments import Hadamard, Json, Precision, pixels
-from cli.export_refiner import refiner
+from cli.export_refiner import build_plans, is_refiner, refiner, verify_folder
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
@@ -120,13 +120,24 @@ def engine(
         Precision | None, typer.Option(help="nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
     ] = None,
     hadamard: Hadamard = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Of an exported refiner, to calibrate on; default: one magnitude for all layers."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a bundle into one for a GPU, which need not be here, or into another for ONNX Runtime."""
+    """Turn a bundle or an exported refiner into one for a GPU, which need not be here; a bundle also for ONNX Runtime."""
     from engine.files.bundle import CPU, open_bundle
     from engine.machine.assets import find_bundle
 
     chosen = precision or (Precision.FP32 if target == CPU else Precision.NVFP4)
+    if is_refiner(bundle):
+        if hadamard:
+            raise ValueError("a refiner is not rotated; leave --hadamard out")
+        build_plans(Path(bundle), output, target, chosen.value, weights, as_json)
+        return
+    if weights is not None:
+        raise ValueError("--weights is for an exported refiner; a bundle is calibrated on its worlds")
     opened = find_bundle(bundle)
     output = output or Path(f"{opened.path.name.removesuffix(EXPORTED)}-{chosen.value}")
     with extra_needed("building an engine", "export"):
@@ -207,9 +218,15 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Hold a bundle's graphs against PyTorch, chunk by chunk; exit status 1 if they differ too much."""
+    """Hold the graphs of a bundle, or of an exported refiner, against PyTorch; exit status 1 if they differ too much.
+
+    For a refiner --model names the weights that it was exported from, and --chunks counts blocks of latents.
+    """
     from engine.machine.assets import find_bundle
 
+    if is_refiner(bundle):
+        low = precision.value if against is Against.FP32 else None
+        return verify_folder(Path(bundle), Path(model), low, chunks or 4, as_json)
     opened = find_bundle(bundle)
     with extra_needed("verifying a bundle", "export"):
         from export.sources import shipped

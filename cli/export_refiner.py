@@ -55,3 +55,46 @@ def refiner(
         result |= made.report.to_dict()
     print_json(result) if as_json else print_table(result)
     return 0 if made.report is None or made.report.passed else EXIT_DIFFERENT
+
+
+def is_refiner(name: str) -> bool:
+    """Whether a name is the folder of an exported refiner."""
+    from engine.files.refiner import REFINER_FILE
+
+    return (Path(name) / REFINER_FILE).is_file()
+
+
+def build_plans(
+    folder: Path, output: Path | None, target: str, precision: str, weights: Path | None, as_json: bool
+) -> None:
+    """Build an exported refiner for a GPU, and print what it became."""
+    from engine.files.refiner import open_refiner
+
+    opened = open_refiner(folder)
+    with extra_needed("building an engine", "export"):
+        from export.quantization.layers import low_precision
+        from export.refiner.released import build_exported
+    low = low_precision(precision, hadamard=False)
+    output = output or Path(f"{folder.name.removesuffix('-fp32')}-{low}")
+    with stages() as stage:
+        made = build_exported(opened, weights, output, target, low, stage)
+    sizes = {name: (made.path / name).stat().st_size for name in made.spec.files}
+    result = {"path": str(output), "sha256": made.sha256, "target": target, "precision": low}
+    result |= {"activation_scales": made.spec.activation_scales, "bytes": sum(sizes.values())}
+    print_json(result | {"file_bytes": sizes}) if as_json else print_table(result)
+
+
+def verify_folder(folder: Path, weights: Path, low: str | None, num_blocks: int, as_json: bool) -> int:
+    """Hold an exported refiner against PyTorch, or an emulated precision of it against float32; returns the exit status."""
+    from engine.files.refiner import open_refiner
+
+    opened = open_refiner(folder)
+    with extra_needed("verifying a refiner", "export"):
+        from export.quantization.layers import low_precision
+        from export.refiner.released import measure_exported, verify_exported
+    if low is None:
+        report = verify_exported(opened, weights, num_blocks)
+    else:
+        report = measure_exported(opened, weights, low_precision(low, hadamard=False), num_blocks)
+    print_json(report.to_dict()) if as_json else print_table(report.to_dict())
+    return 0 if report.passed else EXIT_DIFFERENT

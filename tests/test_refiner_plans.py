@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch import nn
 from engine.backends.onnxruntime import OnnxRuntimeGraphs
 from engine.files.refiner import RefinerFolder, open_refiner
 from engine.session.refiner import RefinerStream
-from model.refiner import Refiner, released_refiner
+from model.refiner import Refiner, released_refiner, save_refiner
 from tests.refiner_cases import FPS, random_clip, random_text, relative_error, small_refiner
 
 pytest.importorskip("onnxscript")
+from cli.app import run as flaneur
 from export.graph import layer_of
 from export.progress import unseen
 from export.quantization.layers import REFINER_RULES, find_rule
@@ -29,6 +31,7 @@ from export.refiner.plans import (
     rewrite_refiner_graph,
     text_lengths,
 )
+from export.refiner.quality import PrecisionReport, measure_precision
 
 SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=4, half_state=True)
 
@@ -128,3 +131,41 @@ def test_plans_are_built_without_a_gpu(refiner: Refiner, folder: RefinerFolder, 
     assert built.spec.activation_scales.startswith("nominal")
     with pytest.raises(ValueError, match="built for sm120 already"):
         build_refiner(built, tmp_path / "again", "sm120", "nvfp4", calibration, unseen)
+
+
+def test_emulated_precision_errs_by_its_bits_and_faults_do_not_pass(refiner: Refiner, folder: RefinerFolder):
+    four = measure_precision(refiner, folder.spec, "nvfp4", 4)
+    eight, sixteen = (measure_precision(refiner, folder.spec, low, 4) for low in ("fp8", "bf16"))
+    assert len(four.latents) == 4
+    assert max(sixteen.latents) < max(eight.latents) < max(four.latents)
+    assert four.passed
+    assert sixteen.passed
+    # Layers that saturate on what the calibration never saw.
+    assert not PrecisionReport("nvfp4", (0.1, float("nan"))).passed
+    assert not PrecisionReport("nvfp4", (0.5,)).passed
+
+
+def test_export_engine_and_verify_reach_an_exported_refiner(
+    refiner: Refiner, folder: RefinerFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    weights, other = tmp_path / "refiner.safetensors", tmp_path / "other.safetensors"
+    save_refiner(weights, refiner)
+    save_refiner(other, small_refiner(torch.float32, num_layers=2))
+    verify = ["export", "verify", str(folder.path), "--model"]
+    assert flaneur([*verify, str(weights), "--chunks", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["latents"]) == 2
+    against = ["--against", "fp32", "--precision", "bf16", "--json"]
+    assert flaneur([*verify, str(weights), *against]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["precision"] == "bf16"
+    assert flaneur([*verify, str(other)]) == 2
+    assert "other weights" in capsys.readouterr().err
+    engine = ["export", "engine", str(folder.path), "-o", str(tmp_path / "plans")]
+    assert flaneur([*engine, "--hadamard"]) == 2
+    assert flaneur(["export", "engine", "pocket", "--weights", str(weights)]) == 2
+    assert "--weights is for an exported refiner" in capsys.readouterr().err
+    pytest.importorskip("tensorrt_rtx")
+    assert flaneur([*engine, "--target", "cpu"]) == 2
+    assert flaneur([*engine, "--precision", "bf16", "--weights", str(weights), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert made["precision"] == "bf16"
+    assert open_refiner(tmp_path / "plans").spec.target == "sm120"

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.quantization.layers import Low, Precision, precision_of
+from export.quantization.layers import STEP_RULES, LayerRule, Low, Precision, precision_of
 from export.quantization.nvfp4 import (
     MAX_E4M3,
     global_scale,
@@ -24,6 +25,7 @@ from export.quantization.nvfp4 import (
 )
 from model.world_model import WorldModel
 
+Network = TypeVar("Network", bound=nn.Module)
 Largest = Mapping[str, float]
 """Largest magnitude that reaches each layer, by its name."""
 
@@ -63,27 +65,29 @@ class RoundedLinear(nn.Module):
         return quantise(x, global_scale(largest)).restored()
 
 
-def leaf_linears(model: WorldModel) -> dict[str, nn.Linear]:
+def leaf_linears(model: nn.Module) -> dict[str, nn.Linear]:
     """Return the model's linear layers by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
 def emulate(
-    model: WorldModel,
+    model: Network,
     low: Low,
     largest: Largest,
     hadamard: bool = False,
     only: Callable[[str], bool] = lambda _name: True,
-) -> WorldModel:
+    rules: tuple[LayerRule, ...] = STEP_RULES,
+) -> Network:
     """Return a copy of a model that rounds as an engine of precision `low` will.
 
     Args:
         largest: From `calibrated`, one entry for each layer that is rounded to 8 or 4 bits.
         only: Names of the layers to round; the others keep float32.
+        rules: The layer table of such models.
     """
     twin = copy.deepcopy(model)
     for name, linear in leaf_linears(twin).items():
-        precision = precision_of(name, low)
+        precision = precision_of(name, low, rules)
         if precision == "fp32" or not only(name):
             continue
         rounded = RoundedLinear(linear, precision, largest.get(name, 0.0), hadamard)

@@ -1,21 +1,31 @@
-"""A released refiner, read, exported and held against PyTorch in one go."""
+"""What `flaneur export` does with a refiner's weights: export, verification, precision, plans."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from engine.backends.onnxruntime import OnnxRuntimeGraphs
 from engine.files.refiner import REFINER_FILE, RefinerFolder, open_refiner
 from engine.machine.hardware import num_cores
+from export.engine import check_target, load_library
 from export.folders import check_destination
 from export.onnx import Progress
+from export.progress import Stage
+from export.quantization.layers import Low
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
+from export.refiner.plans import build_refiner, calibrate_refiner, nominal_refiner_calibration
+from export.refiner.quality import PrecisionReport, made_up_clip, measure_precision
 from export.refiner.verify import RefinerReport, verify_refiner
-from model.refiner import load_refiner
+from model.checkpoint import weights_sha256
+from model.refiner import Refiner, RefinerConfig, load_refiner
 from model.refiner.adapter import merge_adapter, read_adapter
 from model.refiner.streaming import BLOCK_SIZE, WINDOW
+
+CALIBRATION_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -72,3 +82,62 @@ def export_released(
         runner = OnnxRuntimeGraphs(folder, num_cores())
         report = verify_refiner(folder, runner, loaded.model.float(), num_verified)
     return ReleasedExport(folder, loaded.num_audio_tensors, report)
+
+
+def verify_exported(folder: RefinerFolder, weights: Path, num_blocks: int) -> RefinerReport:
+    """Hold an exported refiner against PyTorch.
+
+    Args:
+        weights: What it was exported from.
+
+    Raises:
+        ValueError: They are other weights, or cannot be read.
+    """
+    return verify_refiner(
+        folder, OnnxRuntimeGraphs(folder, num_cores()), _weights_of(folder, weights), num_blocks
+    )
+
+
+def measure_exported(folder: RefinerFolder, weights: Path, low: Low, num_blocks: int) -> PrecisionReport:
+    """Hold an emulated precision of an exported refiner against float32.
+
+    Raises:
+        ValueError: The weights are others, or cannot be read.
+    """
+    return measure_precision(_weights_of(folder, weights), folder.spec, low, num_blocks)
+
+
+def build_exported(
+    folder: RefinerFolder, weights: Path | None, destination: Path, target: str, low: Low, stage: Stage
+) -> RefinerFolder:
+    """Build an exported refiner for a GPU.
+
+    Args:
+        weights: To measure on them what reaches each layer; None takes one magnitude for all.
+
+    Raises:
+        ValueError: Folder, target or weights cannot be used.
+        BuildFailed: TensorRT refused.
+    """
+    check_destination(destination, REFINER_FILE)
+    check_target(load_library(), target)
+    if weights is None:
+        with torch.device("meta"):
+            calibration = nominal_refiner_calibration(
+                Refiner(RefinerConfig.from_dict(folder.spec.model)), low
+            )
+    else:
+        clip = made_up_clip(folder.spec, CALIBRATION_BLOCKS)
+        stage("calibrating", None)
+        refiner = _weights_of(folder, weights)
+        calibration = calibrate_refiner(
+            refiner, low, clip.latents, clip.text, clip.text_mask, folder.spec.fps
+        )
+    return open_refiner(build_refiner(folder, destination, target, low, calibration, stage))
+
+
+def _weights_of(folder: RefinerFolder, weights: Path) -> Refiner:
+    model = load_refiner(weights).model.float()
+    if weights_sha256(model) != folder.spec.weights_sha256:
+        raise ValueError(f"{folder.path} was exported from other weights than {weights}; name its own")
+    return model

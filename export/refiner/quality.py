@@ -1,0 +1,96 @@
+"""What low precision costs a refiner: refined latents of an emulated engine beside float32, block after block."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.files.refiner import RefinerSpec
+from export.quantization.emulation import emulate
+from export.quantization.layers import REFINER_RULES, Low
+from export.refiner.plans import calibrate_refiner
+from model.refiner import Refiner
+from model.refiner.state import SINK_FRAMES
+
+BOUND = 0.3
+"""Of the root mean square difference over that of float32: what single rounding errors never reach and a fault does."""
+TEXT_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a refiner is tried on where nothing real is at hand: smooth latents, text of random numbers."""
+
+    latents: Tensor
+    """[1, C, T, h, w]."""
+    text: Tensor
+    """[1, L, D]."""
+    text_mask: Tensor
+    """[1, L]."""
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """An emulated precision beside float32; each follows its own history."""
+
+    precision: Low
+    latents: tuple[float, ...]
+    """Root mean square difference of the refined latents over what float32 changed them by, per block."""
+    bound: float = BOUND
+
+    @property
+    def passed(self) -> bool:
+        """Whether all differences are within the bound; NaN is not."""
+        return all(error <= self.bound for error in self.latents)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def made_up_clip(spec: RefinerSpec, num_blocks: int, seed: int = 0) -> Clip:
+    """Make up latents that change little from frame to frame, of unit deviation, and a text."""
+    rng = np.random.default_rng(seed)
+    num_frames = SINK_FRAMES + num_blocks * spec.block_size
+    shape = (1, spec.latent_channels, num_frames, spec.latent_height, spec.latent_width)
+    still, moving = rng.standard_normal((*shape[:2], 1, *shape[3:])), rng.standard_normal(shape)
+    latents = torch.from_numpy((0.9 * still + np.sqrt(1 - 0.9**2) * moving).astype(np.float32))
+    text = torch.from_numpy(rng.standard_normal((1, TEXT_LENGTH, spec.text_dim), np.float32))
+    return Clip(latents, text, torch.ones(1, TEXT_LENGTH))
+
+
+def measure_precision(
+    refiner: Refiner, spec: RefinerSpec, low: Low, num_blocks: int, seed: int = 0
+) -> PrecisionReport:
+    """Refine a made-up clip in float32 and as an engine of precision `low` will, calibrated on another clip.
+
+    Args:
+        refiner: In float32.
+        spec: For the sizes that it was exported with.
+    """
+    other = made_up_clip(spec, num_blocks, seed + 1)
+    largest = calibrate_refiner(refiner, low, other.latents, other.text, other.text_mask, spec.fps).largest
+    clip = made_up_clip(spec, num_blocks, seed)
+    refined = [
+        _refined(model, clip, spec)
+        for model in (refiner, emulate(refiner, low, largest, rules=REFINER_RULES))
+    ]
+    errors = []
+    for start in range(SINK_FRAMES, clip.latents.shape[2], spec.block_size):
+        exact, rounded, given = (
+            latents[:, :, start : start + spec.block_size] for latents in (*refined, clip.latents)
+        )
+        errors.append(
+            float((rounded - exact).square().mean().sqrt() / (exact - given).square().mean().sqrt())
+        )
+    return PrecisionReport(low, tuple(errors))
+
+
+def _refined(refiner: Refiner, clip: Clip, spec: RefinerSpec) -> Tensor:
+    return refiner.refine(
+        clip.latents, clip.text, clip.text_mask, fps=spec.fps, block_size=spec.block_size, window=spec.window
+    )
