@@ -63,10 +63,9 @@ def view_after_a_turn(world: World, bundle: Bundle) -> float:
     for number in range(count):
         turn, _ = cv2.Rodrigues(np.array([0.0, 2 * np.pi * (number + 1) / count, 0.0]))
         poses[number, :3, :3] = world.c2w[:3, :3] @ turn
-    for start in range(0, count, size):
-        frames = _step(session, poses[start : start + size])
+    shown = [_step(session, poses[start : start + size])[-1] for start in range(0, count, size)]
     session.close()
-    error = np.square(frames[-1].astype(np.float64) - world.first_frame).mean()
+    error = np.square(shown[-1].astype(np.float64) - world.first_frame).mean()
     return float(10 * np.log10(255**2 / error))
 
 

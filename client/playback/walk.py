@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.camera.late_reprojection import LiveView
-from client.camera.planner import ChunkPlan, Planner, RigPlanner, rig_planner, world_rig
+from client.camera.planner import ChunkPlan, Planner, RigPlanner, world_rig
 from client.camera.rig import RigState
 from client.input.controls import KEY_MAP_VERSION, Intent, IntentMailbox
 from client.playback.history import ChunkEnd, History, RecentFrames, WalkFrame, WalkSnapshot
@@ -376,8 +376,8 @@ class Walk:
         Returns and raises as `branch_off`.
         """
         assert self.planner.rig is None, "a free walk needs no leaving"
-        planner = rig_planner(self.session)
-        self.planner, self._live = planner, LiveView(planner.rig)
+        rig = world_rig(self.session.world, self.session.fps)
+        self.planner, self._live = RigPlanner(rig, self.session.frames_per_chunk), LiveView(rig)
         steered = replace(snapshot, rig=RigState.standing_at(snapshot.frame.c2w))
         return self._resume_at(steered, self.recorder.walked(self._num_chunks)[: snapshot.number])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from engine.files.bundle import Bundle, open_bundle
 from engine.files.world import World
@@ -16,6 +17,7 @@ from evaluation.baselines import MODEL, REMEMBERED
 from evaluation.evaluate import EvaluationPlan, evaluate
 from evaluation.scores import EvaluationReport, table
 from export.onnx import export_bundle
+from model.block import Block
 from model.checkpoint import load_checkpoint
 from model.vae.guided import (
     AUTOENCODER_FILE,
@@ -32,36 +34,38 @@ NO_MEMORY = "spatial memory, everywhere"
 """The memory begins empty and grows by what was generated."""
 
 
+def _blocks(model: WorldModel) -> list[Block]:
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
+def _silence(*linears: nn.Linear) -> None:
+    for linear in linears:
+        linear.weight.zero_()
+        linear.bias.zero_()
+
+
 def _silence_softmax(model: WorldModel) -> None:
-    for block in model.blocks:
-        if block.attn.is_softmax:
-            block.attn.proj.weight.zero_()
-            block.attn.proj.bias.zero_()
+    _silence(*(block.attn.proj for block in _blocks(model) if block.attn.is_softmax))
 
 
 def _silence_state(model: WorldModel) -> None:
-    for block in model.blocks:
+    for block in _blocks(model):
         if not block.attn.is_softmax:
             block.attn.A_log.fill_(FORGETTING)
 
 
 def _silence_cameras(model: WorldModel) -> None:
-    for block in model.blocks:
-        for linear in (block.attn.out_proj_cam, block.plucker_proj):
-            linear.weight.zero_()
-            linear.bias.zero_()
+    for block in _blocks(model):
+        _silence(block.attn.out_proj_cam, block.plucker_proj)
 
 
 def _silence_text(model: WorldModel) -> None:
-    for block in model.blocks:
-        block.cross_attn.proj.weight.zero_()
-        block.cross_attn.proj.bias.zero_()
+    _silence(*(block.cross_attn.proj for block in _blocks(model)))
 
 
 def _silence_memory(model: WorldModel) -> None:
     assert model.memory_embedder is not None, "the pocket reads a spatial memory"
-    model.memory_embedder.proj.weight.zero_()
-    model.memory_embedder.proj.bias.zero_()
+    _silence(model.memory_embedder.proj)
 
 
 PARTS: dict[str, Callable[[WorldModel], None]] = {

@@ -96,7 +96,7 @@ def _mending(
     hard = np.argsort(-weights)[:MOST_HARD_POINTS]
     surfaces = np.concatenate(points)[hard], np.concatenate(eyes)[hard]
     share = weights[hard] / max(float(weights[hard].mean()), 1e-6)
-    quality = [_quality(place, views[view], surfaces) * share for view in worst]
+    quality = [(_quality(place, views[view], surfaces) * share).astype(np.float32) for view in worst]
     chosen = choose(np.stack(quality), count)
     return [rendered_keyframe(place, views[worst[pick]], placement.side) for pick in chosen]
 
