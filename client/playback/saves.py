@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,14 @@ from client.playback.walk import Walk
 from engine.camera.integrator import Axes, IntegratorState
 from engine.errors import SpecMismatch
 from engine.files.recording import RecordedChunk
-from engine.files.saved_walk import SUFFIX, SavedInfo, SavedWalk, SessionSpec, read_saved_walk
+from engine.files.saved_walk import (
+    SUFFIX,
+    SavedInfo,
+    SavedWalk,
+    SessionSpec,
+    read_saved_info,
+    read_saved_walk,
+)
 from engine.machine.installing import app_version
 from engine.session.protocol import Session
 
@@ -29,6 +38,25 @@ def save_file(folder: Path, session: Session) -> Path:
     """Return where the quick save of a world lies: each engine has its own."""
     engine = session.identity.partition(":")[0][:8]
     return folder / f"{session.world.name}-{engine}{SUFFIX}"
+
+
+@dataclass(frozen=True)
+class LastSave:
+    """The walk that was saved last."""
+
+    path: Path
+    world: str
+    """Name of its world."""
+
+
+def last_save(folder: Path) -> LastSave | None:
+    """Find the walk that was saved last, in whatever world; None where there is none that can be read."""
+    with suppress(OSError):
+        files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        for file in files:
+            with suppress(OSError, SpecMismatch, ValueError):
+                return LastSave(file, read_saved_info(file)[0].world)
+    return None
 
 
 def saved_walk(walk: Walk, snapshot: WalkSnapshot) -> SavedWalk:

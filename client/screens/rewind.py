@@ -67,16 +67,19 @@ class RewindController:
 
     def quick_load(self, now_s: float) -> None:
         """Read the saved snapshot of this world, and go on from there."""
-        session = self._walk.session
-        path = save_file(self._app.pictures_dir / SAVES, session)
+        path = save_file(self._app.pictures_dir / SAVES, self._walk.session)
         if not path.exists() and self._app.jobs.current is None:
             self._app.say(f"Nothing is saved in this world yet; {self._app.key_of('quick_save')} saves.")
         elif self._walk.planner.rig is None:
             self._app.say("A replay cannot be left for a saved walk; open the world to walk.")
         else:
-            self._say_if_busy("Loading")
-            read = partial(load_walk, path, session_spec(session))
-            self._app.jobs.start("what was saved", read, self._go_to_saved, self._app.warn)
+            self.load(path)
+
+    def load(self, path: Path) -> None:
+        """Read a saved walk of this world, and go on from there."""
+        self._say_if_busy("Loading")
+        read = partial(load_walk, path, session_spec(self._walk.session))
+        self._app.jobs.start("what was saved", read, self._go_to_saved, self._app.warn)
 
     def _go_to_saved(self, loaded: tuple[WalkSnapshot, tuple[RecordedChunk, ...]]) -> None:
         snapshot, chunks = loaded

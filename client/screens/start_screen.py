@@ -8,9 +8,11 @@ from dataclasses import replace
 import pygame
 
 from client.input.actions import Step
+from client.playback.saves import last_save
 from client.screens.menu_stack import MenuStack
 from client.screens.world_menu import WorldMenu
 from client.setup.catalog import TITLES, EngineChoice, index_of, world_choices
+from client.setup.folders import SAVES
 from client.setup.options import PlayOptions
 from client.ui.app_context import AppContext, Screen, step_of
 from client.ui.menu import Choice, Menu
@@ -42,6 +44,8 @@ class StartScreen(Screen):
         app = self._app
         app.worlds = world_choices(app.folders, app.options.backend)
         engine = TITLES[app.options.backend]
+        self._saved = last_save(app.pictures_dir / SAVES)
+        titles = {world.name: world.title for world in app.worlds if not world.problem}
         buttons = [
             Choice(
                 "engine", "Engine", engine, note="What makes the pictures: see what this machine can run."
@@ -50,6 +54,10 @@ class StartScreen(Screen):
             Choice("keys", "Keys", note="See all keys, and give them other actions."),
             Choice("quit", "Quit", note="Leave Flaneur. Esc does so too."),
         ]
+        if self._saved is not None and self._saved.world in titles:
+            title = titles[self._saved.world]
+            note = "Go on with the walk that was saved last."
+            buttons.insert(0, Choice("continue", "Continue", title, note=note))
         return WorldMenu(app.worlds, buttons, index_of(app.worlds, chosen))
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
@@ -76,6 +84,9 @@ class StartScreen(Screen):
         key = self._menu.key
         if key is None:
             self._start(now_s)
+        elif key == "continue" and self._saved is not None:
+            options = replace(self._app.options, world=self._saved.world, replay=None, saved=self._saved.path)
+            self._app.show(lambda: self._walk(options))
         elif key == "engine":
             self._menus.show(self._engine_menu())
         elif key == "settings":
@@ -111,7 +122,7 @@ class StartScreen(Screen):
         self._app.options = replace(options, backend=choice.backend, engine=engine)
         name = self._menu.worlds[self._menu.chosen].name if self._menu.worlds else None
         self._menu = self._make_menu(name)
-        self._menu.button = 0
+        self._menu.button = [button.key for button in self._menu.buttons].index("engine")
         self._menus.close()
 
     def _start(self, now_s: float) -> None:

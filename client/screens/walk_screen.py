@@ -98,6 +98,8 @@ class WalkScreen(Screen):
             )
         if options.record is not None:
             self._capture.start_recording(options.record)
+        if options.saved is not None:
+            self.rewind.load(options.saved)
         if options.trace is not None:
             self._capture.start_trace(options.trace)
 
@@ -248,7 +250,9 @@ class WalkScreen(Screen):
             path = self.walk.session.world.path
             here = index_of(worlds, str(path) if path is not None else self._options.world)
             world = worlds[(here + direction) % len(worlds)]
-            options = replace(self._options, world=world.name, replay=None, record=None, record_latents=False)
+            options = replace(
+                self._options, world=world.name, replay=None, saved=None, record=None, record_latents=False
+            )
             self._app.show(lambda: self._open_world(options))
 
     def update(self, now_s: float) -> bool:

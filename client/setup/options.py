@@ -27,6 +27,8 @@ class PlayOptions:
     """File for the walk's timing, one JSON object a line; it must not exist yet."""
     replay: Path | None = None
     """Recording or camera track to walk along instead of the player's own input."""
+    saved: Path | None = None
+    """Saved walk to go on with."""
     provider: Provider = "auto"
     weights: Path | None = None
     """Folder of released weights, played in place of a bundle."""
