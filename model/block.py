@@ -11,7 +11,7 @@ from model.attention.sharding import FrameShard
 from model.attention.softmax import CrossAttention
 from model.config import ModelConfig
 from model.embedding import modulate
-from model.precision import own
+from model.precision import in_place, own
 
 OPEN_GATE_BIAS = 1.278464542761074
 """SiLU of this is 1, so output gates begin fully open."""
@@ -65,10 +65,12 @@ class FeedForward(nn.Module):
         Returns:
             Tokens [B, T, S, C] and the last frame of y, the input of the temporal convolution, [B, 1, S, C].
         """
-        inner = functional.silu(self.inverted_conv(x))
+        freely = in_place(x, self.t_conv.weight)
+        inner = functional.silu(self.inverted_conv(x), inplace=freely)
         inner = self.depth_conv(inner.flatten(0, 1).unflatten(1, grid))
         value, gate = inner.chunk(2, dim=-1)
-        y = self.point_conv(value * functional.silu(gate)).reshape(x.shape)
+        gated = functional.silu(gate).mul_(value) if freely else value * functional.silu(gate)
+        y = self.point_conv(gated).reshape(x.shape)
         return self._over_time(y, shard, history), y[:, -1:]
 
     def _over_time(self, y: Tensor, shard: FrameShard, history: Tensor | None) -> Tensor:
@@ -76,10 +78,19 @@ class FeedForward(nn.Module):
         past, present, future = self.t_conv.weight[..., 0].unbind(-1)
         before = torch.zeros_like(y[:, :1]) if history is None else history.to(y.dtype)
         previous = torch.cat([before, y[:, :-1]], dim=1)
-        output = y + functional.linear(y, present) + functional.linear(previous, past)
+        following = None
         if any(stop - start > 1 for start, stop in chunks):
-            following = [functional.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
-            output = output + functional.linear(torch.cat(following, dim=1), future)
+            after = [functional.pad(y[:, start + 1 : stop], (0, 0, 0, 0, 0, 1)) for start, stop in chunks]
+            following = torch.cat(after, dim=1)
+        if in_place(y, self.t_conv.weight):
+            rows = y.flatten(0, -2)
+            output = torch.addmm(rows, rows, present.t()).addmm_(previous.flatten(0, -2), past.t())
+            if following is not None:
+                output.addmm_(following.flatten(0, -2), future.t())
+            return shard.drop_halo(output.view_as(y), 1)
+        output = y + functional.linear(y, present) + functional.linear(previous, past)
+        if following is not None:
+            output = output + functional.linear(following, future)
         return shard.drop_halo(output, 1)
 
 

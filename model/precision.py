@@ -29,6 +29,12 @@ def casts(x: Tensor) -> bool:
     return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
+def in_place(*tensors: Tensor) -> bool:
+    """Whether work on these may overwrite its own results: no gradients or graphs are made of them, and no autocast is on."""
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return not learns and not torch.compiler.is_exporting() and not casts(tensors[0])
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Switch autocast off; nothing at all where it is not on, so that exported graphs stay plain."""
     return torch.autocast(x.device.type, enabled=False) if casts(x) else nullcontext()

@@ -171,8 +171,9 @@ class GraphModel:
         timesteps: Tensor,
         conditioning: Conditioning,
         state: RolloutState,
+        keep_state: bool = True,
     ) -> tuple[Tensor, RolloutState]:
-        """Run the graph as `WorldModel.step` would run."""
+        """Run the graph as `WorldModel.step` would run; a graph gives its state whether it is kept or not."""
         inputs = graph_inputs(latents, timesteps, conditioning)
         carried = {name: tensor.numpy() for name, tensor in state.tensors.items()}
         if not self._taps:

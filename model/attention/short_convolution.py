@@ -7,7 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.attention.gdn import Chunks
-from model.precision import own
+from model.precision import in_place, own
+
+FEW_FRAMES = 8
+"""A chunk of a rollout; longer clips are filtered all at once."""
 
 
 def short_convolution(
@@ -23,6 +26,8 @@ def short_convolution(
     """
     taps = weight[:, 0].to(x.dtype).unbind(-1)
     reach = len(taps) - 1
+    if x.shape[1] <= FEW_FRAMES and in_place(x, weight):
+        return _over_few_frames(x, taps, chunks, history, across)
     output = x * taps[-1]
     if across:
         if history is not None:
@@ -38,6 +43,25 @@ def short_convolution(
             if not across:
                 output = _add_lagged(output, x, taps, chunk, forward=True)
             output = _add_lagged(output, x, taps, chunk, forward=False)
+    return output
+
+
+def _over_few_frames(
+    x: Tensor, taps: tuple[Tensor, ...], chunks: Chunks, history: Tensor | None, across: bool
+) -> Tensor:
+    """Do the same frame by frame, adding in place."""
+    output, reach = x * taps[-1], len(taps) - 1
+    past = None if history is None else history.to(x.dtype)
+    for start, stop in chunks:
+        for frame in range(start, stop):
+            for lag in range(1, reach + 1):
+                tap, before, after = taps[reach - lag], frame - lag, frame + lag
+                if before >= (0 if across else start):
+                    output[:, frame].addcmul_(x[:, before], tap)
+                elif across and past is not None:
+                    output[:, frame].addcmul_(past[:, before], tap)
+                if after < stop:
+                    output[:, frame].addcmul_(x[:, after], tap)
     return output
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
-from model.precision import wide
+from model.precision import in_place, wide
 
 
 def rms_norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
@@ -18,6 +18,11 @@ def rms_norm(x: Tensor, norm: nn.RMSNorm, scale: float = 1.0) -> Tensor:
         x = wide(x)
         mean_square = x.pow(2).mean(-1, keepdim=True)
         return x / torch.sqrt(mean_square + norm.eps) * (wide(norm.weight) * scale)
+    if x.device.type == "cpu" and in_place(x, norm.weight):
+        # The norm of its own kernel writes no squares to memory.
+        x = wide(x)
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+        return (x * torch.rsqrt(mean_square + norm.eps)).mul_(wide(norm.weight) * scale)
     return functional.rms_norm(wide(x), norm.normalized_shape, wide(norm.weight) * scale, norm.eps)
 
 
