@@ -179,12 +179,6 @@ def test_the_walk_that_was_saved_last_goes_on_from_the_start_screen(
     saved_at = player.walk.walk.frame.index
     player.close()
     again = play(PlayOptions(backend="holodeck"), [worlds])
-    print(
-        "DBG",
-        start_of(again)._saved,
-        [(w.name, w.problem) for w in again.context.worlds],
-        list((again.context.pictures_dir).rglob("*")),
-    )
     (button,) = [button for button in start_of(again)._menu.buttons if button.key == "continue"]
     assert button.value == world.title
     pick_button(again, "continue")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pygame
 
@@ -11,7 +12,7 @@ from client.input.actions import Step
 from client.playback.saves import last_save
 from client.screens.menu_stack import MenuStack
 from client.screens.world_menu import WorldMenu
-from client.setup.catalog import TITLES, EngineChoice, index_of, world_choices
+from client.setup.catalog import TITLES, EngineChoice, WorldChoice, index_of, world_choices
 from client.setup.folders import SAVES
 from client.setup.options import PlayOptions
 from client.ui.app_context import AppContext, Screen, step_of
@@ -45,7 +46,7 @@ class StartScreen(Screen):
         app.worlds = world_choices(app.folders, app.options.backend)
         engine = TITLES[app.options.backend]
         self._saved = last_save(app.pictures_dir / SAVES)
-        titles = {world.name: world.title for world in app.worlds if not world.problem}
+        saved_in = None if self._saved is None else self._world_called(self._saved.world)
         buttons = [
             Choice(
                 "engine", "Engine", engine, note="What makes the pictures: see what this machine can run."
@@ -54,10 +55,9 @@ class StartScreen(Screen):
             Choice("keys", "Keys", note="See all keys, and give them other actions."),
             Choice("quit", "Quit", note="Leave Flaneur. Esc does so too."),
         ]
-        if self._saved is not None and self._saved.world in titles:
-            title = titles[self._saved.world]
+        if saved_in is not None:
             note = "Go on with the walk that was saved last."
-            buttons.insert(0, Choice("continue", "Continue", title, note=note))
+            buttons.insert(0, Choice("continue", "Continue", saved_in.title, note=note))
         return WorldMenu(app.worlds, buttons, index_of(app.worlds, chosen))
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
@@ -84,9 +84,8 @@ class StartScreen(Screen):
         key = self._menu.key
         if key is None:
             self._start(now_s)
-        elif key == "continue" and self._saved is not None:
-            options = replace(self._app.options, world=self._saved.world, replay=None, saved=self._saved.path)
-            self._app.show(lambda: self._walk(options))
+        elif key == "continue":
+            self._continue()
         elif key == "engine":
             self._menus.show(self._engine_menu())
         elif key == "settings":
@@ -95,6 +94,19 @@ class StartScreen(Screen):
             self._menus.open_keys()
         else:
             self._app.quit()
+
+    def _continue(self) -> None:
+        """Open the world of the walk that was saved last, and that walk."""
+        saved = self._saved
+        world = None if saved is None else self._world_called(saved.world)
+        if saved is not None and world is not None:
+            options = replace(self._app.options, world=world.name, replay=None, saved=saved.path)
+            self._app.show(lambda: self._walk(options))
+
+    def _world_called(self, name: str) -> WorldChoice | None:
+        """The world that can be opened and has a name, whether it is listed by that or by its file."""
+        fitting = (world for world in self._app.worlds if not world.problem)
+        return next((world for world in fitting if Path(world.name).stem == name), None)
 
     def _engine_menu(self) -> Menu:
         choices = self._app.survey().choices
