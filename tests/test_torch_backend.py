@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,31 @@ def test_a_walk_of_released_weights_goes_on_from_a_snapshot(release: tuple[Path,
     )
     assert again.latents_sha256 == chunks[1].latents_sha256
     np.testing.assert_array_equal(again.frames, chunks[1].frames)
+
+
+def test_what_leaves_a_session_is_plain(release: tuple[Path, str]):
+    """A session may come to stand on another machine, so nothing of a device crosses its wall."""
+    folder, weights = release
+    chunk = walk(open_session(world_for(weights), weights=folder, denoise_threads=1, keep_latents=True), 1)[0]
+    assert chunk.snapshot is not None
+    seen = list(parts_of(chunk))
+    assert {type(part) for part in seen} <= {np.ndarray, int, float, str, bool, type(None)}
+    assert sum(isinstance(part, np.ndarray) for part in seen) > len(chunk.snapshot.arrays)
+
+
+def parts_of(value: object) -> Iterator[object]:
+    """Yield what a value is made of, through dataclasses, mappings and sequences."""
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from parts_of(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from parts_of(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from parts_of(part)
+    else:
+        yield value
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
