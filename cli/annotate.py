@@ -14,6 +14,7 @@ from cli.report import extra_needed, print_json, print_table, say, stages
 if TYPE_CHECKING:
     from training.data.annotation.annotate import Annotation, AnnotationPlan
     from training.data.annotation.clip_job import ClipSettings
+    from training.data.annotation.runners import Runner
 
 NAMED_LEFT_OUT = 20
 """Sources that are named when they are left out; the rest is counted."""
@@ -60,6 +61,12 @@ def annotate(
         Path | None, typer.Option(help="Folder with the autoencoder; default: the shipped one.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that judge clips.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge clips on a Ray cluster: its address, or local for --workers processes on this machine."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Cut videos into clips, recover their cameras, filter them, and write a training set; goes on where it stopped."""
@@ -67,7 +74,6 @@ def annotate(
         from training.data.annotation import annotate as annotation
         from training.data.annotation.captions import SidecarCaptions, TableCaptions
         from training.data.annotation.report_page import write_report
-        from training.data.annotation.runners import in_processes, in_this_process
         from training.data.latents import load_autoencoder
     from engine.machine import assets
 
@@ -75,11 +81,21 @@ def annotate(
     words = SidecarCaptions() if captions is None else TableCaptions.read(captions)
     plan = annotation.AnnotationPlan(sources, output, settings, pixels(frame_size), words)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
-    run = in_this_process if workers == 1 else in_processes(workers)
+    run = _runner(ray, workers)
     with stages() as stage:
         done = annotation.annotate(plan, weights, stage, run)
     page = write_report(plan, done)
     _report(plan, done, page, as_json)
+
+
+def _runner(ray: str | None, workers: int) -> Runner:
+    from training.data.annotation.runners import in_processes, in_this_process
+
+    if ray is not None:
+        with extra_needed("a Ray cluster", "ray"):
+            from training.data.annotation.ray_runner import in_ray
+        return in_ray(ray, workers)
+    return in_this_process if workers == 1 else in_processes(workers)
 
 
 def _settings(

@@ -42,6 +42,11 @@ class ClipSettings:
     estimator: PoseEstimator = field(default_factory=StructureFromMotion)
     scale: Scale = field(default_factory=KnownSpeed)
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether any step runs on a GPU."""
+        return any(getattr(part, "needs_gpu", False) for part in (self.estimator, self.scale))
+
 
 class _Clock:
     """Adds up the seconds of steps."""
