@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +15,30 @@ from cli.report import extra_needed, print_json, print_table, say, stages
 
 if TYPE_CHECKING:
     from training.data.annotation.annotate import Annotation, AnnotationPlan
+    from training.data.annotation.cameras import CameraSettings
     from training.data.annotation.clip_job import ClipSettings
     from training.data.annotation.runners import Runner
+    from training.data.annotation.vision_language import VisionLanguageServer
 
+KEY_VARIABLE = "OPENAI_API_KEY"
+"""Environment variable with the key of a hosted model."""
 NAMED_LEFT_OUT = 20
 """Sources that are named when they are left out; the rest is counted."""
+
+
+class PoseMode(StrEnum):
+    """Where poses come from."""
+
+    ESTIMATED = "estimated"
+    GIVEN = "given"
+
+
+class DepthMode(StrEnum):
+    """Where metric depth comes from."""
+
+    NONE = "none"
+    GIVEN = "given"
+    MOGE = "moge"
 
 
 class Preset(StrEnum):
@@ -53,9 +74,26 @@ def annotate(
         float,
         typer.Option(min=0.001, max=1000, help="Mean speed of the cameras, m/s: gives poses their scale."),
     ] = 1.0,
+    poses: Annotated[
+        PoseMode, typer.Option(help="Recover poses from the frames, or take those beside each video.")
+    ] = PoseMode.ESTIMATED,
+    metres_per_unit: Annotated[
+        float, typer.Option(min=1e-6, max=1e6, help="Length of the unit that given poses are in.")
+    ] = 1.0,
+    depth: Annotated[
+        DepthMode,
+        typer.Option(
+            help="What gives poses their scale instead: NAME.depth.npy in metres, or MoGe-2 where installed."
+        ),
+    ] = DepthMode.NONE,
     captions: Annotated[
         Path | None, typer.Option(help="JSON of captions by video; default: NAME.caption.txt beside each.")
     ] = None,
+    vlm: Annotated[
+        str | None,
+        typer.Option(help="Address of an OpenAI-compatible server, for captions, counts and a quality flag."),
+    ] = None,
+    vlm_model: Annotated[str, typer.Option(help="Name of the model there.")] = "default",
     frame_size: Annotated[str, typer.Option(help="Width and height of the archives' clips.")] = "320x192",
     autoencoder: Annotated[
         Path | None, typer.Option(help="Folder with the autoencoder; default: the shipped one.")
@@ -77,7 +115,10 @@ def annotate(
         from training.data.latents import load_autoencoder
     from engine.machine import assets
 
-    settings = _settings(preset, keep_missing, frames, least_frames, stride, lens, speed)
+    cameras = _cameras(poses, lens, depth, speed, metres_per_unit)
+    settings = _settings(preset, keep_missing, frames, least_frames, stride, cameras)
+    if vlm is not None:
+        settings = replace(settings, describer=_server(vlm, vlm_model))
     words = SidecarCaptions() if captions is None else TableCaptions.read(captions)
     plan = annotation.AnnotationPlan(sources, output, settings, pixels(frame_size), words)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
@@ -86,6 +127,12 @@ def annotate(
         done = annotation.annotate(plan, weights, stage, run)
     page = write_report(plan, done)
     _report(plan, done, page, as_json)
+
+
+def _server(address: str, model: str) -> VisionLanguageServer:
+    from training.data.annotation.vision_language import VisionLanguageServer, check_address
+
+    return VisionLanguageServer(check_address(address), model, os.environ.get(KEY_VARIABLE, ""))
 
 
 def _runner(ray: str | None, workers: int) -> Runner:
@@ -104,12 +151,10 @@ def _settings(
     frames: int,
     least_frames: int,
     stride: int,
-    lens: str | None,
-    speed: float,
+    cameras: CameraSettings,
 ) -> ClipSettings:
     from training.data.annotation.clip_job import ClipSettings
     from training.data.annotation.filters import PRESETS, Judge
-    from training.data.annotation.scale import KnownSpeed
     from training.data.annotation.shots import ClipLengths
 
     if least_frames > frames:
@@ -117,8 +162,24 @@ def _settings(
     return ClipSettings(
         lengths=ClipLengths(least_frames=least_frames, most_frames=frames, stride=stride),
         judge=Judge(PRESETS[preset.value], missing_is_fine=keep_missing),
+        cameras=cameras,
+    )
+
+
+def _cameras(
+    poses: PoseMode, lens: str | None, depth: DepthMode, speed: float, metres_per_unit: float
+) -> CameraSettings:
+    from training.data.annotation.cameras import CameraSettings
+    from training.data.annotation.given import GivenDepth
+    from training.data.annotation.moge import MoGeDepth
+
+    source = {DepthMode.NONE: None, DepthMode.GIVEN: GivenDepth(), DepthMode.MOGE: MoGeDepth()}[depth]
+    return CameraSettings(
+        given=poses is PoseMode.GIVEN,
         lens=None if lens is None else _lens(lens),
-        scale=KnownSpeed(speed),
+        depth=source,
+        metres_per_s=speed,
+        metres_per_unit=metres_per_unit,
     )
 
 

@@ -45,7 +45,9 @@ def make(
     ] = "all",
     families: Annotated[
         str,
-        typer.Option(help="Camera families: orbit, spiral, dolly, fly-through, walk, look-around."),
+        typer.Option(
+            help="Camera families: orbit, spiral, dolly, fly-through, walk, look-around, crane, pendulum, compound."
+        ),
     ] = "all",
     clips: Annotated[int, typer.Option(min=1, max=1_000_000, help="Clips in all.")] = 36,
     frames: Annotated[int, typer.Option(min=5, max=9601, help="Frames of a clip, at 16 a second.")] = 161,

@@ -21,6 +21,7 @@ from model.vae.guided import GuidedAutoencoder
 from tests.models import small_autoencoder
 from training.data.annotation import measures
 from training.data.annotation.annotate import AnnotationPlan, annotate
+from training.data.annotation.cameras import CameraSettings
 from training.data.annotation.clip_job import ClipSettings
 from training.data.annotation.filters import PRESETS, Judge, camera_scores, count_reasons
 from training.data.annotation.report_page import write_report
@@ -80,7 +81,12 @@ def plan_for(films: Path, folder: Path, estimator: GivenCameras | None = None) -
     settings = ClipSettings(
         LENGTHS, Judge(PRESETS["measured"] | {"blank_share": (0.0, 1.0), "flow": (1.0, 200.0)})
     )
-    return AnnotationPlan([films], folder, replace(settings, estimator=estimator or GivenCameras()), SIZE)
+    return AnnotationPlan(
+        [films],
+        folder,
+        replace(settings, cameras=CameraSettings(estimator=estimator or GivenCameras())),
+        SIZE,
+    )
 
 
 def small_encoder() -> GuidedAutoencoder:

@@ -74,6 +74,17 @@ def test_the_same_seed_draws_the_same_poses_and_another_does_not():
     assert not np.allclose(first, draw_poses("orbit", place, 33, 16.0, seed=2))
 
 
+def test_tracks_that_see_only_sky_are_not_covered():
+    place = get_place("town")
+    ahead = np.tile(place.spawn, (40, 1, 1))
+    up = ahead.copy()
+    up[:, :3, :3] = place.spawn[:3, :3] @ np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
+    assert families.is_covered(place, ahead)
+    assert not families.is_covered(place, up)
+    assert families.is_covered(place, np.concatenate([ahead[:30], up[:10]]))
+    assert not families.is_covered(place, np.concatenate([ahead[:20], up[:20]]))
+
+
 def test_an_unknown_family_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="orbit, spiral, dolly"):
         draw_poses("swoop", get_place("town"), 9, 16.0, seed=0)
@@ -137,11 +148,11 @@ def test_captions_that_speak_of_cameras_are_found(text: str):
 
 
 def test_clips_are_spread_evenly_over_places_and_families():
-    jobs = family_jobs(["town", "night"], FAMILIES, 24, 0.5, FILM)
+    jobs = family_jobs(["town", "night"], FAMILIES, 4 * len(FAMILIES), 0.5, FILM)
     pairs = [(job.place, job.family) for job in jobs]
     assert all(pairs.count(pair) == 2 for pair in pairs)
-    assert len({job.stem for job in jobs}) == 24
-    assert 6 <= sum(job.revisit for job in jobs) <= 18
+    assert len({job.stem for job in jobs}) == 36
+    assert 9 <= sum(job.revisit for job in jobs) <= 27
     assert not any(job.revisit for job in family_jobs(["town"], FAMILIES, 24, 0.0, FILM))
 
 

@@ -22,7 +22,7 @@ class CameraEstimate:
     """The cameras of all frames of a clip."""
 
     c2w: Poses
-    """Camera-to-world, OpenCV axes, [F, 4, 4]; the unit is any length unless `is_metric`."""
+    """Camera-to-world, OpenCV axes, [F, 4, 4]; the unit is any length."""
     intrinsics: NDArray[np.float64]
     """fx, fy, cx, cy in pixels of the frames, [F, 4]."""
     method: str
@@ -31,7 +31,8 @@ class CameraEstimate:
     """What the estimate was judged by."""
     problem: str = ""
     """Why it is not to be trusted, in a few words; empty where it is."""
-    is_metric: bool = False
+    points: NDArray[np.float64] | None = field(default=None, repr=False)
+    """Points that frames see: number of the frame, column and row in pixels, depth in the poses' unit, [N, 4]."""
 
 
 class PoseEstimator(Protocol):

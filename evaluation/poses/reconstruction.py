@@ -58,6 +58,8 @@ class Model:
     reprojection_px: float
     parallax_deg: float
     """Median angle between the first and the last ray to a point."""
+    points: NDArray[np.float64]
+    """What its frames see: number of the frame, column and row in pixels, depth, [M, 4]."""
     shared: NDArray[np.float64]
     """How much two frames have in common to begin with: points, each weighted by its angle, [N, N]."""
 
@@ -276,8 +278,25 @@ def _largest(models: dict[int, Any]) -> Model:
         c2w=c2w,
         lens=np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]]),
         reprojection_px=float(model.compute_mean_reprojection_error()),
+        points=_seen_points(model, images),
         **_angles(model, [images[number] for number in frames]),
     )
+
+
+def _seen_points(model: Any, images: dict[int, Any]) -> NDArray[np.float64]:
+    """Number of the frame, column, row and depth of every point in every picture, [M, 4]."""
+    rows = []
+    for number in sorted(images):
+        image = images[number]
+        seen = image.get_observation_points2D()
+        if not seen:
+            continue
+        pose = image.cam_from_world().matrix()
+        places = np.array([model.points3D[each.point3D_id].xyz for each in seen])
+        depth = places @ pose[2, :3] + pose[2, 3]
+        pixels = np.array([each.xy for each in seen])
+        rows.append(np.column_stack([np.full(len(seen), float(number)), pixels, depth]))
+    return np.concatenate(rows) if rows else np.zeros((0, 4))
 
 
 def _angles(model: Any, images: Sequence[Any]) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class StructureFromMotion:
             method=method,
             measures=measures,
             problem=_problem(measures, self.trust, step),
+            points=agreed.model.points,
         )
 
 

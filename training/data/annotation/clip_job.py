@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from engine.camera.tracks import map_intrinsics
 from engine.files.atomic import replacing
-from evaluation.poses.estimator import CameraEstimate, PoseEstimator, PosesRefused
-from evaluation.poses.structure_from_motion import StructureFromMotion
+from evaluation.poses.estimator import CameraEstimate, PosesRefused
 from training.data.annotation import measures
+from training.data.annotation.cameras import CameraSettings, FilmedClip, find_cameras
 from training.data.annotation.filters import Judge, camera_scores, pose_problem
 from training.data.annotation.results import ClipResult, camera_path, picture_path, write_camera, write_result
-from training.data.annotation.scale import KnownSpeed, Scale
 from training.data.annotation.shots import ClipLengths, ClipPlan, adaptive_cuts
 from training.data.annotation.sources import frame_times_s, nearest_frames, within_area
+from training.data.annotation.vision_language import VisionLanguageServer
+from training.data.clip_quality import camera_words
 from training.data.videos.frames import VideoFrames
 
 ANALYSIS_PIXELS = 255_000
@@ -37,15 +38,9 @@ class ClipSettings:
 
     lengths: ClipLengths
     judge: Judge
-    lens: tuple[float, float, float, float] | None = None
-    """fx, fy, cx, cy in pixels of the source, where it is known."""
-    estimator: PoseEstimator = field(default_factory=StructureFromMotion)
-    scale: Scale = field(default_factory=KnownSpeed)
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether any step runs on a GPU."""
-        return any(getattr(part, "needs_gpu", False) for part in (self.estimator, self.scale))
+    cameras: CameraSettings = field(default_factory=CameraSettings)
+    describer: VisionLanguageServer | None = None
+    """Writes captions, counts and judges; without one, captions are given and those scores are missing."""
 
 
 class _Clock:
@@ -86,7 +81,14 @@ def annotate_clip(
             "blank_share": measures.nearly_blank_share(frames),
             "scene_cut": float(len(adaptive_cuts(_InMemory(frames), fps))),
         }
+    if settings.describer is not None:
+        with clock("words"):
+            described = settings.describer.describe(frames)
+        caption = caption or described.caption
+        scores |= described.scores
     reasons = settings.judge.pictures(scores)
+    if camera_words(caption):
+        reasons.append(f"caption speaks of the camera: {', '.join(camera_words(caption)[:3])}")
     base = ClipResult(
         settings=identity,
         key=plan.key,
@@ -99,63 +101,43 @@ def annotate_clip(
         caption=caption,
     )
     camera_path(folder, plan.key).unlink(missing_ok=True)
-    result = base if reasons else _with_cameras(base, frames, settings, source.size, folder, clock)
+    moments = plan.start_s + np.arange(plan.num_frames) / fps
+    clip = FilmedClip(plan.source, source, moments, frames, fps)
+    result = base if reasons else _with_cameras(base, clip, settings, folder, clock)
     _write_strip(picture_path(folder, plan.key), frames)
     write_result(folder, result, clock.seconds)
     return result
 
 
 def _with_cameras(
-    base: ClipResult,
-    frames: NDArray[np.uint8],
-    settings: ClipSettings,
-    size: tuple[int, int],
-    folder: Path,
-    clock: _Clock,
+    base: ClipResult, clip: FilmedClip, settings: ClipSettings, folder: Path, clock: _Clock
 ) -> ClipResult:
-    """Recover and judge the cameras of a clip whose pictures passed."""
-    analysed = frames.shape[2], frames.shape[1]
-    lens = None if settings.lens is None else map_intrinsics(np.array([settings.lens]), size, analysed)[0]
-    fps = settings.lengths.fps
+    """Find and judge the cameras of a clip whose pictures passed."""
     try:
-        with clock("poses"):
-            found = settings.estimator.estimate(frames, fps, lens)
+        with clock("cameras"):
+            found, scale_from = find_cameras(clip, settings.cameras)
     except PosesRefused as refused:
         return base.model_copy(update={"reasons": [f"poses refused: {refused}"]})
     reasons = [] if not found.problem else [f"poses refused: {found.problem}"]
     if problem := pose_problem(found.c2w):
         return base.model_copy(update={"reasons": [*reasons, problem]})
-    with clock("scale"):
-        scaled, scale_scores = _metric(found, frames, settings, lens)
-    start, stop = trusted_range(found, len(frames))
-    scores = {**base.scores, **found.measures, **scale_scores, **camera_scores(found.intrinsics, analysed)}
-    c2w = scaled[start:stop]
-    intrinsics = map_intrinsics(found.intrinsics[start:stop], analysed, size)
-    start_s = base.start_s + start / fps
-    write_camera(folder, base.key, c2w, intrinsics, size, fps, start_s)
+    start, stop = trusted_range(found, len(clip.frames))
+    scores = {**base.scores, **found.measures, **camera_scores(found.intrinsics, clip.size)}
+    intrinsics = map_intrinsics(found.intrinsics[start:stop], clip.size, clip.video.size)
+    start_s = base.start_s + start / clip.fps
+    write_camera(folder, base.key, found.c2w[start:stop], intrinsics, clip.video.size, clip.fps, start_s)
+    method = found.method if settings.cameras.given else f"{settings.cameras.estimator.name}: {found.method}"
     return base.model_copy(
         update={
             "reasons": [*reasons, *settings.judge.cameras(scores)],
             "scores": {name: float(value) for name, value in scores.items() if np.isfinite(value)},
-            "method": f"{settings.estimator.name}: {found.method}",
-            "scale_from": "metric poses" if found.is_metric else settings.scale.name,
+            "method": method,
+            "scale_from": scale_from,
             "start_s": start_s,
-            "end_s": start_s + (stop - start - 1) / fps,
+            "end_s": start_s + (stop - start - 1) / clip.fps,
             "num_frames": stop - start,
         }
     )
-
-
-def _metric(
-    found: CameraEstimate, frames: NDArray[np.uint8], settings: ClipSettings, lens: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Poses in metres, and what the scale was judged by."""
-    if found.is_metric:
-        return found.c2w, {}
-    factor, scores = settings.scale.factor(found, frames, settings.lengths.fps)
-    c2w = found.c2w.copy()
-    c2w[:, :3, 3] *= factor
-    return c2w, scores
 
 
 def trusted_range(found: CameraEstimate, count: int) -> tuple[int, int]:

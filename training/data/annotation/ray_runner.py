@@ -61,7 +61,7 @@ def _all(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
         while waiting and len(running) < room:
             job = waiting.pop()
             # Steps that need a GPU wait for one in a pool of their own, so the others never do.
-            task = gpu if job.settings.needs_gpu else cpu
+            task = gpu if job.settings.cameras.needs_gpu else cpu
             running[task.remote(job)] = job
         [done], _ = ray.wait(list(running))
         job = running.pop(done)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.poses.alignment import path_length
-from evaluation.poses.estimator import CameraEstimate, Frames
+from evaluation.poses.alignment import fit_similarity, path_length
 
 Depths = NDArray[np.float32]
 
@@ -24,28 +21,65 @@ WINDOW, OVERLAP = 64, 16
 MOMENTUM = 0.99
 """Of the moving average over windows."""
 LEAST_SCALE, GREATEST_SCALE = 0.1, 10.0
+LEAST_SPARSE = 20
+"""Points of a reconstruction in a frame; with fewer it has no scale."""
+MOST_DEPTHS = 64
+"""Frames of a clip whose depth is asked for."""
+INLIER_PERCENTILE = 80.0
 
 
-class Scale(Protocol):
-    """Says how long the unit of poses is."""
-
-    name: str
-
-    def factor(self, found: CameraEstimate, frames: Frames, fps: float) -> tuple[float, dict[str, float]]:
-        """Return metres per unit, and what that was judged by."""
-        ...
+def speed_scale(c2w: NDArray[np.float64], fps: float, metres_per_s: float) -> float:
+    """Metres per unit of poses [F, 4, 4] of a camera that goes at a known mean speed, such as a walker's."""
+    return metres_per_s * (len(c2w) - 1) / fps / max(path_length(c2w), 1e-9)
 
 
-@dataclass(frozen=True)
-class KnownSpeed:
-    """The camera goes at a known mean speed, such as a walker's."""
+def fit_scale(depth: NDArray[np.float64], metric: NDArray[np.float64]) -> float:
+    """The factor that makes depths metric: least squares of s d - m over points [N], weighted by 1 / m (the paper's)."""
+    weights = 1.0 / metric
+    return float((weights * depth * metric).sum() / (weights * depth**2).sum())
 
-    metres_per_s: float = 1.0
-    name: str = "speed"
 
-    def factor(self, found: CameraEstimate, frames: Frames, fps: float) -> tuple[float, dict[str, float]]:
-        length = path_length(found.c2w)
-        return self.metres_per_s * (len(found.c2w) - 1) / fps / max(length, 1e-9), {}
+def similar_scale(given: NDArray[np.float64], metric: NDArray[np.float64]) -> float:
+    """Metres per unit of given poses, from metric ones of the same frames, [F, 4, 4] each.
+
+    The fit is made again with the frames whose residual is under the 80th percentile, as in the paper.
+    """
+    fit = fit_similarity(given, metric)
+    residual = np.linalg.norm(fit(given)[:, :3, 3] - metric[:, :3, 3], axis=1)
+    inliers = residual <= np.percentile(residual, INLIER_PERCENTILE)
+    return fit_similarity(given[inliers], metric[inliers]).scale
+
+
+def depth_scale(
+    points: NDArray[np.float64], depths: Callable[[list[int]], Depths], size: tuple[int, int]
+) -> tuple[float, float]:
+    """Metres per unit of recovered poses, from metric depth at the points that frames see.
+
+    Args:
+        points: Number of the frame, column, row, depth in the poses' unit, [N, 4].
+        depths: Gives the metric depth of frames by number, [K, h, w].
+        size: Width and height that pixels belong to.
+
+    Returns:
+        The scale, and how much it varies from frame to frame: standard deviation over mean.
+
+    Raises:
+        ValueError: No frame has enough points.
+    """
+    numbers = np.unique(points[:, 0]).astype(int)
+    numbers = numbers[np.linspace(0, len(numbers) - 1, min(MOST_DEPTHS, len(numbers))).round().astype(int)]
+    scales: list[float | None] = []
+    for number, metric_map in zip(numbers, depths(numbers.tolist()), strict=True):
+        seen = points[points[:, 0] == number]
+        metric = sample(metric_map, seen[:, 1:3], size)
+        good = np.isfinite(metric) & (metric > 0) & (seen[:, 3] > 0)
+        enough = good.sum() >= LEAST_SPARSE
+        scales.append(fit_scale(seen[good, 3], metric[good]) if enough else None)
+    known = [scale for scale in scales if scale is not None]
+    # The unit of structure from motion is any length; the clamp is for scales about 1.
+    unit = float(np.median(known)) if known else 1.0
+    smoothed = smooth_scales([None if scale is None else scale / unit for scale in scales])
+    return unit * float(np.median(smoothed)), scale_variation(scales)
 
 
 def frame_scale(depth: Depths, metric: Depths, mask: NDArray[np.bool_] | None = None) -> float | None:
@@ -66,9 +100,7 @@ def frame_scale(depth: Depths, metric: Depths, mask: NDArray[np.bool_] | None = 
         good &= cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     if good.sum() < LEAST_POINTS:
         return None
-    ours, metres = ours[good].astype(np.float64), metres[good].astype(np.float64)
-    weights = 1.0 / metres
-    return float((weights * ours * metres).sum() / (weights * ours**2).sum())
+    return fit_scale(ours[good].astype(np.float64), metres[good].astype(np.float64))
 
 
 def smooth_scales(scales: Sequence[float | None]) -> NDArray[np.float64]:
@@ -91,6 +123,14 @@ def smooth_scales(scales: Sequence[float | None]) -> NDArray[np.float64]:
     first = int(np.flatnonzero(np.isfinite(smoothed))[0])
     smoothed[:first] = smoothed[first]
     return np.clip(smoothed, LEAST_SCALE, GREATEST_SCALE)
+
+
+def sample(depth: Depths, pixels: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Depth [h, w] at pixels [N, 2] of a frame of `size`; bilinear would invent surfaces at edges, so the nearest counts."""
+    height, width = depth.shape
+    columns = np.clip((pixels[:, 0] * width / size[0]).astype(int), 0, width - 1)
+    rows = np.clip((pixels[:, 1] * height / size[1]).astype(int), 0, height - 1)
+    return depth[rows, columns].astype(np.float64)
 
 
 def scale_variation(scales: Sequence[float | None]) -> float:

@@ -1,6 +1,6 @@
-"""Camera families in a place: orbit, spiral, dolly, fly-through, walk and look-around, clear of every wall.
+"""Camera families in a place: orbit, spiral, dolly, fly-through, walk, look-around, crane, pendulum, compound; clear of walls.
 
-A family draws curves until one is free from end to end; the throughput along it is the same for all.
+A family draws curves until one is free from end to end and sees something; the throughput along it is the same for all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ Array = NDArray[np.float64]
 
 MAX_CANDIDATES = 40
 """Curves drawn for one clip before the place counts as too narrow for the family; the paper draws as many a scene."""
+COVERAGE_EVERY, COVERED_FRAMES = 10, 0.7
+"""Frames between those that are asked whether they see enough, and the share that must (the paper's)."""
+COVERED_PIXELS, FARTHEST_M = 0.3, 64.0
+"""Share of a frame that must show surfaces, and how far these may be; the rest may be sky."""
+COVERAGE_SIZE, COVERAGE_LENS = (40, 24), np.array([26.0, 26.0, 20.0, 12.0], np.float32)
 SAMPLES = 256
 """Points of a curve that are tested; no curve is so long that they lie a decimetre apart."""
 MAX_CURVE_M = 25.0
@@ -67,8 +72,19 @@ def draw_poses(
     for _ in range(MAX_CANDIDATES):
         curve = CURVES[family](place, rng)
         if curve is not None and length(curve).max() < MAX_CURVE_M and is_clear(place, curve.position).all():
-            return poses(throughput(curve, num_frames / fps, num_frames, rng.uniform(0.5, 1.0), revisit))
+            track = poses(throughput(curve, num_frames / fps, num_frames, rng.uniform(0.5, 1.0), revisit))
+            if is_covered(place, track):
+                return track
     raise ClipRejected(f"{place.name} has no room for the camera family {family} of seed {seed}")
+
+
+def is_covered(place: Place, c2w: Array) -> bool:
+    """Whether enough frames see enough of a place, by its exact depth; every tenth is asked, as in the paper's recipe."""
+    seen = [
+        (place.depth(pose, COVERAGE_LENS, *COVERAGE_SIZE) < FARTHEST_M).mean() > COVERED_PIXELS
+        for pose in c2w[::COVERAGE_EVERY]
+    ]
+    return float(np.mean(seen)) >= COVERED_FRAMES
 
 
 def is_clear(place: Place, position: Array) -> NDArray[np.bool_]:
@@ -264,12 +280,57 @@ def _look_around(place: Place, rng: np.random.Generator) -> Curve | None:
     return Curve(position, angles)
 
 
+def _crane(place: Place, rng: np.random.Generator) -> Curve | None:
+    """At the end of a boom that rises or sinks and sweeps a little, looking at something in front of it."""
+    foot, yaw = _free_point(place, rng, 0.8, 1.2), rng.uniform(-np.pi, np.pi)
+    boom = rng.uniform(1.8, 3.5)
+    # The boom ends at the least and at the greatest height that its foot allows.
+    most = np.arcsin(np.clip((2.6 + foot[1]) / boom, 0.0, 0.9))
+    lift = most * (np.linspace(0.0, 1.0, SAMPLES) if rng.random() < 0.5 else np.linspace(1.0, 0.0, SAMPLES))
+    sweep = yaw + np.radians(rng.uniform(-40.0, 40.0)) * np.linspace(0.0, 1.0, SAMPLES)
+    arm = np.stack([np.sin(sweep) * np.cos(lift), -np.sin(lift), np.cos(sweep) * np.cos(lift)], 1)
+    position = foot + boom * arm
+    ahead = np.array([np.sin(yaw), 0.0, np.cos(yaw)])
+    target = foot + rng.uniform(boom + 3.0, boom + 6.0) * ahead
+    return Curve(position, _looking_at(position, target))
+
+
+def _pendulum(place: Place, rng: np.random.Generator) -> Curve | None:
+    """To and fro on an arc around something, higher at its ends, looking at it."""
+    target = _something(place, rng)
+    radius, height = rng.uniform(1.3, 4.0), rng.uniform(1.0, 1.8)
+    reach, lift = np.radians(rng.uniform(15.0, 50.0)), rng.uniform(0.1, 0.6)
+    swings = rng.integers(1, 4)
+    swing = np.sin(2.0 * np.pi * swings * np.linspace(0.0, 1.0, SAMPLES))
+    angle = rng.uniform(0.0, 2.0 * np.pi) + reach * swing
+    up = height + lift * (1.0 - np.cos(reach * swing)) / (1.0 - np.cos(reach))
+    position = np.stack([target[0] + radius * np.sin(angle), -up, target[2] + radius * np.cos(angle)], 1)
+    return Curve(position, _looking_at(position, target))
+
+
+def _compound(place: Place, rng: np.random.Generator) -> Curve | None:
+    """Several motions at once: along rails while rising or sinking, turning aside and leaning."""
+    start, yaw = _free_point(place, rng, 1.0, 2.0), rng.uniform(-180.0, 180.0)
+    share = np.linspace(0.0, 1.0, SAMPLES)
+    bend = np.radians(yaw + rng.uniform(-60.0, 60.0) * share)
+    steps = rng.uniform(3.0, 7.0) / SAMPLES * np.stack([np.sin(bend), np.zeros(SAMPLES), np.cos(bend)], 1)
+    position = start + np.cumsum(steps, 0) - steps[0]
+    position[:, 1] -= rng.uniform(-0.5, 0.5) * np.sin(np.pi * share * rng.integers(1, 3))
+    pan = rng.uniform(20.0, 80.0) * rng.choice([-1, 1]) * np.sin(0.5 * np.pi * share * rng.integers(1, 4))
+    lean = rng.uniform(0.0, 8.0) * np.sin(2.0 * np.pi * share)
+    tilt = rng.uniform(-8.0, 6.0) * np.sin(np.pi * share)
+    return Curve(position, np.stack([np.degrees(np.unwrap(bend)) + pan, tilt, lean], 1))
+
+
 CURVES: dict[str, Callable[[Place, np.random.Generator], Curve | None]] = {
     "orbit": _orbit,
     "spiral": _spiral,
     "dolly": _dolly,
     "fly-through": _fly_through,
     "look-around": _look_around,
+    "crane": _crane,
+    "pendulum": _pendulum,
+    "compound": _compound,
 }
-FAMILIES = ("orbit", "spiral", "dolly", "fly-through", "walk", "look-around")
+FAMILIES = ("orbit", "spiral", "dolly", "fly-through", "walk", "look-around", "crane", "pendulum", "compound")
 """All camera families."""

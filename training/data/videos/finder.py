@@ -114,9 +114,7 @@ _Found = tuple[Path, Path | None, tuple[Path, ...]]
 
 def _videos(place: Path) -> list[_Found]:
     files = [path for path in place.iterdir() if _is_file(path, VIDEO_SUFFIXES)]
-    return [
-        (path, _poses_beside(path), ()) for path in sorted(files, key=lambda path: natural_key(path.name))
-    ]
+    return [(path, poses_beside(path), ()) for path in sorted(files, key=lambda path: natural_key(path.name))]
 
 
 def _is_file(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -131,7 +129,7 @@ def _pictures(place: Path) -> list[_Found]:
         return []
     poses = next((place / name for name in POSE_NAMES if _is_pose(place / name)), None) or find_colmap(place)
     if poses is None and place.name not in PICTURE_FOLDERS:
-        poses = _poses_beside(place)
+        poses = poses_beside(place)
     if poses is None:
         return []
     for pictures in (
@@ -156,7 +154,7 @@ def _picture_files(folder: Path, deep: bool = False) -> tuple[Path, ...]:
         return tuple(sorted(files, key=lambda path: natural_key(path.relative_to(folder).as_posix())))
 
 
-def _poses_beside(path: Path) -> Path | None:
+def poses_beside(path: Path) -> Path | None:
     """The first file of poses that has a video's own name; a folder may hold a COLMAP model."""
     stem = path.with_suffix("") if path.is_file() else path
     for suffix in POSE_SUFFIXES:
