@@ -183,6 +183,19 @@ def test_a_set_is_made_of_what_passes(films, tmp_path):
     assert page.count("<polyline") == 2
 
 
+def test_scores_of_other_programs_lie_beside_a_video(films, tmp_path):
+    plan = plan_for(films, tmp_path / "set")
+    judge = replace(plan.settings.judge, bounds={**plan.settings.judge.bounds, "dover": (0.4, 1.0)})
+    plan = replace(plan, settings=replace(plan.settings, judge=judge))
+    assert all("dover missing" in clip.reasons for clip in annotate(plan, small_encoder(), no_bar).clips)
+    (films / "two shots.scores.json").write_text('{"dover": 0.61}')
+    kept = [clip for clip in annotate(plan, small_encoder(), no_bar).clips if clip.kept]
+    assert [clip.scores["dover"] for clip in kept] == [0.61, 0.61]
+    (films / "two shots.scores.json").write_text("[1]")
+    broken = annotate(plan, small_encoder(), no_bar)
+    assert any("no JSON object of numbers" in item.reason for item in broken.left_out)
+
+
 def test_a_second_call_does_only_what_is_missing(films, tmp_path):
     plan = plan_for(films, tmp_path / "set")
     annotate(plan, small_encoder(), no_bar)

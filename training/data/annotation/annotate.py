@@ -13,6 +13,7 @@ from engine.files.bundle import hash_file
 from model.vae.guided import GuidedAutoencoder
 from training.data.annotation.captions import Captions, SidecarCaptions
 from training.data.annotation.clip_job import ClipSettings, clip_frames, kept_plan
+from training.data.annotation.given import given_scores
 from training.data.annotation.results import CLIPS_FOLDER, ClipResult, digest, read_camera, read_result
 from training.data.annotation.runners import ClipJob, Runner, in_this_process
 from training.data.annotation.shots import ClipPlan, plan_clips
@@ -92,9 +93,10 @@ def _jobs(
         try:
             content = _content(source)
             clips, _ = _planned(plan, source, content)
+            scores = given_scores(source)
             for clip in clips:
                 caption = plan.captions.of(source)
-                identity = digest(content, clip.start_s, clip.num_frames, plan.settings, caption)
+                identity = digest(content, clip.start_s, clip.num_frames, plan.settings, caption, scores)
                 jobs.append(ClipJob(clip, plan.settings, caption, identity, plan.folder))
             if not clips:
                 left_out.append(LeftOut(source.name, _too_short(plan, source), rejected=True))

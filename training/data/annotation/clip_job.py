@@ -18,6 +18,7 @@ from evaluation.poses.estimator import CameraEstimate, PosesRefused
 from training.data.annotation import measures
 from training.data.annotation.cameras import CameraSettings, FilmedClip, find_cameras
 from training.data.annotation.filters import Judge, camera_scores, pose_problem
+from training.data.annotation.given import given_scores
 from training.data.annotation.results import ClipResult, camera_path, picture_path, write_camera, write_result
 from training.data.annotation.shots import ClipLengths, ClipPlan, adaptive_cuts
 from training.data.annotation.sources import frame_times_s, nearest_frames, within_area
@@ -74,7 +75,7 @@ def annotate_clip(
         source = plan.source.open()
         frames = clip_frames(source, plan, fps, within_area(source.size, ANALYSIS_PIXELS))
     with clock("pictures"):
-        scores = {
+        scores = given_scores(plan.source) | {
             "vmafmotion": measures.vmaf_motion(frames, fps),
             "flow": measures.flow_magnitude(frames, fps),
             "color": measures.saturation(frames),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,11 +14,33 @@ from engine.camera.formats.track_files import read_posed
 from engine.camera.tracks import at_times, map_intrinsics
 from evaluation.poses.estimator import CameraEstimate, Frames
 from training.data.annotation.sources import Source, frame_times_s
+from training.data.archives.sidecars import score_of
 from training.data.videos.finder import poses_beside
 from training.data.videos.frames import VideoFrames
 
+SCORES_SUFFIX = ".scores.json"
+"""Beside a video: scores that other programs gave it, by name, such as {"dover": 0.61}; they hold for all its clips."""
+MAX_SCORES_BYTES = 1 << 16
 DEPTH_SUFFIX = ".depth.npy"
 """Beside a video: metres along the optical axis of every frame, [F, h, w], float."""
+
+
+def given_scores(source: Source) -> dict[str, float]:
+    """Read the scores beside a video; none where there is no such file.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    path = source.beside(SCORES_SUFFIX)
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(MAX_SCORES_BYTES))
+        scores = {str(name): score_of(value) for name, value in found.items()}
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{path} is no JSON object of numbers by name; write it again") from error
+    return {name: score for name, score in scores.items() if score is not None}
 
 
 def given_cameras(
