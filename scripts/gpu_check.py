@@ -262,6 +262,9 @@ def sections(scale: Scale) -> Mapping[str, Callable[[Scale], dict[str, Any]]]:
     if is_cuda and importlib.util.find_spec("pytest"):
         found["gpu_tests"] = run_gpu_tests
     if is_cuda:
+        found["sana-wm graphs"] = lambda scale: measure_rollout(
+            replace(scale, options=replace(scale.options, graphs=True))
+        )
         found["sana-wm compiled"] = lambda scale: measure_rollout(
             replace(scale, options=replace(scale.options, compile=True))
         )
@@ -306,7 +309,7 @@ def table(report: Mapping[str, Any]) -> str:
         "| what | value |",
         "|---|---|",
     ]
-    for name in ("sana-wm", "sana-wm compiled"):
+    for name in ("sana-wm", "sana-wm graphs", "sana-wm compiled"):
         if "ms" not in (row := report.get(name, {})):
             continue
         for stage, value in row["ms"].items():

@@ -79,7 +79,7 @@ WINDOW = (
 
 
 LIBRARY_HOMES = {
-    "torch": ("model", "training", "export", "evaluation", TORCH_BACKEND),
+    "torch": ("model", "training", "export", "evaluation", TORCH_BACKEND, "engine.backends.torch_graphs"),
     "torch.distributed": ("training.parallel",),
     "onnxruntime": ("engine.backends.onnxruntime",),
     "tensorrt": ("engine.backends.tensorrt", "export"),

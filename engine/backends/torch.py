@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.backends.protocol import FRAMES, INVERSE_DEPTH, LATENT, Backend, State
+from engine.backends.protocol import FRAMES, INVERSE_DEPTH, LATENT, VELOCITY, Backend, State
+from engine.backends.torch_graphs import CapturedPasses
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import GUIDE_INPUTS, MEMORY, Bundle, ModelSpec, TensorSpec
 from engine.machine import assets
@@ -50,6 +51,8 @@ class TorchOptions:
     """Of a CPU, for the whole process; None leaves PyTorch's own number."""
     compile: bool = False
     """Whether `torch.compile` is used; off until it was measured on a GPU."""
+    graphs: bool = False
+    """Whether denoising passes are captured as CUDA graphs, which copies the state once a chunk; off until it was measured."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,7 @@ class TorchBackend(Backend):
         self._step, self._decoder = network.step, cast("Any", decoder)
         if options.compile:
             self._step, self._decoder = torch.compile(network.step), torch.compile(decoder)
+        self._passes = CapturedPasses(self._velocity) if options.graphs else None
         self._encoder = None if model.encoder is None else _placed(model.encoder, device, dtype)
         self._results = (FRAMES, INVERSE_DEPTH) if spec.memory_channels else (FRAMES,)
         self._denoising, self._decoding = _Lane(device), _Lane(device)
@@ -239,19 +243,29 @@ class TorchBackend(Backend):
     ) -> tuple[NDArray[Any], State]:
         with self._denoising.current():
             given = {name: self._denoising.upload(name, array) for name, array in inputs.items()}
-            conditioning = Conditioning(
-                given["text"],
-                given["text_mask"],
-                given["c2w"],
-                given["intrinsics"],
-                given["start_frame"],
-                given.get(MEMORY),
-            )
-            velocity, after = self._step(
-                given["latents"], given["timesteps"], conditioning, RolloutState(dict(state)), keep_state
-            )
-            result = self._denoising.download("velocity", velocity.float())
-        return result, _compact(after.tensors) if keep_state else state
+            if not keep_state:
+                run = self._velocity if self._passes is None else self._passes.run
+                return self._denoising.download(VELOCITY, run(given, state)), state
+            velocity, after = self._run(given, state, keep_state=True)
+            result = self._denoising.download(VELOCITY, velocity.float())
+        return result, _compact(after.tensors)
+
+    def _velocity(self, given: Mapping[str, Tensor], state: State) -> Tensor:
+        return self._run(given, state, keep_state=False)[0].float()
+
+    def _run(
+        self, given: Mapping[str, Tensor], state: State, keep_state: bool
+    ) -> tuple[Tensor, RolloutState]:
+        conditioning = Conditioning(
+            given["text"],
+            given["text_mask"],
+            given["c2w"],
+            given["intrinsics"],
+            given["start_frame"],
+            given.get(MEMORY),
+        )
+        before = RolloutState(dict(state))
+        return self._step(given["latents"], given["timesteps"], conditioning, before, keep_state)
 
     @torch.inference_mode()
     def run_decoder(
@@ -297,7 +311,7 @@ class TorchBackend(Backend):
         self._denoising.close()
         self._decoding.close()
         del self._step, self._decoder
-        self._encoder = None
+        self._encoder = self._passes = None
 
     def _lane(self, tensors: Mapping[str, Any]) -> _Lane:
         """Tell a state from caches by the names of its tensors."""
