@@ -48,8 +48,9 @@ def test_another_engine_is_chosen_with_the_keyboard_and_walked_with(
     player.app.turn()
     menu = start_of(player)._menus.top
     assert menu is not None
-    assert [choice.key for choice in menu.choices][:4] == ["auto", "onnxruntime", "tensorrt", "holodeck"]
-    menu.chosen = 3
+    engines = ["auto", "onnxruntime", "torch", "tensorrt", "holodeck"]
+    assert [choice.key for choice in menu.choices][:5] == engines
+    menu.chosen = 4
     player.key(pygame.KSCAN_RETURN)
     assert player.context.options.backend == "holodeck"
     assert not start_of(player)._menus.is_open
@@ -120,7 +121,7 @@ def test_settings_and_keys_are_reached_before_any_walk(play: Callable[..., Playe
 
 def test_this_machine_is_asked_what_each_engine_can_do() -> None:
     choices = {choice.backend: choice for choice in engine_choices()}
-    assert list(choices) == ["auto", "onnxruntime", "tensorrt", "holodeck"]
+    assert list(choices) == ["auto", "onnxruntime", "torch", "tensorrt", "holodeck"]
     assert choices["holodeck"].available
     assert choices["onnxruntime"].available
     assert "pocket" in choices["onnxruntime"].detail

@@ -131,7 +131,10 @@ class StartScreen(Screen):
         options = self._app.options
         # A bundle that was named belongs to the engine it was named with.
         engine = None if choice.backend == "holodeck" else options.engine
-        self._app.options = replace(options, backend=choice.backend, engine=engine)
+        weights = options.weights if choice.backend in ("auto", "torch") else None
+        if options.weights is not None and weights is None:
+            engine = None
+        self._app.options = replace(options, backend=choice.backend, engine=engine, weights=weights)
         name = self._menu.worlds[self._menu.chosen].name if self._menu.worlds else None
         self._menu = self._make_menu(name)
         self._menu.button = [button.key for button in self._menu.buttons].index("engine")

@@ -106,6 +106,7 @@ def engine_choices() -> tuple[EngineChoice, ...]:
     return (
         EngineChoice("auto", f"Takes {fastest} on this machine.", runtime.available or tensorrt.available),
         runtime,
+        _torch(),
         tensorrt,
         EngineChoice("holodeck", "Renders a place exactly as it was built, without a model.", True),
     )
@@ -121,6 +122,22 @@ def _onnxruntime() -> EngineChoice:
         f"Runs {bundles} on the processor: {num_cores()} cores, {vectors}. Version {version}, no GPU needed."
     )
     return EngineChoice("onnxruntime", detail, True)
+
+
+def _torch() -> EngineChoice:
+    try:
+        check_backend("torch")
+    except EngineError as error:
+        reason = str(error).partition(";")[0]
+        return EngineChoice("torch", f"Cannot be had: {reason}.", False)
+    if not any(assets.checkpoints_dir().glob("*.safetensors")):
+        return EngineChoice(
+            "torch", "Cannot be had: there are no checkpoints here, which a clone has.", False
+        )
+    version = doctor.installed_version("torch", "torch")
+    return EngineChoice(
+        "torch", f"Runs the network itself on a GPU or the processor. Version {version}.", True
+    )
 
 
 def _tensorrt() -> EngineChoice:
