@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.arguments import Json
+from cli.arguments import Json, RefinerChoice
 from cli.report import extra_needed, print_json, progress, say
 from engine.machine import assets
 
@@ -73,12 +73,17 @@ def evaluate_bundle(
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also measure it with each part silenced; only for the pocket.")
     ] = False,
+    refiner: Annotated[
+        RefinerChoice, typer.Option(help="Whether the bundle's refiner refines every chunk of --tracks.")
+    ] = RefinerChoice.OFF,
     output: Annotated[Path, typer.Option("--output", "-o", help="Gets tables and contact sheets.")] = Path(
         "runs/eval"
     ),
     as_json: Json = False,
 ) -> None:
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
+    if refiner is not RefinerChoice.OFF and (bench is not None or films is not None or ablate):
+        raise ValueError("--refiner goes with walks through places; leave --bench, --films and --ablate out")
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
     if films is not None:
         if bench is None or tracks is TracksChoice.WALKS:
@@ -96,7 +101,7 @@ def evaluate_bundle(
     if ablate:
         _ablate(subject, tracks, walks, seconds, names, autoencoder, output, as_json)
         return
-    _evaluate_places(subject, tracks, walks, seconds, names, unseen, output, as_json)
+    _evaluate_places(subject, tracks, walks, seconds, names, unseen, refiner, output, as_json)
 
 
 def _evaluate_places(
@@ -106,6 +111,7 @@ def _evaluate_places(
     seconds: float,
     metrics: tuple[str, ...] | None,
     unseen: bool,
+    refiner: RefinerChoice,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -137,7 +143,7 @@ def _evaluate_places(
     keep = None if keeper is None else partial(reconstruct, keeper)
     spec = subject.bundle.spec
     with progress("measuring", plan.num_steps(spec.fps, spec.frames_per_chunk)) as bar:
-        report = evaluate(subject.bundle, plan, output, keep, bar, say)
+        report = evaluate(subject.bundle, plan, output, keep, bar, say, refiner.value)
     print_json(report.to_dict() | {"output": str(output)}) if as_json else print(as_markdown(report))
 
 

@@ -21,6 +21,9 @@ def refiner(
     window: Annotated[
         int | None, typer.Option(min=2, help="Latent frames that a block sees besides its own; default: 11.")
     ] = None,
+    block: Annotated[
+        int, typer.Option(min=1, help="Latent frames refined at a time: the first stage's chunk.")
+    ] = 3,
     segment: Annotated[int, typer.Option(min=1, help="Blocks of the network in one graph.")] = 12,
     half_state: Annotated[
         bool, typer.Option("--half-state", help="Keep keys and values in float16: half the memory.")
@@ -43,7 +46,7 @@ def refiner(
             stage(what, None)
 
         made = export_released(
-            weights, output, size, fps, window, segment, half_state, verify, report, adapter
+            weights, output, size, fps, window, segment, half_state, verify, report, adapter, block
         )
     result = {
         "path": str(output),

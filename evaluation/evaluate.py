@@ -14,7 +14,7 @@ import numpy as np
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle
 from engine.files.world import World
-from engine.session.opening import open_session
+from engine.session.opening import RefinerMode, open_session
 from engine.session.protocol import Session
 from evaluation.baselines import BLURRED, CEILING, MODEL, TRUTH, videos_of
 from evaluation.camera_following import BLUR_PX, SPACING_S, CameraFollowing, follow_camera
@@ -101,6 +101,7 @@ def evaluate(
     reconstruct: Reconstruct | None = None,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
+    refiner: RefinerMode = "off",
 ) -> EvaluationReport:
     """Measure a bundle.
 
@@ -111,6 +112,7 @@ def evaluate(
         reconstruct: Encodes and decodes a video, for the autoencoder's ceiling.
         progress: Told how many of `num_steps` steps are done.
         notice: Told, once each, what cannot be measured here and why.
+        refiner: Whether its refiner, where it has one, refines every chunk.
     """
     measures, missing = open_measures([name for name in plan.metrics if name in OPENERS])
     parts = [name for name in plan.metrics if name in PARTS]
@@ -121,7 +123,7 @@ def evaluate(
     counter = _Counter(progress)
     report = None
     for world, place in plan.worlds:
-        session = open_session(world, bundle)
+        session = open_session(world, bundle, refiner=refiner)
         try:
             shown: list[Frames] = []
             for seed in range(plan.first_seed, plan.first_seed + plan.walks):

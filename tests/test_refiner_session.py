@@ -33,6 +33,7 @@ from engine.session.opening import open_session
 from engine.session.protocol import Session
 from engine.session.replay import Comparison, header_for
 from engine.types import CameraTrack, FrameChunk
+from evaluation.rollouts import stream
 from tests.refined_bundles import with_refiner
 from tests.replays import verify_replay
 
@@ -284,3 +285,13 @@ def test_a_refiner_is_opened_where_there_is_one_that_fits(
     session.reset(0)
     with pytest.raises(ValueError, match="without a refiner"):
         session.step(track_of(session, 0, refine=True))
+
+
+def test_evaluation_refines_where_it_is_asked_to(bundle: Bundle, toy_world: World):
+    poses = np.tile(toy_world.c2w, (1 + 2 * 12, 1, 1))
+    plain, refined = (
+        [*stream(open_session(toy_world, bundle, denoise_threads=1, refiner=mode), poses, 5)]
+        for mode in ("off", "on")
+    )
+    assert len(plain) == len(refined) == 2
+    assert not np.array_equal(plain[1], refined[1])

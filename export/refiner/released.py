@@ -50,6 +50,7 @@ def export_released(
     num_verified: int,
     progress: Progress,
     adapter: Path | None = None,
+    block_size: int = BLOCK_SIZE,
 ) -> ReleasedExport:
     """Export a release's refiner folder, or its single file.
 
@@ -59,6 +60,7 @@ def export_released(
         num_verified: Blocks of latents to hold against PyTorch afterwards.
         progress: Told the name of each graph as it starts.
         adapter: LoRA to merge into the weights, whichever refiner it was trained on.
+        block_size: Latent frames refined at a time.
 
     Raises:
         ValueError: The weights or the sizes cannot be used.
@@ -74,7 +76,7 @@ def export_released(
             f"a frame of {width}x{height} is no multiple of {column_px}x{row_px}; use such as 1280x704"
         )
     grid = (height // row_px, width // column_px)
-    sizes = Sizes(grid, fps, BLOCK_SIZE, window or WINDOW, half_state)
+    sizes = Sizes(grid, fps, block_size, window or WINDOW, half_state)
     export_refiner(loaded.model, destination, sizes, blocks_per_segment, progress=progress)
     folder = open_refiner(destination)
     report = None

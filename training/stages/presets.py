@@ -93,6 +93,7 @@ POCKET_REFINER = RefinerConfig(
     cross_attention_dim=128,
     num_layers=4,
     caption_channels=128,
+    vae_scale_factors=(4, 32, 32),
 )
 """On a grid of 6 x 10: a million and a half parameters."""
 
