@@ -62,11 +62,11 @@ def test_two_workers_one_of_them_killed_make_the_files_that_one_process_makes(
 ):
     # Ray's workers give way to everything else, and on a busy machine they would never begin.
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    alone = plan_for(films, tmp_path / "alone")
+    alone = plan_for(films, tmp_path / "alone" / "set")
     annotate(alone, small_encoder(), no_bar)
     marker = tmp_path / "marker"
-    shared = plan_for(films, tmp_path / "shared", Killed(marker=str(marker)))
+    shared = plan_for(films, tmp_path / "shared" / "set", Killed(marker=str(marker)))
     done = annotate(shared, small_encoder(), no_bar, in_ray("local", 2))
     assert marker.read_text() == "killed"
     assert [clip.kept for clip in done.clips].count(True) == 2
-    assert set_files(tmp_path / "shared") == set_files(tmp_path / "alone")
+    assert set_files(shared.folder) == set_files(alone.folder)
