@@ -21,7 +21,7 @@ from model.attention.sharding import FrameShard
 from model.attention.short_convolution import last_frames, short_convolution
 from model.attention.softmax import padded_width, rms_norm, softmax_attention
 from model.config import ModelConfig
-from model.precision import casts, full_precision, wide
+from model.precision import casts, full_precision, in_place, wide
 
 State = Mapping[str, Tensor]
 """One block's rollout tensors, by the part of their name after `blocks.{i}.`."""
@@ -53,10 +53,17 @@ class SequenceContext:
     """Whether blocks give their state after the pass; most passes of a rollout only read it."""
 
 
+def square_sum(x: Tensor) -> Tensor:
+    """Sum the squares of each vector, [..., D] to [..., 1]; without gradients and graphs no square goes to memory."""
+    if in_place(x):
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
+    return x.square().sum(-1, keepdim=True)
+
+
 def shrink_to(x: Tensor, reference: Tensor) -> Tensor:
     """Scale each head vector down to the reference's root mean square; never up."""
-    before = reference.square().mean(-1, keepdim=True)
-    after = x.square().mean(-1, keepdim=True)
+    before = square_sum(reference) / x.shape[-1]
+    after = square_sum(x) / x.shape[-1]
     return x * torch.sqrt((before + 1e-6) / (after + 1e-6)).clamp(max=1)
 
 
@@ -161,8 +168,8 @@ class SelfAttention(nn.Module):
             key = self._heads(rms_norm(k, self.k_norm_cam, key_scale)).relu()
             ray_q, ray_k, ray_v = self._to_ray(query, key, self._heads(v), context)
             with torch.no_grad():
-                ratio = ray_k.square().sum(-1).clamp_min(1e-12) / key.square().sum(-1).clamp_min(1e-12)
-                discount = ratio.mean(2).clamp_min(1)[..., None]
+                ratio = square_sum(ray_k).clamp_min(1e-12) / square_sum(key).clamp_min(1e-12)
+                discount = ratio[..., 0].mean(2).clamp_min(1)[..., None]
             ray_q, ray_k, ray_v = (tensor.transpose(2, 3) for tensor in (ray_q, ray_k, ray_v))
             states, last = delta_rule(
                 ray_k, ray_v, beta / discount, decay, initial=initial, **self._rule(context)

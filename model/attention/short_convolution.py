@@ -9,9 +9,6 @@ from torch.nn import functional
 from model.attention.gdn import Chunks
 from model.precision import in_place, own
 
-FEW_FRAMES = 8
-"""A chunk of a rollout; longer clips are filtered all at once."""
-
 
 def short_convolution(
     x: Tensor, weight: Tensor, chunks: Chunks, history: Tensor | None, across: bool
@@ -26,8 +23,8 @@ def short_convolution(
     """
     taps = weight[:, 0].to(x.dtype).unbind(-1)
     reach = len(taps) - 1
-    if x.shape[1] <= FEW_FRAMES and in_place(x, weight):
-        return _over_few_frames(x, taps, chunks, history, across)
+    if in_place(x, weight):
+        return _in_place(x, taps, chunks, history, across)
     output = x * taps[-1]
     if across:
         if history is not None:
@@ -46,7 +43,7 @@ def short_convolution(
     return output
 
 
-def _over_few_frames(
+def _in_place(
     x: Tensor, taps: tuple[Tensor, ...], chunks: Chunks, history: Tensor | None, across: bool
 ) -> Tensor:
     """Do the same frame by frame, adding in place."""
