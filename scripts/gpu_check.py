@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -197,7 +197,7 @@ def measure_reference(scale: Scale, num_frames: int = 4) -> dict[str, Any]:
             linear_head_dim=config.head_dim,
             chunk_plucker_post_attn_blocks=config.num_layers,
         )
-    reference = reference.to(dtype).eval()
+    reference = cast("Any", reference).to(dtype).eval()
     ours = from_diffusers(dict(reference.config), reference.state_dict()).eval()
     given = clip(ours, num_frames, (config.latent_height, config.latent_width))
     theirs = {
