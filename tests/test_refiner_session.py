@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,7 +202,7 @@ def test_a_recording_switched_on_and_off_verifies(bundle: Bundle, toy_world: Wor
         track,
         len(ON_AND_OFF),
         3,
-        lambda chunk: comparison.take(chunk.latents_sha256, chunk.latents) or None,
+        partial(take, comparison),
         refined=ON_AND_OFF,
     )
     assert comparison.report().identical
@@ -211,7 +212,7 @@ def test_a_recording_switched_on_and_off_verifies(bundle: Bundle, toy_world: Wor
         track,
         len(ON_AND_OFF),
         3,
-        lambda chunk: other.take(chunk.latents_sha256, chunk.latents) or None,
+        partial(take, other),
     )
     # By default all are refined, and the third was not.
     assert other.report().first_different == 2
@@ -262,6 +263,10 @@ def test_headless_walks_are_refined_unless_they_are_asked_not_to_be(
     assert run([*replay, "--from-latents", "--json"]) == 0
     assert run(["play", "--refiner", "on", "--headless", "--chunks", "1", "--backend", "holodeck"]) == 2
     assert "nothing to refine" in capsys.readouterr().err
+
+
+def take(comparison: Comparison, chunk: FrameChunk) -> None:
+    comparison.take(chunk.latents_sha256, chunk.latents)
 
 
 def toy_intrinsics(world: World, num_frames: int) -> np.ndarray:

@@ -129,6 +129,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     if rank:
         pytest.importorskip("peft")
     weights = []
+    stage = stage_of(pairs, rank)
     for folder, ends in (("whole", [4]), ("stopped", [2, 4])):
         for num_steps in ends:
             stage = stage_of(pairs, rank)

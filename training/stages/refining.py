@@ -120,7 +120,8 @@ class RefinerStage:
         sigmas = torch.cat([level.new_zeros(len(level), num_given), level[:, None].expand(-1, size)], 1)
         text = self.model.encode_text(batch.text, batch.text_mask)
         frames = torch.arange(num_given + size, device=truth.device)
-        table = video_rotary(self.model.config, frames, *truth.shape[-2:], refining.fps)
+        height, width = truth.shape[-2:]
+        table = video_rotary(self.model.config, frames, height, width, refining.fps)
         mask = stream_mask(num_given, size, tokens).to(truth.device)
         noisy = torch.cat([given, (1 - share) * truth + share * start], 2)
         velocity = self.model(noisy, sigmas, text, table, mask=mask)[:, :, num_given:]
