@@ -7,7 +7,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -206,7 +206,11 @@ def _evaluate_films(
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / "films.md") as file:
         file.write_text(table + "\n")
-    result = {"films": [asdict(score) for score in scores], "left_out": absent, "output": str(output)}
+    result: dict[str, Any] = {
+        "films": [asdict(score) for score in scores],
+        "left_out": absent,
+        "output": str(output),
+    }
     with replacing(output / "films.json") as file:
         file.write_text(json.dumps(result, indent=1) + "\n")
     print_json(result) if as_json else print(table)

@@ -115,16 +115,21 @@ def lay_track(template: Template, place: Place, num_frames: int, fps: int) -> Po
 
 def _poses(template: Template, place: Place, num_frames: int, fps: int, lap: Array) -> Poses:
     times = np.arange(num_frames) / fps
-    pace = 1.0
-    for _ in range(MOST_SLOWED):
+
+    def at_pace(pace: float) -> Poses:
         positions, angles = _knots(template, place, lap, 2 + int(np.ceil(times[-1] / KNOT_S)), pace)
         c2w = np.tile(np.eye(4), (num_frames, 1, 1))
         c2w[:, :3, 3] = catmull_rom(positions, times / KNOT_S)
         c2w[:, :3, :3] = squad(Rotation.from_euler("YX", angles, degrees=True), times / KNOT_S).as_matrix()
+        return c2w
+
+    pace, c2w = 1.0, at_pace(1.0)
+    for _ in range(MOST_SLOWED):
         over = _over_limits(c2w, fps)
         if over <= 1.0:
             break
         pace /= over
+        c2w = at_pace(pace)
     return c2w
 
 

@@ -38,7 +38,8 @@ class CameraEstimate:
 class PoseEstimator(Protocol):
     """Recovers cameras from frames."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def estimate(self, frames: Frames, fps: float, lens: NDArray[np.float64] | None = None) -> CameraEstimate:
         """Recover the camera of every frame.

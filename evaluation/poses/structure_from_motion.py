@@ -111,7 +111,7 @@ def _best(models: dict[str, Model | None], count: int, trust: Trust) -> tuple[st
 def _agreement(first: Model, second: Model, count: int, trust: Trust) -> _Agreement | None:
     """Find the frames on which two models agree; None where they hardly share any."""
     _, ours, theirs = np.intersect1d(first.frames, second.frames, return_indices=True)
-    kept = np.ones(len(ours), bool)
+    kept, turned, moved = np.ones(len(ours), bool), np.zeros(len(ours)), np.zeros(len(ours))
     # Frames that only one of both got wrong would spoil the fit, so it is made again without them.
     for _ in range(3):
         if kept.sum() < MIN_KEYFRAMES:

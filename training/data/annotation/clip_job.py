@@ -159,7 +159,6 @@ class _InMemory:
     """Decoded frames as a source of frames."""
 
     frames: NDArray[np.uint8]
-    times_s: None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -169,7 +168,8 @@ class _InMemory:
         return len(self.frames)
 
     def read(self, numbers: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]:
-        return np.stack([cv2.resize(self.frames[n], size, interpolation=cv2.INTER_AREA) for n in numbers])
+        resized = [cv2.resize(self.frames[n], size, interpolation=cv2.INTER_AREA) for n in numbers]
+        return np.asarray(np.stack(resized), np.uint8)
 
 
 def _write_strip(path: Path, frames: NDArray[np.uint8]) -> None:

@@ -87,7 +87,8 @@ def given_cameras(
 class DepthSource(Protocol):
     """Gives metric depth of frames."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def depths(
         self,

@@ -33,7 +33,9 @@ def vmaf_motion(frames: Frames, fps: float) -> float:
     """Mean VMAF motion of frames [F, H, W, 3], by FFmpeg's own filter."""
     height, width = frames.shape[1:3]
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format="yuv420p", time_base=Fraction(1, round(fps)))
+    source = graph.add_buffer(
+        width=width, height=height, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, round(fps))
+    )
     motion, sink = graph.add("vmafmotion"), graph.add("buffersink")
     source.link_to(motion)
     motion.link_to(sink)

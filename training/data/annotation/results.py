@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class ClipResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = Field(1, ge=1, le=1)
+    format_version: Literal[1] = 1
     settings: str
     """Hash of everything that the result depends on."""
     key: str
@@ -101,7 +101,7 @@ def read_camera(folder: Path, key: str) -> tuple[NDArray[np.float64], NDArray[np
     """Read the cameras of a clip: poses [F, 4, 4], intrinsics [F, 4], and the size these are in pixels of."""
     arrays = read_npz(camera_path(folder, key), ("c2w", "intrinsics", "size"), (), MAX_CAMERA_ELEMENTS)
     width, height = (int(side) for side in arrays["size"])
-    return arrays["c2w"], arrays["intrinsics"], (width, height)
+    return arrays["c2w"].astype(np.float64), arrays["intrinsics"].astype(np.float64), (width, height)
 
 
 def read_seconds(folder: Path, key: str) -> dict[str, float]:

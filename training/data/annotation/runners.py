@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from training.data.annotation.clip_job import ClipSettings, annotate_clip
 from training.data.annotation.results import ClipResult
@@ -26,10 +25,8 @@ class ClipJob:
     folder: Path
 
 
-class Runner(Protocol):
-    """Does clip jobs, in any order."""
-
-    def __call__(self, jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]: ...
+Runner = Callable[[Sequence[ClipJob]], Iterator[ClipResult | LeftOut]]
+"""Does clip jobs, in any order."""
 
 
 def do_job(job: ClipJob) -> ClipResult | LeftOut:
@@ -45,7 +42,7 @@ def in_this_process(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
     yield from map(do_job, jobs)
 
 
-def in_processes(num_workers: int) -> Callable[[Sequence[ClipJob]], Iterator[ClipResult | LeftOut]]:
+def in_processes(num_workers: int) -> Runner:
     """Do jobs in so many processes of this machine."""
 
     def run(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from training.data.annotation.sources import Source, frame_times_s, within_area
-from training.data.videos.frames import VideoFrames
 
 DETECTION_PIXELS = 320 * 180
 """Of the frames that cuts are looked for in."""
 FRAMES_PER_READ = 256
 FRAME_STEP = 16
 """Clips have 1 + 16 n frames."""
-FindCuts = Callable[[VideoFrames, float], list[int]]
+
+
+class SizedFrames(Protocol):
+    """What cuts are looked for in; any `VideoFrames` will do."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.uint8]: ...
+
+
+FindCuts = Callable[[SizedFrames, float], list[int]]
 """(frames, frames a second) -> numbers of the frames that follow a cut."""
 
 
@@ -48,7 +61,7 @@ class ClipLengths:
     """Frames from the start of one clip to that of the next, in shots that are longer than a clip."""
 
 
-def adaptive_cuts(frames: VideoFrames, fps: float) -> list[int]:
+def adaptive_cuts(frames: SizedFrames, fps: float) -> list[int]:
     """Find cuts with PySceneDetect's adaptive detector: changes that stand out of those around them."""
     detector = AdaptiveDetector()
     size = within_area(frames.size, DETECTION_PIXELS)
