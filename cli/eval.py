@@ -168,7 +168,7 @@ def _ablate(
     plan = EvaluationPlan(tracks.value, track_maker(tracks.value), pairs, walks, seconds, measured)
     beside = checkpoints or subject.bundle.path.parent.parent / "checkpoints"
     rows = measure_parts(subject.bundle, beside, plan, output, say)
-    print_json([asdict(row) for row in rows]) if as_json else print(parts_table(rows))
+    print_json({"rows": [asdict(row) for row in rows]}) if as_json else print(parts_table(rows))
 
 
 def _evaluate_films(
