@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("scenedetect")
 pytest.importorskip("pycolmap")
@@ -42,18 +43,18 @@ from training.data.annotation.scale import (
 LENS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)
 
 
-def exact_depth(name: str) -> np.ndarray:
+def exact_depth(name: str) -> NDArray[np.float32]:
     place = get_place(name)
-    return place.depth(place.spawn, LENS, 160, 96)
+    return place.depth(place.spawn, LENS, 160, 96).astype(np.float32)
 
 
 @pytest.mark.parametrize("name", ["town", "gallery"])
 def test_the_scale_of_exact_depth_is_found(name):
     metric = exact_depth(name)
     near = metric < 80.0
-    assert frame_scale(metric / 3.7, metric, near) == pytest.approx(3.7)
+    assert frame_scale(metric / np.float32(3.7), metric, near) == pytest.approx(3.7)
     rng = np.random.default_rng(0)
-    noisy = metric / 3.7 * np.exp(rng.normal(0.0, 0.05, metric.shape)).astype(np.float32)
+    noisy = metric / np.float32(3.7) * np.exp(rng.normal(0.0, 0.05, metric.shape)).astype(np.float32)
     assert frame_scale(noisy, metric, near) == pytest.approx(3.7, rel=0.02)
 
 

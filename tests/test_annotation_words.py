@@ -88,6 +88,7 @@ def test_a_clip_is_shown_to_the_model_and_described(serve):
         np.frombuffer(base64.b64decode(pictures[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR
     )
     assert len(pictures) == 4
+    assert shown is not None
     assert shown.shape[1] == 512
     assert shown.mean((0, 1))[2] > 180
 

@@ -53,7 +53,7 @@ def is_in(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-MAY_IMPORT = {
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model": ("model",),
     "holodeck": ("holodeck",),
     "engine": ("engine", "holodeck"),
@@ -67,7 +67,7 @@ MAY_IMPORT = {
 DEFERRED = {"cli": ("evaluation", "export", "training")}
 """What a room may import inside its functions only, so that `--help` and `play` start without it."""
 TORCH_BACKEND = "engine.backends.torch"
-MODULES_MAY_IMPORT = {TORCH_BACKEND: ("engine", "model")}
+MODULES_MAY_IMPORT: dict[str, tuple[str, ...]] = {TORCH_BACKEND: ("engine", "model")}
 """A module with more doors than its room: PyTorch runs the network itself, which is exported for everything else."""
 WINDOW = (
     "client.app",
