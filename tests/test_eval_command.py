@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from cli.app import run
 from engine.files.world import write_world
 from engine.machine import assets
-from evaluation.baselines import CEILING, MODEL, PREVIOUS, REPEATED, REPROJECTED
+from evaluation.baselines import CEILING, MODEL, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED
 from evaluation.evaluate import EvaluationPlan, evaluate, measure_rollout
 from evaluation.image_metrics import open_measures
 from evaluation.rollouts import Rollout, num_chunks, place_of, roll_out, stream
@@ -61,7 +61,7 @@ def test_eval_measures_a_world_beside_baselines_and_ceiling(tmp_path, capsys):
     assert (rollout["world"], rollout["track"], rollout["seconds"]) == ("town", "walks", 0.5)
     assert [horizon["seconds"] for horizon in rollout["horizons"]] == [0.25, 0.5]
     scores = rollout["horizons"][0]["scores"]
-    assert set(scores) == {MODEL, REPROJECTED, PREVIOUS, REPEATED, CEILING}
+    assert set(scores) == {MODEL, REMEMBERED, REPROJECTED, PREVIOUS, REPEATED, CEILING}
     assert all(np.isfinite(list(video.values())).all() for video in scores.values())
     # One chunk after the start the previous frame is the first, and an autoencoder is near the truth.
     assert scores[PREVIOUS] == scores[REPEATED]
@@ -310,9 +310,9 @@ def test_scores_without_an_autoencoder_make_a_table():
         "toy (abababab) on learned places: town; 2 rollouts of 1 s along walks tracks.",
         "Not measured: LPIPS is not here.",
     ]
-    assert "| 1 s | 20.5 |  |  | 12.0 |  |" in lines
-    assert "| mean from 1 s on | 21.0 |  |  | 12.0 |  |" in lines
-    assert "| town | 21.0 |  |  | 12.0 |  |" in lines
+    assert "| 1 s | 20.5 |  |  |  | 12.0 |  |" in lines
+    assert "| mean from 1 s on | 21.0 |  |  |  | 12.0 |  |" in lines
+    assert "| town | 21.0 |  |  |  | 12.0 |  |" in lines
 
 
 def test_a_model_that_shows_the_truth_scores_like_the_truth():
