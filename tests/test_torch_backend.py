@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.player import Player
 
 TOLERANCE = 1e-4
-"""On latents, state (of order 10) and inverse depth, float32 on both sides; measured: 1.2e-5, 6.7e-5 and 2.3e-7."""
+"""On latents, state (of order 10) and inverse depth, float32 on both sides; measured: 1.2e-5, 6.7e-5 and 2.2e-7."""
 
 
 @pytest.fixture(scope="module")
