@@ -160,14 +160,17 @@ def _ablate(
     """Measure the whole, the memory alone, and the whole without each part."""
     from evaluation.evaluate import EvaluationPlan, track_maker
     from evaluation.rollouts import place_of
+    from evaluation.worlds import beside
 
     with extra_needed("silencing parts", "train"):
         from training.pocket.ablation import measure_parts, parts_table
     pairs = tuple((world, place_of(world)) for world in subject.chosen)
     measured = ("psnr",) if metrics is None else metrics
     plan = EvaluationPlan(tracks.value, track_maker(tracks.value), pairs, walks, seconds, measured)
-    beside = checkpoints or subject.bundle.path.parent.parent / "checkpoints"
-    rows = measure_parts(subject.bundle, beside, plan, output, say)
+    folder = checkpoints or beside(subject.bundle, "checkpoints")
+    if folder is None:
+        raise ValueError("silencing parts needs the weights; name their folder with --autoencoder")
+    rows = measure_parts(subject.bundle, folder, plan, output, say)
     print_json({"rows": [asdict(row) for row in rows]}) if as_json else print(parts_table(rows))
 
 

@@ -223,7 +223,7 @@ def open_subject(
     Raises:
         ValueError: No world fits the bundle's weights, or the named autoencoder cannot be used.
     """
-    folder = worlds or _beside(opened, "worlds") or worlds_dir()
+    folder = worlds or beside(opened, "worlds") or worlds_dir()
     fitting = fitting_worlds(opened.spec.weights_sha256, folder)
     chosen = [find_world(name, [folder]) for name in names or ()] or fitting
     if not fitting:
@@ -232,16 +232,16 @@ def open_subject(
         )
     if autoencoder is not None:
         return Subject(opened, fitting, chosen, open_autoencoder(autoencoder, opened.spec))
-    beside = _beside(opened, "checkpoints")
-    if beside is None:
+    checkpoints = beside(opened, "checkpoints")
+    if checkpoints is None:
         return Subject(opened, fitting, chosen, None, "no autoencoder lies beside the bundle")
     try:
-        return Subject(opened, fitting, chosen, open_autoencoder(beside, opened.spec))
+        return Subject(opened, fitting, chosen, open_autoencoder(checkpoints, opened.spec))
     except ValueError as error:
         return Subject(opened, fitting, chosen, None, str(error))
 
 
-def _beside(bundle: Bundle, name: str) -> Path | None:
+def beside(bundle: Bundle, name: str) -> Path | None:
     """Find what was published with a bundle: `worlds` and `checkpoints` lie beside the folder of bundles."""
     folder = bundle.path.parent.parent / name
     return folder if folder.is_dir() else None

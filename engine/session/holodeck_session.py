@@ -128,11 +128,16 @@ class PlaceBox:
     """Greatest height above the ground."""
 
 
-def place_box(world: World) -> PlaceBox | None:
-    """Return the limits of a world's place; None where it has none that is known here."""
+def _known_place(world: World) -> holodeck.Place | None:
     if world.place is None or not holodeck.has_place(world.place):
         return None
-    place = holodeck.get_place(world.place)
+    return holodeck.get_place(world.place)
+
+
+def place_box(world: World) -> PlaceBox | None:
+    """Return the limits of a world's place; None where it has none that is known here."""
+    if (place := _known_place(world)) is None:
+        return None
     low_x, low_z, high_x, high_z = place.bounds
     radius = WALKER_RADIUS_M
     return PlaceBox((low_x + radius, low_z + radius), (high_x - radius, high_z - radius), place.ceiling_m)
@@ -140,9 +145,8 @@ def place_box(world: World) -> PlaceBox | None:
 
 def place_slide(world: World) -> Slide | None:
     """Return the collision of a world's place; None where it has none that is known here."""
-    if world.place is None or not holodeck.has_place(world.place):
-        return None
-    return partial(holodeck.get_place(world.place).slide, radius_m=WALKER_RADIUS_M)
+    place = _known_place(world)
+    return None if place is None else partial(place.slide, radius_m=WALKER_RADIUS_M)
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,8 @@ class TrueView:
     @classmethod
     def of(cls, world: World) -> TrueView | None:
         """Return the view of a world; None where it was made from no place that is known here."""
-        known = world.place is not None and holodeck.has_place(world.place)
-        return cls(world, holodeck.get_place(world.place)) if known and world.place is not None else None
+        place = _known_place(world)
+        return None if place is None else cls(world, place)
 
     def draw(self, c2w: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Draw a frame, [H, W, 3], from a camera-to-world pose, [4, 4]."""
