@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import ray
-from ray.exceptions import RayError
+import ray  # pyright: ignore[reportMissingImports]  # an extra that the tests do without
+from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
 from training.data.annotation.results import ClipResult
 from training.data.annotation.runners import ClipJob, do_job
