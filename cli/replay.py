@@ -169,11 +169,11 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
 
 
 def _world_of(recording: Recording) -> str:
-    from engine.files.world import list_worlds
+    from engine.files.world import find_made_in
 
-    name = recording.header.world
-    if name not in [entry.name for entry in list_worlds(known_folders())]:
+    header = recording.header
+    if (path := find_made_in(header.world, header.world_sha256, known_folders())) is None:
         raise ValueError(
-            f"the recording was made in the world {name}, which is not here; name its file with --world"
+            f"the recording was made in the world {header.world}, which is not here; name its file with --world"
         )
-    return name
+    return str(path)

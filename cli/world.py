@@ -194,10 +194,11 @@ def rename(
     name: Annotated[str, typer.Argument(help="Its new name.")],
     as_json: Json = False,
 ) -> None:
-    """Give a world of your own another name; its title and what was saved in it stay."""
+    """Give a world of your own another name, which is its title then; what was saved in it stays."""
     from engine.files.own_worlds import own_world_file, rename_world
 
-    path = rename_world(own_world_file(world, known_folders()), name)
+    folders = known_folders()
+    path = rename_world(own_world_file(world, folders), name, folders)
     result = {"name": path.stem, "path": str(path)}
     print_json(result) if as_json else print_table(result)
 

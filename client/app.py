@@ -16,7 +16,6 @@ from client.screens.loading_screen import LoadingScreen
 from client.screens.menu_stack import ProblemScreen
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
-from client.setup.catalog import world_choices
 from client.setup.folders import pictures_dir, settings_file, world_folders
 from client.setup.opening import Opened, check_options
 from client.setup.options import PlayOptions
@@ -195,7 +194,7 @@ class App:
         options = self._context.options
         if options.world is None and options.replay is None:
             return self._start()
-        self._context.worlds = world_choices(self._context.folders, options.backend)
+        self._context.list_worlds()
         return self._open(options)
 
     def _start(self, chosen: str | None = None) -> Screen:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.files.world import World, read_world, sealed, world_from_walk, write_world
+from engine.files.own_worlds import world_from_walk
+from engine.files.world import World, read_world, sealed, write_world
 from export.refiner.text import encode_refiner_text, find_text_folders
 from tests.refiner_cases import connector_pair, relative_error
 
@@ -101,7 +102,9 @@ def test_a_world_carries_the_text_through_its_file_and_into_worlds_begun_in_it(
     assert found.refiner_text is not None
     assert np.array_equal(found.refiner_text, text)
     assert found.sha256 == sealed(world).sha256 != sealed(toy_world).sha256
-    begun = world_from_walk(found, found.first_latent, found.first_frame, found.c2w)
+    begun = world_from_walk(
+        found, found.first_latent, found.first_frame, found.c2w, name="begun", title="Begun"
+    )
     assert begun.refiner_text is found.refiner_text
     write_world(tmp_path / "plain.world", replace(toy_world, path=None))
     assert read_world(tmp_path / "plain.world").refiner_text is None

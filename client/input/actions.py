@@ -121,6 +121,15 @@ class Step(Enum):
     BACK = auto()
     MENU = auto()
     """Open or close the menu of a walk."""
+    FIRST = auto()
+    LAST = auto()
+    PAGE_UP = auto()
+    PAGE_DOWN = auto()
+    NEXT = auto()
+    """To the next thing that can be chosen, around the ends."""
+    PREVIOUS = auto()
+    RENAME = auto()
+    DELETE = auto()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""Saved walks: what a quick save holds, and the snapshot that it gives back."""
+"""Saved walks: where they lie, what a list shows of them, what one holds, and the snapshot that it gives back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from client.camera.rig import RigState
 from client.input.controls import KEY_MAP_VERSION
 from client.playback.history import WalkFrame, WalkSnapshot
 from client.playback.walk import Walk
+from client.setup.folders import unused_path
 from engine.camera.integrator import Axes, IntegratorState
 from engine.errors import SpecMismatch
 from engine.files.recording import RecordedChunk
@@ -21,7 +24,7 @@ from engine.files.saved_walk import (
     SavedInfo,
     SavedWalk,
     SessionSpec,
-    read_saved_info,
+    read_saved_preview,
     read_saved_walk,
 )
 from engine.machine.installing import app_version
@@ -34,29 +37,52 @@ ANGLES = slice(12, 15)
 """Place of yaw, pitch and roll among them."""
 
 
-def save_file(folder: Path, session: Session) -> Path:
-    """Return where the quick save of a world lies: each engine has its own."""
-    engine = session.identity.partition(":")[0][:8]
-    return folder / f"{session.world.name}-{engine}{SUFFIX}"
+def new_save_file(folder: Path, session: Session, now: datetime) -> Path:
+    """Return a free path for a walk saved now: each world and engine has its own, and nothing is overwritten."""
+    return unused_path(folder, _stem(session), SUFFIX, now)
 
 
-@dataclass(frozen=True)
-class LastSave:
-    """The walk that was saved last."""
+def newest_save(folder: Path, session: Session) -> Path | None:
+    """Find the walk that was saved last in a session's world with its engine."""
+    return next(iter(_files(folder, f"{_stem(session)}*{SUFFIX}")), None)
+
+
+def _stem(session: Session) -> str:
+    return f"{session.world.name}-{session.identity.partition(':')[0][:8]}"
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder, the newest first; a folder that cannot be read has none."""
+    with suppress(OSError):
+        return sorted(folder.glob(pattern), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return []
+
+
+@dataclass(frozen=True, eq=False)
+class SavedEntry:
+    """A saved walk as a list shows it."""
 
     path: Path
-    world: str
-    """Name of its world."""
+    info: SavedInfo
+    picture: NDArray[np.uint8]
+    """[H, W, 3], the frame it was saved at."""
+    saved_s: float
+    """When, seconds since the epoch."""
+    num_bytes: int
 
 
-def last_save(folder: Path) -> LastSave | None:
-    """Find the walk that was saved last, in whatever world; None where there is none that can be read."""
-    with suppress(OSError):
-        files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-        for file in files:
-            with suppress(OSError, SpecMismatch, ValueError):
-                return LastSave(file, read_saved_info(file)[0].world)
-    return None
+def list_saves(folder: Path, identity: str | None = None) -> Iterator[SavedEntry]:
+    """Yield the walks that were saved, the newest first, those that cannot be read left out.
+
+    Args:
+        identity: Of a session, in which they could be gone on with; None for all.
+    """
+    for file in _files(folder, f"*{SUFFIX}"):
+        with suppress(OSError, SpecMismatch, ValueError):
+            info, picture = read_saved_preview(file)
+            if identity in (None, info.identity):
+                found = file.stat()
+                yield SavedEntry(file, info, picture, found.st_mtime, found.st_size)
 
 
 def saved_walk(walk: Walk, snapshot: WalkSnapshot) -> SavedWalk:
@@ -73,6 +99,7 @@ def saved_walk(walk: Walk, snapshot: WalkSnapshot) -> SavedWalk:
         seed=snapshot.state.seed,
         chunk_index=snapshot.state.chunk_index,
         frame_index=snapshot.frame.index,
+        fps=session.fps,
         flying=rig is not None and rig.flying,
         held=[] if rig is None else sorted(rig.camera.held),
     )

@@ -16,11 +16,12 @@ from client.setup.folders import OWN_WORLDS, make_folder, path_for_message, unus
 from client.ui.app_context import AppContext
 from client.ui.picture import enlarge
 from engine.errors import EngineError
+from engine.files.own_worlds import begun_stem, begun_title, world_from_walk
 from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording_writer import RecordingStopped
 from engine.files.video import SUFFIX as VIDEO_SUFFIX
 from engine.files.world import SUFFIX as WORLD_SUFFIX
-from engine.files.world import World, world_from_walk, write_world
+from engine.files.world import World, write_world
 
 
 class CaptureController:
@@ -191,17 +192,22 @@ class CaptureController:
             )
             return
         frame, latent = ending
-        world = world_from_walk(walk.session.world, latent, frame.pixels, frame.c2w, walk.session.keyframes)
-        path = app.pictures_dir / OWN_WORLDS / f"{world.name}{WORLD_SUFFIX}"
+        here, now = walk.session.world, _now()
+        path = unused_path(app.pictures_dir / OWN_WORLDS, begun_stem(here), WORLD_SUFFIX, now)
+        made = {"name": path.stem, "title": begun_title(here, now)}
+        world = world_from_walk(here, latent, frame.pixels, frame.c2w, walk.session.keyframes, **made)
         world = replace(world, path=path)
         walk.enter(world, self.split_recording("the new world"))
         app.window.set_title(world.title)
-        app.jobs.start(
-            "the new world",
-            lambda: _write_world(path, world),
-            lambda _: app.say(f"A new world begins here: {path_for_message(path)}"),
-            app.warn,
-        )
+
+        def done(_: None) -> None:
+            app.worlds_changed = True
+            app.say(
+                f"{world.title} begins here and is among your own worlds: {path_for_message(path)}. "
+                f"{app.key_of('restart')} comes back to its beginning."
+            )
+
+        app.jobs.start("the new world", lambda: _write_world(path, world), done, app.warn)
 
     @property
     def photo_mode(self) -> bool:

@@ -17,6 +17,9 @@ from client.ui.theme import Theme
 
 PRESSED = "pressed:"
 """Begins what is returned for a key that moves in no menu, but stands for an action."""
+DELETE = "delete:"
+"""Begins what is returned for a line that is to be deleted."""
+_MOVES = {Step.UP: -1, Step.PREVIOUS: -1, Step.DOWN: 1, Step.NEXT: 1}
 
 
 class MenuStack:
@@ -63,6 +66,10 @@ class MenuStack:
         self._app.captures_keys = False
         self._stack = [problem_menu(title, error, again)]
 
+    def back(self) -> None:
+        """Take the menu away that is seen."""
+        self._stack.pop()
+
     def close(self) -> None:
         """Take all menus away, and keep what was set on them."""
         self._stack, self.broken = [], False
@@ -81,7 +88,8 @@ class MenuStack:
         """Answer an event.
 
         Returns:
-            The line that was picked, `resume` for leaving the last menu, or PRESSED and the action of any other key.
+            The line that was picked, `resume` for leaving the last menu, DELETE and the line that is to be deleted,
+            or PRESSED and the action of any other key.
         """
         menu = self.top
         if menu is None:
@@ -89,8 +97,12 @@ class MenuStack:
         if isinstance(menu, KeysMenu) and self._capture(event, menu):
             return None
         step = self._step(event, menu)
-        if step in (Step.UP, Step.DOWN):
-            menu.move(1 if step is Step.DOWN else -1)
+        if step in _MOVES:
+            menu.move(_MOVES[step])
+        elif step is not None and menu.jump(step):
+            return None
+        elif step is Step.DELETE and menu.choices[menu.chosen].deletable:
+            return f"{DELETE}{menu.key}"
         elif step in (Step.LEFT, Step.RIGHT):
             self._adjust(menu, 1 if step is Step.RIGHT else -1)
         elif step in (Step.BACK, Step.MENU):

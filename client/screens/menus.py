@@ -38,6 +38,7 @@ def pause_menu(key_of: Callable[[str], str]) -> Menu:
             Choice("settings", "Settings"),
             Choice("keys", "Change the keys"),
             *(Choice(f"{DO}{name}", label, key_of(name), fixed=True) for name, label in OFFERED.items()),
+            Choice("saved", "Saved walks"),
             Choice("reset", "Start again", key_of("restart"), fixed=True),
             Choice("worlds", "Other worlds"),
             Choice("quit", "Quit", "Ctrl Q", fixed=True),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import pygame
 
 from client.playback.history import Rewind, WalkFrame, WalkSnapshot
-from client.playback.saves import load_walk, save_file, saved_walk
+from client.playback.saves import load_walk, new_save_file, newest_save, saved_walk
 from client.playback.walk import Walk
 from client.screens.capture import CaptureController
 from client.setup.folders import SAVES, make_folder
@@ -26,6 +27,8 @@ STEADY_CHUNKS = 8
 """A walk that comes so far after a recovery has recovered."""
 FURTHER = 4
 """How many times further back each recovery in a row goes."""
+Loaded = tuple[WalkSnapshot, tuple[RecordedChunk, ...]]
+"""A saved walk: where it goes on, and its chunks up to there."""
 
 
 class RewindController:
@@ -53,11 +56,12 @@ class RewindController:
         if snapshot is None:
             return
         saved = saved_walk(self._walk, snapshot)
-        path = save_file(self._app.pictures_dir / SAVES, self._walk.session)
+        folder, session, now = self._app.pictures_dir / SAVES, self._walk.session, datetime.now().astimezone()
 
         def write() -> None:
-            make_folder(path.parent)
-            write_saved_walk(path, saved)
+            make_folder(folder)
+            # The name is chosen here: of two saves within a second the second must see the first one's file.
+            write_saved_walk(new_save_file(folder, session, now), saved)
 
         message = (
             f"Saved at {self._seconds(snapshot.frame)}; {self._app.key_of('quick_load')} comes back here."
@@ -67,21 +71,33 @@ class RewindController:
 
     def quick_load(self, now_s: float) -> None:
         """Read the saved snapshot of this world, and go on from there."""
-        path = save_file(self._app.pictures_dir / SAVES, self._walk.session)
-        if not path.exists() and self._app.jobs.current is None:
-            self._app.say(f"Nothing is saved in this world yet; {self._app.key_of('quick_save')} saves.")
-        elif self._walk.planner.rig is None:
+        folder, session = self._app.pictures_dir / SAVES, self._walk.session
+        spec = session_spec(session)
+        if self._walk.planner.rig is None:
             self._app.say("A replay cannot be left for a saved walk; open the world to walk.")
-        else:
-            self.load(path)
+            return
+        if newest_save(folder, session) is None and self._app.jobs.current is None:
+            self._app.say(f"Nothing is saved in this world yet; {self._app.key_of('quick_save')} saves.")
+            return
+
+        def read() -> Loaded:
+            # Looked for here, behind a save that may be under way.
+            path = newest_save(folder, session)
+            if path is None:
+                raise ValueError("nothing is saved in this world yet; save first")
+            return load_walk(path, spec)
+
+        self._load(read)
 
     def load(self, path: Path) -> None:
         """Read a saved walk of this world, and go on from there."""
+        self._load(partial(load_walk, path, session_spec(self._walk.session)))
+
+    def _load(self, read: Callable[[], Loaded]) -> None:
         self._say_if_busy("Loading")
-        read = partial(load_walk, path, session_spec(self._walk.session))
         self._app.jobs.start("what was saved", read, self._go_to_saved, self._app.warn)
 
-    def _go_to_saved(self, loaded: tuple[WalkSnapshot, tuple[RecordedChunk, ...]]) -> None:
+    def _go_to_saved(self, loaded: Loaded) -> None:
         snapshot, chunks = loaded
         walk = self._walk
         if walk.closed:

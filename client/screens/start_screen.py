@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pygame
 
 from client.input.actions import Step
-from client.playback.saves import last_save
+from client.playback.saves import SavedEntry, list_saves
 from client.screens.menu_stack import MenuStack
+from client.screens.own_worlds import OwnWorldMenus
+from client.screens.saved_walks import SAVED, SavedWalks, world_of
 from client.screens.world_menu import WorldMenu
-from client.setup.catalog import TITLES, EngineChoice, WorldChoice, index_of, world_choices
+from client.setup.catalog import TITLES, EngineChoice, index_of
 from client.setup.folders import SAVES
 from client.setup.options import PlayOptions
 from client.ui.app_context import AppContext, Screen, step_of
@@ -31,9 +32,13 @@ class StartScreen(Screen):
         self._app = app
         self._walk = walk
         self._menus = MenuStack(app)
+        self._own = OwnWorldMenus(app, self._menus, self._list_again)
+        self._saves = SavedWalks(app, self._menus, self._go_on)
         self._surveyed = False
         app.release_controls()
         app.window.set_title()
+        # A world begun in a walk may still be on its way to the disk.
+        self._chosen = chosen
         self._menu = self._make_menu(chosen)
 
     @property
@@ -43,10 +48,10 @@ class StartScreen(Screen):
 
     def _make_menu(self, chosen: str | None) -> WorldMenu:
         app = self._app
-        app.worlds = world_choices(app.folders, app.options.backend)
+        worlds = app.list_worlds()
         engine = TITLES[app.options.backend]
-        self._saved = last_save(app.pictures_dir / SAVES)
-        saved_in = None if self._saved is None else self._world_called(self._saved.world)
+        self._saved = next(list_saves(app.pictures_dir / SAVES), None)
+        saved_in = None if self._saved is None else world_of(self._saved, worlds)
         buttons = [
             Choice(
                 "engine", "Engine", engine, note="What makes the pictures: see what this machine can run."
@@ -55,12 +60,25 @@ class StartScreen(Screen):
             Choice("keys", "Keys", note="See all keys, and give them other actions."),
             Choice("quit", "Quit", note="Leave Flaneur. Esc does so too."),
         ]
+        if self._saved is not None:
+            note = "Every walk that was saved: go on with one, or delete it."
+            buttons.insert(0, Choice(SAVED, "Saved walks", note=note))
         if saved_in is not None:
             note = "Go on with the walk that was saved last."
             buttons.insert(0, Choice("continue", "Continue", saved_in.title, note=note))
-        return WorldMenu(app.worlds, buttons, index_of(app.worlds, chosen))
+        return WorldMenu(worlds, buttons, index_of(worlds, chosen))
+
+    def _list_again(self, chosen: str | None) -> None:
+        """Show the worlds that there are now; without a certain one the choice stays where it is."""
+        before = self._menu
+        self._menu = self._make_menu(chosen)
+        if chosen is None:
+            self._menu.chosen = max(0, min(before.chosen, len(self._menu.worlds) - 1))
 
     def handle(self, event: pygame.event.Event, now_s: float) -> None:
+        if self._own.entry is not None:
+            self._own.handle(event)
+            return
         if self._menus.is_open:
             self._take_line(self._menus.handle(event), now_s)
             return
@@ -68,6 +86,9 @@ class StartScreen(Screen):
             self._menu.point(event.pos)
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1 and self._menu.point(event.pos):
             self._accept(now_s)
+        elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 3 and self._menu.point(event.pos):
+            if (world := self._menu.world) is not None:
+                self._own.offer(world)
         elif event.type == pygame.MOUSEWHEEL and event.y:
             self._menu.move(0, 1 if event.y < 0 else -1)
         self._take(step_of(event), now_s)
@@ -75,6 +96,10 @@ class StartScreen(Screen):
     def _take(self, step: Step | None, now_s: float) -> None:
         if step in _MOVES:
             self._menu.move(*_MOVES[step])
+        elif step is not None and self._menu.jump(step):
+            return
+        elif step in (Step.RENAME, Step.DELETE) and (world := self._menu.world) is not None:
+            self._own.begin(step, world)
         elif step in (Step.ACCEPT, Step.MENU):
             self._accept(now_s)
         elif step is Step.BACK:
@@ -86,6 +111,8 @@ class StartScreen(Screen):
             self._start(now_s)
         elif key == "continue":
             self._continue()
+        elif key == SAVED:
+            self._saves.open()
         elif key == "engine":
             self._menus.show(self._engine_menu())
         elif key == "settings":
@@ -96,17 +123,20 @@ class StartScreen(Screen):
             self._app.quit()
 
     def _continue(self) -> None:
-        """Open the world of the walk that was saved last, and that walk."""
-        saved = self._saved
-        world = None if saved is None else self._world_called(saved.world)
-        if saved is not None and world is not None:
-            options = replace(self._app.options, world=world.name, replay=None, saved=saved.path)
-            self._app.show(lambda: self._walk(options))
+        """Go on with the walk that was saved last."""
+        if self._saved is not None:
+            self._go_on(self._saved)
 
-    def _world_called(self, name: str) -> WorldChoice | None:
-        """The world that can be opened and has a name, whether it is listed by that or by its file."""
-        fitting = (world for world in self._app.worlds if not world.problem)
-        return next((world for world in fitting if Path(world.name).stem == name), None)
+    def _go_on(self, entry: SavedEntry) -> None:
+        """Open the world of a saved walk, and that walk."""
+        world = world_of(entry, self._app.worlds)
+        if world is None:
+            self._app.say(f"The world {entry.info.world} that it was saved in is not here.", warning=True)
+            return
+        options = replace(self._app.options, world=world.name, replay=None, saved=entry.path)
+        if options.backend == "auto" and entry.info.backend == "holodeck":
+            options = replace(options, backend="holodeck")
+        self._app.show(lambda: self._walk(options))
 
     def _engine_menu(self) -> Menu:
         choices = self._app.survey().choices
@@ -117,7 +147,7 @@ class StartScreen(Screen):
         """Deal with the line of a menu that was picked."""
         if key == "resume":
             self._menus.close()
-        elif key is not None:
+        elif key is not None and not (self._own.take(key) or self._saves.take(key)):
             self._choose_engine(key, now_s)
 
     def _choose_engine(self, backend: str, now_s: float) -> None:
@@ -151,6 +181,10 @@ class StartScreen(Screen):
         self._app.show(lambda: self._walk(options))
 
     def update(self, now_s: float) -> bool:
+        if self._app.worlds_changed:
+            world = self._menu.world
+            self._list_again(self._chosen or (None if world is None else world.name))
+            return True
         menu = self._menus.top
         if menu is not None and menu.title == ENGINES and not self._surveyed:
             chosen = menu.chosen
@@ -164,12 +198,15 @@ class StartScreen(Screen):
     def draw(self, target: pygame.Surface, now_s: float) -> None:
         self._menu.draw(target, self._app.look, self._app.toasts.texts(now_s) == [])
         self._menus.draw(target, self._app.look)
+        self._own.draw(target, self._app.look)
 
     def taken(self) -> Sequence[pygame.Rect]:
+        if self._own.entry is not None:
+            return [self._own.entry.place]
         return self._menus.taken() or self._menu.taken
 
     def leave(self) -> None:
-        """Nothing is held."""
+        self._app.captures_keys = False
 
 
 def engine_menu(choices: Sequence[EngineChoice] | None, backend: str) -> Menu:

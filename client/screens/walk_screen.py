@@ -14,12 +14,14 @@ from client.input.actions import Handler, Step
 from client.input.bindings import action_of_button
 from client.input.controls import MOVING
 from client.input.gamepads import step_of_button
+from client.playback.saves import SavedEntry
 from client.playback.walk import Walk
 from client.screens.capture import CaptureController
 from client.screens.help import HelpPanel
 from client.screens.menu_stack import PRESSED, MenuStack
 from client.screens.menus import DO
 from client.screens.rewind import RewindController
+from client.screens.saved_walks import SAVED, SavedWalks
 from client.screens.truth_view import TruthMode, TruthView
 from client.screens.walk_actions import SettingKeys, WalkActions
 from client.setup.catalog import index_of
@@ -76,6 +78,7 @@ class WalkScreen(Screen):
             app, self.walk, lambda: self._picture_rect()[2:], lambda: self.rewind.frame
         )
         self.rewind = RewindController(app, self.walk, self._capture)
+        self._saved = SavedWalks(app, self._menus, self._go_to_saved)
         self._actions = WalkActions(app, self.walk, self._capture, self.rewind, self._handlers())
         self._help = HelpPanel()
         self._changed = True
@@ -218,6 +221,8 @@ class WalkScreen(Screen):
         elif key == "resume":
             self._menus.close()
             self.walk.resume()
+        elif key is not None and self._saved.take(key):
+            return
         elif key is not None and key.startswith(PRESSED):
             self._actions.begin_in_pause(key.removeprefix(PRESSED), now_s)
         elif key == f"{DO}help":
@@ -227,10 +232,24 @@ class WalkScreen(Screen):
             self.walk.resume()
             self._actions.begin(key.removeprefix(DO), now_s)
         elif key == "worlds":
-            name = self._options.world
+            name = self._world_path
             self._app.show(lambda: self._choose(name))
+        elif key == SAVED:
+            self._saved.open(self.walk.session.identity)
         elif key == "quit":
             self._app.quit()
+
+    @property
+    def _world_path(self) -> str | None:
+        """Path of the world that is walked through, which may have been begun in this walk."""
+        path = self.walk.session.world.path
+        return str(path) if path is not None else self._options.world
+
+    def _go_to_saved(self, entry: SavedEntry) -> None:
+        """Leave the pause for a saved walk of this world."""
+        self._menus.close()
+        self.walk.resume()
+        self.rewind.load(entry.path)
 
     def _begin_again(self) -> None:
         """Open the world anew, engine and all: what broke may have been the device or a file."""
@@ -245,10 +264,10 @@ class WalkScreen(Screen):
         self._capture.restart()
 
     def _go_to_neighbour(self, direction: int) -> None:
-        worlds = [world for world in self._app.worlds if not world.problem]
+        listed = self._app.list_worlds() if self._app.worlds_changed else self._app.worlds
+        worlds = [world for world in listed if not world.problem]
         if worlds:
-            path = self.walk.session.world.path
-            here = index_of(worlds, str(path) if path is not None else self._options.world)
+            here = index_of(worlds, self._world_path)
             world = worlds[(here + direction) % len(worlds)]
             options = replace(
                 self._options, world=world.name, replay=None, saved=None, record=None, record_latents=False

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 
+from client.input.actions import Step
+from client.screens.world_grid import CAPTION, WorldGrid
 from client.setup.catalog import WorldChoice
 from client.ui import theme
 from client.ui.menu import Choice, frame_surface
 from client.ui.picture import crop_to, enlarge
 from client.ui.theme import Theme
 
-CAPTION = 6.5
-"""Height of the text under a world's picture, grid units: its title and its model."""
 SUBTITLE = "Choose a world. The picture is its first frame; the model generates the rest."
 
 _LINE = 2.5
 """Height of a line of the note, grid units."""
 _MAX_LINES = 4
+OWN_HEADING = "Your own worlds"
+_OWN_HINT = "F2 or Y renames it, Delete or X deletes it."
 HINT = "Arrows or stick choose, Enter or A walks, Esc or B quits"
 
 
@@ -29,13 +30,14 @@ class WorldMenu:
     """The start screen: the chosen world is described below the pictures."""
 
     def __init__(self, worlds: Sequence[WorldChoice], buttons: Sequence[Choice], chosen: int = 0) -> None:
+        """Show worlds; those of the player's own come last, below a heading."""
         self.worlds = list(worlds)
         self.buttons = list(buttons)
         self.chosen = min(chosen, max(0, len(self.worlds) - 1))
         self.button: int | None = None if self.worlds else 0
         """Index of the button that is chosen instead of a world."""
-        self._columns = 1
-        self._top_row = 0
+        self._num_shipped = sum(not world.own for world in self.worlds)
+        self._grid = WorldGrid(self._num_shipped, len(self.worlds))
         self._places: list[tuple[int, pygame.Rect]] = []
         self._button_places: list[pygame.Rect] = []
         self.taken: list[pygame.Rect] = []
@@ -47,20 +49,40 @@ class WorldMenu:
         """Name of the chosen button, None while a world is chosen."""
         return None if self.button is None else self.buttons[self.button].key
 
+    @property
+    def world(self) -> WorldChoice | None:
+        """The world that is chosen; None while a button is, or where there is none."""
+        return self.worlds[self.chosen] if self.worlds and self.button is None else None
+
     def move(self, dx: int, dy: int) -> None:
         """Choose a neighbour; at an edge the choice stays. The buttons are below the last worlds."""
         if self.button is not None:
             self.button = max(0, min(len(self.buttons) - 1, self.button + dx))
             if dy < 0 and self.worlds:
                 self.button = None
-            return
-        wished = self.chosen + dx + dy * self._columns
-        if 0 <= wished < len(self.worlds):
+        elif (wished := self._grid.neighbour(self.chosen, dx, dy)) is not None:
             self.chosen = wished
         elif dy > 0:
-            last_row = (len(self.worlds) - 1) // self._columns
-            on_last_row = self.chosen // self._columns == last_row
-            self.chosen, self.button = (self.chosen, 0) if on_last_row else (len(self.worlds) - 1, None)
+            self.button = 0
+
+    def jump(self, step: Step) -> bool:
+        """Choose the first or the last, one a page away, or the next thing in turn; say whether the step is one of these."""
+        if step in (Step.FIRST, Step.LAST):
+            if self.button is None:
+                self.chosen = 0 if step is Step.FIRST else max(0, len(self.worlds) - 1)
+            else:
+                self.button = 0 if step is Step.FIRST else len(self.buttons) - 1
+        elif step in (Step.PAGE_UP, Step.PAGE_DOWN):
+            direction = -1 if step is Step.PAGE_UP else 1
+            for _ in range(max(1, self._grid.num_visible)):
+                wished = self._grid.neighbour(self.chosen, 0, direction)
+                self.chosen = self.chosen if wished is None else wished
+        elif step in (Step.NEXT, Step.PREVIOUS):
+            stops = [*([None] if self.worlds else []), *range(len(self.buttons))]
+            self.button = stops[(stops.index(self.button) + (1 if step is Step.NEXT else -1)) % len(stops)]
+        else:
+            return False
+        return True
 
     def point(self, position: tuple[int, int]) -> bool:
         """Choose what is under the mouse, as drawn last; say whether anything is."""
@@ -82,20 +104,22 @@ class WorldMenu:
         head_px = self._draw_heading(target, look, margin, with_subtitle)
         foot_px = look.px(8) + look.px(_LINE) * self._num_note_lines(look, width - 2 * margin)
         room = pygame.Rect(margin, head_px, width - 2 * margin, max(1, height - head_px - foot_px))
-        self._lay_out(look, room)
+        self._grid.lay_out(look, room, self.chosen)
+        self._places = self._grid.places
         target.set_clip(room.inflate(look.px(2), look.px(1)))
+        if (heading := self._grid.heading) is not None:
+            target.blit(look.text(OWN_HEADING, 16, bold=True, colour=theme.AMBER), heading)
         for index, place in self._places:
             self._draw_world(target, look, index, place)
         target.set_clip(None)
+        self._grid.draw_bar(target, look, room)
         note = pygame.Rect(margin, room.bottom + look.px(1.5), room.width, foot_px - look.px(8))
         self._draw_note(target, look, note)
         self._draw_buttons(target, look, margin, height - look.px(6))
 
     def _num_note_lines(self, look: Theme, width: int) -> int:
         """Return how many lines the longest note takes, so that nothing moves while one chooses."""
-        notes = [world.problem or world.note for world in self.worlds] + [
-            button.note for button in self.buttons
-        ]
+        notes = [_note(world) for world in self.worlds] + [button.note for button in self.buttons]
         return min(_MAX_LINES, max(1, *(len(look.wrap(note, width, 15)) for note in notes)))
 
     def _draw_heading(self, target: pygame.Surface, look: Theme, margin: int, with_subtitle: bool) -> int:
@@ -114,36 +138,6 @@ class WorldMenu:
             baseline = look.px(3) + title.get_height() - subtitle.get_height() - look.px(0.75)
             target.blit(subtitle, (left, baseline))
         return head_px
-
-    def _lay_out(self, look: Theme, room: pygame.Rect) -> None:
-        """Put the worlds on a grid that shows as many as can be read."""
-        gap, caption = look.px(3), look.px(CAPTION)
-        most = max(1, min(3, room.width // look.px(38)))
-        # As few columns as still show every world, for the largest pictures.
-        self._columns = next((n for n in range(1, most) if self._fits(look, room, n)), most)
-        card_width = (room.width - gap * (self._columns - 1)) // self._columns
-        rows = math.ceil(len(self.worlds) / self._columns)
-        card_height = min(round(card_width * 0.6) + caption, max(room.height, 2 * caption))
-        if rows >= 2 and 2 * card_height + gap > room.height >= look.px(44):
-            card_height = (room.height - gap) // 2
-        pitch = card_height + gap
-        visible = max(1, (room.height + gap) // pitch)
-        row = self.chosen // self._columns
-        self._top_row = max(row - visible + 1, min(self._top_row, row))
-        self._places = []
-        for index in range(len(self.worlds)):
-            i, j = divmod(index, self._columns)
-            top = room.top + (i - self._top_row) * pitch
-            if room.top <= top < room.bottom:
-                self._places.append(
-                    (index, pygame.Rect(room.left + j * (card_width + gap), top, card_width, card_height))
-                )
-
-    def _fits(self, look: Theme, room: pygame.Rect, columns: int) -> bool:
-        gap = look.px(3)
-        width = (room.width - gap * (columns - 1)) // columns
-        rows = math.ceil(len(self.worlds) / columns)
-        return rows * (round(width * 0.6) + look.px(CAPTION) + gap) - gap <= room.height
 
     def _draw_world(self, target: pygame.Surface, look: Theme, index: int, place: pygame.Rect) -> None:
         world = self.worlds[index]
@@ -169,7 +163,7 @@ class WorldMenu:
             note, colour = self.buttons[self.button].note, theme.PAPER
         else:
             world = self.worlds[self.chosen]
-            note = world.problem or world.note
+            note = _note(world)
             colour = theme.SIGNAL_RED if world.problem else theme.PAPER
         line_px = look.px(_LINE)
         for i, line in enumerate(look.wrap(note, area.width, 15)[: max(1, area.height // line_px)]):
@@ -213,3 +207,8 @@ class WorldMenu:
         filled = crop_to(picture, width / height)
         surface = frame_surface(enlarge(filled, width, height))
         return theme.round_picture(surface, look.px(1))
+
+
+def _note(world: WorldChoice) -> str:
+    """Return all there is to say of a world."""
+    return " ".join(part for part in (world.problem or world.note, _OWN_HINT if world.own else "") if part)

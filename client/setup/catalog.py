@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError
-from engine.files.world import WorldEntry, list_worlds, read_world
+from engine.files.world import WorldEntry, list_worlds, read_preview
 from engine.machine import assets, doctor
 from engine.machine.hardware import num_cores
 from engine.session.opening import BackendName, check_backend
@@ -37,12 +38,44 @@ class WorldChoice:
     """Why it cannot be played, in one sentence."""
     model: str = ""
     """What makes its pictures."""
+    own: bool = False
+    """Whether the player began it in a walk; it can be renamed and deleted."""
+    made_as: str = ""
+    """Its name when it was made, which saved walks know it by."""
 
 
-def world_choices(folders: Sequence[Path], backend: BackendName) -> list[WorldChoice]:
-    """Return a choice for each world; one that cannot be read says why."""
+def world_choices(
+    folders: Sequence[Path], backend: BackendName, own_folder: Path | None = None
+) -> list[WorldChoice]:
+    """Return a choice for each world, those of the player's own folder last and the newest of them first.
+
+    One that cannot be read says why.
+    """
     models = _model_names()
-    return [_choice(entry, backend, models) for entry in list_worlds(folders)]
+    entries = list_worlds(folders)
+    own = [entry for entry in entries if entry.path.parent == own_folder]
+    choices = [_choice(entry, backend, models) for entry in entries if entry not in own]
+    own.sort(key=lambda entry: _made_s(entry.path), reverse=True)
+    return choices + [_own_choice(entry, backend, models) for entry in own]
+
+
+def _made_s(path: Path) -> float:
+    """Return when a file was written, seconds since the epoch; 0 where that cannot be asked."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _own_choice(entry: WorldEntry, backend: BackendName, models: Mapping[str, str]) -> WorldChoice:
+    choice = _choice(entry, backend, models)
+    made = f"Begun on {day_and_time(_made_s(entry.path))}."
+    return replace(choice, note=f"{made} {choice.note}".strip(), own=True)
+
+
+def day_and_time(time_s: float) -> str:
+    """Name a time, seconds since the epoch, as this machine's clock had it."""
+    when = datetime.fromtimestamp(time_s).astimezone()
+    return f"{when.day} {when:%B %Y, %H:%M}"
 
 
 def _model_names() -> dict[str, str]:
@@ -58,13 +91,14 @@ def _model_names() -> dict[str, str]:
 def _choice(entry: WorldEntry, backend: BackendName, models: Mapping[str, str]) -> WorldChoice:
     path = str(entry.path)
     try:
-        world = read_world(entry.path)
+        world = read_preview(entry.path)
     except EngineError as error:
-        return WorldChoice(path, entry.title, "", None, entry.problem or str(error))
+        return WorldChoice(path, entry.title, "", None, entry.problem or str(error), made_as=entry.made_as)
     made_by = (
         "rendered exactly, no model" if backend == "holodeck" else models.get(world.info.model, _FOREIGN)
     )
-    return WorldChoice(path, world.title, world.info.caption, world.first_frame, model=made_by)
+    caption, frame = world.info.caption, world.first_frame
+    return WorldChoice(path, world.title, caption, frame, model=made_by, made_as=entry.made_as)
 
 
 def index_of(choices: Sequence[WorldChoice], name_or_path: str | None) -> int:

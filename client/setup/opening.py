@@ -17,7 +17,7 @@ from engine.camera.tracks import Track
 from engine.files.atomic import check_new_file
 from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording import Recording, read_recording
-from engine.files.world import World
+from engine.files.world import World, find_made_in
 from engine.machine import assets
 from engine.session.generated_world import find_any_world
 from engine.session.opening import check_request, open_session
@@ -47,7 +47,7 @@ def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[s
     replayed: Recording | Track | None = None
     if options.replay is not None:
         report("Reading the walk")
-        replayed, options = _read_replay(options, options.replay)
+        replayed, options = _read_replay(options, options.replay, folders)
     report("Reading the world")
     if options.world is None:
         raise ValueError(_NO_WORLD)
@@ -83,7 +83,7 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
         EngineError: A file is damaged or foreign, in one sentence.
     """
     if options.replay is not None:
-        _, options = _read_replay(options, options.replay)
+        _, options = _read_replay(options, options.replay, folders)
         if options.world is None:
             raise ValueError(_NO_WORLD)
     if options.world is not None:
@@ -96,15 +96,20 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
         check_new_file(options.trace, TRACE_SUFFIX, "trace")
 
 
-def _read_replay(options: PlayOptions, file: Path) -> tuple[Recording | Track, PlayOptions]:
+def _read_replay(
+    options: PlayOptions, file: Path, folders: Sequence[Path]
+) -> tuple[Recording | Track, PlayOptions]:
     """Read a walk; a recording also says which world and backend it was made with."""
     if file.suffix != RECORDING_SUFFIX:
         return load_track(file), options
     recording = read_recording(file)
-    backend = options.backend
-    if backend == "auto" and recording.header.backend == "holodeck":
+    header, backend = recording.header, options.backend
+    if backend == "auto" and header.backend == "holodeck":
         backend = "holodeck"
-    return recording, replace(options, world=options.world or recording.header.world, backend=backend)
+    world = options.world
+    if world is None:
+        world = str(find_made_in(header.world, header.world_sha256, folders) or header.world)
+    return recording, replace(options, world=world, backend=backend)
 
 
 def _planner(session: Session, replayed: Recording | Track | None) -> Planner:

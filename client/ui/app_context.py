@@ -16,7 +16,8 @@ from client.input.controls import Intent, KeyboardState, MouseLook, read_intent
 from client.input.gamepads import STICK_STEP, Gamepads, step_of_button
 from client.input.relative_pointer import RelativePointer
 from client.playback.background_jobs import BackgroundJobs
-from client.setup.catalog import EngineSurvey, WorldChoice
+from client.setup.catalog import EngineSurvey, WorldChoice, world_choices
+from client.setup.folders import OWN_WORLDS
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.sound import Sound
@@ -34,13 +35,21 @@ _KEY_STEPS = {
     pygame.K_KP_ENTER: Step.ACCEPT,
     pygame.K_SPACE: Step.ACCEPT,
     pygame.K_ESCAPE: Step.BACK,
+    pygame.K_HOME: Step.FIRST,
+    pygame.K_END: Step.LAST,
+    pygame.K_PAGEUP: Step.PAGE_UP,
+    pygame.K_PAGEDOWN: Step.PAGE_DOWN,
+    pygame.K_TAB: Step.NEXT,
+    pygame.K_F2: Step.RENAME,
+    pygame.K_DELETE: Step.DELETE,
 }
 
 
 def step_of(event: pygame.event.Event) -> Step | None:
     """Return the menu step an event stands for, from a keyboard or a gamepad."""
     if event.type == pygame.KEYDOWN:
-        return _KEY_STEPS.get(event.key)
+        step = _KEY_STEPS.get(event.key)
+        return Step.PREVIOUS if step is Step.NEXT and event.mod & pygame.KMOD_SHIFT else step
     if event.type == pygame.CONTROLLERBUTTONDOWN:
         return step_of_button(event.button)
     if event.type == STICK_STEP:
@@ -108,6 +117,9 @@ class AppContext:
         self.folders = list(folders)
         self.clock = clock
         self.worlds: list[WorldChoice] = []
+        """Those there are, as listed last."""
+        self.worlds_changed = False
+        """Whether there are others by now; set once a world was written."""
         self.toasts = Toasts()
         self.jobs = BackgroundJobs()
         self.pads = Gamepads()
@@ -130,6 +142,12 @@ class AppContext:
         self.opened_s: dict[str, float] = {}
         """How long a world took to open, by engine, the last time."""
         self.apply_settings(settings)
+
+    def list_worlds(self) -> list[WorldChoice]:
+        """List the worlds anew, those of the player's own last."""
+        self.worlds_changed = False
+        self.worlds = world_choices(self.folders, self.options.backend, self.pictures_dir / OWN_WORLDS)
+        return self.worlds
 
     def note_size(self) -> None:
         """Choose the size of the interface for the window's."""

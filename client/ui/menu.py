@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 
+from client.input.actions import Step
 from client.ui import theme
+from client.ui.picture import enlarge
 from client.ui.theme import Theme
 from client.ui.toasts import STRIP
 
 ROW = 4.5
 """Height of a line, grid units."""
+PICTURE_ROW = 9.0
+"""Of a line where lines have pictures."""
 
 
 def frame_surface(frame: NDArray[np.uint8]) -> pygame.Surface:
@@ -47,6 +51,10 @@ class Choice:
     """Whether something is wrong with it."""
     note: str = ""
     """What there is to know of it, shown while it is chosen."""
+    picture: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+    """Shown small before the label, [H, W, 3] RGB."""
+    deletable: bool = False
+    """Whether the key that deletes asks for the line's deletion."""
 
 
 class Menu:
@@ -61,6 +69,9 @@ class Menu:
         self.chosen = chosen
         self._warning = warning
         self._notes = [choice.note for choice in choices if choice.note]
+        self._row = PICTURE_ROW if any(choice.picture is not None for choice in choices) else ROW
+        self._pictures: dict[tuple[int, int], pygame.Surface] = {}
+        self._visible = 1
         self._top = 0
         self._places: list[tuple[int, pygame.Rect]] = []
         self.place = pygame.Rect(0, 0, 0, 0)
@@ -75,6 +86,19 @@ class Menu:
         """Choose the next line, around the ends."""
         self.chosen = (self.chosen + dy) % len(self.choices)
 
+    def jump(self, step: Step) -> bool:
+        """Choose the first or last line, or one a page away; say whether the step is one of these."""
+        last = len(self.choices) - 1
+        page = max(1, self._visible - 1)
+        aims = {
+            Step.FIRST: 0,
+            Step.LAST: last,
+            Step.PAGE_UP: max(0, self.chosen - page),
+            Step.PAGE_DOWN: min(last, self.chosen + page),
+        }
+        self.chosen = aims.get(step, self.chosen)
+        return step in aims
+
     def at(self, position: tuple[int, int]) -> int | None:
         """Return the index of the line under the mouse, as drawn last."""
         for index, place in self._places:
@@ -85,7 +109,7 @@ class Menu:
     def draw(self, target: pygame.Surface, look: Theme) -> None:
         """Draw the menu over a darkened picture; below it there is room for a message."""
         look.shade(target)
-        pad, row_px, edge = look.px(3), look.px(ROW), look.px(1)
+        pad, row_px, edge = look.px(3), look.px(self._row), look.px(1)
         width = min(look.px(64), target.get_width() - 2 * edge)
         lines = look.wrap(self.choices[self.chosen].note or self.text, width - 2 * pad, 16)
         # The longest note has room, so that the lines below stay where they are.
@@ -94,6 +118,7 @@ class Menu:
         head_px = pad + look.px(5) + (num_lines * line_px + look.px(1.5) if num_lines else 0)
         room = target.get_height() - edge - look.px(STRIP)
         visible = max(1, min(len(self.choices), (room - head_px - pad) // row_px))
+        self._visible = visible
         self._top = max(self.chosen - visible + 1, min(self._top, self.chosen, len(self.choices) - visible))
         height = head_px + row_px * visible + look.px(2)
         left = (target.get_width() - width) // 2
@@ -138,10 +163,24 @@ class Menu:
         turns = is_chosen and not choice.fixed
         value = f"< {choice.value} >" if choice.value and turns else choice.value
         value = look.clipped(value, place.width // 2, 17)
-        room = place.width - 2 * pad - (look.font(17).size(value)[0] + pad if value else 0)
+        left = place.left + pad
+        if choice.picture is not None:
+            picture = self._picture(index, place.height - look.px(1))
+            target.blit(picture, (place.left + look.px(0.75), place.top + look.px(0.5)))
+            left += picture.get_width()
+        room = place.right - pad - left - (look.font(17).size(value)[0] + pad if value else 0)
         label = look.text(look.clipped(choice.label, room, 17, is_chosen), 17, is_chosen, colour)
         middle = place.centery - label.get_height() // 2
-        target.blit(label, (place.left + pad, middle))
+        target.blit(label, (left, middle))
         if value:
             shown = look.text(value, 17, colour=colour)
             target.blit(shown, (place.right - pad - shown.get_width(), middle))
+
+    def _picture(self, index: int, height: int) -> pygame.Surface:
+        """Return a line's picture at a height, made once."""
+        if (index, height) not in self._pictures:
+            frame = self.choices[index].picture
+            assert frame is not None
+            width = max(1, round(height * frame.shape[1] / frame.shape[0]))
+            self._pictures[index, height] = frame_surface(enlarge(frame, width, height, "smooth"))
+        return self._pictures[index, height]

@@ -40,6 +40,7 @@ from engine.types import CameraTrack, RefinedHistory, Snapshot
 SUFFIX = ".state"
 MAX_LATENT_BYTES = 256 << 20
 MAX_RIG_NUMBERS = 256
+MAX_FRAME = (4096, 8192, 3)
 KIND = TensorFileKind("saved walk", SUFFIX, "state", 32 << 30, "save one first")
 _SNAPSHOT = "snapshot."
 _WALK_LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -64,7 +65,8 @@ class SavedInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
+    """Version 1 knew no `fps`."""
     app_version: Word
     world: Word
     world_sha256: OptionalSha256
@@ -81,8 +83,15 @@ class SavedInfo(BaseModel):
     flying: bool
     held: Annotated[list[Word], Field(max_length=64)]
     """Directions that the last frame's input asked for, as the integrator names them."""
+    fps: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 0.0
+    """Frames a second of the walk; 0 where that was not noted."""
     content: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     """SHA-256 of the tensors."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length of the walk up to where it was saved; None where that was not noted."""
+        return self.frame_index / self.fps if self.fps else None
 
 
 @dataclass(frozen=True)
@@ -152,8 +161,26 @@ def read_saved_info(path: str | Path) -> tuple[SavedInfo, NDArray[np.float64]]:
                 raise source.not_laid_out()
             pose = source.arrays(["c2w"])["c2w"]
     except OSError as error:
-        raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
+        raise _unreadable(file, error) from error
     return info, check_poses(pose[None], f"the saved walk {file}")[0]
+
+
+def read_saved_preview(path: str | Path) -> tuple[SavedInfo, NDArray[np.uint8]]:
+    """Read what a list shows of a saved walk: what it says of itself, and the frame it was saved at, [H, W, 3]."""
+    file = Path(path)
+    try:
+        with TensorFile(file, KIND) as source:
+            info = _parse(source.description(), file)
+            span = source.spans().get("frame")
+            if span is None or not _fits(span, "U8", MAX_FRAME) or span.shape[-1] != 3:
+                raise source.not_laid_out()
+            return info, source.arrays(["frame"])["frame"]
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> SpecMismatch:
+    return SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path")
 
 
 def session_spec(session: Session) -> SessionSpec:
@@ -180,7 +207,7 @@ def read_saved_walk(path: str | Path, spec: SessionSpec, key_map: str) -> SavedW
             _check_sizes(spans, spec, source)
             arrays = source.arrays(spans)
     except OSError as error:
-        raise SpecMismatch(f"cannot read the saved walk {file}: {error.strerror}; check the path") from error
+        raise _unreadable(file, error) from error
     if _hash(arrays) != info.content:
         raise SpecMismatch(f"the saved walk {file} is damaged; save it again")
     return _unpack(info, arrays, spec.refined_reach, file)

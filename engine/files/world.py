@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import SpecMismatch
-from engine.files.bundle import first_problem
+from engine.files.bundle import first_problem, hash_file
 from engine.files.natural_order import natural_key
 from engine.files.tensor_file import DTYPES, TensorFile, TensorFileKind, encode_tensors, write_tensors
 from engine.memory.keyframes import Keyframe
@@ -137,7 +137,8 @@ class World:
 
     @property
     def title(self) -> str:
-        return self.info.title
+        """What it is called; a file that was renamed is called as it is named now."""
+        return self.info.title if self.path is None else title_shown(self.info, self.path)
 
     @property
     def place(self) -> str | None:
@@ -160,6 +161,39 @@ class WorldEntry:
     problem: str = ""
     num_keyframes: int = 0
     """Of its spatial memory."""
+    made_as: str = ""
+    """Its name when it was made, which recordings and saved walks know it by; empty where it cannot be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorldPreview:
+    """What a list of worlds shows of one."""
+
+    info: WorldInfo
+    title: str
+    first_frame: NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+
+
+def title_shown(info: WorldInfo, file: Path) -> str:
+    """Return the title of a world in a file: the file's name where that is another than the world was made with."""
+    return info.title if world_name(file.stem) == info.name else title_of(file.stem)
+
+
+def read_preview(path: Path) -> WorldPreview:
+    """Read what a list shows of a world, and nothing of its memory, or say in one sentence why not."""
+    try:
+        with TensorFile(path, KIND) as source:
+            info = _parse_info(source.description(), path)
+            _check_layout(source)
+            frame = source.arrays(["first_frame"])["first_frame"]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return WorldPreview(info, title_shown(info, path), frame)
+
+
+def _unreadable(file: Path, error: OSError) -> SpecMismatch:
+    return SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path")
 
 
 def read_world(path: str | Path) -> World:
@@ -171,7 +205,7 @@ def read_world(path: str | Path) -> World:
             _check_layout(source)
             arrays, sha256 = source.arrays(source.spans()), source.sha256()
     except OSError as error:
-        raise SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path") from error
+        raise _unreadable(file, error) from error
     _check_values(arrays, file)
     arrays |= {name: arrays[name].astype(np.float32) for name in HALVED if name in arrays}
     memory = {name: arrays.pop(name) for name in MEMORY_LAYOUT if name in arrays}
@@ -265,6 +299,20 @@ def find_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
     )
 
 
+def find_made_in(name: str, sha256: str, folders: Sequence[str | Path]) -> Path | None:
+    """Return the file of the world that a recording or saved walk was made in, renamed or not; None if it is not here.
+
+    Args:
+        name: What the world was called when it was made.
+        sha256: Of its file, which decides between worlds of one name.
+    """
+    readable = (entry for entry in list_worlds(folders) if not entry.problem)
+    entries = [entry for entry in readable if name in (entry.name, entry.made_as)]
+    if len(entries) > 1:
+        entries = [entry for entry in entries if hash_file(entry.path) == sha256] or entries
+    return entries[0].path if entries else None
+
+
 def _list_entry(file: Path) -> WorldEntry:
     try:
         with TensorFile(file, KIND) as source:
@@ -275,7 +323,8 @@ def _list_entry(file: Path) -> WorldEntry:
     except OSError as error:
         return WorldEntry(file.stem, file.stem, file, f"cannot read {file}: {error.strerror}")
     num_keyframes = memory.shape[0] if memory is not None and memory.shape else 0
-    return WorldEntry(file.stem, info.title, file, num_keyframes=num_keyframes)
+    title = title_shown(info, file)
+    return WorldEntry(file.stem, title, file, num_keyframes=num_keyframes, made_as=info.name)
 
 
 def _parse_info(text: str, file: Path) -> WorldInfo:
@@ -339,42 +388,3 @@ def _is_rigid(c2w: NDArray[np.float64]) -> bool:
         and np.linalg.det(rotation) > 0
         and bool(np.allclose(c2w[3], (0, 0, 0, 1), rtol=0, atol=1e-9))
     )
-
-
-MAX_STEM = 48
-LATER = ", later"
-
-
-def world_from_walk(
-    world: World,
-    latent: NDArray[np.float32],
-    frame: NDArray[np.uint8],
-    c2w: NDArray[np.float64],
-    keyframes: Sequence[Keyframe] = (),
-) -> World:
-    """Return a world that begins where a walk is.
-
-    Args:
-        world: The world that is walked through.
-        latent: [C, h, w], the latent frame that the frame was decoded from.
-        frame: [H, W, 3], the frame.
-        c2w: [4, 4], its pose, in the world's own frame.
-        keyframes: What the walk's spatial memory holds.
-    """
-    stem = world.name.rpartition("-from-")[0] or world.name
-    mark = hashlib.sha256(latent.tobytes() + frame.tobytes() + c2w.tobytes()).hexdigest()[:8]
-    title = world.title if world.title.endswith(LATER) else world.title[: 120 - len(LATER)] + LATER
-    info = world.info.model_copy(update={"name": f"{stem[:MAX_STEM]}-from-{mark}", "title": title})
-    begun = World(
-        info,
-        latent,
-        frame,
-        world.text,
-        world.text_mask,
-        world.intrinsics,
-        c2w,
-        origin=world.origin_c2w,
-        refiner_text=world.refiner_text,
-        keyframes=tuple(keyframes),
-    )
-    return sealed(begun)
