@@ -47,9 +47,19 @@ class Precision(StrEnum):
 
     NVFP4 = "nvfp4"
     FP8 = "fp8"
+    INT8 = "int8"
     BF16 = "bf16"
     FP16 = "fp16"
     FP32 = "fp32"
+
+
+class AlgorithmChoice(StrEnum):
+    """How ModelOpt chooses the scales of quantised layers."""
+
+    MAX = "max"
+    MSE = "mse"
+    AWQ = "awq"
+    SVDQUANT = "svdquant"
 
 
 World = Annotated[
@@ -94,6 +104,16 @@ Video = Annotated[Path | None, typer.Option(help="Write the walk to this .mp4 fi
 Frames = Annotated[Path | None, typer.Option(help="Write frames and poses to this .npz file.")]
 Hadamard = Annotated[
     bool, typer.Option("--hadamard", help="Rotate blocks of 16 before NVFP4 (random Hadamard transform).")
+]
+Model = Annotated[str, typer.Option(help="pocket, sana-wm, or a checkpoint with its autoencoder beside it.")]
+CalibrationAlgorithm = Annotated[
+    AlgorithmChoice,
+    typer.Option(
+        help="Scales from largest values, from the least error of weights, with smoothed inputs (awq), or that and a low rank."
+    ),
+]
+LayerTable = Annotated[
+    Path | None, typer.Option("--layers", help="Layer table of `export search`; default: the built-in one.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Hadamard, Json, Precision, pixels
+from cli.arguments import (
+    AlgorithmChoice,
+    CalibrationAlgorithm,
+    Hadamard,
+    Json,
+    LayerTable,
+    Model,
+    Precision,
+    pixels,
+)
+from cli.export_quality import Asked, verify_decoder, verify_quality
 from cli.export_refiner import build_plans, is_refiner, refiner, verify_folder
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 
 if TYPE_CHECKING:
     from engine.files.bundle import EngineSpec
-    from export.quantization.quality import QualityReport
     from export.verify import VerifyReport
 
 app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=True)
@@ -38,7 +47,6 @@ class Against(StrEnum):
     FP32 = "fp32"
 
 
-Model = Annotated[str, typer.Option(help="pocket, sana-wm, or a checkpoint with its autoencoder beside it.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="A preset's sizes, weights from a seed.")
 ]
@@ -46,7 +54,6 @@ NamedBundle = Annotated[str, typer.Argument(help="Name or folder of a bundle.")]
 EXPORTED = "-fp32"
 """Ends the name of a bundle that `export onnx` makes where no other was asked for."""
 EXIT_DIFFERENT = 1
-SHOWN_LAYERS = 8
 
 
 @app.command()
@@ -117,12 +124,16 @@ def engine(
     ] = None,
     target: Annotated[str, typer.Option(help="sm120 for an RTX 5090 (sm75 to sm121), or cpu.")] = "sm120",
     precision: Annotated[
-        Precision | None, typer.Option(help="nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
+        Precision | None, typer.Option(help="nvfp4, fp8, int8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
     ] = None,
+    algorithm: CalibrationAlgorithm = AlgorithmChoice.MAX,
     hadamard: Hadamard = False,
+    layers: LayerTable = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Of an exported refiner, to calibrate on; default: one magnitude for all layers."),
+        typer.Option(
+            help="What was exported, to calibrate on; default: the shipped checkpoint, or one magnitude for a refiner's layers."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -134,16 +145,20 @@ def engine(
     if is_refiner(bundle):
         if hadamard:
             raise ValueError("a refiner is not rotated; leave --hadamard out")
-        build_plans(Path(bundle), output, target, chosen.value, weights, as_json)
+        build_plans(Path(bundle), output, target, chosen.value, weights, algorithm.value, as_json)
         return
-    if weights is not None:
-        raise ValueError("--weights is for an exported refiner; a bundle is calibrated on its worlds")
     opened = find_bundle(bundle)
     output = output or Path(f"{opened.path.name.removesuffix(EXPORTED)}-{chosen.value}")
     with extra_needed("building an engine", "export"):
-        from export.engine import build_bundle
+        from export.engine import build_bundle, build_graphs, chosen_recipe
+        from export.quantization.table import read_rules
+    rules = read_rules(layers, opened.spec.weights_sha256)
+    recipe = chosen_recipe(target, chosen.value, hadamard, algorithm.value, rules)
     with stages() as stage:
-        folder = build_bundle(opened, output, target, chosen.value, hadamard, stage, say)
+        if recipe is None:
+            folder = build_graphs(opened, output, chosen is Precision.FP16, stage)
+        else:
+            folder = build_bundle(opened, output, target, recipe, str(weights or "pocket"), stage, say)
     if not as_json:
         show(str(folder))
         return
@@ -203,18 +218,20 @@ def verify(
         typer.Option(min=1, help="Chunks to generate: 4, or 20 against fp32; faults hide in later ones."),
     ] = None,
     against: Annotated[
-        Against, typer.Option(help="graph: the same arithmetic. fp32: what low precision costs, emulated.")
+        Against, typer.Option(help="graph: the same arithmetic. fp32: what low precision costs.")
     ] = Against.GRAPH,
-    precision: Annotated[Precision, typer.Option(help="To emulate against fp32.")] = Precision.NVFP4,
+    precision: Annotated[Precision, typer.Option(help="To hold against fp32.")] = Precision.NVFP4,
+    algorithm: CalibrationAlgorithm = AlgorithmChoice.MAX,
     hadamard: Hadamard = False,
+    layers: LayerTable = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Write frames, fp32 above the emulated precision, to this .png.")
+        Path | None, typer.Option(help="Write frames, fp32 above the low precision, to this .png.")
     ] = None,
     timesteps: Annotated[
         str | None, typer.Option(help="Step schedule to follow, such as 1000; default: the bundle's.")
     ] = None,
     decoder: Annotated[
-        bool, typer.Option("--decoder", help="Emulate fp8 in the decoder's convolutions, against fp32.")
+        bool, typer.Option("--decoder", help="The decoder's convolutions in fp8, against fp32.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -226,7 +243,7 @@ def verify(
 
     if is_refiner(bundle):
         low = precision.value if against is Against.FP32 else None
-        return verify_folder(Path(bundle), Path(model), low, chunks or 4, as_json)
+        return verify_folder(Path(bundle), Path(model), low, algorithm.value, chunks or 4, as_json)
     opened = find_bundle(bundle)
     with extra_needed("verifying a bundle", "export"):
         from export.sources import shipped
@@ -234,55 +251,17 @@ def verify(
     if timesteps is not None:
         opened = replace(opened, spec=rescheduled(opened.spec, _schedule(timesteps)))
     source, _ = shipped(model, random_weights)
+    if random_weights and (decoder or against is Against.FP32):
+        raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
     if decoder:
-        return _verify_decoder(opened.spec, source, random_weights, chunks or 20, as_json)
+        return verify_decoder(opened.spec, source, chunks or 20, as_json)
     if against is Against.GRAPH:
         with stages() as stage:
             report = verify_source(opened, source, random_weights, chunks or 4, stage)
         _print_verdict(report, as_json)
         return 0 if report.passed else EXIT_DIFFERENT
-    if random_weights:
-        raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
-    with extra_needed("measuring a precision", "train"):
-        from export.quantization.layers import low_precision
-        from export.quantization.quality import measure_quality
-    low, num_chunks = low_precision(precision.value, hadamard), chunks or 20
-    with stages() as stage:
-        quality = measure_quality(opened.spec, source, low, hadamard, num_chunks, pictures, stage)
-    weights = opened.spec.weights_sha256
-    if as_json:
-        print_json({"passed": quality.passed, "weights_sha256": weights, **quality.to_dict()})
-    else:
-        print(f"weights {weights[:12]}, {num_chunks} chunks")
-        _print_quality(quality)
-    return 0 if quality.passed else EXIT_DIFFERENT
-
-
-def _verify_decoder(
-    spec: EngineSpec, source: str, random_weights: bool, num_chunks: int, as_json: bool
-) -> int:
-    """Print what FP8 convolutions cost the decoder."""
-    if random_weights:
-        raise ValueError("random weights make no pictures to compare; name a checkpoint with --model")
-    with extra_needed("measuring a precision", "train"):
-        from export.quantization.decoder import MAX_LOSS_DB, measure_decoder
-    with stages() as stage:
-        quality = measure_decoder(spec, source, num_chunks, stage)
-    if as_json:
-        print_json({"passed": quality.passed, "weights_sha256": spec.weights_sha256, **quality.to_dict()})
-    else:
-        rows = [
-            (
-                world.world,
-                *(f"{db:.2f} dB" for db in (world.psnr_fp32, world.psnr_bf16, world.psnr_fp8)),
-                f"{world.psnr_between:.1f} dB",
-            )
-            for world in quality.worlds
-        ]
-        print_rows(("world", "PSNR fp32", "bf16", "fp8", "fp8 of bf16"), rows)
-        verdict = "passed" if quality.passed else "too much"
-        print(f"{verdict}: fp8 loses at most {quality.loss_db:.2f} dB, {MAX_LOSS_DB:g} dB are allowed")
-    return 0 if quality.passed else EXIT_DIFFERENT
+    asked = Asked(precision.value, algorithm.value, hadamard, layers)
+    return verify_quality(opened.spec, source, asked, chunks or 20, pictures, as_json)
 
 
 def _print_verdict(report: VerifyReport, as_json: bool) -> None:
@@ -294,44 +273,3 @@ def _print_verdict(report: VerifyReport, as_json: bool) -> None:
             f"by at most {report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255, "
             f"inverse depth by {report.inverse_depth:.2g}/m"
         )
-
-
-def _print_quality(report: QualityReport) -> None:
-    from export.quantization.quality import MAX_LOSS_DB
-
-    columns = ("world", "PSNR fp32", report.precision, "loss", "of each other", "rotation", "translation")
-    rows = [
-        (
-            world.world,
-            f"{world.psnr_fp32:.2f} dB",
-            f"{world.psnr_low:.2f} dB",
-            f"{world.loss_db:+.2f} dB",
-            f"{world.psnr_between:.1f} dB",
-            f"{world.pose_fp32.rotation_deg:.2f} -> {world.pose_low.rotation_deg:.2f} deg",
-            f"{world.pose_fp32.translation_m:.3f} -> {world.pose_low.translation_m:.3f} m",
-        )
-        for world in report.worlds
-    ]
-    print_rows(columns, rows)
-    print()
-    chunks = [world.chunks for world in report.worlds]
-    means = [
-        (
-            str(group[0].chunk_index),
-            f"{100 * sum(chunk.latent_error for chunk in group) / len(group):.1f} %",
-            f"{sum(chunk.psnr_between for chunk in group) / len(group):.1f} dB",
-        )
-        for group in zip(*chunks, strict=True)
-    ]
-    print_rows(("chunk", "latents differ by", "pictures of each other"), means)
-    print()
-    costs = [
-        (cost.layer, f"{100 * cost.own_error:.1f} %", f"{100 * cost.velocity_error:.2f} %")
-        for cost in report.layers[:SHOWN_LAYERS]
-    ]
-    print_rows(("costliest layers", "own output", "velocity"), costs)
-    print()
-    verdict = "passed" if report.passed else "too much"
-    print(
-        f"{verdict}: {report.precision} loses at most {report.loss_db:.2f} dB, {MAX_LOSS_DB:g} dB are allowed"
-    )

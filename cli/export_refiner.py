@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.arguments import Json, pixels
 from cli.report import extra_needed, print_json, print_table, stages
+
+if TYPE_CHECKING:
+    from export.quantization.layers import Algorithm
 
 EXIT_DIFFERENT = 1
 
@@ -68,7 +71,13 @@ def is_refiner(name: str) -> bool:
 
 
 def build_plans(
-    folder: Path, output: Path | None, target: str, precision: str, weights: Path | None, as_json: bool
+    folder: Path,
+    output: Path | None,
+    target: str,
+    precision: str,
+    weights: Path | None,
+    algorithm: Algorithm,
+    as_json: bool,
 ) -> None:
     """Build an exported refiner for a GPU, and print what it became."""
     from engine.files.refiner import open_refiner
@@ -76,28 +85,34 @@ def build_plans(
     opened = open_refiner(folder)
     with extra_needed("building an engine", "export"):
         from export.quantization.layers import low_precision
+        from export.refiner.plans import refiner_recipe
         from export.refiner.released import build_exported
     low = low_precision(precision, hadamard=False)
     output = output or Path(f"{folder.name.removesuffix('-fp32')}-{low}")
     with stages() as stage:
-        made = build_exported(opened, weights, output, target, low, stage)
+        made = build_exported(opened, weights, output, target, refiner_recipe(low, algorithm), stage)
     sizes = {name: (made.path / name).stat().st_size for name in made.spec.files}
     result = {"path": str(output), "sha256": made.sha256, "target": target, "precision": low}
     result |= {"activation_scales": made.spec.activation_scales, "bytes": sum(sizes.values())}
     print_json(result | {"file_bytes": sizes}) if as_json else print_table(result)
 
 
-def verify_folder(folder: Path, weights: Path, low: str | None, num_blocks: int, as_json: bool) -> int:
-    """Hold an exported refiner against PyTorch, or an emulated precision of it against float32; returns the exit status."""
+def verify_folder(
+    folder: Path, weights: Path, low: str | None, algorithm: Algorithm, num_blocks: int, as_json: bool
+) -> int:
+    """Hold an exported refiner against PyTorch, or a low precision of it against float32; returns the exit status."""
     from engine.files.refiner import open_refiner
 
     opened = open_refiner(folder)
     with extra_needed("verifying a refiner", "export"):
         from export.quantization.layers import low_precision
+        from export.refiner.plans import refiner_recipe
         from export.refiner.released import measure_exported, verify_exported
     if low is None:
         report = verify_exported(opened, weights, num_blocks)
     else:
-        report = measure_exported(opened, weights, low_precision(low, hadamard=False), num_blocks)
+        report = measure_exported(
+            opened, weights, refiner_recipe(low_precision(low, False), algorithm), num_blocks
+        )
     print_json(report.to_dict()) if as_json else print_table(report.to_dict())
     return 0 if report.passed else EXIT_DIFFERENT

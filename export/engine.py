@@ -20,9 +20,18 @@ from engine.machine.hardware import TENSORRT_LIBRARIES
 from export.folders import check_destination, link_or_copy, making_bundle, partial_folder, write_spec
 from export.graph import GraphWeights, save_graph, store_in_half
 from export.progress import Progress, Stage
-from export.quantization.calibration import Calibration, calibrate_bundle
-from export.quantization.layers import DECODER_RULES, STEP_RULES, LayerRule, Low, find_rule, low_precision
-from export.quantization.nvfp4 import LayerRecord, rewrite_products
+from export.quantization.calibration import calibrate_bundle
+from export.quantization.layers import (
+    DECODER_RULES,
+    Algorithm,
+    LayerRule,
+    Recipe,
+    Rules,
+    find_rule,
+    low_precision,
+)
+from export.quantization.rewriting import LayerRecord, rewrite_products
+from export.quantization.scales import Calibration, LayerScales
 from model.config import ModelConfig
 
 MAX_TEXT_LENGTH = 1024
@@ -31,45 +40,63 @@ PLAN_SUFFIX = ".engine"
 DECODER = "decoder/"
 
 
+def chosen_recipe(
+    target: str, precision: str, hadamard: bool, algorithm: Algorithm, rules: Rules
+) -> Recipe | None:
+    """Put a recipe together from what a user asks for; None where float32 is computed.
+
+    Args:
+        target: `cpu`, or a GPU's compute capability such as sm120.
+        precision: nvfp4, fp8, int8 or bf16 on a GPU; fp32 or fp16 on a cpu.
+
+    Raises:
+        ValueError: Something does not go together.
+    """
+    if target != CPU and not re.fullmatch(r"sm\d{2,3}", target):
+        raise ValueError(f"--target takes cpu or a GPU's compute capability such as sm120, got {target!r}")
+    if target != CPU:
+        return Recipe(low_precision(precision, hadamard), algorithm, hadamard, rules)
+    if precision not in ("fp32", "fp16") or hadamard:
+        raise ValueError(f"a cpu computes in float32: --precision fp32 or fp16, not {precision}")
+    return None
+
+
 def build_bundle(
     bundle: Bundle,
     destination: Path,
     target: str,
-    precision: str,
-    hadamard: bool,
+    recipe: Recipe,
+    source: str,
     stage: Stage,
     notice: Callable[[str], None],
 ) -> Path:
-    """Turn a bundle into one for a target; whatever can be refused is refused before minutes of calibration.
+    """Turn a bundle into one for a GPU; whatever can be refused is refused before minutes of calibration.
 
     Args:
-        target: `cpu`, or a GPU's compute capability such as sm120.
-        precision: nvfp4, fp8 or bf16 on a GPU; fp32 or fp16 on a cpu.
+        target: Compute capability, such as sm120.
+        source: What the bundle was exported from, to calibrate on.
         notice: Told in a sentence what is calibrated on, where that is no world.
     """
-    if target != CPU and not re.fullmatch(r"sm\d{2,3}", target):
-        raise ValueError(f"--target takes cpu or a GPU's compute capability such as sm120, got {target!r}")
-    low = None if target == CPU else low_precision(precision, hadamard)
+    check_paths(bundle, destination)
+    check_target(load_library(), target)
+    calibration = calibrate_bundle(bundle, recipe, source, stage, notice)
+    return build_plans(bundle, destination, target, recipe, calibration, stage)
+
+
+def check_paths(bundle: Bundle, destination: Path) -> None:
+    """Refuse to build from plans, and into what is there."""
     check_source(bundle.spec)
     check_destination(destination)
     if destination.resolve() == bundle.path.resolve():
         raise ValueError(f"{destination} is the bundle to build from; name another folder")
-    if low is None:
-        if precision not in ("fp32", "fp16") or hadamard:
-            raise ValueError(f"a cpu computes in float32: --precision fp32 or fp16, not {precision}")
-        return build_graphs(bundle, destination, precision == "fp16", stage)
-    check_target(load_library(), target)
-    calibration = calibrate_bundle(bundle, low, hadamard, destination, stage, notice)
-    return build_plans(bundle, destination, target, low, calibration, hadamard, stage)
 
 
 def build_plans(
     bundle: Bundle,
     destination: Path,
     target: str,
-    low: Low,
+    recipe: Recipe,
     calibration: Calibration,
-    hadamard: bool,
     stage: Stage,
 ) -> Path:
     """Write a bundle of plans for a GPU, whole or not at all; no GPU is needed.
@@ -77,7 +104,7 @@ def build_plans(
     Args:
         bundle: In float32, for ONNX Runtime.
         target: Compute capability, such as sm120.
-        calibration: For the same precision.
+        calibration: For the same recipe.
 
     Raises:
         ValueError: The bundle holds plans already.
@@ -92,20 +119,18 @@ def build_plans(
         builder = ""
         for name in _graphs(spec):
             is_step = name in spec.step_graphs.values()
-            rules = STEP_RULES if is_step else DECODER_RULES
+            own = recipe if is_step else Recipe("bf16", rules=DECODER_RULES)
             rewritten = work / name
-            records = rewrite_graph(
-                bundle.path / name, rewritten, low, rules, calibration.largest, hadamard, stage
-            )
+            records = rewrite_graph(bundle.path / name, rewritten, own, calibration.layers, stage)
             if name in (spec.step_graphs[str(spec.chunk_size)], spec.decoder_graph):
-                groups += group_layers(records, rules, "" if is_step else DECODER)
+                groups += group_layers(records, own.rules, "" if is_step else DECODER)
             plans[name] = Path(name).stem + PLAN_SUFFIX
             shapes = text if is_step else None
             builder = build_engine(rewritten, target, folder / plans[name], shapes, phases(stage))
             for left in work.iterdir():
                 left.unlink()
         precision = dict.fromkeys(spec.precision, "bf16")
-        precision["step"] = f"{low} with hadamard" if hadamard else low
+        precision["step"] = f"{recipe.low} with hadamard" if recipe.hadamard else recipe.low
         changes = {
             "step_graphs": {size: plans[name] for size, name in spec.step_graphs.items()},
             "decoder_graph": plans[spec.decoder_graph],
@@ -135,7 +160,7 @@ def _graphs(spec: EngineSpec) -> list[str]:
 def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) -> Path:
     """Write a bundle for ONNX Runtime, whole or not at all; float32 arithmetic, weights rounded to float16 on request."""
     spec = bundle.spec
-    check_source(spec)
+    check_paths(bundle, destination)
     with making_bundle(destination) as folder:
         graphs = _graphs(spec)
         advance = stage("storing weights", len(graphs))
@@ -153,9 +178,7 @@ def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) ->
     return destination
 
 
-def group_layers(
-    records: Iterable[LayerRecord], rules: tuple[LayerRule, ...], prefix: str
-) -> list[LayerGroup]:
+def group_layers(records: Iterable[LayerRecord], rules: Rules, prefix: str) -> list[LayerGroup]:
     """Sum up layers by the rule that decided on them, in the order of the table."""
     by_rule: dict[LayerRule, list[LayerRecord]] = {rule: [] for rule in rules}
     for record in records:
@@ -176,17 +199,15 @@ def group_layers(
 def rewrite_graph(
     source: Path,
     destination: Path,
-    low: Low,
-    rules: tuple[LayerRule, ...],
-    largest: Mapping[str, float],
-    hadamard: bool,
+    recipe: Recipe,
+    layers: Mapping[str, LayerScales],
     stage: Stage,
 ) -> list[LayerRecord]:
-    """Write a float32 graph again with every product in the precision that the rules give it."""
+    """Write a float32 graph again with every product in the precision that the recipe gives it."""
     graph_file = onnx.load(source, load_external_data=False)
     weights = GraphWeights(graph_file.graph, source.parent)
     advance = stage(f"rewriting {source.stem}", len(graph_file.graph.node))
-    records = rewrite_products(graph_file, weights, low, rules, largest, hadamard, advance)
+    records = rewrite_products(graph_file, weights, recipe, layers, advance)
     weights.bring_in()
     save_graph(graph_file, destination)
     return records

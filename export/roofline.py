@@ -105,6 +105,8 @@ def roofline(model: str, card: str, low: Low, fps: float = 16.0, refiner: bool =
         raise ValueError(f"a speed model takes the sizes of {' or '.join(PRESETS)}, not {model!r}")
     if refiner and model != REFINED:
         raise ValueError(f"the refiner goes with {REFINED}; {model} has none")
+    if low == "int8":
+        raise ValueError("no peaks are known for int8; estimate nvfp4, fp8 or bf16")
     config, peaks = PRESETS[model](), find_card(card)
     with FakeTensorMode():
         step, decode = _count_step(config, low), _count_decoder(config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -16,15 +15,8 @@ from cli.app import run as flaneur
 from engine.machine.decoder_cost import decoder_layers
 from engine.machine.memory_plan import DecoderSizes, DenoiserSizes
 from evaluation.image_metrics import psnr
-from export.quantization.decoder import (
-    RoundedConvolution,
-    calibrated_decoder,
-    convolutions,
-    emulate_decoder,
-)
+from export.quantization.decoder import convolutions, quantised_decoder
 from export.scenes import decode
-from model.config import pocket
-from model.decoders import new_decoder
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_config import LtxAutoencoderConfig
 
@@ -86,31 +78,31 @@ def test_fp8_convolutions_stay_near_bf16_and_are_not_bf16():
     decoder = small_decoder()
     latents = list(torch.randn(1, 16, 4, 2, 3).split(1, 2))
     caches = caches_of(decoder, 2, 3)
-    with calibrated_decoder(decoder) as largest:
-        decode(decoder, latents, caches)
-    assert largest.keys() == convolutions(decoder).keys()
-    half, low = (decode(emulate_decoder(decoder, name, largest), latents, caches) for name in ("bf16", "fp8"))
+    half, low = (
+        quantised_decoder(decoder, name, lambda net: decode(net, latents, caches)) for name in ("bf16", "fp8")
+    )
+    found = list(convolutions(low))
+    fp8 = [name for name in found if "weight_quantizer(4, 3)" in quantisers(low.get_submodule(name))]
+    # Latents and colours stay in bf16.
+    assert fp8 == found[1:-1]
+    exact, half, low = (decode(network, latents, caches) for network in (decoder, half, low))
     assert 30 < psnr(half, low) < 60
-    exact = decode(decoder, latents, caches)
     assert psnr(exact, half) > psnr(exact, low)
-    # The twin is a copy.
-    np.testing.assert_array_equal(exact, decode(decoder, latents, caches))
 
 
-def test_latents_and_colours_stay_bf16():
-    for decoder in (small_decoder(), new_decoder(pocket())):
-        found = convolutions(decoder)
-        twin = emulate_decoder(decoder, "fp8", dict.fromkeys(found, 1.0))
-        rounded = [m for m in twin.modules() if isinstance(m, RoundedConvolution)]
-        assert len(rounded) == len(found)
-        assert [m.rounding for m in rounded][:: len(rounded) - 1] == ["bf16", "bf16"]
-        assert {m.rounding for m in rounded[1:-1]} == {"fp8"}
+def quantisers(layer: torch.nn.Module) -> str:
+    """Name a layer's quantisers that are on, each with its bits."""
+    parts = {name: part for name, part in layer.named_children() if name.endswith("_quantizer")}
+    return " ".join(f"{name}{part.num_bits}" for name, part in parts.items() if part.is_enabled)
 
 
 def test_weights_are_rounded_channel_by_channel():
-    convolution = torch.nn.Conv2d(1, 2, 1, bias=False)
-    with torch.no_grad():
-        convolution.weight.copy_(torch.tensor([1e-3, 300.0]).view(2, 1, 1, 1))
-    rounded = RoundedConvolution(convolution, "fp8", 1.0)
-    made = rounded(torch.ones(1, 1, 1, 1)).flatten()
-    torch.testing.assert_close(made, torch.tensor([1e-3, 300.0]).bfloat16().float())
+    decoder = torch.nn.Module()
+    decoder.decoder = torch.nn.Sequential(
+        *(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 2, 1), torch.nn.Conv2d(2, 1, 1))
+    )
+    weight = torch.tensor([1e-3, 300.0]).view(2, 1, 1, 1)
+    decoder.decoder[1].load_state_dict({"weight": weight, "bias": torch.zeros(2)})
+    twin = quantised_decoder(decoder, "fp8", lambda net: net.decoder(torch.ones(1, 1, 1, 1)))
+    rounded = twin.get_submodule("decoder.1.weight_quantizer")(weight)
+    torch.testing.assert_close(rounded, weight, rtol=1e-6, atol=0)

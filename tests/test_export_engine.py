@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,11 +23,11 @@ from export.engine import build_graphs, build_plans
 from export.graph import GraphWeights, layer_of, prune
 from export.onnx import export_bundle
 from export.progress import unseen
-from export.quantization.calibration import Calibration, Walks, calibrate, low_layers, nominal_calibration
-from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
-from export.quantization.layers import STEP_RULES, Low
-from export.quantization.nvfp4 import LayerRecord, rewrite_products
-from export.scenes import roll
+from export.quantization.calibration import NUM_PASSES, Walks, calibrate, quantised_products
+from export.quantization.layers import Low, Recipe
+from export.quantization.quantize import leaf_linears
+from export.quantization.rewriting import LayerRecord, rewrite_products
+from export.quantization.scales import Calibration, nominal_calibration
 from export.sources import shipped
 from export.verify import check_sizes, made_up_scene, verify_bundle
 from model.config import ModelConfig, tiny
@@ -57,11 +59,13 @@ def bundle(model: WorldModel, decoder: SmallDecoder, tmp_path_factory: pytest.Te
     return open_bundle(export_bundle(model, decoder, folder, timesteps=(1000, 500)))
 
 
-def rewritten(bundle: Bundle, low: Low, hadamard: bool = False) -> tuple[onnx.ModelProto, list[LayerRecord]]:
+def rewritten(
+    bundle: Bundle, recipe: Recipe, calibration: Calibration | None = None
+) -> tuple[onnx.ModelProto, list[LayerRecord]]:
     graph_file = onnx.load(bundle.step_graph(1))
     weights = GraphWeights(graph_file.graph, bundle.path)
-    largest = dict.fromkeys(low_layers(bundle, low), 3.0)
-    return graph_file, rewrite_products(graph_file, weights, low, STEP_RULES, largest, hadamard)
+    calibration = calibration or nominal_calibration(quantised_products(bundle, recipe))
+    return graph_file, rewrite_products(graph_file, weights, recipe, calibration.layers)
 
 
 def constants(graph_file: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -71,27 +75,56 @@ def constants(graph_file: onnx.ModelProto) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("hadamard", [False, True])
-def test_packed_weights_are_those_of_the_emulation(bundle: Bundle, model: WorldModel, hadamard: bool) -> None:
-    graph_file, records = rewritten(bundle, "nvfp4", hadamard)
+def calibrated(bundle: Bundle, model: WorldModel, recipe: Recipe) -> tuple[Any, Calibration, list[int]]:
+    """Calibrate a copy of the model on a made-up walk."""
+    twin, done = copy.deepcopy(model), []
+    walks = Walks([made_up_scene(bundle.spec, 2)], 2, bundle.spec.timesteps)
+    return twin, calibrate(twin, recipe, walks, done.append), done
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("nvfp4"),
+        Recipe("nvfp4", hadamard=True),
+        Recipe("nvfp4", "svdquant"),
+        Recipe("int8", "awq"),
+        Recipe("fp8", "mse"),
+    ],
+    ids=lambda recipe: f"{recipe.low} {recipe.algorithm}{' rotated' * recipe.hadamard}",
+)
+def test_stored_weights_are_those_of_the_quantised_model(
+    bundle: Bundle, model: WorldModel, recipe: Recipe
+) -> None:
+    twin, calibration, done = calibrated(bundle, model, recipe)
+    assert done == list(range(1, 1 + 3 * NUM_PASSES[recipe.algorithm]))
+    assert calibration.origin.startswith(f"{recipe.algorithm} of nvidia-modelopt 0.")
+    assert calibration.origin.endswith("chunks in each world: 2, worlds: made up")
+    graph_file, records = rewritten(bundle, recipe, calibration)
     stored = constants(graph_file)
-    largest = {record.name: 3.0 for record in records}
-    twin = emulate(model, "nvfp4", largest, hadamard)
-    checked = 0
-    for node in graph_file.graph.node:
-        if node.op_type == "TRT_FP4DynamicQuantize":
-            layer, n = layer_of(node), node.name.removesuffix(".quantise")
+    low = {layer_of(node): node.name for node in graph_file.graph.node if node.name.endswith(".widen")}
+    names = {
+        record.name: low[record.name].removesuffix(".widen")
+        for record in records
+        if record.precision == recipe.low
+    }
+    assert len(names) == 8 * CONFIG.num_layers
+    for layer, n in names.items():
+        quantised_layer = twin.get_submodule(layer)
+        expected = quantised_layer.weight_quantizer(quantised_layer.weight).detach().numpy()
+        if recipe.low == "nvfp4":
             scales = stored[f"{n}.w_scales"] * stored[f"{n}.w_scale"]
-            weight = stored[f"{n}.w4"] * np.repeat(scales, 16, axis=-1)
-            linear = twin.get_submodule(layer)
-            assert isinstance(linear, RoundedLinear)
-            assert np.array_equal(weight, linear.get_buffer("weight").numpy()), layer
-            checked += 1
-    assert checked == 8 * CONFIG.num_layers
+            assert np.array_equal(stored[f"{n}.w4"] * np.repeat(scales, 16, axis=-1), expected), layer
+        else:
+            # ModelOpt multiplies by the reciprocal of a scale.
+            weight = (stored[f"{n}.w"] * stored[f"{n}.w_scale"]).T
+            assert np.allclose(weight, expected, atol=1e-6 * np.abs(expected).max()), layer
+        if recipe.algorithm == "svdquant":
+            assert stored[f"{n}.down"].shape == (expected.shape[1], 16)
 
 
 def test_four_bit_layers_take_four_and_a_half_bits(bundle: Bundle, model: WorldModel) -> None:
-    _, records = rewritten(bundle, "nvfp4")
+    _, records = rewritten(bundle, Recipe("nvfp4"))
     low = [record for record in records if record.precision == "nvfp4"]
     linears = [model.get_submodule(record.name) for record in low]
     values = sum(linear.weight.numel() for linear in linears if isinstance(linear, torch.nn.Linear))
@@ -100,10 +133,10 @@ def test_four_bit_layers_take_four_and_a_half_bits(bundle: Bundle, model: WorldM
     assert {record.precision for record in records} == {"nvfp4", "bf16", "fp32"}
 
 
-@pytest.mark.parametrize("low", ["nvfp4", "fp8", "bf16"])
+@pytest.mark.parametrize("low", ["nvfp4", "fp8", "int8", "bf16"])
 def test_rewritten_graphs_keep_their_interface_and_no_waste(bundle: Bundle, low: Low) -> None:
     before = onnx.load(bundle.step_graph(1)).graph
-    after = rewritten(bundle, low)[0].graph
+    after = rewritten(bundle, Recipe(low))[0].graph
     assert [value.name for value in before.input] == [value.name for value in after.input]
     assert [value.name for value in before.output] == [value.name for value in after.output]
     used = {name for node in after.node for name in node.input} | {value.name for value in after.output}
@@ -112,29 +145,6 @@ def test_rewritten_graphs_keep_their_interface_and_no_waste(bundle: Bundle, low:
     assert len(made) == len(set(made))
     known = {*made, *(t.name for t in after.initializer), *(value.name for value in after.input), ""}
     assert used <= known
-
-
-def test_taps_see_what_hooks_see(bundle: Bundle, model: WorldModel, tmp_path: Path) -> None:
-    scene = made_up_scene(bundle.spec, 2)
-    for hadamard in (False, True):
-        with calibrated(model, "nvfp4", hadamard) as expected:
-            list(roll(model, scene, bundle.spec.timesteps, 2, 0))
-        done: list[int] = []
-        walks = Walks([scene], 2, bundle.spec.timesteps)
-        found = calibrate(
-            bundle,
-            "nvfp4",
-            hadamard,
-            walks,
-            lambda b: OnnxRuntimeBackend(b, 1, 1),
-            tmp_path / "out",
-            done.append,
-        )
-        assert found.origin == "measured, chunks in each world: 2, worlds: made up"
-        assert found.largest.keys() == expected.keys()
-        # The same chunks in another order of summation.
-        assert all(math.isclose(found.largest[name], expected[name], rel_tol=1e-3) for name in expected)
-        assert done == [1, 2, 3]
 
 
 def test_half_stored_graphs_are_half_as_large_and_follow(
@@ -153,13 +163,13 @@ def test_graphs_without_layer_names_are_refused(toy_bundle: Bundle) -> None:
     graph_file = onnx.load(toy_bundle.step_graph(1))
     weights = GraphWeights(graph_file.graph, toy_bundle.path)
     with pytest.raises(ValueError, match="does not name its layers"):
-        rewrite_products(graph_file, weights, "bf16", STEP_RULES, {})
+        rewrite_products(graph_file, weights, Recipe("bf16"), {})
 
 
 def test_a_layer_that_was_not_calibrated_is_named(bundle: Bundle) -> None:
     graph_file = onnx.load(bundle.step_graph(1))
     with pytest.raises(ValueError, match=r"blocks\.0\.attn\.qkv was not calibrated"):
-        rewrite_products(graph_file, GraphWeights(graph_file.graph, bundle.path), "fp8", STEP_RULES, {})
+        rewrite_products(graph_file, GraphWeights(graph_file.graph, bundle.path), Recipe("fp8"), {})
 
 
 def test_constants_are_read_through_what_folds_away(bundle: Bundle) -> None:
@@ -184,7 +194,7 @@ def test_the_shipped_model_goes_by_its_name() -> None:
 def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:
     plans = replace(bundle, spec=bundle.spec.model_copy(update={"target": "sm120"}))
     with pytest.raises(ValueError, match="built for sm120 already"):
-        build_plans(plans, tmp_path / "out", "sm120", "nvfp4", NOTHING, False, unseen)
+        build_plans(plans, tmp_path / "out", "sm120", Recipe("nvfp4"), NOTHING, unseen)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,7 +212,7 @@ def test_what_cannot_be_built_is_refused_before_it_is_calibrated(
     def fail(*_: object) -> None:
         raise AssertionError("calibrated in vain")
 
-    monkeypatch.setattr("export.quantization.calibration.calibrate", fail)
+    monkeypatch.setattr("export.engine.calibrate_bundle", fail)
     (tmp_path / "mine.txt").write_text("precious")
     source = str(bundle.path)
     for arguments, words in (
@@ -235,9 +245,11 @@ def pocket(pocket_model: tuple[WorldModel, nn.Module], tmp_path_factory: pytest.
 @pytest.mark.slow
 def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install -e '.[rtx]'")
-    scales: dict[Low, Calibration] = {low: nominal_calibration(pocket, low) for low in ("nvfp4", "bf16")}
+    scales: dict[Low, Calibration] = {
+        low: nominal_calibration(quantised_products(pocket, Recipe(low))) for low in ("nvfp4", "bf16")
+    }
     built = {
-        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", low, scales[low], False, unseen))
+        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", Recipe(low), scales[low], unseen))
         for low in scales
     }
     weights = {
@@ -249,7 +261,7 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     saved = weights["bf16"] - weights["nvfp4"]
     with torch.device("meta"):
         sizes = leaf_linears(WorldModel(ModelConfig.from_dict(pocket.spec.model)))
-    values = sum(sizes[name].weight.numel() for name in scales["nvfp4"].largest)
+    values = sum(sizes[name].weight.numel() for name in scales["nvfp4"].layers)
     assert values > 2e6
     assert saved == pytest.approx(values * (16 - 4.5) / 8, rel=0.01)
     # The 4-bit kernels' own code is a sixth of what so small a model saves.
@@ -259,7 +271,7 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     low = [group for group in built["nvfp4"].spec.layer_groups if group.precision == "nvfp4"]
     assert sum(group.weight_bytes for group in low) == pytest.approx(values * 4.5 / 8, rel=0.01)
     with pytest.raises(BuildFailed, match="fp4_e2m1"):
-        build_plans(pocket, tmp_path / "sm89", "sm89", "nvfp4", scales["nvfp4"], False, unseen)
+        build_plans(pocket, tmp_path / "sm89", "sm89", Recipe("nvfp4"), scales["nvfp4"], unseen)
     assert not (tmp_path / "sm89").exists()
     plan = tmp_path / "nvfp4" / "step_1.engine"
     damaged = bytearray(plan.read_bytes())
@@ -279,7 +291,7 @@ def test_a_gpu_follows_onnx_runtime(
     gpus = find_gpus()
     assert gpus, "this test needs an NVIDIA GPU"
     target = gpus[0].capability
-    plans = open_bundle(build_plans(pocket, tmp_path / "plans", target, "bf16", NOTHING, False, unseen))
+    plans = open_bundle(build_plans(pocket, tmp_path / "plans", target, Recipe("bf16"), NOTHING, unseen))
     errors = []
     for open_runner in (lambda: open_tensorrt(plans), lambda: OnnxRuntimeBackend(pocket, 1, 1)):
         errors.append(verify_bundle(lambda: pocket_model, open_runner, pocket.spec, 4))

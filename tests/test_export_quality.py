@@ -11,8 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.quantization.emulation import calibrated, emulate
+from export.quantization.layers import Recipe
 from export.quantization.quality import Comparison, PoseFit, offset_pose, psnr
+from export.quantization.quantize import quantised
 from export.scenes import Scene, passes, roll
 from holodeck import get_place
 from model.config import tiny
@@ -77,12 +78,11 @@ def scene() -> Scene:
 
 def test_low_precision_rolls_out_near_float32(model: WorldModel, scene: Scene) -> None:
     steps = (1000.0, 500.0)
-    with calibrated(model, "nvfp4") as largest:
-        exact = [latents for latents, _, _ in roll(model, scene, steps, 3, 0)]
+    exact = [latents for latents, _, _ in roll(model, scene, steps, 3, 0)]
     assert torch.equal(exact[0], scene.first_latent)
     errors = {}
     for low in ("bf16", "fp8", "nvfp4"):
-        twin = emulate(model, low, largest)
+        twin = quantised(model, Recipe(low), lambda net: list(roll(net, scene, steps, 3, 0)))
         rolled = [latents for latents, _, _ in roll(twin, scene, steps, 3, 0)]
         errors[low] = float((rolled[-1] - exact[-1]).norm() / exact[-1].norm())
     assert 0 < errors["bf16"] < errors["fp8"] < errors["nvfp4"] < 0.5
@@ -108,8 +108,9 @@ def test_a_comparison_finds_loss_and_costly_layers(model: WorldModel, scene: Sce
     )
     comparison = Comparison(model, decoder, spec, num_chunks=3)
     done: list[int] = []
-    report, videos = comparison.measure([scene], "nvfp4", False, done.append)
-    assert done[-1] == comparison.num_steps([scene], "nvfp4")
+    recipe = Recipe("nvfp4")
+    report, videos = comparison.measure([scene], recipe, done.append)
+    assert done[-1] == comparison.num_steps([scene], recipe)
     world = report.worlds[0]
     assert videos[0].fp32.shape == videos[0].low.shape == videos[0].truth.shape
     assert world.loss_db == pytest.approx(world.psnr_fp32 - world.psnr_low)

@@ -13,8 +13,8 @@ from onnx import TensorProto, numpy_helper
 
 from engine.files.bundle import Bundle
 from export.graph import SCOPES, GraphWeights, SharedWeights, layer_of, tidy_graph
-from export.quantization.layers import STEP_RULES
-from export.quantization.nvfp4 import rewrite_products
+from export.quantization.layers import Recipe
+from export.quantization.rewriting import rewrite_products
 
 
 def test_nodes_are_named_after_the_modules_around_them(toy_bundle: Bundle, tmp_path) -> None:
@@ -44,7 +44,7 @@ def test_graphs_of_older_versions_are_refused_by_what_they_lack(toy_bundle: Bund
         node.name = f"node_{node.op_type}_{index}"
     weights = GraphWeights(graph_file.graph, toy_bundle.path)
     with pytest.raises(ValueError, match="does not name its layers; export the bundle again"):
-        rewrite_products(graph_file, weights, "bf16", STEP_RULES, {})
+        rewrite_products(graph_file, weights, Recipe("bf16"), {})
 
 
 def test_graphs_store_equal_weights_once(tmp_path: Path) -> None:

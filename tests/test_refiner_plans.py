@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from cli.app import run as flaneur
 from export.graph import layer_of
 from export.progress import unseen
 from export.quantization.layers import REFINER_RULES, find_rule
+from export.quantization.quantize import quantised_layers
+from export.quantization.scales import Calibration, nominal_calibration
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
 from export.refiner.plans import (
     build_refiner,
     calibrate_refiner,
-    nominal_refiner_calibration,
+    refiner_recipe,
     rewrite_refiner_graph,
     text_lengths,
 )
@@ -81,33 +84,37 @@ def test_a_state_in_half_precision_follows_one_in_full(refiner: Refiner, folder:
     assert {name: str(array.dtype) for name, array in stream.state.items() if name in kept} == kept
 
 
+def nominal(refiner: Refiner) -> Calibration:
+    return nominal_calibration(quantised_layers(refiner, refiner_recipe("nvfp4")))
+
+
 def test_calibration_sees_the_largest_input_of_every_low_layer(refiner: Refiner):
     clip, (text, mask) = random_clip(4, torch.float32), random_text(torch.float32)
-    seen = calibrate_refiner(refiner, "nvfp4", clip, text, mask, FPS)
-    nominal = nominal_refiner_calibration(refiner, "nvfp4")
-    assert seen.largest.keys() == nominal.largest.keys()
-    assert len(seen.largest) == 10
-    assert all(value > 0 for value in seen.largest.values())
+    seen = calibrate_refiner(copy.deepcopy(refiner), refiner_recipe("nvfp4"), clip, text, mask, FPS)
+    assert seen.layers.keys() == nominal(refiner).layers.keys()
+    assert len(seen.layers) == 10
+    assert all(scales.largest > 0 for scales in seen.layers.values())
     captions = refiner.caption_projection(text)
-    assert seen.largest["transformer_blocks.0.attn2.to_k"] == float(captions.abs().max())
-    assert "measured" in seen.origin
-    assert nominal_refiner_calibration(refiner, "bf16").largest == {}
+    assert seen.layers["transformer_blocks.0.attn2.to_k"].largest == float(captions.abs().max())
+    assert seen.origin.startswith("max of nvidia-modelopt")
+    unchanged = calibrate_refiner(refiner, refiner_recipe("bf16"), clip, text, mask, FPS)
+    assert (unchanged.layers, unchanged.origin) == ({}, "")
 
 
 def test_graphs_are_rewritten_in_the_precision_of_the_table(
     refiner: Refiner, folder: RefinerFolder, tmp_path: Path
 ):
-    calibration = nominal_refiner_calibration(refiner, "nvfp4")
+    calibration = nominal(refiner)
     records = {}
     for name in folder.spec.graphs:
         for record in rewrite_refiner_graph(
-            folder.path / name, tmp_path / name, "nvfp4", calibration.largest, unseen
+            folder.path / name, tmp_path / name, refiner_recipe("nvfp4"), calibration.layers, unseen
         ):
             records[record.name] = record.precision
         before, after = (onnx.load(path / name).graph for path in (folder.path, tmp_path))
         assert [value.name for value in before.input] == [value.name for value in after.input]
         assert [value.name for value in before.output] == [value.name for value in after.output]
-    assert {name for name, precision in records.items() if precision == "nvfp4"} == set(calibration.largest)
+    assert {name for name, precision in records.items() if precision == "nvfp4"} == set(calibration.layers)
     assert records["proj_in"] == records["caption_projection.linear_1"] == "bf16"
     assert records["transformer_blocks.0.attn1.scores"] == "bf16"
     segment = folder.spec.segments[0]
@@ -123,19 +130,22 @@ def test_graphs_are_rewritten_in_the_precision_of_the_table(
 @pytest.mark.slow
 def test_plans_are_built_without_a_gpu(refiner: Refiner, folder: RefinerFolder, tmp_path: Path):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install -e '.[rtx]'")
-    calibration = nominal_refiner_calibration(refiner, "nvfp4")
-    built = open_refiner(build_refiner(folder, tmp_path / "plans", "sm120", "nvfp4", calibration, unseen))
+    calibration = nominal(refiner)
+    built = open_refiner(
+        build_refiner(folder, tmp_path / "plans", "sm120", refiner_recipe("nvfp4"), calibration, unseen)
+    )
     assert built.spec.target == "sm120"
     assert all(name.endswith(".engine") for name in built.spec.graphs)
     assert {group.precision for group in built.spec.layer_groups} == {"nvfp4", "bf16"}
     assert built.spec.activation_scales.startswith("nominal")
     with pytest.raises(ValueError, match="built for sm120 already"):
-        build_refiner(built, tmp_path / "again", "sm120", "nvfp4", calibration, unseen)
+        build_refiner(built, tmp_path / "again", "sm120", refiner_recipe("nvfp4"), calibration, unseen)
 
 
-def test_emulated_precision_errs_by_its_bits_and_faults_do_not_pass(refiner: Refiner, folder: RefinerFolder):
-    four = measure_precision(refiner, folder.spec, "nvfp4", 4)
-    eight, sixteen = (measure_precision(refiner, folder.spec, low, 4) for low in ("fp8", "bf16"))
+def test_low_precision_errs_by_its_bits_and_faults_do_not_pass(refiner: Refiner, folder: RefinerFolder):
+    four, eight, sixteen = (
+        measure_precision(refiner, folder.spec, refiner_recipe(low), 4) for low in ("nvfp4", "fp8", "bf16")
+    )
     assert len(four.latents) == 4
     assert max(sixteen.latents) < max(eight.latents) < max(four.latents)
     assert four.passed
@@ -161,8 +171,6 @@ def test_export_engine_and_verify_reach_an_exported_refiner(
     assert "other weights" in capsys.readouterr().err
     engine = ["export", "engine", str(folder.path), "-o", str(tmp_path / "plans")]
     assert flaneur([*engine, "--hadamard"]) == 2
-    assert flaneur(["export", "engine", "pocket", "--weights", str(weights)]) == 2
-    assert "--weights is for an exported refiner" in capsys.readouterr().err
     pytest.importorskip("tensorrt_rtx")
     assert flaneur([*engine, "--target", "cpu"]) == 2
     assert flaneur([*engine, "--precision", "bf16", "--weights", str(weights), "--json"]) == 0

@@ -82,6 +82,7 @@ LIBRARY_HOMES = {
     "torch": ("model", "training", "export", "evaluation", TORCH_BACKEND, "engine.backends.torch_graphs"),
     "torch.distributed": ("training.parallel",),
     "onnxruntime": ("engine.backends.onnxruntime",),
+    "modelopt": ("export.quantization",),
     "tensorrt": ("engine.backends.tensorrt", "export"),
     "tensorrt_rtx": ("engine.backends.tensorrt", "export"),
     "cuda": ("engine.backends.tensorrt",),

@@ -1,21 +1,22 @@
-"""A decoder's convolutions in FP8, emulated: what the pictures lose."""
+"""A decoder's convolutions in FP8: what the pictures lose."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from engine.files.bundle import EngineSpec
 from evaluation.image_metrics import psnr
 from export.progress import Stage
-from export.quantization.nvfp4 import MAX_E4M3, round_e4m3
+from export.quantization.backend import E4M3, modelopt, quiet
+from export.quantization.layers import Precision
+from export.quantization.quantize import ForwardLoop, round_to_bf16
 from export.scenes import Frames, Scene, decode, held_out_scenes
 from export.sources import open_source, picture_encoder
 from model.decoders import encoder_of
@@ -24,35 +25,6 @@ MAX_LOSS_DB = 1.0
 """Loss against the truth that passes, as for the network."""
 Convolution = nn.Conv2d | nn.Conv3d
 Rounding = Literal["bf16", "fp8"]
-
-
-class RoundedConvolution(nn.Module):
-    """A convolution whose operands are rounded; sums are float32 and results bf16's, as in an engine."""
-
-    def __init__(self, convolution: Convolution, rounding: Rounding, largest: float) -> None:
-        """Round the weights once, FP8 with a scale for each output channel.
-
-        Args:
-            largest: Largest magnitude of an input on calibration; beyond it FP8 inputs saturate.
-        """
-        super().__init__()
-        self.rounding: Rounding = rounding
-        self.convolution = copy.deepcopy(convolution)
-        self.scale = max(largest, 1e-12) / MAX_E4M3
-        weight = convolution.weight.detach().float()
-        if rounding == "fp8":
-            scale = weight.flatten(1).abs().amax(1).clamp_min(1e-12) / MAX_E4M3
-            scale = scale.view(-1, *[1] * (weight.ndim - 1))
-            weight = round_e4m3(weight / scale) * scale
-        else:
-            weight = weight.bfloat16().float()
-        self.convolution.weight = nn.Parameter(weight, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rounded = x.bfloat16().float()
-        if self.rounding == "fp8":
-            rounded = round_e4m3(x.float() / self.scale) * self.scale
-        return self.convolution(rounded).bfloat16().to(x.dtype)
 
 
 def convolutions(decoder: nn.Module) -> dict[str, Convolution]:
@@ -64,44 +36,29 @@ def convolutions(decoder: nn.Module) -> dict[str, Convolution]:
     }
 
 
-def emulate_decoder(decoder: nn.Module, rounding: Rounding, largest: Mapping[str, float]) -> nn.Module:
-    """Return a copy of a decoder whose convolutions round; the first and the last, latents and colours, stay bf16.
+def quantised_decoder(decoder: nn.Module, rounding: Rounding, forward_loop: ForwardLoop) -> nn.Module:
+    """Return a copy whose convolutions ModelOpt quantised; the first and the last, latents and colours, stay bf16.
+
+    FP8 weights have a scale for each output channel, and inputs one; results are bf16's, as in an engine.
 
     Args:
-        largest: From `calibrated_decoder`.
+        forward_loop: Decodes what FP8 is calibrated on.
     """
     twin = copy.deepcopy(decoder)
-    found = convolutions(twin)
-    ends = (next(iter(found)), next(reversed(found)))
-    for name, convolution in found.items():
-        parent, _, child = name.rpartition(".")
-        chosen: Rounding = "bf16" if name in ends else rounding
-        setattr(
-            twin.get_submodule(parent), child, RoundedConvolution(convolution, chosen, largest.get(name, 0.0))
-        )
+    names = list(convolutions(twin))
+    ends = (names[0], names[-1])
+    precisions: dict[str, Precision] = {name: "bf16" if name in ends else rounding for name in names}
+    entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
+    for name, precision in precisions.items():
+        if precision == "fp8":
+            for operand, axis in (("weight", 0), ("input", None)):
+                attributes = {"num_bits": E4M3, "axis": axis}
+                entries.append({"quantizer_name": f"{name}.{operand}_quantizer", "cfg": attributes})
+    method = "max" if rounding == "fp8" else None
+    with quiet(), torch.no_grad():
+        modelopt().quantize(twin, {"quant_cfg": entries, "algorithm": method}, forward_loop)
+    round_to_bf16(twin, precisions)
     return twin
-
-
-@contextmanager
-def calibrated_decoder(decoder: nn.Module) -> Iterator[dict[str, float]]:
-    """Watch the convolutions while the block runs the decoder; yields the largest magnitude that reached each."""
-    largest: dict[str, float] = {}
-
-    def watch(name: str) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            largest[name] = max(largest.get(name, 0.0), float(inputs[0].abs().max()))
-
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(watch(name)) for name, module in convolutions(decoder).items()
-    ]
-    try:
-        with torch.no_grad():
-            yield largest
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -171,11 +128,14 @@ def _decode_scene(
         latents += [encode(truth[first : first + stride]) for first in range(1, len(truth), stride)]
     guides = list(scene.guides(config, len(latents)))
     caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
-    with calibrated_decoder(decoder) as largest:
-        decode(decoder, latents[:5], caches, guides[:5])
+
+    def first_frames(network: nn.Module) -> None:
+        decode(network, latents[:5], caches, guides[:5])
+
     videos: dict[str, Frames] = {"fp32": decode(decoder, latents, caches, guides)}
     for rounding in ("bf16", "fp8"):
-        videos[rounding] = decode(emulate_decoder(decoder, rounding, largest), latents, caches, guides)
+        twin = quantised_decoder(decoder, rounding, first_frames)
+        videos[rounding] = decode(twin, latents, caches, guides)
     means = {name: _mean_psnr(truth[1:], video[1:]) for name, video in videos.items()}
     between = _mean_psnr(videos["bf16"][1:], videos["fp8"][1:])
     return DecoderWorld(scene.name, means["fp32"], means["bf16"], means["fp8"], between)

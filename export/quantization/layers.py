@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-Precision = Literal["nvfp4", "fp8", "bf16", "fp32"]
-Low = Literal["nvfp4", "fp8", "bf16"]
+Precision = Literal["nvfp4", "fp8", "int8", "bf16", "fp32"]
+Low = Literal["nvfp4", "fp8", "int8", "bf16"]
 """What `--precision` may ask of the layers that bear it."""
+QUANTISED = ("nvfp4", "fp8", "int8")
+"""Precisions with scales, which need calibration."""
+Algorithm = Literal["max", "mse", "awq", "svdquant"]
+"""How ModelOpt chooses scales: from largest magnitudes, from the least error of weights, with smoothed inputs, or that and
+a low rank."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,14 @@ class LayerRule:
 
     pattern: str
     """Over names such as `blocks.3.attn.qkv`; `*` matches anything."""
-    precision: Literal["low", "bf16", "fp32"]
+    precision: Literal["low", "nvfp4", "fp8", "int8", "bf16", "fp32"]
     """"low" is what the user asked for."""
     why: str
 
 
-STEP_RULES = (
+Rules = tuple[LayerRule, ...]
+"""The first rule that matches counts."""
+STEP_RULES: Rules = (
     LayerRule("blocks.*.attn.qkv", "low", "large and normalised right after: errors of scale vanish"),
     LayerRule("blocks.*.attn.output_gate", "low", "large, and it only modulates"),
     LayerRule("blocks.*.attn.proj", "low", "large, and its result is added to a much larger stream"),
@@ -54,9 +61,9 @@ STEP_RULES = (
     LayerRule("final_layer.*", "fp32", "small, and everything passes through it"),
     LayerRule("", "fp32", "geometry of rays and rotations"),
 )
-"""The first rule that matches counts. What is no product (norms, softmax, gates, sums) runs in fp32."""
+"""Of the model. What is no product (norms, softmax, gates, sums) runs in fp32."""
 
-REFINER_RULES = (
+REFINER_RULES: Rules = (
     LayerRule("transformer_blocks.*.attn?.to_q", "low", "large and normalised right after"),
     LayerRule("transformer_blocks.*.attn?.to_k", "low", "large and normalised right after"),
     LayerRule("transformer_blocks.*.attn?.to_v", "low", "large; the reference runs it in four bits too"),
@@ -72,10 +79,30 @@ REFINER_RULES = (
 )
 """Of the refiner; what the reference skips is what its four-bit engine leaves out by name."""
 
-DECODER_RULES = (LayerRule("*", "bf16", "pictures of 8 bits; convolutions are not offered in 4"),)
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is brought to low precision."""
+
+    low: Low
+    algorithm: Algorithm = "max"
+    hadamard: bool = False
+    """Rotate blocks of 16 before NVFP4."""
+    rules: Rules = STEP_RULES
+
+    def precision(self, name: str) -> Precision:
+        """Return the precision of a layer's products."""
+        return precision_of(name, self.low, self.rules)
+
+    def is_quantised(self, name: str) -> bool:
+        """Whether a layer has scales."""
+        return self.precision(name) in QUANTISED
 
 
-def find_rule(name: str, rules: tuple[LayerRule, ...] = STEP_RULES) -> LayerRule:
+DECODER_RULES: Rules = (LayerRule("*", "bf16", "pictures of 8 bits; convolutions are not offered in 4"),)
+
+
+def find_rule(name: str, rules: Rules = STEP_RULES) -> LayerRule:
     """Return the rule of a layer.
 
     Raises:
@@ -95,15 +122,15 @@ def low_precision(name: str, hadamard: bool) -> Low:
     Raises:
         ValueError: A GPU's large layers do not take it, or it has no blocks to rotate.
     """
-    lows: dict[str, Low] = {"nvfp4": "nvfp4", "fp8": "fp8", "bf16": "bf16"}
+    lows: dict[str, Low] = {"nvfp4": "nvfp4", "fp8": "fp8", "int8": "int8", "bf16": "bf16"}
     if name not in lows:
-        raise ValueError(f"a GPU's large layers take nvfp4, fp8 or bf16, not {name}")
+        raise ValueError(f"a GPU's large layers take nvfp4, fp8, int8 or bf16, not {name}")
     if hadamard and name != "nvfp4":
         raise ValueError(f"--hadamard rotates blocks of nvfp4, and {name} has none; leave it out")
     return lows[name]
 
 
-def precision_of(name: str, low: Low, rules: tuple[LayerRule, ...] = STEP_RULES) -> Precision:
+def precision_of(name: str, low: Low, rules: Rules = STEP_RULES) -> Precision:
     """Return the precision of a layer's products where the user asked for `low`."""
     precision = find_rule(name, rules).precision
     return low if precision == "low" else precision

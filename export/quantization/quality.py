@@ -1,4 +1,4 @@
-"""What low precision costs: frames, poses and layers of an emulated engine beside float32.
+"""What low precision costs: frames, poses and layers of a quantised model beside float32.
 
 Both roll out on their own, each from its own state, so that errors add up as they would in a walk.
 """
@@ -19,8 +19,9 @@ from engine.files.bundle import EngineSpec
 from evaluation.image_metrics import psnr
 from evaluation.scores import contact_sheet
 from export.progress import Progress, Stage
-from export.quantization.emulation import RoundedLinear, calibrated, emulate, leaf_linears
-from export.quantization.layers import Low, Precision
+from export.quantization.backend import modelopt
+from export.quantization.layers import Algorithm, Low, Precision, Recipe
+from export.quantization.quantize import only, quantised, quantised_layers
 from export.scenes import Frames, Pass, Scene, decode, held_out_scenes, passes, roll
 from export.sources import open_source, picture_encoder
 from export.verify import check_sizes
@@ -83,6 +84,7 @@ class QualityReport:
     """What a precision costs, over several worlds."""
 
     precision: Low
+    algorithm: Algorithm
     hadamard: bool
     worlds: tuple[WorldQuality, ...]
     layers: tuple[LayerCost, ...]
@@ -114,25 +116,24 @@ class Videos:
 def measure_quality(
     spec: EngineSpec,
     source: str,
-    low: Low,
-    hadamard: bool,
+    recipe: Recipe,
     num_chunks: int,
     sheet: Path | None,
     stage: Stage,
 ) -> QualityReport:
-    """Emulate a precision on held-out walks through the shipped worlds.
+    """Quantise a model and walk through the shipped worlds, on held-out walks.
 
     Args:
         source: The checkpoint that `open_source` opens.
-        sheet: Gets frames of some worlds, float32 above the emulated precision, as .png.
+        sheet: Gets frames of some worlds, float32 above the low precision, as .png.
     """
     model, decoder = open_source(source, random_weights=False)
     encode = picture_encoder(encoder_of(decoder))
     scenes = held_out_scenes(spec.weights_sha256, 1 + num_chunks * spec.frames_per_chunk, spec.fps, encode)
     check_sizes(spec, model.config)
     comparison = Comparison(model, decoder, spec, num_chunks)
-    advance = stage(f"emulating {low}", comparison.num_steps(scenes, low))
-    report, videos = comparison.measure(scenes, low, hadamard, advance)
+    advance = stage(f"quantising to {recipe.low}", comparison.num_steps(scenes, recipe))
+    report, videos = comparison.measure(scenes, recipe, advance)
     if sheet is not None:
         rows = [row for video in videos[:SHEET_WORLDS] for row in (video.fp32, video.low)]
         contact_sheet(rows, spec.fps, sheet)
@@ -140,7 +141,7 @@ def measure_quality(
 
 
 class Comparison:
-    """A model in float32 and its emulated twin on the same walks."""
+    """A model in float32 and its quantised twin on the same walks."""
 
     def __init__(self, model: WorldModel, decoder: nn.Module, spec: EngineSpec, num_chunks: int = 20) -> None:
         self.model, self.decoder, self.spec = model, decoder, spec
@@ -148,31 +149,50 @@ class Comparison:
         self._caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
 
     def measure(
-        self, scenes: Sequence[Scene], low: Low, hadamard: bool, progress: Progress
+        self, scenes: Sequence[Scene], recipe: Recipe, progress: Progress
     ) -> tuple[QualityReport, list[Videos]]:
-        """Calibrate on the scenes, emulate, roll out, compare.
+        """Calibrate on the scenes, quantise, roll out, compare.
 
         Args:
             scenes: With `render`, each of at least 1 + num_chunks * chunk frames.
             progress: Told how many of `num_steps` steps are done.
         """
-        originals = []
-        with calibrated(self.model, low, hadamard) as largest:
-            for done, scene in enumerate(scenes, 1):
-                originals.append(self._latents(self.model, scene))
-                progress(done)
-        twin = emulate(self.model, low, largest, hadamard)
-        worlds, videos = [], []
-        for done, (scene, latents) in enumerate(zip(scenes, originals, strict=True), len(scenes) + 1):
-            world, video = self._compare(twin, scene, latents)
-            worlds.append(world)
-            videos.append(video)
-            progress(done)
-        layers = self._layer_costs(twin, scenes[0], lambda done: progress(2 * len(scenes) + done))
-        return QualityReport(low, hadamard, tuple(worlds), layers), videos
+        originals: list[list[Tensor]] = []
 
-    def num_steps(self, scenes: Sequence[Scene], low: Low) -> int:
-        return 2 * len(scenes) + len(rounded_layers(emulate(self.model, low, {})))
+        def generate(model: WorldModel) -> None:
+            # Algorithms run it once or more; while they first do, nothing is rounded yet.
+            for scene in scenes:
+                latents = self._latents(model, scene)
+                if len(originals) < len(scenes):
+                    originals.append(latents)
+                    progress(len(originals))
+
+        twin = quantised(self.model, recipe, generate)
+        if not originals:
+            generate(self.model)
+        return self.compare(twin, recipe, scenes, originals, progress)
+
+    def compare(
+        self,
+        twin: WorldModel,
+        recipe: Recipe,
+        scenes: Sequence[Scene],
+        originals: Sequence[list[Tensor]],
+        progress: Progress,
+    ) -> tuple[QualityReport, list[Videos]]:
+        """Hold a quantised twin against what the model made in float32, latents by scene."""
+        worlds, videos = [], []
+        with modelopt().temporarily_fold_weights(twin):
+            for done, (scene, latents) in enumerate(zip(scenes, originals, strict=True), len(scenes) + 1):
+                world, video = self._compare(twin, scene, latents)
+                worlds.append(world)
+                videos.append(video)
+                progress(done)
+        layers = self._layer_costs(twin, recipe, scenes[0], lambda done: progress(2 * len(scenes) + done))
+        return QualityReport(recipe.low, recipe.algorithm, recipe.hadamard, tuple(worlds), layers), videos
+
+    def num_steps(self, scenes: Sequence[Scene], recipe: Recipe) -> int:
+        return 2 * len(scenes) + len(quantised_layers(self.model, recipe))
 
     def _latents(self, model: WorldModel, scene: Scene) -> list[Tensor]:
         return [latents for latents, _, _ in roll(model, scene, self.spec.timesteps, self.num_chunks, 0)]
@@ -208,38 +228,35 @@ class Comparison:
         return quality, videos
 
     @torch.no_grad()
-    def _layer_costs(self, twin: WorldModel, scene: Scene, progress: Progress) -> tuple[LayerCost, ...]:
+    def _layer_costs(
+        self, twin: WorldModel, recipe: Recipe, scene: Scene, progress: Progress
+    ) -> tuple[LayerCost, ...]:
         runs = passes(self.model, scene, self.spec.timesteps, min(COST_CHUNKS, self.num_chunks), 0)
         exact = [run.velocity(self.model) for run in runs]
         costs = []
-        for done, (name, rounded) in enumerate(rounded_layers(twin).items(), 1):
-            own, velocity = _alone(self.model, name, rounded, runs, exact)
-            costs.append(LayerCost(name, rounded.precision, own, velocity))
+        for done, name in enumerate(quantised_layers(self.model, recipe), 1):
+            own, velocity = _alone(self.model, twin, name, runs, exact)
+            costs.append(LayerCost(name, recipe.precision(name), own, velocity))
             progress(done)
         return tuple(sorted(costs, key=lambda cost: -cost.velocity_error))
 
 
-def rounded_layers(twin: WorldModel) -> dict[str, RoundedLinear]:
-    """Return the layers of a twin that bear less than bf16."""
-    found = {name: module for name, module in twin.named_modules() if isinstance(module, RoundedLinear)}
-    return {name: module for name, module in found.items() if module.precision != "bf16"}
-
-
 def _alone(
-    model: WorldModel, name: str, rounded: RoundedLinear, runs: Sequence[Pass], exact: Sequence[Tensor]
+    model: WorldModel, twin: WorldModel, name: str, runs: Sequence[Pass], exact: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """Put one rounded layer into a float32 model; returns the errors of its output and of the velocity."""
-    linear = leaf_linears(model)[name]
+    """Let one layer of a twin round and no other; returns the errors of its output and of the velocity."""
+    linear = model.get_submodule(name)
     own: list[float] = []
 
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        ours = rounded(inputs[0])
-        own.append(_relative(ours, output))
-        return ours
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        own.append(_relative(output, linear(inputs[0])))
 
-    handle = linear.register_forward_hook(hook)
+    handle = twin.get_submodule(name).register_forward_hook(hook)
     try:
-        errors = [_relative(run.velocity(model), velocity) for run, velocity in zip(runs, exact, strict=True)]
+        with only(twin, [name]):
+            errors = [
+                _relative(run.velocity(twin), velocity) for run, velocity in zip(runs, exact, strict=True)
+            ]
     finally:
         handle.remove()
     return float(np.mean(own)), float(np.mean(errors))

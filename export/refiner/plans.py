@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.files.bundle import CPU, LayerGroup, hash_file
 from engine.files.refiner import REFINER_FILE, RefinerFolder, RefinerSpec
@@ -14,76 +14,60 @@ from export.engine import MAX_TEXT_LENGTH, PLAN_SUFFIX, build_engine, group_laye
 from export.folders import making_bundle, partial_folder, write_spec
 from export.graph import layer_of
 from export.progress import Stage
-from export.quantization.calibration import NOMINAL_LARGEST, Calibration
-from export.quantization.layers import REFINER_RULES, Low, precision_of
-from export.quantization.nvfp4 import PRODUCTS, LayerRecord
+from export.quantization.backend import modelopt_version
+from export.quantization.layers import REFINER_RULES, Algorithm, Low, Recipe
+from export.quantization.quantize import layer_scales, quantise_network, quantised_layers
+from export.quantization.rewriting import PRODUCTS, LayerRecord
+from export.quantization.scales import Calibration, LayerScales
 from export.refiner.folder import LENGTH_AXES
 from model.refiner import Refiner
 
 
-def nominal_refiner_calibration(refiner: Refiner, low: Low) -> Calibration:
-    """Take one magnitude for every layer; for random weights, in which there is nothing to measure."""
-    layers = _low_layers(refiner, low)
-    origin = f"nominal, {NOMINAL_LARGEST:g} at most in every layer: random weights were not calibrated"
-    return Calibration(dict.fromkeys(layers, NOMINAL_LARGEST), origin if layers else "")
+def refiner_recipe(low: Low, algorithm: Algorithm = "max") -> Recipe:
+    """Return a recipe with the refiner's layer table."""
+    return Recipe(low, algorithm, rules=REFINER_RULES)
 
 
 def calibrate_refiner(
-    refiner: Refiner, low: Low, latents: Tensor, text: Tensor, text_mask: Tensor, fps: float
+    refiner: Refiner, recipe: Recipe, latents: Tensor, text: Tensor, text_mask: Tensor, fps: float
 ) -> Calibration:
-    """Measure the largest magnitude that reaches each layer of 8 or 4 bits while a clip is refined.
+    """Let ModelOpt calibrate a refiner, which is quantised in place, while it refines a clip.
 
     Args:
         latents, text, text_mask, fps: As `Refiner.refine` takes them.
     """
-    layers = _low_layers(refiner, low)
-    largest = dict.fromkeys(layers, 0.0)
-    handles = []
-
-    def watch(name: str, layer: nn.Module) -> None:
-        def see(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            largest[name] = max(largest[name], float(inputs[0].abs().max()))
-
-        handles.append(layer.register_forward_pre_hook(see))
-
-    for name, layer in layers.items():
-        watch(name, layer)
-    try:
-        refiner.refine(latents, text, text_mask, fps=fps)
-    finally:
-        for handle in handles:
-            handle.remove()
-    origin = f"measured, {latents.shape[2] - 1} latent frames refined"
-    return Calibration(largest, origin if layers else "")
-
-
-def _low_layers(refiner: Refiner, low: Low) -> dict[str, nn.Module]:
-    linears = {name: layer for name, layer in refiner.named_modules() if isinstance(layer, nn.Linear)}
-    return {
-        n: layer for n, layer in linears.items() if precision_of(n, low, REFINER_RULES) in ("nvfp4", "fp8")
-    }
+    if not quantised_layers(refiner, recipe):
+        return Calibration({}, "")
+    quantise_network(refiner, recipe, lambda network: network.refine(latents, text, text_mask, fps=fps))
+    origin = f"{recipe.algorithm} of {modelopt_version()}, {latents.shape[2] - 1} latent frames refined"
+    return Calibration(layer_scales(refiner, recipe), origin)
 
 
 def rewrite_refiner_graph(
-    source: Path, destination: Path, low: Low, largest: Mapping[str, float], stage: Stage
+    source: Path, destination: Path, recipe: Recipe, layers: Mapping[str, LayerScales], stage: Stage
 ) -> list[LayerRecord]:
     """Write a graph of an exported refiner again in the layer table's precision; one without products stays as it is."""
     graph = onnx.load(source, load_external_data=False).graph
     if not any(layer_of(node) for node in graph.node if node.op_type in PRODUCTS):
         destination.write_bytes(source.read_bytes())
         return []
-    return rewrite_graph(source, destination, low, REFINER_RULES, largest, False, stage)
+    return rewrite_graph(source, destination, recipe, layers, stage)
 
 
 def build_refiner(
-    folder: RefinerFolder, destination: Path, target: str, low: Low, calibration: Calibration, stage: Stage
+    folder: RefinerFolder,
+    destination: Path,
+    target: str,
+    recipe: Recipe,
+    calibration: Calibration,
+    stage: Stage,
 ) -> Path:
     """Write plans for a GPU, whole or not at all; no GPU is needed. One graph is in memory at a time.
 
     Args:
         folder: In float32, for ONNX Runtime.
         target: Compute capability, such as sm120.
-        calibration: For the same precision.
+        calibration: For the same recipe.
 
     Raises:
         ValueError: The folder holds plans already.
@@ -97,13 +81,15 @@ def build_refiner(
     with making_bundle(Path(destination), REFINER_FILE) as partial, partial_folder(Path(destination)) as work:
         for name in spec.graphs:
             rewritten = work / name
-            records += rewrite_refiner_graph(folder.path / name, rewritten, low, calibration.largest, stage)
+            records += rewrite_refiner_graph(folder.path / name, rewritten, recipe, calibration.layers, stage)
             lengths = text_lengths(rewritten)
             builder = build_engine(rewritten, target, partial / plan_name(name), lengths, phases(stage))
             for left in work.iterdir():
                 left.unlink()
         groups = tuple(group_layers(records, REFINER_RULES, ""))
-        write_spec(partial, _describe(spec, partial, target, low, groups, calibration, builder), REFINER_FILE)
+        write_spec(
+            partial, _describe(spec, partial, target, recipe.low, groups, calibration, builder), REFINER_FILE
+        )
     return Path(destination)
 
 

@@ -1,4 +1,4 @@
-"""What low precision costs a refiner: refined latents of an emulated engine beside float32, block after block."""
+"""What low precision costs a refiner: refined latents of an engine's precision beside float32, block after block."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.files.refiner import RefinerSpec
-from export.quantization.emulation import emulate
-from export.quantization.layers import REFINER_RULES, Low
-from export.refiner.plans import calibrate_refiner
+from export.quantization.layers import Low, Recipe
+from export.quantization.quantize import quantised
 from model.refiner import Refiner
 from model.refiner.state import SINK_FRAMES
 
@@ -35,7 +34,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class PrecisionReport:
-    """An emulated precision beside float32; each follows its own history."""
+    """A low precision beside float32; each follows its own history."""
 
     precision: Low
     latents: tuple[float, ...]
@@ -64,21 +63,19 @@ def made_up_clip(spec: RefinerSpec, num_blocks: int, seed: int = 0) -> Clip:
 
 
 def measure_precision(
-    refiner: Refiner, spec: RefinerSpec, low: Low, num_blocks: int, seed: int = 0
+    refiner: Refiner, spec: RefinerSpec, recipe: Recipe, num_blocks: int, seed: int = 0
 ) -> PrecisionReport:
-    """Refine a made-up clip in float32 and as an engine of precision `low` will, calibrated on another clip.
+    """Refine a made-up clip in float32 and as an engine of a recipe will, calibrated on another clip.
 
     Args:
         refiner: In float32.
         spec: For the sizes that it was exported with.
     """
-    other = made_up_clip(spec, num_blocks, seed + 1)
-    largest = calibrate_refiner(refiner, low, other.latents, other.text, other.text_mask, spec.fps).largest
-    clip = made_up_clip(spec, num_blocks, seed)
-    refined = [
-        _refined(model, clip, spec)
-        for model in (refiner, emulate(refiner, low, largest, rules=REFINER_RULES))
-    ]
+    other, clip = (made_up_clip(spec, num_blocks, number) for number in (seed + 1, seed))
+    twin = quantised(
+        refiner, recipe, lambda net: net.refine(other.latents, other.text, other.text_mask, fps=spec.fps)
+    )
+    refined = [_refined(model, clip, spec) for model in (refiner, twin)]
     errors = []
     for start in range(SINK_FRAMES, clip.latents.shape[2], spec.block_size):
         exact, rounded, given = (
@@ -87,7 +84,7 @@ def measure_precision(
         errors.append(
             float((rounded - exact).square().mean().sqrt() / (exact - given).square().mean().sqrt())
         )
-    return PrecisionReport(low, tuple(errors))
+    return PrecisionReport(recipe.low, tuple(errors))
 
 
 def _refined(refiner: Refiner, clip: Clip, spec: RefinerSpec) -> Tensor:

@@ -14,10 +14,12 @@ from export.engine import check_target, load_library
 from export.folders import check_destination
 from export.onnx import Progress
 from export.progress import Stage
-from export.quantization.layers import Low
+from export.quantization.layers import Recipe
+from export.quantization.quantize import quantised_layers
+from export.quantization.scales import nominal_calibration
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
-from export.refiner.plans import build_refiner, calibrate_refiner, nominal_refiner_calibration
+from export.refiner.plans import build_refiner, calibrate_refiner
 from export.refiner.quality import PrecisionReport, made_up_clip, measure_precision
 from export.refiner.verify import RefinerReport, verify_refiner
 from model.checkpoint import weights_sha256
@@ -100,17 +102,19 @@ def verify_exported(folder: RefinerFolder, weights: Path, num_blocks: int) -> Re
     )
 
 
-def measure_exported(folder: RefinerFolder, weights: Path, low: Low, num_blocks: int) -> PrecisionReport:
-    """Hold an emulated precision of an exported refiner against float32.
+def measure_exported(
+    folder: RefinerFolder, weights: Path, recipe: Recipe, num_blocks: int
+) -> PrecisionReport:
+    """Hold an exported refiner in low precision against float32.
 
     Raises:
         ValueError: The weights are others, or cannot be read.
     """
-    return measure_precision(_weights_of(folder, weights), folder.spec, low, num_blocks)
+    return measure_precision(_weights_of(folder, weights), folder.spec, recipe, num_blocks)
 
 
 def build_exported(
-    folder: RefinerFolder, weights: Path | None, destination: Path, target: str, low: Low, stage: Stage
+    folder: RefinerFolder, weights: Path | None, destination: Path, target: str, recipe: Recipe, stage: Stage
 ) -> RefinerFolder:
     """Build an exported refiner for a GPU.
 
@@ -125,17 +129,16 @@ def build_exported(
     check_target(load_library(), target)
     if weights is None:
         with torch.device("meta"):
-            calibration = nominal_refiner_calibration(
-                Refiner(RefinerConfig.from_dict(folder.spec.model)), low
-            )
+            network = Refiner(RefinerConfig.from_dict(folder.spec.model))
+        calibration = nominal_calibration(quantised_layers(network, recipe))
     else:
         clip = made_up_clip(folder.spec, CALIBRATION_BLOCKS)
         stage("calibrating", None)
         refiner = _weights_of(folder, weights)
         calibration = calibrate_refiner(
-            refiner, low, clip.latents, clip.text, clip.text_mask, folder.spec.fps
+            refiner, recipe, clip.latents, clip.text, clip.text_mask, folder.spec.fps
         )
-    return open_refiner(build_refiner(folder, destination, target, low, calibration, stage))
+    return open_refiner(build_refiner(folder, destination, target, recipe, calibration, stage))
 
 
 def _weights_of(folder: RefinerFolder, weights: Path) -> Refiner:
