@@ -19,7 +19,7 @@ from cli.arguments import (
     Precision,
     pixels,
 )
-from cli.export_quality import Asked, verify_decoder, verify_quality
+from cli.export_quality import Asked, search, verify_decoder, verify_quality
 from cli.export_refiner import build_plans, is_refiner, refiner, verify_folder
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 
@@ -32,6 +32,7 @@ app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=
 
 def register(root: typer.Typer) -> None:
     app.command("refiner")(refiner)
+    app.command("search")(search)
     root.add_typer(app, name="export")
 
 

@@ -1,11 +1,15 @@
-"""What low precision costs, printed for `flaneur export verify --against fp32`."""
+"""What low precision costs, and which layers need more bits: `flaneur export verify --against fp32` and `export search`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from cli.arguments import Json, Model
 from cli.report import extra_needed, print_json, print_rows, stages
 
 if TYPE_CHECKING:
@@ -111,3 +115,61 @@ def _print_quality(report: QualityReport) -> None:
         f"{verdict}: {report.precision} ({report.algorithm}) loses at most {report.loss_db:.2f} dB, "
         f"{MAX_LOSS_DB:g} dB are allowed"
     )
+
+
+def search(
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")] = "pocket",
+    bits: Annotated[
+        list[float] | None,
+        typer.Option(help="Bits of a weight on average, at most; several with more --bits. Default: 5."),
+    ] = None,
+    model: Model = "pocket",
+    chunks: Annotated[
+        int, typer.Option(min=1, help="Chunks to generate in each world, to measure what is found.")
+    ] = 20,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for NAME-BITS.layers.json; default: here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search which layers keep NVFP4, FP8 or bf16 under a budget, and write a layer table for `export engine --layers`."""
+    from engine.machine.assets import find_bundle
+
+    opened = find_bundle(bundle)
+    with extra_needed("searching a layer table", "export"):
+        from export.quantization.search import search_source
+        from export.quantization.table import write_table
+        from export.sources import shipped
+    source, _ = shipped(model, False)
+    with stages() as stage:
+        found = search_source(opened.spec, source, bits or [5.0], chunks, stage)
+    folder = output or Path()
+    rows, results = [], []
+    for budget, made in zip(bits or [5.0], found, strict=True):
+        path = folder / f"{opened.spec.name}-{budget:g}.layers.json"
+        write_table(made.table, path)
+        worlds = made.quality.worlds
+        mean_db = sum(world.loss_db for world in worlds) / len(worlds)
+        by_bits = {"fp8": 0, "bf16": 0} | Counter(made.table.layers.values())
+        rows.append(
+            (
+                f"{made.table.effective_bits:.2f}",
+                f"{made.weight_bytes / 2**20:.2f}",
+                f"{by_bits['fp8']}, {by_bits['bf16']}",
+                f"{made.quality.loss_db:+.2f} dB",
+                f"{mean_db:+.2f} dB",
+                str(path),
+            )
+        )
+        results.append(
+            {
+                "path": str(path),
+                **made.table.model_dump(),
+                "weight_bytes": made.weight_bytes,
+                **made.quality.to_dict(),
+            }
+        )
+    if as_json:
+        print_json({"tables": results})
+    else:
+        print_rows(("bits", "MiB", "layers in fp8, bf16", "worst loss", "mean loss", "table"), rows)

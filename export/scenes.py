@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
@@ -77,6 +77,8 @@ class Scene:
     """The truth, where it is known."""
     memory: SceneMemory | None = None
     """For models that read one."""
+    made: dict[tuple[int, int], Conditioning] = field(default_factory=dict, compare=False, repr=False)
+    """Conditionings by first latent frame and number, since memories are slow to render."""
 
     def window(self, config: ModelConfig, start: int, frames: int) -> NDArray[np.float64]:
         """Poses of the video frames behind latent frames, world frame, [R * frames, 4, 4]."""
@@ -97,6 +99,11 @@ class Scene:
 
     def conditioning(self, config: ModelConfig, start: int, frames: int) -> Conditioning:
         """Return what `frames` latent frames from the absolute index `start` on are generated from."""
+        if (start, frames) not in self.made:
+            self.made[start, frames] = self._conditioning(config, start, frames)
+        return self.made[start, frames]
+
+    def _conditioning(self, config: ModelConfig, start: int, frames: int) -> Conditioning:
         window = self.window(config, start, frames)
         relative = np.linalg.inv(self.c2w[0]) @ window
         poses = torch.from_numpy(relative.astype(np.float32))[None]

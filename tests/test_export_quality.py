@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.quantization.layers import Recipe
-from export.quantization.quality import Comparison, PoseFit, offset_pose, psnr
+from export.quantization.pose_fit import PoseFit, offset_pose
+from export.quantization.quality import Comparison, psnr
 from export.quantization.quantize import quantised
 from export.scenes import Scene, passes, roll
 from holodeck import get_place
@@ -106,11 +107,11 @@ def test_a_comparison_finds_loss_and_costly_layers(model: WorldModel, scene: Sce
     spec: Any = SimpleNamespace(
         decoder_caches=caches, timesteps=(1000.0,), frames_per_chunk=CONFIG.temporal_stride
     )
-    comparison = Comparison(model, decoder, spec, num_chunks=3)
+    comparison = Comparison(model, decoder, spec, [scene], num_chunks=3)
     done: list[int] = []
     recipe = Recipe("nvfp4")
-    report, videos = comparison.measure([scene], recipe, done.append)
-    assert done[-1] == comparison.num_steps([scene], recipe)
+    report, videos = comparison.measure(recipe, done.append)
+    assert done[-1] == comparison.num_steps(recipe)
     world = report.worlds[0]
     assert videos[0].fp32.shape == videos[0].low.shape == videos[0].truth.shape
     assert world.loss_db == pytest.approx(world.psnr_fp32 - world.psnr_low)

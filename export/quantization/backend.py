@@ -28,8 +28,9 @@ E2M1, E4M3 = (2, 1), (4, 3)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Swallow what ModelOpt prints to stdout, which belongs to a command's own output, and its warnings."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    """Swallow what ModelOpt prints, its progress bars and its warnings."""
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         warnings.simplefilter("ignore")
         yield
 

@@ -5,14 +5,13 @@ Both roll out on their own, each from its own state, so that errors add up as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.files.bundle import EngineSpec
@@ -21,6 +20,7 @@ from evaluation.scores import contact_sheet
 from export.progress import Progress, Stage
 from export.quantization.backend import modelopt
 from export.quantization.layers import Algorithm, Low, Precision, Recipe
+from export.quantization.pose_fit import PoseError, PoseFit
 from export.quantization.quantize import only, quantised, quantised_layers
 from export.scenes import Frames, Pass, Scene, decode, held_out_scenes, passes, roll
 from export.sources import open_source, picture_encoder
@@ -131,113 +131,133 @@ def measure_quality(
     encode = picture_encoder(encoder_of(decoder))
     scenes = held_out_scenes(spec.weights_sha256, 1 + num_chunks * spec.frames_per_chunk, spec.fps, encode)
     check_sizes(spec, model.config)
-    comparison = Comparison(model, decoder, spec, num_chunks)
-    advance = stage(f"quantising to {recipe.low}", comparison.num_steps(scenes, recipe))
-    report, videos = comparison.measure(scenes, recipe, advance)
+    comparison = Comparison(model, decoder, spec, scenes, num_chunks)
+    advance = stage(f"quantising to {recipe.low}", comparison.num_steps(recipe))
+    report, videos = comparison.measure(recipe, advance)
     if sheet is not None:
         rows = [row for video in videos[:SHEET_WORLDS] for row in (video.fp32, video.low)]
         contact_sheet(rows, spec.fps, sheet)
     return report
 
 
-class Comparison:
-    """A model in float32 and its quantised twin on the same walks."""
+@dataclass(frozen=True)
+class Reference:
+    """One walk in float32 and in truth, to hold low precision against."""
 
-    def __init__(self, model: WorldModel, decoder: nn.Module, spec: EngineSpec, num_chunks: int = 20) -> None:
+    latents: Sequence[Tensor]
+    """Of every chunk, the conditioning one first."""
+    guides: Sequence[tuple[Tensor, ...]]
+    truth: Frames
+    video: Frames
+    fits: Sequence[PoseFit]
+    """At the last frame of every chunk after the first."""
+
+
+class Comparison:
+    """A model in float32 and quantised twins on the same walks."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        decoder: nn.Module,
+        spec: EngineSpec,
+        scenes: Sequence[Scene],
+        num_chunks: int = 20,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            scenes: With `render`, each of at least 1 + num_chunks * chunk frames.
+        """
         self.model, self.decoder, self.spec = model, decoder, spec
-        self.num_chunks = num_chunks
+        self.scenes, self.num_chunks = scenes, num_chunks
         self._caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
+        self._references: list[Reference] = []
 
     def measure(
-        self, scenes: Sequence[Scene], recipe: Recipe, progress: Progress
+        self, recipe: Recipe, progress: Progress, student: WorldModel | None = None, costs: bool = True
     ) -> tuple[QualityReport, list[Videos]]:
         """Calibrate on the scenes, quantise, roll out, compare.
 
         Args:
-            scenes: With `render`, each of at least 1 + num_chunks * chunk frames.
             progress: Told how many of `num_steps` steps are done.
+            student: What is quantised in place of the model, and held against it.
+            costs: Whether to round layer by layer too.
         """
         originals: list[list[Tensor]] = []
 
-        def generate(model: WorldModel) -> None:
+        def generate(network: WorldModel) -> None:
             # Algorithms run it once or more; while they first do, nothing is rounded yet.
-            for scene in scenes:
-                latents = self._latents(model, scene)
-                if len(originals) < len(scenes):
+            for scene in self.scenes:
+                latents = self._latents(network, scene)
+                if len(originals) < len(self.scenes):
                     originals.append(latents)
                     progress(len(originals))
 
-        twin = quantised(self.model, recipe, generate)
-        if not originals:
-            generate(self.model)
-        return self.compare(twin, recipe, scenes, originals, progress)
-
-    def compare(
-        self,
-        twin: WorldModel,
-        recipe: Recipe,
-        scenes: Sequence[Scene],
-        originals: Sequence[list[Tensor]],
-        progress: Progress,
-    ) -> tuple[QualityReport, list[Videos]]:
-        """Hold a quantised twin against what the model made in float32, latents by scene."""
+        twin = quantised(student or self.model, recipe, generate)
+        if not self._references:
+            if student is not None or not originals:
+                originals.clear()
+                generate(self.model)
+            self._references = [self._reference(*pair) for pair in zip(self.scenes, originals, strict=True)]
         worlds, videos = [], []
         with modelopt().temporarily_fold_weights(twin):
-            for done, (scene, latents) in enumerate(zip(scenes, originals, strict=True), len(scenes) + 1):
-                world, video = self._compare(twin, scene, latents)
+            for scene, reference in zip(self.scenes, self._references, strict=True):
+                world, video = self._compare(twin, scene, reference)
                 worlds.append(world)
                 videos.append(video)
-                progress(done)
-        layers = self._layer_costs(twin, recipe, scenes[0], lambda done: progress(2 * len(scenes) + done))
+                progress(len(self.scenes) + len(worlds))
+        layers = self._layer_costs(twin, recipe, progress) if costs else ()
         return QualityReport(recipe.low, recipe.algorithm, recipe.hadamard, tuple(worlds), layers), videos
 
-    def num_steps(self, scenes: Sequence[Scene], recipe: Recipe) -> int:
-        return 2 * len(scenes) + len(quantised_layers(self.model, recipe))
+    def num_steps(self, recipe: Recipe) -> int:
+        return 2 * len(self.scenes) + len(quantised_layers(self.model, recipe))
 
     def _latents(self, model: WorldModel, scene: Scene) -> list[Tensor]:
         return [latents for latents, _, _ in roll(model, scene, self.spec.timesteps, self.num_chunks, 0)]
 
-    def _compare(self, twin: WorldModel, scene: Scene, fp32: list[Tensor]) -> tuple[WorldQuality, Videos]:
+    def _reference(self, scene: Scene, latents: Sequence[Tensor]) -> Reference:
         assert scene.render is not None
-        low = self._latents(twin, scene)
         stride = self.spec.frames_per_chunk
-        guides = list(scene.guides(self.model.config, sum(latents.shape[2] for latents in fp32)))
-        videos = Videos(
-            np.stack([scene.render(c2w) for c2w in scene.c2w[: 1 + self.num_chunks * stride]]),
-            decode(self.decoder, fp32, self._caches, guides),
-            decode(self.decoder, low, self._caches, guides),
+        guides = list(scene.guides(self.model.config, sum(chunk.shape[2] for chunk in latents)))
+        poses = scene.c2w[: 1 + self.num_chunks * stride]
+        return Reference(
+            latents,
+            guides,
+            np.stack([scene.render(c2w) for c2w in poses]),
+            decode(self.decoder, latents, self._caches, guides),
+            [PoseFit(scene.render, c2w) for c2w in poses[stride::stride]],
         )
-        poses = []
-        for frame in range(stride, 1 + self.num_chunks * stride, stride):
-            fit = PoseFit(scene.render, scene.c2w[frame])
-            poses.append((fit.error(videos.fp32[frame]), fit.error(videos.low[frame])))
+
+    def _compare(self, twin: WorldModel, scene: Scene, reference: Reference) -> tuple[WorldQuality, Videos]:
+        latents = self._latents(twin, scene)
+        stride = self.spec.frames_per_chunk
+        low = decode(self.decoder, latents, self._caches, reference.guides)
         chunks = []
         for index in range(1, self.num_chunks + 1):
             shown = slice(1 + (index - 1) * stride, 1 + index * stride)
-            between = psnr(videos.fp32[shown], videos.low[shown])
-            chunks.append(ChunkQuality(index, _relative(low[index], fp32[index]), between))
+            between = psnr(reference.video[shown], low[shown])
+            chunks.append(ChunkQuality(index, _relative(latents[index], reference.latents[index]), between))
         quality = WorldQuality(
             world=scene.name,
-            psnr_fp32=_mean_psnr(videos.truth, videos.fp32),
-            psnr_low=_mean_psnr(videos.truth, videos.low),
+            psnr_fp32=_mean_psnr(reference.truth, reference.video),
+            psnr_low=_mean_psnr(reference.truth, low),
             psnr_between=float(np.mean([chunk.psnr_between for chunk in chunks])),
-            pose_fp32=_mean_pose([fp32 for fp32, _ in poses]),
-            pose_low=_mean_pose([low for _, low in poses]),
+            pose_fp32=_mean_pose(reference.fits, reference.video[stride::stride]),
+            pose_low=_mean_pose(reference.fits, low[stride::stride]),
             chunks=tuple(chunks),
         )
-        return quality, videos
+        return quality, Videos(reference.truth, reference.video, low)
 
     @torch.no_grad()
-    def _layer_costs(
-        self, twin: WorldModel, recipe: Recipe, scene: Scene, progress: Progress
-    ) -> tuple[LayerCost, ...]:
-        runs = passes(self.model, scene, self.spec.timesteps, min(COST_CHUNKS, self.num_chunks), 0)
+    def _layer_costs(self, twin: WorldModel, recipe: Recipe, progress: Progress) -> tuple[LayerCost, ...]:
+        runs = passes(self.model, self.scenes[0], self.spec.timesteps, min(COST_CHUNKS, self.num_chunks), 0)
         exact = [run.velocity(self.model) for run in runs]
         costs = []
         for done, name in enumerate(quantised_layers(self.model, recipe), 1):
             own, velocity = _alone(self.model, twin, name, runs, exact)
             costs.append(LayerCost(name, recipe.precision(name), own, velocity))
-            progress(done)
+            progress(2 * len(self.scenes) + done)
         return tuple(sorted(costs, key=lambda cost: -cost.velocity_error))
 
 
@@ -271,73 +291,9 @@ def _relative(ours: Tensor, reference: Tensor) -> float:
     return float((ours - reference).norm() / reference.norm())
 
 
-def _mean_pose(errors: Sequence[PoseError]) -> PoseError:
+def _mean_pose(fits: Sequence[PoseFit], frames: Frames) -> PoseError:
+    errors = [fit.error(frame) for fit, frame in zip(fits, frames, strict=True)]
     return PoseError(
         float(np.mean([error.rotation_deg for error in errors])),
         float(np.mean([error.translation_m for error in errors])),
     )
-
-
-Array = NDArray[np.float64]
-Render = Callable[[Array], NDArray[np.uint8]]
-
-PROBE_RAD = 0.02
-PROBE_M = 0.08
-"""Offsets that the true pictures are compared at: a pixel or two."""
-CELL_PX = 4
-"""Pictures are averaged over cells of this size first: what a soft world model gets wrong in detail is no motion."""
-
-
-@dataclass(frozen=True)
-class PoseError:
-    """Offset of the camera that a picture seems taken from."""
-
-    rotation_deg: float
-    translation_m: float
-
-
-def offset_pose(c2w: Array, offset: Array) -> Array:
-    """Move a pose by a rotation vector (rad) and a translation (m), both along the camera's axes, [6]."""
-    angle = float(np.linalg.norm(offset[:3]))
-    turn = np.eye(3)
-    if angle > 0:
-        x, y, z = offset[:3] / angle
-        skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-        turn = np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
-    moved = c2w.copy()
-    moved[:3, :3] = c2w[:3, :3] @ turn
-    moved[:3, 3] = c2w[:3, 3] + c2w[:3, :3] @ offset[3:]
-    return moved
-
-
-class PoseFit:
-    """The true picture at one pose and how it changes with the camera, to hold several pictures against."""
-
-    def __init__(self, render: Render, c2w: Array) -> None:
-        self._truth = coarse(render(c2w))
-        steps = [PROBE_RAD] * 3 + [PROBE_M] * 3
-        columns = []
-        for axis, step in enumerate(steps):
-            probe = np.zeros(6)
-            probe[axis] = step
-            ahead, behind = render(offset_pose(c2w, probe)), render(offset_pose(c2w, -probe))
-            columns.append((coarse(ahead) - coarse(behind)).ravel() / (2 * step))
-        # Brightness is free, channel by channel: it is no motion either.
-        tints = np.broadcast_to(np.eye(3), (self._truth.size // 3, 3, 3)).reshape(-1, 3)
-        self._inverse = np.linalg.pinv(np.column_stack([*columns, tints]), rcond=1e-6)
-
-    def offset(self, picture: NDArray[np.uint8]) -> Array:
-        """Return the small camera offset that explains a picture best, by least squares, [6]."""
-        return (self._inverse @ (coarse(picture) - self._truth).ravel())[:6]
-
-    def error(self, picture: NDArray[np.uint8]) -> PoseError:
-        offset = self.offset(picture)
-        degrees = float(np.degrees(np.linalg.norm(offset[:3])))
-        return PoseError(degrees, float(np.linalg.norm(offset[3:])))
-
-
-def coarse(picture: NDArray[np.uint8]) -> Array:
-    """Average a picture over cells, [h, w, 3]."""
-    height, width = (size // CELL_PX * CELL_PX for size in picture.shape[:2])
-    cells = picture[:height, :width].astype(np.float64)
-    return cells.reshape(height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX, 3).mean((1, 3))
