@@ -115,6 +115,9 @@ CalibrationAlgorithm = Annotated[
 LayerTable = Annotated[
     Path | None, typer.Option("--layers", help="Layer table of `export search`; default: the built-in one.")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Write over files that are there; without it they are refused.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 

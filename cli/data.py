@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.annotate import annotate
-from cli.arguments import Json
+from cli.arguments import Json, Overwrite
 from cli.report import extra_needed, print_json, print_table, progress, say
+from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
     from training.data.sets import SetSummary
@@ -57,6 +58,7 @@ def make(
     seed: Annotated[int, typer.Option(min=0, max=80_000, help="Seed of the first clip.")] = 0,
     autoencoder: Weights = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG that shows the clips.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Draw clips of holodeck places and write them in SANA-WM's training format."""
@@ -65,6 +67,7 @@ def make(
         from training.data.latents import load_autoencoder
     from engine.machine import assets
 
+    check_absent(sheet, overwrite)
     jobs = sets.plan_holodeck_set(places, families, clips, frames, revisits, seed)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
     output.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from enum import StrEnum
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Json, RefinerChoice
+from cli.arguments import Json, Overwrite, RefinerChoice
 from cli.report import extra_needed, print_json, progress, say
+from engine.files.atomic import check_absent
 from engine.machine import assets
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class TracksChoice(StrEnum):
     HARD = "hard"
 
 
+TABLES = ("scores.json", "whole/scores.json", "bench.json", "films.json")
+"""What an evaluation of each kind leaves in its folder."""
 LISTED = 5
 """Broken scenes that are named."""
 
@@ -76,15 +80,20 @@ def evaluate_bundle(
     refiner: Annotated[
         RefinerChoice, typer.Option(help="Whether the bundle's refiner refines every chunk of --tracks.")
     ] = RefinerChoice.OFF,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets tables and contact sheets.")] = Path(
-        "runs/eval"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Gets tables and contact sheets; default: a new folder in runs."),
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
     if refiner is not RefinerChoice.OFF and (bench is not None or films is not None or ablate):
         raise ValueError("--refiner goes with walks through places; leave --bench, --films and --ablate out")
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
+    output = output or _new_folder(Path("runs/eval"))
+    for table in TABLES:
+        check_absent(output / table, overwrite)
     if films is not None:
         if bench is None or tracks is TracksChoice.WALKS:
             raise ValueError("--films goes with --bench FOLDER and --tracks simple or --tracks hard")
@@ -102,6 +111,12 @@ def evaluate_bundle(
         _ablate(subject, tracks, walks, seconds, names, autoencoder, output, as_json)
         return
     _evaluate_places(subject, tracks, walks, seconds, names, unseen, refiner, output, as_json)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Return a folder's name, with a number behind it where it is taken."""
+    names = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _evaluate_places(

@@ -16,12 +16,14 @@ from cli.arguments import (
     Json,
     LayerTable,
     Model,
+    Overwrite,
     Precision,
     pixels,
 )
 from cli.export_quality import Asked, search, verify_decoder, verify_quality
 from cli.export_refiner import build_plans, is_refiner, refiner, verify_folder
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
+from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
     from engine.files.bundle import EngineSpec
@@ -71,6 +73,7 @@ def onnx(
     frame_size: Annotated[
         str | None, typer.Option(help="Pixels to generate, such as 640x352; default: the model's.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Export a model and its decoder to a bundle for ONNX Runtime."""
@@ -84,6 +87,7 @@ def onnx(
 
     output = output or Path(f"{Path(model).stem}{EXPORTED}")
     check_destination(output)
+    check_absent(output, overwrite)
     name, shipped_steps = shipped(model, random_weights)
     steps = steps or shipped_steps
     world_model, decoder = open_source(name, random_weights, size)
@@ -136,6 +140,7 @@ def engine(
             help="What was exported, to calibrate on; default: the shipped checkpoint, or one magnitude for a refiner's layers."
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Turn a bundle or an exported refiner into one for a GPU, which need not be here; a bundle also for ONNX Runtime."""
@@ -146,10 +151,11 @@ def engine(
     if is_refiner(bundle):
         if hadamard:
             raise ValueError("a refiner is not rotated; leave --hadamard out")
-        build_plans(Path(bundle), output, target, chosen.value, weights, algorithm.value, as_json)
+        build_plans(Path(bundle), output, target, chosen.value, weights, algorithm.value, overwrite, as_json)
         return
     opened = find_bundle(bundle)
     output = output or Path(f"{opened.path.name.removesuffix(EXPORTED)}-{chosen.value}")
+    check_absent(output, overwrite)
     with extra_needed("building an engine", "export"):
         from export.engine import build_bundle, build_graphs, chosen_recipe
         from export.quantization.table import read_rules
@@ -234,6 +240,7 @@ def verify(
     decoder: Annotated[
         bool, typer.Option("--decoder", help="The decoder's convolutions in fp8, against fp32.")
     ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
     """Hold the graphs of a bundle, or of an exported refiner, against PyTorch; exit status 1 if they differ too much.
@@ -242,6 +249,7 @@ def verify(
     """
     from engine.machine.assets import find_bundle
 
+    check_absent(pictures, overwrite)
     if is_refiner(bundle):
         low = precision.value if against is Against.FP32 else None
         return verify_folder(Path(bundle), Path(model), low, algorithm.value, chunks or 4, as_json)

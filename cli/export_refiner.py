@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.arguments import Json, pixels
+from cli.arguments import Json, Overwrite, pixels
 from cli.report import extra_needed, print_json, print_table, stages
+from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
     from export.quantization.layers import Algorithm
@@ -37,9 +38,11 @@ def refiner(
     verify: Annotated[
         int, typer.Option(min=0, help="Hold this many blocks of latents against PyTorch afterwards.")
     ] = 0,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
     """Export a refiner to graphs for ONNX Runtime; exit status 1 if they differ too much from PyTorch."""
+    check_absent(output, overwrite)
     size = pixels(frame_size)
     with extra_needed("exporting", "export"):
         from export.refiner.released import export_released
@@ -77,6 +80,7 @@ def build_plans(
     precision: str,
     weights: Path | None,
     algorithm: Algorithm,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Build an exported refiner for a GPU, and print what it became."""
@@ -89,6 +93,7 @@ def build_plans(
         from export.refiner.released import build_exported
     low = low_precision(precision, hadamard=False)
     output = output or Path(f"{folder.name.removesuffix('-fp32')}-{low}")
+    check_absent(output, overwrite)
     with stages() as stage:
         made = build_exported(opened, weights, output, target, refiner_recipe(low, algorithm), stage)
     sizes = {name: (made.path / name).stat().st_size for name in made.spec.files}

@@ -20,6 +20,7 @@ from cli.arguments import (
     Headless,
     Json,
     KeyMap,
+    Overwrite,
     Provider,
     ProviderChoice,
     Refiner,
@@ -80,6 +81,7 @@ def play(
     key_map: KeyMap = "current",
     video: Video = None,
     frames: Frames = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
     """Walk through a generated world; without WORLD, choose one in the window.
@@ -99,7 +101,8 @@ def play(
         from cli.walks import fit_track, open_walk, print_walk, walk
         from engine.session.walk_files import Outputs, WalkRequest
 
-        outputs = Outputs(record, video, frames, key_map)
+        outputs = Outputs(record, video, frames, key_map, overwrite)
+        outputs.check()
         with closing(open_walk(world, request, refiner=refiner.value)) as session:
             track = fit_track(session, track_at(session.fps))
             result = walk(session, WalkRequest(track, seed, outputs, chunks), started_s)
@@ -120,6 +123,7 @@ def play(
             seed,
             record,
             record_latents,
+            overwrite,
             fullscreen,
             trace,
             provider=provider.value,

@@ -18,6 +18,7 @@ from cli.arguments import (
     Fullscreen,
     Headless,
     Json,
+    Overwrite,
     Provider,
     ProviderChoice,
     Video,
@@ -57,6 +58,7 @@ def replay(
     headless: Headless = False,
     video: Video = None,
     frames: Frames = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
     """Walk a recording or a camera track again.
@@ -94,7 +96,9 @@ def replay(
     from engine.session.walk_files import Outputs
 
     request = EngineRequest(engine, backend.value, provider.value, weights)
-    source = _Source(file, world, request, seed, Outputs(video=video, frames=frames), started_s)
+    outputs = Outputs(video=video, frames=frames, overwrite=overwrite)
+    outputs.check()
+    source = _Source(file, world, request, seed, outputs, started_s)
     if file.suffix == SUFFIX:
         return _replay_recording(source, verify, from_latents, as_json)
     if verify or from_latents:
@@ -154,6 +158,8 @@ def _replay_recording(source: _Source, verify: bool, from_latents: bool, as_json
             num_steps=[chunk.track.num_steps for chunk in recording.chunks],
             refined=[chunk.track.refine for chunk in recording.chunks],
             decoded=recording if from_latents else None,
+            first_frame=header.first_frame,
+            last_frame=header.last_frame,
         )
         result = walk(session, request, source.started_s, comparison)
     if comparison is None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.arguments import Overwrite
 from cli.report import Interrupted, extra_needed, print_json, print_table, say
+from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
     from training.data.clip import LeftOut
@@ -160,8 +162,10 @@ def ablation(
     steps: Annotated[int, typer.Option(min=1, help="Training steps of a row.")] = 240,
     walks: Annotated[int, typer.Option(min=1, help="Walks of each of two places to train on.")] = 10,
     seconds: Annotated[float, typer.Option(min=2.0, max=600.0, help="Length of the rollouts.")] = 60.0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure what key scale, softmax blocks and camera branches are worth, on a small model; a second call goes on."""
+    check_absent(output, overwrite)
     with extra_needed("training", "train"):
         from training.ablation.tables import run_ablation
         from training.ablation.variants import AblationConfig

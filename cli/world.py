@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Json, known_folders
+from cli.arguments import Json, Overwrite, known_folders
 from cli.report import extra_needed, print_json, print_table, say
 from engine.files.atomic import check_new_file
 
@@ -76,6 +76,7 @@ def create(
     title: Annotated[str | None, typer.Option(help="Title in the menus; default: the file's name.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the photo.")] = "not stated",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.world here.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a world from a photo and a prompt, or of posed RGB-D pictures; playing it needs neither PyTorch nor encoders."""
@@ -91,7 +92,7 @@ def create(
     stem = source.resolve().stem
     output = output or Path(f"{world_name(stem)}{SUFFIX}")
     title = title or title_of(stem if output.stem == world_name(stem) else output.stem)
-    check_new_file(output, SUFFIX, "world")
+    check_new_file(output, SUFFIX, "world", overwrite)
     if engine is None and (keyframes is not None or model is WorldModelName.POCKET):
         engine = WorldModelName.POCKET.value
     bundle = None if engine is None else find_bundle(engine)

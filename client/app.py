@@ -21,6 +21,7 @@ from client.setup.opening import Opened, check_options
 from client.setup.options import PlayOptions
 from client.setup.settings import load_settings, save_settings
 from client.ui.app_context import AppContext, Screen
+from client.ui.job_progress import draw_job
 from client.ui.picture import stay_on_one_thread
 from client.ui.toasts import message_area
 from client.ui.window import Window
@@ -131,8 +132,11 @@ class App:
         window = self._context.window
         look, toasts = self._context.look, self._context.toasts
         self._screen.draw(window.surface, now_s)
+        taken = list(self._screen.taken())
+        if (progress := self._context.jobs.progress) is not None:
+            taken.append(draw_job(window.surface, look, *progress))
         if toasts.texts(now_s):
-            area = message_area(window.surface.get_rect(), self._screen.taken(), look.px(1))
+            area = message_area(window.surface.get_rect(), taken, look.px(1))
             toasts.draw(window.surface, look, now_s, area)
         window.show()
         self._screen.note_shown(self._context.clock())

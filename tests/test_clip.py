@@ -35,21 +35,20 @@ def frame(index: int) -> WalkFrame:
 def test_half_a_minute_is_kept_and_less_where_frames_are_large() -> None:
     recent, short = RecentFrames(16.0, 12), RecentFrames(16.0, 12, budget_bytes=120)
     for index in range(1000):
-        recent.add([frame(index)])
-        short.add([frame(index)])
-    assert [kept.index for kept in recent.until(999)] == list(range(520, 1000))
-    assert [kept.index for kept in recent.until(522)] == [520, 521, 522]
-    assert len(short.until(999)) == 10
+        recent.see([frame(index)])
+        short.see([frame(index)])
+    assert [kept.index for kept in recent.seen] == list(range(520, 1000))
+    assert recent.run == recent.seen
+    assert len(short.seen) == 10
 
 
-def test_a_film_goes_on_from_the_frame_the_walk_does() -> None:
-    recent, frames = RecentFrames(16.0, 12), [frame(index) for index in range(20)]
-    recent.add(frames)
-    recent.resume_at(frames[7])
-    assert [kept.index for kept in recent.until(99)] == list(range(8))
-    elsewhere = frame(300)
-    recent.resume_at(elsewhere)
-    assert recent.until(999) == (elsewhere,)
+def test_a_film_holds_what_was_on_and_a_recording_the_walk_since_the_last_jump() -> None:
+    recent = RecentFrames(16.0, 12)
+    recent.see([frame(index) for index in range(20)])
+    recent.see([frame(7)], jumped=True)
+    recent.see([frame(8), frame(9)])
+    assert [kept.index for kept in recent.seen] == [*range(20), 7, 8, 9]
+    assert [kept.index for kept in recent.run] == [7, 8, 9]
 
 
 def texts(player: Player) -> str:
@@ -209,18 +208,22 @@ def test_the_recording_of_a_clip_of_a_model_verifies(
     toy_bundle: Bundle, toy_world: World, tmp_path: Path
 ) -> None:
     session = open_session(toy_world, toy_bundle, denoise_threads=1)
-    walk = Walk(session, rig_planner(session), 3, time.perf_counter)
+    walk, told = Walk(session, rig_planner(session), 3, time.perf_counter), []
     try:
         deadline_s = time.perf_counter() + 30.0
         while walk.frame.index < 12:
             assert time.perf_counter() < deadline_s
             walk.update(Intent(forward=1.0, yaw=1.0), time.perf_counter())
             time.sleep(0.001)
-        frames = walk.recent.until(walk.frame.index)
+        frames = walk.recent.seen
         chunks = walk.recorder.walked(3)
-        write_clip(Clip(tmp_path / "clip.mp4", frames, session.fps, "crisp", walk.header(), chunks))
+        write_clip(
+            Clip(tmp_path / "clip.mp4", frames, session.fps, "crisp", walk.header(), chunks), told.append
+        )
     finally:
         walk.close()
+    assert told == sorted(told)
+    assert told[-1] == 1.0
     recording = read_recording(tmp_path / "clip.flaneur")
     again = open_session(toy_world, toy_bundle, denoise_threads=1)
     assert verify_replay(recording, again).identical

@@ -114,7 +114,6 @@ def test_everything_draws_in_windows_of_every_size(size: tuple[int, int]) -> Non
     look, target = look_for(size), pygame.Surface(size)
     hud.draw_metrics(target, look, some_metrics(), size[1])
     hud.draw_recording(target, look, 75.0)
-    hud.draw_progress(target, look, "Replay, 3.0 s", 0.4)
     HelpPanel().draw(target, look, DEFAULT_BINDINGS)
     walk_map = WalkMap()
     for index in range(40):

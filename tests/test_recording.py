@@ -187,7 +187,7 @@ def test_hostile_records_are_refused_before_they_are_allocated(tmp_path: Path):
 
 def test_another_version_or_another_file_is_named(tmp_path: Path):
     path = tmp_path / "other.flaneur"
-    payload = packb(header().model_dump() | {"format_version": 4})
+    payload = packb(header().model_dump() | {"format_version": 5})
     path.write_bytes(sealed([payload]))
     with pytest.raises(SpecMismatch, match=r"format_version.*another version"):
         read_recording(path)

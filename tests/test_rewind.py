@@ -264,7 +264,7 @@ def test_a_walk_that_is_left_lets_go_of_its_past_and_its_frames_at_once(player: 
     kept: list[Snapshot | WalkFrame] = [
         moment.state for moment in (*walk.history.snapshots, walk.history.branches[0].tip)
     ]
-    kept += walk.recent.until(walk.frame.index - 8)
+    kept += walk.recent.seen[:-8]
     held = [weakref.ref(each) for each in kept]
     player.key(pygame.KSCAN_R, down=True)
     assert player.walk.rewind.frame is not None

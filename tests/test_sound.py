@@ -82,6 +82,10 @@ def mixer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_world_is_heard_until_it_is_left_and_off_is_silent(mixer: None) -> None:
     heard = Sound()
     heard.enter(("garden",))
+    assert heard._coming is not None
+    assert not pygame.mixer.get_busy(), "it is made beside the pictures"
+    heard._coming.join()
+    heard.follow(np.zeros(3), on_foot=True)
     assert pygame.mixer.get_busy()
     assert heard._ambience is not None
     assert heard._ambience.get_volume() == pytest.approx(AMBIENCE_VOLUME, abs=0.01)
@@ -89,6 +93,18 @@ def test_a_world_is_heard_until_it_is_left_and_off_is_silent(mixer: None) -> Non
     assert heard._ambience.get_volume() == 0
     heard.close()
     assert pygame.mixer.get_init() is None
+
+
+def test_a_world_that_is_left_before_its_sound_is_made_is_never_heard(mixer: None) -> None:
+    heard = Sound()
+    heard.enter(("garden",))
+    coming = heard._coming
+    assert coming is not None
+    heard.leave()
+    coming.join()
+    heard.follow(np.zeros(3), on_foot=True)
+    assert not pygame.mixer.get_busy()
+    heard.close()
 
 
 def test_a_device_that_cannot_be_opened_leaves_the_walk_silent(monkeypatch: pytest.MonkeyPatch) -> None:

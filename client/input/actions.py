@@ -19,6 +19,7 @@ class Group(StrEnum):
     LOOK = "Look"
     WORLD = "World"
     KEEP = "Keep"
+    REPLAY = "In a replay"
     SHOW = "Show"
 
 
@@ -86,7 +87,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("quick_load", "load", Group.KEEP, (pygame.KSCAN_F9,)),
     Action("rewind", "hold to go back", Group.KEEP, (_key("R"),), pygame.CONTROLLER_BUTTON_DPAD_LEFT),
     Action("other_branch", "other branch", Group.KEEP, (_key("B"),), pygame.CONTROLLER_BUTTON_DPAD_RIGHT),
-    Action("walk_on", "leave a replay here", Group.KEEP, (_key("J"),)),
+    Action("walk_on", "leave it, and walk on", Group.REPLAY, (_key("J"),)),
     Action("record", "record", Group.KEEP, (pygame.KSCAN_F10,)),
     Action("clip", "keep the last 30 s", Group.KEEP, (pygame.KSCAN_F8,), pygame.CONTROLLER_BUTTON_RIGHTSTICK),
     Action("photo_mode", "hold still, hide all", Group.KEEP, (_key("O"),)),
@@ -106,6 +107,11 @@ FIXED: tuple[tuple[Group, str, str], ...] = (
     (Group.LOOK, "Click", "take the mouse"),
     (Group.WORLD, "Esc", "free the mouse, menu"),
     (Group.WORLD, "Ctrl Q", "quit"),
+    (Group.REPLAY, "Space", "hold, play"),
+    (Group.REPLAY, "Left Right", "5 s, with Shift 1 s"),
+    (Group.REPLAY, ", .", "one frame"),
+    (Group.REPLAY, "Up Down", "faster, slower"),
+    (Group.REPLAY, "Home End", "beginning, end"),
 )
 """What cannot be bound: group, keys and what they do."""
 

@@ -40,11 +40,25 @@ class BackgroundJobs:
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
         self._jobs: deque[_Job] = deque()
+        self._fraction: float | None = None
+        self._shown: tuple[str, int | None] | None = None
 
     @property
     def current(self) -> str | None:
         """The job under way, such as "the clip"; None where there is none."""
         return self._jobs[0].name if self._jobs else None
+
+    def report(self, fraction: float) -> None:
+        """Say how far the job under way is, 0 to 1; called by the job, on its thread."""
+        self._fraction = fraction
+
+    @property
+    def progress(self) -> tuple[str, int | None] | None:
+        """The job under way and how far it is, in percent, None where it does not say; None where there is no job."""
+        if self.current is None:
+            return None
+        fraction = self._fraction
+        return self.current, None if fraction is None else round(100 * fraction)
 
     def start(
         self,
@@ -59,15 +73,16 @@ class BackgroundJobs:
         self._jobs.append(_Job(name, self._executor.submit(run), then, failed))
 
     def update(self) -> bool:
-        """Report the jobs that are done by now; say whether there was one."""
-        reported = False
+        """Report the jobs that are done by now; say whether there was one, or one has come further."""
         while self._jobs and self._jobs[0].future.done():
-            reported = True
-            self._jobs.popleft().report()
+            job = self._jobs.popleft()
+            self._fraction = None
+            job.report()
+        before, self._shown = self._shown, self.progress
         if not self._jobs and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
-        return reported
+        return self._shown != before
 
     def finish(self) -> list[Exception]:
         """Wait for all jobs: nobody should lose a file by leaving early; return what went wrong."""

@@ -5,9 +5,10 @@ Knows no session, no clock and no window.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,27 +86,42 @@ ChunkEnd = tuple[WalkFrame, NDArray[np.float32]]
 
 
 class RecentFrames:
-    """The newest frames of a walk, within a length and a budget of memory, and the latents behind its last chunks."""
+    """The frames that were on lately, in the order they were, and the latents behind the last chunks that were made.
+
+    Frames have a limit of time and of memory. What was on before a load or a rewind stays: it was seen.
+    """
 
     def __init__(self, fps: float, frame_bytes: int, budget_bytes: int = RECENT_BYTES) -> None:
         count = min(round(RECENT_S * fps), budget_bytes // max(1, frame_bytes))
         self._frames: deque[WalkFrame] = deque(maxlen=max(1, count))
+        self._num_in_run = 0
         self._chunk_ends: deque[ChunkEnd] = deque(maxlen=MAX_CHUNK_ENDS)
 
-    def add(self, frames: Sequence[WalkFrame], latent: NDArray[np.float32] | None = None) -> None:
-        """Note the frames of the next chunk, and the latent frame behind the last where there is one."""
-        self._frames.extend(frames)
-        if latent is not None:
-            self._chunk_ends.append((frames[-1], latent))
+    def see(self, frames: Sequence[WalkFrame], jumped: bool = False) -> None:
+        """Note frames that were on; `jumped` says that the first does not follow the one before."""
+        # Depth is for the frames that are yet to be shown: half a minute of it would take more than the pictures.
+        self._frames.extend(replace(frame, inverse_depth=None) for frame in frames)
+        self._num_in_run = len(frames) + (0 if jumped else self._num_in_run)
+
+    def add_chunk_end(self, frame: WalkFrame, latent: NDArray[np.float32]) -> None:
+        """Note the last frame of the next chunk, and the latent frame behind it."""
+        self._chunk_ends.append((frame, latent))
 
     def clear(self) -> None:
         """Forget everything."""
         self._frames.clear()
+        self._num_in_run = 0
         self._chunk_ends.clear()
 
-    def until(self, index: int) -> tuple[WalkFrame, ...]:
-        """Return the frames up to an index, oldest first."""
-        return tuple(frame for frame in self._frames if frame.index <= index)
+    @property
+    def seen(self) -> tuple[WalkFrame, ...]:
+        """The frames that were on, oldest first."""
+        return tuple(self._frames)
+
+    @property
+    def run(self) -> tuple[WalkFrame, ...]:
+        """Those since the last jump: the walk as a recording of it has it."""
+        return tuple(self._frames)[max(0, len(self._frames) - self._num_in_run) :]
 
     def chunk_end(self, index: int) -> ChunkEnd | None:
         """Return the end of the chunk that a frame is in, or of the last one; None where the engine has no latents."""
@@ -113,11 +129,7 @@ class RecentFrames:
         return later[0] if later else self._chunk_ends[-1] if self._chunk_ends else None
 
     def resume_at(self, frame: WalkFrame, latent: NDArray[np.float32] | None = None) -> None:
-        """Forget the frames after one, from which the walk goes on; all of them if it is not among them."""
-        while self._frames and self._frames[-1] is not frame:
-            self._frames.pop()
-        if not self._frames:
-            self._frames.append(frame)
+        """Forget the chunks after a frame, from which the walk goes on."""
         self._chunk_ends.clear()
         if latent is not None:
             self._chunk_ends.append((frame, latent))
@@ -140,6 +152,8 @@ class History:
         self._began_at = 0
         self._snapshots: list[WalkSnapshot] = []
         self._num_bytes = 0
+        self._here = 0
+        """Chunks walked where the last snapshot was taken; in a replay that was wound back there are later ones."""
 
     def has_room_for(self, snapshot_bytes: int) -> bool:
         """Whether enough snapshots of a size fit for a rewind."""
@@ -159,9 +173,13 @@ class History:
         return self._num_bytes + sum(branch.tip.num_bytes for branch in self.branches)
 
     def add(self, snapshot: WalkSnapshot) -> None:
-        """Note the newest snapshot and make room for it."""
-        self._snapshots.append(snapshot)
+        """Note the snapshot behind the chunk made last, in the place of one that was there, and make room for it."""
+        place = bisect_left(self._snapshots, snapshot.number, key=lambda held: held.number)
+        if place < len(self._snapshots) and self._snapshots[place].number == snapshot.number:
+            self._drop(place)
+        self._snapshots.insert(place, snapshot)
         self._num_bytes += snapshot.num_bytes
+        self._here = snapshot.number
         self._thin_out()
 
     def at(self, number: int) -> WalkSnapshot | None:
@@ -233,14 +251,13 @@ class History:
                 return
 
     def _least_missed(self) -> int:
-        """Return the snapshot whose neighbours lie closest together for its age."""
-        newest = self._snapshots[-1].number
+        """Return the snapshot whose neighbours lie closest together for its distance from here."""
 
-        def gap_for_age(i: int) -> float:
+        def gap_for_distance(i: int) -> float:
             gap = self._snapshots[i + 1].number - self._snapshots[i - 1].number
-            return gap / (newest - self._snapshots[i].number)
+            return gap / max(1, abs(self._here - self._snapshots[i].number))
 
-        return min(range(1, len(self._snapshots) - 1), key=gap_for_age)
+        return min(range(1, len(self._snapshots) - 1), key=gap_for_distance)
 
     def _drop(self, i: int) -> None:
         self._num_bytes -= self._snapshots.pop(i).num_bytes

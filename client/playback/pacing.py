@@ -288,10 +288,14 @@ class FramePacer:
 class Playback:
     """The frames of a walk under its presentation clock."""
 
-    def __init__(self, config: PacingConfig, frame: WalkFrame, now_s: float) -> None:
-        """Show a frame."""
-        self.pacer = FramePacer(config)
+    def __init__(
+        self, config: PacingConfig, frame: WalkFrame, now_s: float, pacer: FramePacer | None = None
+    ) -> None:
+        """Show a frame; a pacer that has learned from the engine already may be taken over."""
+        self.pacer = pacer or FramePacer(config)
         """Says which frame is on, and when to ask for more; what it learns is kept over a new beginning."""
+        self._passed: list[WalkFrame] = []
+        self._jumped = False
         self.begin(frame, now_s)
 
     def begin(self, frame: WalkFrame, now_s: float) -> None:
@@ -313,6 +317,11 @@ class Playback:
     def fps_shown(self) -> float:
         """Different frames shown a second, lately."""
         return len(self._shown_s) / SPEED_WINDOW_S
+
+    @property
+    def buffered_frames(self) -> float:
+        """Frames that exist and were not yet played."""
+        return self.pacer.buffered_frames
 
     @property
     def is_over(self) -> bool:
@@ -337,7 +346,25 @@ class Playback:
         index = self.pacer.tick(now_s)
         while index is not None and self._frames[0].index < self._first_index + index:
             self._frames.popleft()
-            self._shown_s.append(now_s)
+            self._pass([self._frames[0]], False, now_s)
+        self._forget_old(now_s)
+
+    def should_request(self, now_s: float) -> bool:
+        """Say whether now is the time to ask for the next chunk."""
+        return self.pacer.should_request(now_s)
+
+    def take_passed(self) -> tuple[list[WalkFrame], bool]:
+        """Return the frames that were on since this was asked last, in their order, and whether the first is after a jump."""
+        taken, self._passed, self._jumped = (self._passed, self._jumped), [], False
+        return taken
+
+    def _pass(self, frames: Sequence[WalkFrame], jumped: bool, now_s: float) -> None:
+        """Note frames that were on."""
+        self._passed += frames
+        self._jumped |= jumped
+        self._shown_s.extend(now_s for _ in frames)
+
+    def _forget_old(self, now_s: float) -> None:
         while self._shown_s and self._shown_s[0] < now_s - SPEED_WINDOW_S:
             self._shown_s.popleft()
 

@@ -6,7 +6,7 @@ A walk can only be generated again from its beginning, so a recording that is st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,14 @@ class WalkRecorder:
         if self._writer is not None:
             self._write(chunk if self._record_latents else self._walked[-1])
 
-    def start(self, path: Path, header: RecordingHeader) -> None:
+    def start(self, path: Path, header: RecordingHeader, overwrite: bool = False) -> None:
         """Begin a recording with everything walked so far.
 
         Raises:
             ValueError: The file cannot be made.
             RecordingStopped: The disk is full.
         """
-        self._writer = RecordingWriter(path, header)
+        self._writer = RecordingWriter(path, header, overwrite=overwrite)
         self._write_all(self._walked)
 
     def resume_at(self, chunks: Sequence[RecordedChunk], header: RecordingHeader) -> Path | None:
@@ -160,9 +160,11 @@ class Clip:
     path: Path
     """Of the video; the recording beside it has the same stem."""
     frames: Sequence[WalkFrame]
+    """What was on, oldest first; before the last run there may be frames of walks that were left."""
     fps: float
     style: Style
     header: RecordingHeader
+    """Of the recording, which is replayed over the last run."""
     chunks: Sequence[RecordedChunk]
     """The walk from its first step to the last frame: only from there can it be walked again."""
 
@@ -174,9 +176,18 @@ class Clip:
     def duration_s(self) -> float:
         return len(self.frames) / self.fps
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the video, pixels, both even."""
+        height, width = self.frames[0].pixels.shape[:2]
+        factor = max(1, CLIP_WIDTH // width)
+        factor += factor % 2 if width % 2 or height % 2 else 0
+        return width * factor, height * factor
+
     def description(self) -> dict[str, Any]:
-        """Return what the video says of itself; its poses are those of its first and its last frame."""
+        """Return what the video says of itself; its poses are those of the last run's first and last frame."""
         header, bundle_sha256 = self.header, self.header.identity.partition(":")[0]
+        first, last = self._run()
         return {
             **header.model_dump(
                 include={
@@ -185,19 +196,30 @@ class Clip:
                 }
             ),
             "bundle_sha256": bundle_sha256,
-            "first_frame": self.frames[0].index,
-            "last_frame": self.frames[-1].index,
-            "start_c2w": self.frames[0].c2w.tolist(),
-            "c2w": self.frames[-1].c2w.tolist(),
+            "frame_size": list(self.size),
+            "num_frames": len(self.frames),
+            "first_frame": first.index,
+            "last_frame": last.index,
+            "start_c2w": first.c2w.tolist(),
+            "c2w": last.c2w.tolist(),
             "poses": self.recording_path.name,
             "poses_sha256": hashlib.sha256(
                 b"".join(frame.c2w.tobytes() for frame in self.frames)
             ).hexdigest(),
         }
 
+    def _run(self) -> tuple[WalkFrame, WalkFrame]:
+        """Return the first and the last frame of the last run."""
+        last = self.frames[-1]
+        first = self.frames[max(-len(self.frames), self.header.first_frame - last.index - 1)]
+        return first, last
 
-def write_clip(clip: Clip) -> None:
+
+def write_clip(clip: Clip, report: Callable[[float], None]) -> None:
     """Write the recording and the video; a video that cannot be written leaves the recording, which is whole.
+
+    Args:
+        report: Told how much of it is written, 0 to 1.
 
     Raises:
         ValueError, RecordingStopped: In one sentence.
@@ -206,11 +228,7 @@ def write_clip(clip: Clip) -> None:
     with RecordingWriter(clip.recording_path, clip.header) as recording:
         for chunk in clip.chunks:
             recording.append(chunk.track, chunk.latents_sha256, chunk.intents, chunk.latents)
-    height, width = clip.frames[0].pixels.shape[:2]
-    # A video needs an even width and height.
-    factor = max(1, CLIP_WIDTH // width)
-    factor += factor % 2 if width % 2 or height % 2 else 0
-    size = width * factor, height * factor
-    with open_video(clip.path, size, clip.fps, clip.description()) as video:
-        for frame in clip.frames:
-            video.write(enlarge(frame.pixels, *size, clip.style)[None])
+    with open_video(clip.path, clip.size, clip.fps, clip.description()) as video:
+        for number, frame in enumerate(clip.frames):
+            video.write(enlarge(frame.pixels, *clip.size, clip.style)[None])
+            report((number + 1) / len(clip.frames))

@@ -143,16 +143,16 @@ _ANY_LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="
 
 
 class TraceWriter:
-    """Appends lines to a new file; when the disk takes no more the trace ends, and the walk goes on."""
+    """Appends lines to a file; when the disk takes no more the trace ends, and the walk goes on."""
 
-    def __init__(self, path: Path) -> None:
-        """Create the file, which must not exist yet."""
-        check_new_file(path, SUFFIX, "trace")
+    def __init__(self, path: Path, overwrite: bool = False) -> None:
+        """Create the file; an older one is lost only with `overwrite`."""
+        check_new_file(path, SUFFIX, "trace", overwrite)
         self.path = path
         self.problem: EngineError | None = None
         """Why the trace ended before the walk did."""
         try:
-            self._file: BinaryIO | None = path.open("xb", buffering=0)
+            self._file: BinaryIO | None = path.open("wb" if overwrite else "xb", buffering=0)
         except OSError as error:
             raise ValueError(
                 f"cannot write a trace to {path}: {error.strerror}; choose another place"

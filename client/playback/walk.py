@@ -17,6 +17,7 @@ from client.input.controls import KEY_MAP_VERSION, Intent, IntentMailbox
 from client.playback.history import ChunkEnd, History, RecentFrames, WalkFrame, WalkSnapshot
 from client.playback.pacing import PacingConfig, Playback, RestDetector
 from client.playback.recorder import WalkRecorder, num_shared
+from client.playback.replay_playback import ReplayPlayback, Span
 from client.playback.statistics import Statistics
 from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.world import World
@@ -42,6 +43,7 @@ class Walk:
         record_latents: bool = False,
         refiner: bool = True,
         keep_refiner: bool = False,
+        span: Span | None = None,
     ) -> None:
         """Begin a walk.
 
@@ -50,6 +52,7 @@ class Walk:
             record_latents: Whether recordings hold their latents, where the session keeps them.
             refiner: Whether chunks are refined, where the session has a refiner and there is time.
             keep_refiner: Refine them whether there is time or not.
+            span: Frames that a replay goes over; all of them by default.
         """
         self.session = session
         self.planner = planner
@@ -68,7 +71,7 @@ class Walk:
         self._live = LiveView(planner.rig) if planner.rig is not None else None
         in_flight = MAX_IN_FLIGHT + session.has_refiner
         config = PacingConfig(session.fps, session.frames_per_chunk, max_in_flight=in_flight)
-        self.playback = Playback(config, self._first_frame(), clock())
+        self.playback = self._playback(config, span)
         """Which frame is on, and the pacing that chose it."""
         self._pacer = self.playback.pacer
         self.statistics = Statistics(session, config)
@@ -82,6 +85,15 @@ class Walk:
             clock=clock,
         )
         self._begin_anew()
+
+    def _playback(self, config: PacingConfig, span: Span | None) -> Playback:
+        frame, now_s = self._first_frame(), self._clock()
+        if self.planner.num_chunks is None:
+            return Playback(config, frame, now_s)
+        whole = Span(0, self.planner.num_chunks * config.chunk_frames)
+        if span is not None:
+            whole = Span(min(span.first, whole.last), min(span.last, whole.last))
+        return ReplayPlayback(config, frame, now_s, whole)
 
     def _first_frame(self) -> WalkFrame:
         world = self.session.world
@@ -105,6 +117,13 @@ class Walk:
             rig = snapshot.rig if snapshot is not None else None
             self._live.begin(rig.view() if rig is not None else None)
         self.playback.begin(frame, self._updated_s)
+        if self.playback.frame is frame:
+            self.recent.see([frame], jumped=True)
+
+    @property
+    def replay(self) -> ReplayPlayback | None:
+        """What plays a replay; None in a free walk."""
+        return self.playback if isinstance(self.playback, ReplayPlayback) else None
 
     @property
     def frame(self) -> WalkFrame:
@@ -166,10 +185,10 @@ class Walk:
     @property
     def progress(self) -> float | None:
         """How much of a replay was shown, 0 to 1; None in a free walk."""
-        if self.planner.num_chunks is None:
+        if self.replay is None:
             return None
-        total = 1 + self.planner.num_chunks * self.session.frames_per_chunk
-        return (self.frame.index + 1) / total
+        span = self.replay.span
+        return (max(0, self.frame.index - span.first) + 1) / (span.last - span.first + 1)
 
     @property
     def walked_s(self) -> float:
@@ -198,6 +217,7 @@ class Walk:
             self._collect(now_s)
         finally:
             self.playback.tick(now_s)
+            self.recent.see(*self.playback.take_passed())
             asks = not self._rest_or_wake(now_s) and not self._at_end
             if asks:
                 self._request(now_s)
@@ -241,9 +261,14 @@ class Walk:
             self._remember(chunk, plan, frames)
             # What the camera needs again is in the snapshots: a recording of hours must not hold it too.
             track = replace(chunk.track, plan=None)
-            self.recorder.add(
-                RecordedChunk(self._num_chunks - 1, track, chunk.latents_sha256, plan.intents, chunk.latents)
-            )
+            if (
+                self._num_chunks > self.recorder.num_chunks
+            ):  # A replay that was wound back makes chunks again.
+                self.recorder.add(
+                    RecordedChunk(
+                        self._num_chunks - 1, track, chunk.latents_sha256, plan.intents, chunk.latents
+                    )
+                )
 
     def _frames_of(self, chunk: FrameChunk, plan: ChunkPlan) -> list[WalkFrame]:
         """Return the frames of the next chunk, and compare the live view with its plan."""
@@ -265,11 +290,11 @@ class Walk:
         flying = None if plan.rig is None else plan.rig.flying
         self._rest.note(chunk.c2w, len(frames) / self.session.fps, chunk.times.latched_s, flying)
         latent = None if chunk.latents is None else chunk.latents[:, -1].copy()
-        # Depth is for the frames that are yet to be shown: half a minute of it would take more than the pictures.
-        kept = [replace(frame, inverse_depth=None) for frame in frames]
-        self.recent.add(kept, latent)
+        last = replace(frames[-1], inverse_depth=None)
+        if latent is not None:
+            self.recent.add_chunk_end(last, latent)
         if chunk.snapshot is not None:
-            self.history.add(WalkSnapshot(self._num_chunks, kept[-1], chunk.snapshot, latent, plan.rig))
+            self.history.add(WalkSnapshot(self._num_chunks, last, chunk.snapshot, latent, plan.rig))
 
     @property
     def _at_end(self) -> bool:
@@ -277,7 +302,7 @@ class Walk:
         return self.planner.num_chunks is not None and self._num_requested >= self.planner.num_chunks
 
     def _request(self, now_s: float) -> None:
-        if self._pacer.should_request(now_s):
+        if self.playback.should_request(now_s):
             self._worker.request()
             self._pacer.note_request(now_s)
             self.statistics.note_request(now_s)
@@ -336,6 +361,8 @@ class Walk:
             if self.planner.rig is not None:
                 self._live = LiveView(self.planner.rig)
             self.recorder.forget()
+            # What was seen before belongs to another world, which no recording of this one leads to.
+            self.recent.clear()
             held = self.paused
             self._begin_anew()
             if self._arrived is not None:
@@ -377,9 +404,38 @@ class Walk:
         """
         assert self.planner.rig is None, "a free walk needs no leaving"
         rig = world_rig(self.session.world, self.session.fps)
+        self.playback = Playback(self._pacer.config, snapshot.frame, self._clock(), self._pacer)
         self.planner, self._live = RigPlanner(rig, self.session.frames_per_chunk), LiveView(rig)
         steered = replace(snapshot, rig=RigState.standing_at(snapshot.frame.c2w))
         return self._resume_at(steered, self.recorder.walked(self._num_chunks)[: snapshot.number])
+
+    def seek(self, index: int, anew: bool = False) -> None:
+        """Go to a frame of a replay; what is not kept of it is made again, from the nearest snapshot before it.
+
+        Args:
+            index: Counted from the world's first frame; beyond the replay's ends it is the nearest.
+            anew: Whether to make it again though it is kept, so that the walk can go on from there another way.
+        """
+        replay = self.replay
+        assert replay is not None, "a free walk has no other frames to go to"
+        self.resume()
+        index = replay.target = replay.clamped(index)
+        if replay.holds(index) and not anew:
+            return
+        snapshot = self.history.at(index // self.session.frames_per_chunk)
+        begins_at = 0 if snapshot is None else snapshot.number
+        if index <= replay.newest or begins_at > self._num_chunks:
+            self._wind_to(snapshot)
+
+    def _wind_to(self, snapshot: WalkSnapshot | None) -> None:
+        """Make a replay's chunks from a snapshot on, or from the first."""
+        if snapshot is None:
+            self._worker.reset(self.seed, then=self.planner.reset)
+            self._begin(self._first_frame())
+        else:
+            number = snapshot.number
+            self._worker.restore(snapshot.state, then=lambda: self.planner.resume_at(number, None))
+            self._begin(snapshot.frame, snapshot)
 
     def _resume_at(self, snapshot: WalkSnapshot, chunks: Sequence[RecordedChunk]) -> Path | None:
         self.resume()
@@ -390,9 +446,9 @@ class Walk:
         self._begin(snapshot.frame, snapshot)
         return self.recorder.resume_at(chunks, self.header())
 
-    def start_recording(self, path: Path) -> None:
-        """Record to a new file, from the walk's first chunk on."""
-        self.recorder.start(path, self.header())
+    def start_recording(self, path: Path, overwrite: bool = False) -> None:
+        """Record to a file, from the walk's first chunk on."""
+        self.recorder.start(path, self.header(), overwrite)
 
     def header(self) -> RecordingHeader:
         """Return what a recording of this walk begins with."""

@@ -23,6 +23,9 @@ from engine.files.video import SUFFIX as VIDEO_SUFFIX
 from engine.files.world import SUFFIX as WORLD_SUFFIX
 from engine.files.world import World, write_world
 
+MIN_CLIP_FRAMES = 2
+"""One frame is a photo."""
+
 
 class CaptureController:
     """Answers the keys that write files; a disk that takes none is reported, and the walk goes on."""
@@ -62,9 +65,9 @@ class CaptureController:
             return
         self.start_recording(unused_path(folder, name, RECORDING_SUFFIX, _now()))
 
-    def start_recording(self, path: Path) -> None:
-        """Record the walk, from its first chunk on, to a new file."""
-        if self._record(path):
+    def start_recording(self, path: Path, overwrite: bool = False) -> None:
+        """Record the walk, from its first chunk on, to a file; an older one is lost only with `overwrite`."""
+        if self._record(path, overwrite):
             stop = self._app.key_of("record")
             self._app.say(f"Recording from the first step to {path_for_message(path)}. {stop} stops.")
 
@@ -99,10 +102,10 @@ class CaptureController:
 
         return begin
 
-    def _record(self, path: Path) -> bool:
+    def _record(self, path: Path, overwrite: bool = False) -> bool:
         """Begin a recording; return whether it could be begun."""
         try:
-            self._walk.start_recording(path)
+            self._walk.start_recording(path, overwrite)
         except (ValueError, EngineError) as error:
             self._app.warn(error)
             return False
@@ -123,10 +126,10 @@ class CaptureController:
         if begin is not None:
             begin()
 
-    def start_trace(self, path: Path) -> None:
-        """Write the walk's timing to a new file; before the walk's first update."""
+    def start_trace(self, path: Path, overwrite: bool = False) -> None:
+        """Write the walk's timing to a file; before the walk's first update."""
         try:
-            self._walk.statistics.start_trace(TraceWriter(path))
+            self._walk.statistics.start_trace(TraceWriter(path, overwrite))
         except ValueError as error:
             self._app.warn(error)
 
@@ -152,9 +155,9 @@ class CaptureController:
         if self._writing_clip:
             app.say("The clip before is still being written.")
             return
-        frames = walk.recent.until(walk.frame.index)
+        frames, run = walk.recent.seen, walk.recent.run
         num_chunks = -(-walk.frame.index // walk.session.frames_per_chunk)
-        if not frames or not num_chunks:
+        if len(frames) < MIN_CLIP_FRAMES or not num_chunks:
             app.say("Nothing was walked yet.")
             return
         clip = Clip(
@@ -162,7 +165,9 @@ class CaptureController:
             frames,
             walk.session.fps,
             app.settings.picture,
-            walk.header(),
+            walk.header().model_copy(
+                update={"first_frame": run[0].index, "last_frame": run[-1].index},
+            ),
             walk.recorder.walked(num_chunks),
         )
         app.say(f"Keeping the last {clip.duration_s:.0f} s ...")
@@ -176,7 +181,7 @@ class CaptureController:
             self._writing_clip = False
             app.warn(error)
 
-        app.jobs.start("the clip", lambda: write_clip(clip), done, failed)
+        app.jobs.start("the clip", lambda: write_clip(clip, app.jobs.report), done, failed)
 
     def reseed(self, now_s: float) -> None:
         """Make the frame on the screen the first frame of a new world, go on in it, and save it."""

@@ -42,6 +42,8 @@ class RewindController:
         self._strip = FilmStrip()
         self._recovery_chunks = 1
         """How far the last recovery went back."""
+        self._leave_at: int | None = None
+        """Chunks of a replay behind which it is to be left; None where it is not."""
         self._recovered_at: int | None = None
         """Chunks walked where the last recovery went back to; None where there was none."""
 
@@ -117,14 +119,30 @@ class RewindController:
         if walk.planner.rig is not None:
             app.say("You are walking already; this leaves a replay.")
             return
-        snapshot = self._rewind.snapshot if self._rewind is not None else self.snapshot_on_screen()
-        if snapshot is None:
+        frame = self.frame or walk.frame
+        if not walk.session.keep_snapshots:
+            self.snapshot_on_screen()
             return
         self.forget()
+        self._leave_at = max(1, -(-frame.index // walk.session.frames_per_chunk))
+        if not self._leave():
+            walk.seek(self._leave_at * walk.session.frames_per_chunk, anew=True)
+
+    def _leave(self) -> bool:
+        """Leave a replay where that was asked for, once the walk is there; return whether it is."""
+        walk, app, number = self._walk, self._app, self._leave_at
+        if number is None or walk.replay is None:
+            self._leave_at = None
+            return True
+        snapshot = walk.history.at(number)
+        if snapshot is None or snapshot.number != number:
+            return False
+        self._leave_at = None
         with self._warning():
             walk.take_over(snapshot)
             app.window.set_title(walk.session.world.title)
             app.say(f"The replay is left at {self._seconds(snapshot.frame)}; walk on.")
+        return True
 
     def begin_rewind(self, now_s: float) -> None:
         """Show earlier snapshots, ever further back while the key is held."""
@@ -143,6 +161,9 @@ class RewindController:
         if self._rewind is not None:
             snapshot = self._rewind.snapshot
             self.forget()
+            if self._walk.replay is not None:
+                self._walk.seek(snapshot.frame.index)
+                return
             self._branch_off(f"From {self._seconds(snapshot.frame)} on:", snapshot, None)
 
     def cancel(self) -> bool:
@@ -174,6 +195,8 @@ class RewindController:
 
     def update(self, now_s: float) -> bool:
         """Go further back while the key is held; return whether the picture changed."""
+        if self._leave_at is not None:
+            self._leave()
         return self._rewind is not None and self._rewind.update(now_s)
 
     def draw(self, target: pygame.Surface, look: Theme) -> None:

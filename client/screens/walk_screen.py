@@ -20,6 +20,7 @@ from client.screens.capture import CaptureController
 from client.screens.help import HelpPanel
 from client.screens.menu_stack import PRESSED, MenuStack
 from client.screens.menus import DO
+from client.screens.replay_controls import ReplayControls
 from client.screens.rewind import RewindController
 from client.screens.saved_walks import SAVED, SavedWalks
 from client.screens.truth_view import TruthMode, TruthView
@@ -70,6 +71,7 @@ class WalkScreen(Screen):
             record_latents=options.record_latents,
             refiner=app.settings.refiner or options.refiner == "on",
             keep_refiner=options.refiner == "on",
+            span=opened.span,
         )
         self._refiner_setting = app.settings.refiner
         self._menus = MenuStack(app)
@@ -83,6 +85,7 @@ class WalkScreen(Screen):
         self._help = HelpPanel()
         self._changed = True
         self._hud = Hud(app, self.walk, self.rewind.metric_lines)
+        self._replay = ReplayControls(app, self.walk, self._hud.replay_bar)
         self._limits, self._leveler = LimitNotice(app, self.walk), Leveler()
         self._live_picture = LivePicture(opened.session.world.intrinsics)
         self._truth = TruthView(opened.session.world)
@@ -96,15 +99,13 @@ class WalkScreen(Screen):
         if options.replay is None:
             app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
         else:
-            app.say(
-                f"A replay. {app.key_of('rewind')} goes back, {app.key_of('walk_on')} walks on from here."
-            )
+            app.say(f"A replay: Space holds it, arrows seek. {app.key_of('walk_on')} walks on from here.")
         if options.record is not None:
-            self._capture.start_recording(options.record)
+            self._capture.start_recording(options.record, options.overwrite)
         if options.saved is not None:
             self.rewind.load(options.saved)
         if options.trace is not None:
-            self._capture.start_trace(options.trace)
+            self._capture.start_trace(options.trace, options.overwrite)
 
     def _handlers(self) -> dict[str, Handler | Callable[[float], None]]:
         """Return who answers each action; those that move the camera are read from the keyboard's state instead."""
@@ -147,6 +148,8 @@ class WalkScreen(Screen):
             self._help_event(event, now_s)
         elif self._menus.is_open:
             self._choose_line(self._menus.handle(event), now_s)
+        elif self.rewind.frame is None and self._replay.handle(event):
+            return
         elif event.type == pygame.KEYUP:
             self._app.keyboard.release(event.scancode)
             self._actions.end(event.scancode, now_s)
@@ -261,7 +264,10 @@ class WalkScreen(Screen):
         self._capture.leave_photo_mode()
         self._app.keyboard.release_all()
         self._app.mouse.forget()
-        self._capture.restart()
+        if self.walk.replay is not None:
+            self._replay.restart()
+        else:
+            self._capture.restart()
 
     def _go_to_neighbour(self, direction: int) -> None:
         listed = self._app.list_worlds() if self._app.worlds_changed else self._app.worlds

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.camera.planner import Planner, TrackPlanner, rig_planner, track_planner
+from client.playback.replay_playback import Span
 from client.playback.resource_usage import release_memory
 from client.playback.trace import SUFFIX as TRACE_SUFFIX
 from client.setup.options import PlayOptions
@@ -34,6 +35,8 @@ class Opened:
     session: Session
     planner: Planner
     seed: int
+    span: Span | None = None
+    """Frames that a replay goes over; None for all of them."""
 
 
 def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[str | World], None]) -> Opened:
@@ -69,7 +72,7 @@ def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[s
     )
     try:
         report("Taking the first step")
-        return Opened(session, _planner(session, replayed), _seed(options, replayed))
+        return Opened(session, _planner(session, replayed), _seed(options, replayed), _span(replayed))
     except BaseException:
         session.close()
         raise
@@ -91,9 +94,9 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
     check_request(options.engine_request)
     check_seed(options.seed)
     if options.record is not None:
-        check_new_file(options.record, RECORDING_SUFFIX, "recording")
+        check_new_file(options.record, RECORDING_SUFFIX, "recording", options.overwrite)
     if options.trace is not None:
-        check_new_file(options.trace, TRACE_SUFFIX, "trace")
+        check_new_file(options.trace, TRACE_SUFFIX, "trace", options.overwrite)
 
 
 def _read_replay(
@@ -119,6 +122,16 @@ def _planner(session: Session, replayed: Recording | Track | None) -> Planner:
         return track_planner(session, replayed)
     check_replayable(replayed, session)
     return TrackPlanner([chunk.track for chunk in replayed.chunks])
+
+
+def _span(replayed: Recording | Track | None) -> Span | None:
+    """Return the frames that a recording is replayed over."""
+    if not isinstance(replayed, Recording) or not replayed.chunks:
+        return None
+    header = replayed.header
+    end = sum(chunk.track.num_frames for chunk in replayed.chunks)
+    last = end if header.last_frame is None else min(header.last_frame, end)
+    return Span(min(header.first_frame, last), last)
 
 
 def _seed(options: PlayOptions, replayed: Recording | Track | None) -> int:

@@ -19,12 +19,14 @@ class PlayOptions:
     backend: BackendName = "auto"
     seed: int = 0
     record: Path | None = None
-    """Recording to write from the first chunk on; it must not exist yet."""
+    """Recording to write from the first chunk on."""
     record_latents: bool = False
     """Whether that recording holds its latents."""
+    overwrite: bool = False
+    """Whether older files may be lost where recording and trace are written."""
     fullscreen: bool = False
     trace: Path | None = None
-    """File for the walk's timing, one JSON object a line; it must not exist yet."""
+    """File for the walk's timing, one JSON object a line."""
     replay: Path | None = None
     """Recording or camera track to walk along instead of the player's own input."""
     saved: Path | None = None

@@ -15,6 +15,7 @@ from client.ui import theme
 from client.ui.app_context import AppContext
 from client.ui.metrics import NUM_BARS, Line, Metrics, Section, metric_lines, read_metrics
 from client.ui.panels import draw_held, draw_map
+from client.ui.replay_bar import ReplayBar
 from client.ui.theme import Theme
 from engine.types import ChunkTimes
 
@@ -49,6 +50,7 @@ class Hud:
         self._walk = walk
         self._map = WalkMap()
         self._stall = StallNotice(app, walk)
+        self.replay_bar = ReplayBar()
         self._intent = IDLE
         self._held: tuple[int, ...] = ()
         self._metrics: Metrics | None = None
@@ -75,8 +77,8 @@ class Hud:
     def draw(self, target: pygame.Surface, covered: bool) -> None:
         """Draw what is switched on; with a menu or the help over it only what must be seen."""
         look, settings, walk = self._app.look, self._app.settings, self._walk
-        progress = walk.progress
-        bottom = target.get_height() - look.px(2 if progress is None else 9)
+        replay = walk.replay
+        bottom = target.get_height() - look.px(2 if replay is None else 9.5)
         self.taken = []
         if settings.show_map and not covered:
             self.taken += draw_map(target, look, self._map, bottom)
@@ -88,8 +90,9 @@ class Hud:
             self.taken += draw_metrics(target, look, self._metrics, bottom)
         if walk.recorder.path is not None:
             self.taken += draw_recording(target, look, walk.walked_s)
-        if progress is not None:
-            self.taken += draw_progress(target, look, _replay_label(progress, walk), progress)
+        if replay is not None:
+            self.replay_bar.draw(target, look, replay, walk.session.fps)
+            self.taken.append(self.replay_bar.place)
 
 
 class StallNotice:
@@ -105,7 +108,8 @@ class StallNotice:
     def update(self, now_s: float) -> None:
         """Look at the frame that is on."""
         walk = self._walk
-        waits = walk.playback.pacer.in_flight and not (walk.paused or walk.resting or walk.entering)
+        held = walk.replay is not None and (not walk.replay.playing or walk.replay.target is not None)
+        waits = walk.playback.pacer.in_flight and not (held or walk.paused or walk.resting or walk.entering)
         if not waits or walk.frame.index != self._index:
             self._index, self._since_s = walk.frame.index, now_s
         elif now_s - self._since_s >= STALL_S and now_s >= self._next_s:
@@ -118,12 +122,6 @@ class StallNotice:
         if usual_ms <= 1e3 * chunk_s:
             return "; this machine has little time for it just now."
         return f": {chunk_s:.2g} s of the walk take it {usual_ms / 1e3:.1f} s on this machine."
-
-
-def _replay_label(progress: float, walk: Walk) -> str:
-    if progress >= 1.0:
-        return "End of the recorded walk. Backspace starts it again, Esc leaves."
-    return f"Replay, {walk.frame.index / walk.session.fps:.1f} s"
 
 
 def draw_metrics(target: pygame.Surface, look: Theme, metrics: Metrics, bottom_px: int) -> list[pygame.Rect]:
@@ -245,21 +243,6 @@ def draw_recording(target: pygame.Surface, look: Theme, seconds: float) -> list[
     dot = theme.rounded(dot_px, dot_px, theme.SIGNAL_RED, 255, dot_px // 2)
     target.blit(dot, (left + pad, top + (height - dot_px) // 2))
     target.blit(label, (left + 2 * pad + dot_px, top + (height - label.get_height()) // 2))
-    return [pygame.Rect(left, top, width, height)]
-
-
-def draw_progress(target: pygame.Surface, look: Theme, label: str, fraction: float) -> list[pygame.Rect]:
-    """Draw how far a replay is, along the bottom; return where it lies."""
-    pad = look.px(2)
-    text = look.text(label, 15)
-    width = min(target.get_width() - 4 * pad, look.px(80))
-    height = text.get_height() + look.px(3)
-    left, top = (target.get_width() - width) // 2, target.get_height() - height - pad
-    target.blit(look.panel(width, height), (left, top))
-    target.blit(text, (left + pad, top + look.px(1)))
-    line = pygame.Rect(left + pad, top + height - look.px(1.25), width - 2 * pad, max(2, look.px(0.5)))
-    target.fill(theme.INK_RAISED, line)
-    target.fill(theme.AMBER, (*line.topleft, round(line.width * max(0.0, min(1.0, fraction))), line.height))
     return [pygame.Rect(left, top, width, height)]
 
 

@@ -133,7 +133,7 @@ def read_metrics(walk: Walk, client_ms: float, reprojecting: bool) -> Metrics:
         resting=walk.resting,
         turned_deg=math.degrees(np.linalg.norm(walk.live_turn_rad)) if reprojecting else None,
         moved_m=float(np.linalg.norm(walk.live_move_m)) if moves else None,
-        buffered_frames=pacer.buffered_frames,
+        buffered_frames=walk.playback.buffered_frames,
         in_flight=pacer.in_flight,
         rate=pacer.rate,
         counts=pacer.counts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -128,11 +129,37 @@ def has_device(environment: Mapping[str, str], root: Path = Path("/")) -> bool:
     return named or any(map(os.path.exists, sockets)) or any((root / "dev/snd").glob("pcm*p"))
 
 
+class Synthesis:
+    """The sound of a kind of place, made on a thread of its own: it takes the time of many pictures."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self.is_done = False
+        """Whether the samples below are there."""
+        self.steps: list[NDArray[np.int16]] = []
+        """Mono, [N] each."""
+        self.ambience: NDArray[np.int16] = np.empty((0, 2), np.int16)
+        """Stereo, [N, 2]."""
+        self._thread = threading.Thread(target=self._run, name="flaneur-sound", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.steps = [footstep(self._kind in SOFT, seed) for seed in range(NUM_STEPS)]
+        self.ambience = ambience(self._kind)
+        self.is_done = True
+
+    def join(self) -> None:
+        """Wait for the samples."""
+        self._thread.join()
+
+
 class Sound:
     """What is heard; does nothing where there is no device, or while it is off."""
 
     def __init__(self) -> None:
         self._is_open: bool | None = None
+        self._coming: Synthesis | None = None
+        """Sound of the world that was entered, until it is made."""
         self._steps: list[pygame.mixer.Sound] = []
         self._ambience: pygame.mixer.Sound | None = None
         self._last: NDArray[np.float64] | None = None
@@ -145,10 +172,13 @@ class Sound:
         self.leave()
         if not self._open():
             return
-        kind = kind_of(texts)
-        soft = kind in SOFT
-        self._steps = [_sound(_both(footstep(soft, seed)), STEP_VOLUME) for seed in range(NUM_STEPS)]
-        self._ambience = _sound(ambience(kind), AMBIENCE_VOLUME if self.on else 0.0)
+        self._coming = Synthesis(kind_of(texts))
+
+    def _begin(self, synthesis: Synthesis) -> None:
+        """Be heard, once the sound of a world is made."""
+        self._coming = None
+        self._steps = [_sound(_both(step), STEP_VOLUME) for step in synthesis.steps]
+        self._ambience = _sound(synthesis.ambience, AMBIENCE_VOLUME if self.on else 0.0)
         self._ambience.play(loops=-1, fade_ms=1500)
 
     def switch(self, on: bool) -> None:
@@ -158,11 +188,13 @@ class Sound:
             self._ambience.set_volume(AMBIENCE_VOLUME if on else 0.0)
 
     def follow(self, position: NDArray[np.float64], on_foot: bool) -> bool:
-        """Play a footstep where the walk has come far enough, and say whether it was time for one.
+        """Play a footstep where the walk has come far enough, and say whether it was time for one; once for each picture.
 
         Args:
             position: Of the picture that is on, metres, [3].
         """
+        if self._coming is not None and self._coming.is_done:
+            self._begin(self._coming)
         last, self._last = self._last, position.copy()
         moved_m = 0.0 if last is None else float(np.hypot(*(position - last)[[0, 2]]))
         if not on_foot or moved_m > LEAP_M:
@@ -181,6 +213,7 @@ class Sound:
         """End the sound of a world."""
         if self._ambience is not None:
             self._ambience.fadeout(300)
+        self._coming = None
         self._ambience, self._steps, self._last, self._way_m = None, [], None, 0.0
 
     def close(self) -> None:

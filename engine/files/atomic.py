@@ -60,19 +60,29 @@ def left_over(folder: Path) -> list[Path]:
     return [file for file in folder.rglob(f".*{MARK}????????*") if file.is_file()]
 
 
-def check_new_file(path: Path, suffix: str, what: str) -> None:
+def check_absent(path: Path | None, overwrite: bool = False) -> None:
+    """Refuse to write over what is there: a command does so only where its user said so.
+
+    Raises:
+        ValueError: There is something, in one sentence.
+    """
+    if path is not None and not overwrite and os.path.lexists(path):
+        raise ValueError(f"{path} exists already; name another, or give --overwrite")
+
+
+def check_new_file(path: Path, suffix: str, what: str, overwrite: bool = False) -> None:
     """Refuse a path that no new file can be made at.
 
     Args:
         suffix: How the file's name must end.
         what: The file's kind, as in "recording".
+        overwrite: Whether an older file may be there.
 
     Raises:
         ValueError: The name is wrong, taken, or in no folder, in one sentence.
     """
     if path.suffix != suffix:
         raise ValueError(f"a {what}'s name ends in {suffix}, got {path.name!r}")
-    if path.exists():
-        raise ValueError(f"{path} exists already; choose another name for the {what}")
+    check_absent(path, overwrite)
     if not path.parent.is_dir():
         raise ValueError(f"the folder {path.parent} does not exist; make it first")

@@ -19,12 +19,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, Self, TypeVar
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.camera.tracks import Track, check_intrinsics, check_poses
 from engine.errors import SpecMismatch
@@ -62,8 +62,9 @@ class RecordingHeader(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["header"] = "header"
-    format_version: Literal[1, 2, 3] = 3
-    """Version 1 knew no `num_steps`; its chunks were all made with the whole schedule. Before 3 nothing was refined."""
+    format_version: Literal[1, 2, 3, 4] = 4
+    """Version 1 knew no `num_steps`; its chunks were all made with the whole schedule. Before 3 nothing was refined, and
+    before 4 every replay went over the whole walk."""
     app_version: Word
     seed: Annotated[int, Field(ge=0, lt=1 << 64)]
     backend: Word
@@ -83,6 +84,16 @@ class RecordingHeader(BaseModel):
     """Row-major pose of the world's first frame, in the world's own frame."""
     start_intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
     """fx, fy, cx, cy of the first frame, in pixels of the output frame."""
+    first_frame: Annotated[int, Field(ge=0)] = 0
+    """Where a replay begins, counted from the world's first frame: a clip's recording holds the walk that leads to it."""
+    last_frame: Annotated[int, Field(ge=0)] | None = None
+    """Where a replay ends; None for the walk's end."""
+
+    @model_validator(mode="after")
+    def _check_span(self) -> Self:
+        if self.last_frame is not None and self.last_frame < self.first_frame:
+            raise ValueError("last_frame is before first_frame")
+        return self
 
     @property
     def refiner_mode(self) -> Literal["on", "off"]:

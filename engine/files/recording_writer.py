@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from engine.errors import EngineError
+from engine.files.atomic import check_absent
 from engine.files.recording import (
     MAGIC,
     SUFFIX,
@@ -33,20 +34,23 @@ class RecordingStopped(EngineError):
 
 
 class RecordingWriter:
-    """Appends chunks to a new file; for one thread.
+    """Appends chunks to a file; for one thread.
 
     Each chunk is handed to the operating system before `append` returns, so a crash of the program loses at
     most the chunk being written. When the disk is full `append` raises RecordingStopped once, with the file
     ended after its last whole chunk; later calls do nothing, so that the walk goes on.
     """
 
-    def __init__(self, path: str | Path, header: RecordingHeader, fsync: bool = False) -> None:
-        """Create the file, which must not exist yet.
+    def __init__(
+        self, path: str | Path, header: RecordingHeader, fsync: bool = False, overwrite: bool = False
+    ) -> None:
+        """Create the file.
 
         Args:
             path: Where to write.
             header: What the walk is made with.
             fsync: Also wait for the disk at each chunk: then a power cut, too, loses one chunk at most.
+            overwrite: Whether an older file of that name may be lost; otherwise there must be none.
         """
         self.path = Path(path)
         self.num_chunks = 0
@@ -56,9 +60,8 @@ class RecordingWriter:
         if self.path.suffix != SUFFIX:
             raise ValueError(f"a recording's name ends in {SUFFIX}, got {self.path.name!r}")
         try:
-            self._file = self.path.open("xb")
-        except FileExistsError as error:
-            raise ValueError(f"{self.path} exists already; choose another name for the recording") from error
+            check_absent(self.path, overwrite)
+            self._file = self.path.open("wb" if overwrite else "xb")
         except OSError as error:
             raise ValueError(
                 f"cannot record to {self.path}: {error.strerror}; choose another place"

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.files.array_files import open_frames
+from engine.files.atomic import check_absent
 from engine.files.recording import Recording
 from engine.files.recording_writer import RecordingStopped, RecordingWriter
 from engine.files.video import open_video
@@ -27,6 +31,13 @@ class Outputs:
     frames: Path | None = None
     key_map: str = "current"
     """For the recording's header."""
+    overwrite: bool = False
+    """Whether older files may be lost."""
+
+    def check(self) -> None:
+        """Refuse to write over older files, unless that was asked for; before anything is opened that takes a while."""
+        for path in (self.record, self.video, self.frames):
+            check_absent(path, self.overwrite)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,10 @@ class WalkRequest:
     """Whether each chunk is refined, as `run_headless` takes it."""
     decoded: Recording | None = None
     """Take the latents of this recording instead of generating them; it is the recording of the track."""
+    first_frame: int = 0
+    """Where video and frames begin, counted from the world's first frame; everything before it is walked unseen."""
+    last_frame: int | None = None
+    """Where they end; None for the walk's end."""
 
     def length(self, session: Session) -> int:
         """Return the number of chunks."""
@@ -107,28 +122,41 @@ class WalkFiles:
         """Why the recording stopped before the walk did."""
         self._warn = warn
         self._recording = self._video = self._frames = None
+        self._num_frames = 0
         world, outputs = session.world, request.outputs
+        num_frames = 1 + request.length(session) * session.frames_per_chunk
+        end = num_frames if request.last_frame is None else min(num_frames, request.last_frame + 1)
+        self._span = range(min(request.first_frame, end - 1), end)
         if outputs.video is not None:
             self._video = stack.enter_context(open_video(outputs.video, session.frame_size, session.fps))
-            self._video.write(world.first_frame[None])
         if outputs.frames is not None:
-            num_frames = 1 + request.length(session) * session.frames_per_chunk
-            self._frames = stack.enter_context(open_frames(outputs.frames, num_frames, session.frame_size))
-            self._frames.write(world.first_frame[None], world.c2w[None])
+            self._frames = stack.enter_context(
+                open_frames(outputs.frames, len(self._span), session.frame_size)
+            )
+        self._write_frames(world.first_frame[None], world.c2w[None])
         if outputs.record is not None:
             header = header_for(session, outputs.key_map, request.seed)
-            self._recording = RecordingWriter(outputs.record, header)
+            self._recording = RecordingWriter(outputs.record, header, overwrite=outputs.overwrite)
             stack.callback(self._close_recording)
 
     def write(self, chunk: FrameChunk) -> None:
         """Hand one chunk to every file; a recording that stops does not stop the walk."""
-        if self._video is not None:
-            self._video.write(chunk.frames)
-        if self._frames is not None:
-            self._frames.write(chunk.frames, chunk.c2w)
+        self._write_frames(chunk.frames, chunk.c2w)
         if self._recording is not None:
             with self._noting_problem():
                 self._recording.append(chunk.track, chunk.latents_sha256, latents=chunk.latents)
+
+    def _write_frames(self, frames: NDArray[np.uint8], c2w: NDArray[np.float64]) -> None:
+        """Write those of the next frames that are in the span."""
+        first = self._num_frames
+        self._num_frames += len(frames)
+        wanted = slice(max(0, self._span.start - first), max(0, self._span.stop - first))
+        if not len(frames[wanted]):
+            return
+        if self._video is not None:
+            self._video.write(frames[wanted])
+        if self._frames is not None:
+            self._frames.write(frames[wanted], c2w[wanted])
 
     def _close_recording(self) -> None:
         assert self._recording is not None
