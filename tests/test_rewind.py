@@ -13,7 +13,7 @@ import pytest
 
 from client.playback.captures import read_photo_description
 from client.playback.history import Rewind, WalkFrame, WalkSnapshot
-from client.playback.saves import new_save_file, newest_save
+from client.playback.saves import new_save_file, newest_save, save_stem
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from engine.files.recording import read_recording
@@ -160,7 +160,7 @@ def test_a_saved_walk_is_come_back_to_in_another_window(
     player.key(pygame.KSCAN_F5)
     player.wait(lambda: "Saved at" in texts(player), "the save")
     walk = player.walk.walk
-    assert newest_save(tmp_path / "pictures" / "saves", walk.session) is not None
+    assert newest_save(tmp_path / "pictures" / "saves", save_stem(walk.session)) is not None
     saved_index = walk.history.snapshots[-1].frame.index
     player.close()
     first = sorted(worlds.glob("*.world"))[0]
@@ -199,7 +199,7 @@ def test_loading_nothing_or_a_foreign_save_is_said_and_the_walk_goes_on(
     player.key(pygame.KSCAN_F9)
     assert "Nothing is saved" in texts(player)
     now = datetime(2026, 11, 29, tzinfo=UTC)
-    file = new_save_file(tmp_path / "pictures" / "saves", player.walk.walk.session, now)
+    file = new_save_file(tmp_path / "pictures" / "saves", save_stem(player.walk.walk.session), now)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"\0" * 200)
     player.key(pygame.KSCAN_F9)

@@ -37,18 +37,19 @@ ANGLES = slice(12, 15)
 """Place of yaw, pitch and roll among them."""
 
 
-def new_save_file(folder: Path, session: Session, now: datetime) -> Path:
-    """Return a free path for a walk saved now: each world and engine has its own, and nothing is overwritten."""
-    return unused_path(folder, _stem(session), SUFFIX, now)
-
-
-def newest_save(folder: Path, session: Session) -> Path | None:
-    """Find the walk that was saved last in a session's world with its engine."""
-    return next(iter(_files(folder, f"{_stem(session)}*{SUFFIX}")), None)
-
-
-def _stem(session: Session) -> str:
+def save_stem(session: Session) -> str:
+    """Return what the files of walks saved in a session's present world with its engine are named by."""
     return f"{session.world.name}-{session.identity.partition(':')[0][:8]}"
+
+
+def new_save_file(folder: Path, stem: str, now: datetime) -> Path:
+    """Return a free path for a walk saved now; nothing is overwritten."""
+    return unused_path(folder, stem, SUFFIX, now)
+
+
+def newest_save(folder: Path, stem: str) -> Path | None:
+    """Find the walk that was saved last under a stem."""
+    return next(iter(_files(folder, f"{stem}*{SUFFIX}")), None)
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pygame
 
 from client.playback.history import Rewind, WalkFrame, WalkSnapshot
-from client.playback.saves import load_walk, new_save_file, newest_save, saved_walk
+from client.playback.saves import load_walk, new_save_file, newest_save, save_stem, saved_walk
 from client.playback.walk import Walk
 from client.screens.capture import CaptureController
 from client.setup.folders import SAVES, make_folder
@@ -58,12 +58,13 @@ class RewindController:
         if snapshot is None:
             return
         saved = saved_walk(self._walk, snapshot)
-        folder, session, now = self._app.pictures_dir / SAVES, self._walk.session, datetime.now().astimezone()
+        folder, stem = self._app.pictures_dir / SAVES, save_stem(self._walk.session)
+        now = datetime.now().astimezone()
 
         def write() -> None:
             make_folder(folder)
             # The name is chosen here: of two saves within a second the second must see the first one's file.
-            write_saved_walk(new_save_file(folder, session, now), saved)
+            write_saved_walk(new_save_file(folder, stem, now), saved)
 
         message = (
             f"Saved at {self._seconds(snapshot.frame)}; {self._app.key_of('quick_load')} comes back here."
@@ -73,18 +74,18 @@ class RewindController:
 
     def quick_load(self, now_s: float) -> None:
         """Read the saved snapshot of this world, and go on from there."""
-        folder, session = self._app.pictures_dir / SAVES, self._walk.session
-        spec = session_spec(session)
+        folder, stem = self._app.pictures_dir / SAVES, save_stem(self._walk.session)
+        spec = session_spec(self._walk.session)
         if self._walk.planner.rig is None:
             self._app.say("A replay cannot be left for a saved walk; open the world to walk.")
             return
-        if newest_save(folder, session) is None and self._app.jobs.current is None:
+        if newest_save(folder, stem) is None and self._app.jobs.current is None:
             self._app.say(f"Nothing is saved in this world yet; {self._app.key_of('quick_save')} saves.")
             return
 
         def read() -> Loaded:
             # Looked for here, behind a save that may be under way.
-            path = newest_save(folder, session)
+            path = newest_save(folder, stem)
             if path is None:
                 raise ValueError("nothing is saved in this world yet; save first")
             return load_walk(path, spec)
