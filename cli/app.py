@@ -85,6 +85,7 @@ def _run(arguments: list[str]) -> int:
         help="Walk through generated worlds, in real time.",
         no_args_is_help=True,
         add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
     )
@@ -96,7 +97,18 @@ def _run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from engine.machine.installing import app_version
+
+        print(f"flaneur {app_version()}")
+        raise typer.Exit
+
+
 def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Walk through generated worlds, in real time."""

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from client.setup.folders import pictures_dir, world_folders
-
 
 class BackendChoice(StrEnum):
     """What makes the picture."""
@@ -121,8 +119,21 @@ Overwrite = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 
 
+def own_worlds_folder() -> Path | None:
+    """Return the folder of the worlds that this user began; None where no home is known."""
+    from client.setup.folders import OWN_WORLDS, pictures_dir
+
+    try:
+        return pictures_dir() / OWN_WORLDS
+    except ValueError:
+        return None
+
+
 def known_folders(world: str | None = None) -> list[Path]:
     """Return where this user's worlds are looked for by name, as the window does; a user without a home has none."""
+    # Here, since it brings NumPy along, and `--help` must be quick.
+    from client.setup.folders import pictures_dir, world_folders
+
     try:
         pictures = pictures_dir()
     except ValueError:

@@ -106,7 +106,7 @@ def _print(report: BenchReport) -> None:
             "interval": f"p50 {interval['p50']:.1f} ms, p95 {interval['p95']:.1f} ms",
             "deadline": f"{result['deadline_ms']:.1f} ms, met by {100 * result['deadline_met']:.1f} %",
             "realtime_factor": f"{result['realtime_factor']:.2f}",
-            "drift": f"{result['drift']:.2f} (last quarter over first)",
+            "slowing_down": f"a chunk of the last quarter takes {result['drift']:.2f} times one of the first",
             "first_frame": f"{result['first_frame_s']:.2f} s after the start",
             "state": f"{result['state_bytes'] / 2**20:.1f} MiB",
             "peak_memory": "" if memory is None else f"{memory / 2**20:.0f} MiB",
@@ -128,9 +128,11 @@ def _pace_again(path: Path, as_json: bool) -> None:
         usual_ms, late_ms = rollout.early_ms
         rows = {"rollout": f"{number} of {len(rollouts)}, {rollout.num_chunks} chunks"}
         for name, value in asdict(rollout.counts).items():
-            was = f"{traced[name]:.6g}" if name in traced else "not told"
+            was = f"{traced[name]:.6g}" if name in traced else "not written"
             rows[name] = f"{value:.6g} (in the walk itself: {was})"
-        rows["landed"] = f"{usual_ms:.0f} ms before their turn, the latest 5 % under {late_ms:.0f} ms"
+        rows["chunks ready"] = (
+            f"{usual_ms:.0f} ms before they are shown, the latest 5 % under {late_ms:.0f} ms"
+        )
         print_table(rows)
 
 

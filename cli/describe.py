@@ -1,4 +1,4 @@
-"""`flaneur describe`: what a photo, a clip, a recording or a saved walk says of itself."""
+"""`flaneur describe`: what a photo, a clip, a recording, a saved walk or a world says of itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def register(root: typer.Typer) -> None:
 
 def describe(
     file: Annotated[
-        Path, typer.Argument(help="A photo .png, a clip .mp4, a .flaneur recording or a .state.")
+        Path, typer.Argument(help="A photo .png, a clip .mp4, a .flaneur recording, a .state or a .world.")
     ],
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.arguments import Json, Precision, pixels
+from cli.arguments import Json, Precision, own_worlds_folder, pixels
 from cli.report import print_json, print_rows
 
 EXIT_CANNOT_PLAY = 2
@@ -42,7 +42,7 @@ def doctor(
         return 0
     from engine.machine.doctor import can_open_window, can_play, run_checks, verdict
 
-    checks = run_checks(os.environ, () if engine is None else (engine,), refiner)
+    checks = run_checks(os.environ, () if engine is None else (engine,), refiner, own_worlds_folder())
     playable = can_play(checks)
     if as_json:
         found = {"can_play": playable, "can_open_window": can_open_window(checks)}

@@ -15,7 +15,6 @@ import typer
 from cli.arguments import Json, Overwrite, RefinerChoice
 from cli.report import extra_needed, print_json, progress, say
 from engine.files.atomic import check_absent
-from engine.machine import assets
 
 if TYPE_CHECKING:
     from evaluation.rollouts import Frames
@@ -101,7 +100,9 @@ def evaluate_bundle(
         return
     with extra_needed("evaluating", "eval"):
         from evaluation.worlds import open_subject
-    subject = open_subject(assets.find_bundle(bundle), worlds, world, autoencoder)
+    from engine.machine.assets import find_bundle
+
+    subject = open_subject(find_bundle(bundle), worlds, world, autoencoder)
     if bench is not None:
         if tracks is TracksChoice.WALKS:
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")

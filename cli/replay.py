@@ -48,7 +48,12 @@ def replay(
     from_latents: Annotated[
         bool, typer.Option("--from-latents", help="Decode the recorded latents; nothing is generated.")
     ] = False,
-    world: Annotated[str | None, typer.Option(help="World to walk in; default: the recording's.")] = None,
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="World to walk in; default: the recording's, for a track the first of the shipped."
+        ),
+    ] = None,
     engine: Engine = None,
     backend: Backend = BackendChoice.AUTO,
     provider: Provider = ProviderChoice.AUTO,
@@ -73,6 +78,11 @@ def replay(
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
     from engine.files.recording import SUFFIX
 
+    if file.suffix != SUFFIX and world is None:
+        from engine.session.generated_world import default_world
+
+        world = str(default_world())
+        say(f"the track is walked in the world {default_world().stem}; --world names another")
     in_window = not (headless or verify or from_latents or as_json or video or frames)
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")

@@ -41,19 +41,12 @@ def open_walk(
     world: str | None, request: EngineRequest, keep_latents: bool = True, refiner: RefinerMode = "off"
 ) -> Session:
     """Open a session on a world, the first of the shipped ones by default."""
-    from engine.files.world import list_worlds
     from engine.machine import assets
-    from engine.session.generated_world import find_any_world
+    from engine.session.generated_world import default_world, find_any_world
     from engine.session.opening import check_request, open_session
 
-    if world is None:
-        folder = assets.worlds_dir()
-        entries = list_worlds([folder])
-        if not entries:
-            raise ValueError(f"there are no worlds in {folder}; name a .world file")
-        world = entries[0].name
     check_request(request)
-    found = find_any_world(world, known_folders())
+    found = find_any_world(world or str(default_world()), known_folders())
     bundle = None
     if request.engine is not None and request.weights is None:
         bundle = assets.find_bundle(request.engine)

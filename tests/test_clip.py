@@ -11,6 +11,7 @@ import pygame
 import pytest
 
 from cli.app import run
+import cli.app
 from client.camera.planner import rig_planner
 from client.input.controls import Intent
 from client.playback.captures import describe_capture
@@ -76,6 +77,8 @@ def test_one_key_keeps_a_film_that_says_what_it_is_and_a_recording_that_goes_the
     assert (told["seed"], told["world_sha256"]) == (0, session.world.sha256)
     assert told["bundle_sha256"] == session.identity.partition(":")[0]
     assert told["app_version"] == recording.header.app_version
+    assert told["frame_size"] == [640, 384]
+    assert told["num_frames"] == told["last_frame"] + 1
     assert told["first_frame"] == 0
     assert 16 <= told["last_frame"] <= 4 * len(recording.chunks)
     with av.open(str(file)) as container:
@@ -88,6 +91,19 @@ def test_one_key_keeps_a_film_that_says_what_it_is_and_a_recording_that_goes_the
     again.wait(lambda: again.walk.walk.progress == 1.0, "the end of the replay")
     last = again.walk.walk.frame
     assert (last.c2w == recording.chunks[-1].track.c2w[-1]).all()
+
+
+def test_a_film_without_a_window_has_the_size_and_the_length_it_says(worlds: Path, tmp_path: Path) -> None:
+    world, file = sorted(worlds.glob("*.world"))[0], tmp_path / "o.mp4"
+    words = ["play", str(world), "--headless", "--backend", "holodeck", "--chunks", "2", "--video", str(file)]
+    assert cli.app.run(words) == 0
+    told = read_video_description(file)
+    assert (told["frame_size"], told["num_frames"], told["world"]) == ([40, 24], 9, world.stem)
+    with av.open(str(file)) as container:
+        stream = container.streams.video[0]
+        assert [stream.width, stream.height] == told["frame_size"]
+        assert float(stream.average_rate or 0) == told["fps"]
+        assert sum(1 for _ in container.decode(stream)) == told["num_frames"]
 
 
 def test_a_second_press_while_a_clip_is_written_makes_no_second_clip(player: Player, tmp_path: Path) -> None:

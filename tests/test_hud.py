@@ -214,7 +214,7 @@ def test_lines_measured_elsewhere_stand_in_their_section() -> None:
     sections = [section for section, _, _ in lines]
     assert sections == sorted(sections, key=list(Section).index)
     assert (Section.PLACE, "branch", "2, 1 left") in lines
-    assert (Section.PICTURE, "drift", "0.50, detail 0.60 times the first") in lines
+    assert (Section.PICTURE, "change of look", "0.50 since the start, detail 0.60 times as much") in lines
 
 
 def test_a_message_goes_by_itself_and_a_warning_stays_longer() -> None:

@@ -24,6 +24,8 @@ from engine.files.saved_walk import SUFFIX as SAVED_SUFFIX
 from engine.files.saved_walk import read_saved_info
 from engine.files.video import SUFFIX as VIDEO_SUFFIX
 from engine.files.video import read_video_description
+from engine.files.world import SUFFIX as WORLD_SUFFIX
+from engine.files.world import read_world
 from engine.machine.installing import app_version
 from engine.session.protocol import Session
 
@@ -106,7 +108,7 @@ def save_photo(path: Path, frame: NDArray[np.uint8], description: Mapping[str, A
 
 
 def describe_capture(file: Path) -> dict[str, Any]:
-    """Return what a photo, clip, recording or saved walk says of itself.
+    """Return what a photo, clip, recording, saved walk or world says of itself.
 
     Raises:
         ValueError, SpecMismatch: It is none of them, damaged, or says nothing, in one sentence.
@@ -119,12 +121,17 @@ def describe_capture(file: Path) -> dict[str, Any]:
     elif suffix == SAVED_SUFFIX:
         info, c2w = read_saved_info(file)
         found = info.model_dump() | {"c2w": c2w.tolist()}
+    elif suffix == WORLD_SUFFIX:
+        world = read_world(file)
+        found = world.info.model_dump() | {"title": world.title, "sha256": world.sha256}
+        found |= {"frame_size": list(world.frame_size), "num_keyframes": len(world.keyframes)}
+        found |= {"intrinsics": world.intrinsics.tolist(), "c2w": world.c2w.tolist()}
     elif suffix in (PHOTO_SUFFIX, VIDEO_SUFFIX):
         found = read_photo_description(file) if suffix == PHOTO_SUFFIX else read_video_description(file)
     else:
         raise ValueError(
-            f"{file.name} is no photo ({PHOTO_SUFFIX}), clip ({VIDEO_SUFFIX}), recording ({RECORDING_SUFFIX}) "
-            f"or saved walk ({SAVED_SUFFIX})"
+            f"{file.name} is no photo ({PHOTO_SUFFIX}), clip ({VIDEO_SUFFIX}), recording ({RECORDING_SUFFIX}), "
+            f"saved walk ({SAVED_SUFFIX}) or world ({WORLD_SUFFIX})"
         )
     if not found:
         raise ValueError(f"{file} says nothing of itself; it was not made by `flaneur play`")

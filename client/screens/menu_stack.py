@@ -8,7 +8,17 @@ import pygame
 
 from client.input.actions import Step
 from client.input.bindings import action_of_button
-from client.screens.menus import KeysMenu, adjust, defaults, pause_menu, problem_menu, settings_menu
+from client.screens.menus import (
+    RESET_KEYS,
+    RESET_SETTINGS,
+    KeysMenu,
+    adjust,
+    defaults,
+    pause_menu,
+    problem_menu,
+    reset_menu,
+    settings_menu,
+)
 from client.setup.settings import Settings
 from client.ui import theme
 from client.ui.app_context import AppContext, Screen, step_of
@@ -145,19 +155,28 @@ class MenuStack:
     def _accept(self, menu: Menu) -> str | None:
         if isinstance(menu, KeysMenu) and menu.on_action:
             self._show_keys(menu.wait())
-        elif isinstance(menu, KeysMenu) and menu.key == "default_keys":
-            self._bind(menu.reset())
         elif menu.key == "settings":
             self.open_settings()
         elif menu.key == "keys":
             self.open_keys()
-        elif menu.key == "defaults":
-            self._apply_settings(menu, defaults(self._app.settings))
+        elif menu.key in ("defaults", "default_keys"):
+            self._stack.append(reset_menu(menu.key))
+        elif menu.key in (RESET_SETTINGS, RESET_KEYS):
+            self._reset(menu.key)
         elif menu.key == "back":
             return self._back(Step.BACK)
         elif not self._adjust(menu, 1):
             return menu.key
         return None
+
+    def _reset(self, key: str) -> None:
+        """Set everything of the menu below the question back to what it was at first."""
+        self._stack.pop()
+        below = self._stack[-1]
+        if isinstance(below, KeysMenu) and key == RESET_KEYS:
+            self._bind(below.reset())
+        else:
+            self._apply_settings(below, defaults(self._app.settings))
 
     def _adjust(self, menu: Menu, direction: int) -> bool:
         """Move the chosen line's value; say whether it has one."""

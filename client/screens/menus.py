@@ -18,6 +18,8 @@ _KEY_WANTED = "Press the key to take, or Esc to leave things as they are."
 _STEP = 1.25
 DO = "do:"
 """Begins the key of a line that stands for an action."""
+RESET_SETTINGS, RESET_KEYS = "reset_settings", "reset_keys"
+"""Keys of the lines that set everything back."""
 OFFERED = {
     "quick_save": "Save this moment",
     "quick_load": "Load what was saved",
@@ -131,6 +133,21 @@ def settings_menu(settings: Settings, chosen: int = 0) -> Menu:
         Choice("back", "Back", note="What was set is kept."),
     ]
     return Menu("Settings", lines, chosen=chosen)
+
+
+def reset_menu(key: str) -> Menu:
+    """Return the question whether all settings (`defaults`) or all keys (`default_keys`) are to be as at first."""
+    of_keys = key == "default_keys"
+    what = (
+        "Every key is as at first then."
+        if of_keys
+        else "Every setting here is as at first then; the keys stay."
+    )
+    lines = [
+        Choice("back", "Leave them as they are"),
+        Choice(RESET_KEYS if of_keys else RESET_SETTINGS, "Set all of them back"),
+    ]
+    return Menu("All as at first?", lines, what)
 
 
 def adjust(settings: Settings, key: str, direction: int) -> Settings:

@@ -20,12 +20,10 @@ from engine.files.recording import SUFFIX as RECORDING_SUFFIX
 from engine.files.recording import Recording, read_recording
 from engine.files.world import World, find_made_in
 from engine.machine import assets
-from engine.session.generated_world import find_any_world
+from engine.session.generated_world import default_world, find_any_world
 from engine.session.opening import check_request, open_session
 from engine.session.protocol import Session, check_seed
 from engine.session.replay import check_replayable
-
-_NO_WORLD = "a camera track does not say which world it is for; name one with --world"
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ def open_walk(options: PlayOptions, folders: Sequence[Path], report: Callable[[s
         report("Reading the walk")
         replayed, options = _read_replay(options, options.replay, folders)
     report("Reading the world")
-    if options.world is None:
-        raise ValueError(_NO_WORLD)
+    assert options.world is not None, "a walk is in a world"
     world = find_any_world(options.world, folders)
     report(world)
     bundle = None
@@ -87,8 +84,6 @@ def check_options(options: PlayOptions, folders: Sequence[Path]) -> None:
     """
     if options.replay is not None:
         _, options = _read_replay(options, options.replay, folders)
-        if options.world is None:
-            raise ValueError(_NO_WORLD)
     if options.world is not None:
         find_any_world(options.world, folders)
     check_request(options.engine_request)
@@ -104,7 +99,8 @@ def _read_replay(
 ) -> tuple[Recording | Track, PlayOptions]:
     """Read a walk; a recording also says which world and backend it was made with."""
     if file.suffix != RECORDING_SUFFIX:
-        return load_track(file), options
+        world = options.world or str(default_world())
+        return load_track(file), replace(options, world=world)
     recording = read_recording(file)
     header, backend = recording.header, options.backend
     if backend == "auto" and header.backend == "holodeck":

@@ -172,7 +172,7 @@ def _picture_lines(metrics: Metrics) -> list[Line]:
     counts, drift = metrics.counts, metrics.drift
     drifted = "not known yet"
     if drift is not None:
-        drifted = f"{drift.value:.2f}, {drift.most} {drift.factor:.2f} times the first"
+        drifted = f"{drift.value:.2f} since the start, {drift.most} {drift.factor:.2f} times as much"
     rests = [(Section.PICTURE, "rests", "nothing moves, none is made")] if metrics.resting else []
     adds = metrics.refiner_adds
     added = [(Section.PICTURE, "refiner adds", _percentiles(adds))] if adds.count else []
@@ -193,8 +193,8 @@ def _picture_lines(metrics: Metrics) -> list[Line]:
         (Section.PICTURE, "model answers", _percentiles(metrics.model)),
         *added,
         (Section.PICTURE, "view answers", _percentiles(metrics.warped)),
-        (Section.PICTURE, "cut over", counted(counts.overlaps, counts.overlap_s)),
-        (Section.PICTURE, "drift", drifted),
+        (Section.PICTURE, "skipped ahead", counted(counts.overlaps, counts.overlap_s)),
+        (Section.PICTURE, "change of look", drifted),
         *rests,
     ]
 

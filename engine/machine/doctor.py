@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,13 +67,19 @@ class Check:
         return {"name": self.name, "status": self.status, "detail": self.detail, "remedy": self.remedy}
 
 
-def run_checks(environ: Mapping[str, str], engines: Sequence[str] = (), refiner: bool = False) -> list[Check]:
+def run_checks(
+    environ: Mapping[str, str],
+    engines: Sequence[str] = (),
+    refiner: bool = False,
+    own_worlds: Path | None = None,
+) -> list[Check]:
     """Look at this machine and installation.
 
     Args:
         refiner: Ask also whether a GPU here could hold the released refiner.
         engines: Bundles to ask about beside the shipped ones, by name or folder.
         environ: The environment variables, for the display.
+        own_worlds: Folder of the worlds that this user began; None where no home is known.
     """
     return [
         check_python(),
@@ -84,6 +91,7 @@ def run_checks(environ: Mapping[str, str], engines: Sequence[str] = (), refiner:
         check_display(environ, sys.platform),
         check_bundles(),
         check_worlds(),
+        check_own_worlds(own_worlds),
         check_gpu(),
         *([check_refiner(find_gpus())] if refiner else []),
         *(check_engine(name) for name in engines),
@@ -198,6 +206,19 @@ def check_worlds() -> Check:
     if broken:
         return Check("worlds", "problem", broken[0].problem, "install Flaneur again")
     return Check("worlds", "ok", ", ".join(entry.name for entry in entries))
+
+
+def check_own_worlds(folder: Path | None) -> Check:
+    """Count the worlds that this user began, and name one that cannot be opened."""
+    if folder is None:
+        return Check("own worlds", "missing", "no home folder is known", "set HOME to an absolute path")
+    entries = list_worlds([folder])
+    broken = [entry for entry in entries if entry.problem]
+    detail = f"{len(entries)} in {folder}" if entries else "none yet; F6 in a walk begins one"
+    if broken:
+        remedy = f"delete it with `flaneur world delete {shlex.quote(broken[0].name)}`"
+        return Check("own worlds", "missing", f"{detail}, {len(broken)} damaged: {broken[0].problem}", remedy)
+    return Check("own worlds", "ok", detail)
 
 
 def check_gpu() -> Check:

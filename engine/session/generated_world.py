@@ -1,4 +1,4 @@
-"""Worlds of generated places: `generated-SEED` is a world that no file holds, for the holodeck backend."""
+"""Worlds by name, of generated places too: `generated-SEED` is a world that no file holds, for the holodeck backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import holodeck
-from engine.files.world import World, WorldInfo, find_world, sealed
+from engine.files.world import World, WorldInfo, find_world, list_worlds, sealed
+from engine.machine.assets import worlds_dir
 from holodeck.generator import generated_seed
 
 FRAME_SIZE = (240, 144)
@@ -23,6 +24,19 @@ def find_any_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
     if generated_seed(name_or_path) is None:
         return find_world(name_or_path, folders)
     return generated_world(name_or_path)
+
+
+def default_world() -> Path:
+    """Return the file of the world that is walked in where none is named: the first of the shipped.
+
+    Raises:
+        ValueError: None is shipped.
+    """
+    folder = worlds_dir()
+    entries = list_worlds([folder])
+    if not entries:
+        raise ValueError(f"there are no worlds in {folder}; name a .world file")
+    return entries[0].path
 
 
 def generated_world(name: str) -> World:

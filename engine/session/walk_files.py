@@ -128,7 +128,10 @@ class WalkFiles:
         end = num_frames if request.last_frame is None else min(num_frames, request.last_frame + 1)
         self._span = range(min(request.first_frame, end - 1), end)
         if outputs.video is not None:
-            self._video = stack.enter_context(open_video(outputs.video, session.frame_size, session.fps))
+            told = self._describe(session, request)
+            self._video = stack.enter_context(
+                open_video(outputs.video, session.frame_size, session.fps, told)
+            )
         if outputs.frames is not None:
             self._frames = stack.enter_context(
                 open_frames(outputs.frames, len(self._span), session.frame_size)
@@ -138,6 +141,28 @@ class WalkFiles:
             header = header_for(session, outputs.key_map, request.seed)
             self._recording = RecordingWriter(outputs.record, header, overwrite=outputs.overwrite)
             stack.callback(self._close_recording)
+
+    def _describe(self, session: Session, request: WalkRequest) -> dict[str, Any]:
+        """Return what the video says of itself."""
+        header = header_for(session, request.outputs.key_map, request.seed)
+        fields = {
+            "app_version",
+            "seed",
+            "backend",
+            "engine",
+            "device",
+            "weights_sha256",
+            "world",
+            "world_sha256",
+        }
+        return {
+            **header.model_dump(include=fields),
+            "fps": session.fps,
+            "frame_size": list(session.frame_size),
+            "num_frames": len(self._span),
+            "first_frame": self._span.start,
+            "last_frame": self._span.stop - 1,
+        }
 
     def write(self, chunk: FrameChunk) -> None:
         """Hand one chunk to every file; a recording that stops does not stop the walk."""
