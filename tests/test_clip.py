@@ -11,7 +11,6 @@ import pygame
 import pytest
 
 from cli.app import run
-import cli.app
 from client.camera.planner import rig_planner
 from client.input.controls import Intent
 from client.playback.captures import describe_capture
@@ -96,7 +95,7 @@ def test_one_key_keeps_a_film_that_says_what_it_is_and_a_recording_that_goes_the
 def test_a_film_without_a_window_has_the_size_and_the_length_it_says(worlds: Path, tmp_path: Path) -> None:
     world, file = sorted(worlds.glob("*.world"))[0], tmp_path / "o.mp4"
     words = ["play", str(world), "--headless", "--backend", "holodeck", "--chunks", "2", "--video", str(file)]
-    assert cli.app.run(words) == 0
+    assert run(words) == 0
     told = read_video_description(file)
     assert (told["frame_size"], told["num_frames"], told["world"]) == ([40, 24], 9, world.stem)
     with av.open(str(file)) as container:
