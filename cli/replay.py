@@ -78,11 +78,6 @@ def replay(
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
     from engine.files.recording import SUFFIX
 
-    if file.suffix != SUFFIX and world is None:
-        from engine.session.generated_world import default_world
-
-        world = str(default_world())
-        say(f"the track is walked in the world {default_world().stem}; --world names another")
     in_window = not (headless or verify or from_latents or as_json or video or frames)
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
@@ -131,10 +126,14 @@ class _Source:
 def _replay_track(source: _Source, as_json: bool) -> int:
     from cli.walks import fit_track, open_walk, print_walk, walk
     from engine.camera.formats.track_files import load_track
+    from engine.session.generated_world import default_world
     from engine.session.walk_files import WalkRequest
 
     track = load_track(source.file)
-    with closing(open_walk(source.world, source.engine)) as session:
+    world = source.world or str(default_world())
+    if source.world is None:
+        say(f"the track is walked in the world {default_world().stem}; --world names another")
+    with closing(open_walk(world, source.engine)) as session:
         request = WalkRequest(fit_track(session, track), source.seed or 0, source.outputs)
         result = walk(session, request, source.started_s)
     print_walk(result, as_json)

@@ -246,7 +246,7 @@ def test_a_recording_that_stops_does_not_stop_the_walk(
         (["export", "onnx", "--frame-size", "640"], "takes a width and a height such as 640x352"),
         (["export", "onnx", "--frame-size", "0x352"], "takes a width and a height such as 640x352"),
         (["export", "engine", "pocket", "-o", "out", "--target", "gpu"], "compute capability such as sm120"),
-        (["export", "engine", "pocket", "-o", "out", "--precision", "fp16"], "take nvfp4, fp8 or bf16"),
+        (["export", "engine", "pocket", "-o", "out", "--precision", "fp16"], "take nvfp4, fp8, int8 or bf16"),
         (["export", "engine", "pocket", "-o", "out", "--precision", "fp8", "--hadamard"], "leave it out"),
         (["stroll"], "No such command 'stroll'"),
         (["play", "--loudly"], "No such option: --loudly"),

@@ -132,7 +132,18 @@ def small(make_bundle, toy_world, tmp_path) -> Path:
 
 def evaluated(small: Path, output: Path, *options: str) -> list[str]:
     bundle = str(small / "bundles" / "small")
-    return ["eval", bundle, "--seconds", "0.25", "--metrics", "psnr", "-o", str(output), *options]
+    return [
+        "eval",
+        bundle,
+        "--seconds",
+        "0.25",
+        "--metrics",
+        "psnr",
+        "-o",
+        str(output),
+        "--overwrite",
+        *options,
+    ]
 
 
 def test_an_autoencoder_of_any_size_gives_its_ceiling(small, tmp_path, capsys):

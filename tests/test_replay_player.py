@@ -322,6 +322,7 @@ def test_a_clip_made_after_a_load_holds_what_was_seen_and_its_recording_replays_
     (file,) = (tmp_path / "pictures").glob("*-clip-*.flaneur")
     header = read_recording(file).header
     assert header.first_frame == loaded_at
+    assert header.last_frame is not None
     assert header.last_frame == walk.frame.index
     indices = [one.index for one in walk.recent.seen]
     assert indices[: seen_before + 1] == list(range(seen_before + 1)), (

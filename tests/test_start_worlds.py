@@ -37,7 +37,8 @@ def at_start(play: Callable[..., Player], worlds: Path, tmp_path: Path) -> Playe
     first = sorted(worlds.glob("*.world"))[0]
     for age_s, name in ((500, "Old walk"), (5, "New walk")):
         shutil.copy(first, own / f"{name}.world")
-        os.utime(own / f"{name}.world", (time.time() - age_s,) * 2)
+        written_s = time.time() - age_s
+        os.utime(own / f"{name}.world", (written_s, written_s))
     return play(PlayOptions(backend="holodeck"), [worlds, own])
 
 
@@ -238,15 +239,16 @@ def test_the_chosen_world_is_always_seen_among_many(size: tuple[int, int]) -> No
     pygame.font.init()
     look = Theme(scale_for(*size), assets_dir() / "fonts")
     grid, room = WorldGrid(6, 25), pygame.Rect(10, 40, size[0] - 40, size[1] - 80)
-    chosen: int | None = 0
+    chosen = 0
     for step in (1, -1):
-        while chosen is not None:
+        following: int | None = chosen
+        while following is not None:
+            chosen = following
             grid.lay_out(look, room, chosen)
             place = dict(grid.places)[chosen]
             assert place.top >= room.top
             assert place.bottom <= room.bottom or grid.num_visible == 0
-            last, chosen = chosen, grid.neighbour(chosen, 0, step)
-        chosen = last
+            following = grid.neighbour(chosen, 0, step)
     grid.draw_bar(pygame.Surface(size), look, room)
 
 

@@ -94,12 +94,14 @@ class WalkScreen(Screen):
         self._marker_places: list[pygame.Rect] = []
         app.window.set_title(opened.session.world.title)
         app.release_controls()
-        info = opened.session.world.info
-        app.sound.enter((info.name, info.title, info.caption))
+        world = opened.session.world
+        app.sound.enter((world.name, world.title, world.info.caption))
         if options.replay is None:
             app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
         else:
-            app.say(f"A replay: Space holds it, arrows seek. {app.key_of('walk_on')} walks on from here.")
+            app.say(
+                f"A replay in {world.title}: Space holds it, arrows seek. {app.key_of('walk_on')} walks on from here."
+            )
         if options.record is not None:
             self._capture.start_recording(options.record, options.overwrite)
         if options.saved is not None:

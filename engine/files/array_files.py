@@ -18,6 +18,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from engine.files.atomic import replacing
+from engine.files.git_lfs import check_fetched
 
 Order = Literal["C", "F"]
 MAX_WORD_BYTES = 4096
@@ -31,6 +32,7 @@ _HEADER_ERRORS = (
 
 def read_npy(path: Path, max_items: int) -> NDArray[np.generic]:
     """Read a .npy file of at most max_items numbers."""
+    check_fetched(path, ValueError)
     try:
         with path.open("rb") as file:
             return _read_array(file, max_items, str(path))
@@ -81,6 +83,8 @@ def read_npz_rows(path: Path, array: str, start: int, count: int) -> NDArray[np.
 def _open_npz(source: Path | bytes, name: str) -> Iterator[tuple[zipfile.ZipFile, str]]:
     """Open a .npz file or its content, together with what to call it; damage becomes one sentence."""
     name = name or str(source)
+    if isinstance(source, Path):
+        check_fetched(source, ValueError)
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
             yield archive, name

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import SpecMismatch
+from engine.files.git_lfs import check_fetched
 
 SPEC_FILE = "bundle.json"
 MAX_SPEC_BYTES = 4 << 20
@@ -225,6 +226,7 @@ def open_bundle(path: str | Path, verify: bool = True) -> Bundle:
         file = folder / name
         if not file.is_file() or file.is_symlink():
             raise SpecMismatch(f"the bundle {folder} lacks its file {name}; export or fetch the bundle again")
+        check_fetched(file)
         if verify and hash_file(file) != expected:
             raise SpecMismatch(
                 f"the file {file} is not the one its bundle was made with; export or fetch the bundle again"
@@ -248,6 +250,7 @@ def first_problem(error: ValidationError) -> str:
 
 def _read_spec(folder: Path) -> tuple[EngineSpec, str]:
     file = folder / SPEC_FILE
+    check_fetched(file)
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_SPEC_BYTES + 1)

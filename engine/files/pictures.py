@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.files.git_lfs import check_fetched
+
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 64 << 20
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -54,6 +56,7 @@ def _decoded(path: Path, how: int) -> NDArray[Any]:
         raise ValueError(f"cannot read the picture {path}: {error.strerror}; check the path") from error
     size = picture_size(content)
     if size is None:
+        check_fetched(path, ValueError)
         raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG")
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"{path} is too large a picture; scale it down first")

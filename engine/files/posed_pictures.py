@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.camera.formats.nerfstudio import read_nerfstudio
 from engine.camera.formats.posed_frames import PosedFrames
 from engine.camera.formats.text_lines import read_text
+from engine.camera.lens import undistort, undistorted_intrinsics
 from engine.camera.tracks import check_intrinsics, check_poses
 from engine.files.array_files import read_npy, read_npz
 from engine.files.pictures import read_depth_picture, read_photo
@@ -93,7 +94,22 @@ def _from_nerfstudio(folder: Path) -> Iterator[Keyframe]:
             depth_m = _read_depth(_inside(folder, depth_name)) * unit_m
             pose = Z_UP_TO_Y_DOWN @ part.track.c2w[number]
             lens = _lens(part, color.shape[1::-1], file)[number]
+            if part.distortion is not None:
+                color, depth_m, lens = _undistorted(color, depth_m, lens, part.distortion[number])
             yield _keyframe(color, depth_m, pose, lens, str(folder / name))
+
+
+def _undistorted(
+    color: NDArray[np.uint8],
+    depth_m: NDArray[np.float64],
+    lens: NDArray[np.float64],
+    distortion: NDArray[np.float64],
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """Return a picture, its depth and its intrinsics as of a lens without distortion."""
+    new = undistorted_intrinsics(lens[None], distortion[None], color.shape[1::-1])[0]
+    flat = np.asarray(undistort(color, lens, distortion, new), np.uint8)
+    depth = np.asarray(undistort(depth_m, lens, distortion, new, nearest=True), np.float64)
+    return flat, depth, new
 
 
 def _lens(part: PosedFrames, size: tuple[int, int], file: Path) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine.camera.tracks import Track, check_intrinsics, check_poses
 from engine.errors import SpecMismatch
 from engine.files.bundle import first_problem
+from engine.files.git_lfs import check_fetched
 from engine.types import CameraTrack
 
 SUFFIX = ".flaneur"
@@ -178,6 +179,7 @@ def read_recording(path: str | Path, with_latents: bool = False) -> Recording:
         with_latents: Keep the latents in memory, where the recording has them.
     """
     file = Path(path)
+    check_fetched(file)
     try:
         with file.open("rb") as stream:
             return _read(stream, file, with_latents)

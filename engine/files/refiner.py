@@ -26,6 +26,7 @@ from engine.files.bundle import (
     first_problem,
     hash_file,
 )
+from engine.files.git_lfs import check_fetched
 
 REFINER_FILE = "refiner.json"
 NUM_FRAMES = "num_frames"
@@ -141,6 +142,7 @@ def open_refiner(path: str | Path, verify: bool = True) -> RefinerFolder:
     """
     folder = Path(path)
     file = folder / REFINER_FILE
+    check_fetched(file)
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_SPEC_BYTES + 1)
@@ -160,6 +162,7 @@ def open_refiner(path: str | Path, verify: bool = True) -> RefinerFolder:
         part = folder / name
         if not part.is_file() or part.is_symlink():
             raise SpecMismatch(f"the refiner {folder} lacks its file {name}; export or fetch it again")
+        check_fetched(part)
         if verify and hash_file(part) != expected:
             raise SpecMismatch(f"{part} is not the file its refiner was made with; export or fetch it again")
     return RefinerFolder(folder, spec, hashlib.sha256(raw).hexdigest())

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from engine.errors import SpecMismatch
 from engine.files.atomic import replacing
+from engine.files.git_lfs import check_fetched
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_AXES = 8
@@ -141,6 +142,7 @@ def _check_size(path: Path, kind: TensorFileKind) -> None:
         raise SpecMismatch(
             f"{path} is over {kind.max_file_bytes >> 20} MB, so it is no {kind.noun}; check the path"
         )
+    check_fetched(path)
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
     if not 2 <= length <= MAX_HEADER_BYTES:

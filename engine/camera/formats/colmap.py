@@ -19,6 +19,7 @@ from engine.camera.formats.posed_frames import (
     rotations,
 )
 from engine.camera.formats.text_lines import fields, is_comment, numbers, text_lines
+from engine.camera.lens import coefficients
 from engine.files.natural_order import natural_key
 
 MAX_NAME_BYTES = 4096
@@ -111,7 +112,12 @@ def _camera(model: str, size: tuple[int, int], parameters: Sequence[float], path
         return f"{path} has a camera of model {model[:40]!r}; undistort to PINHOLE first"
     fx, *rest = parameters
     fy, cx, cy = (fx, *rest[:2]) if model in ONE_FOCAL_LENGTH else rest[:3]
-    return PinholeCamera(size, (fx, fy, cx, cy))
+    first = counts["SIMPLE_PINHOLE" if model in ONE_FOCAL_LENGTH else "PINHOLE"]
+    # COLMAP's coefficients are OpenCV's, in its order.
+    distortion = coefficients(*parameters[first:])
+    if not np.isfinite(distortion).all():
+        return f"{path} has a camera with a distortion that is not finite; calibrate it again"
+    return PinholeCamera(size, (fx, fy, cx, cy), distortion)
 
 
 def _text_cameras(path: Path) -> dict[int, _Camera]:

@@ -17,8 +17,10 @@ from engine.camera.formats.posed_frames import (
     PosedFrames,
     PosedImage,
     by_camera,
+    join_distortion,
 )
 from engine.camera.formats.text_lines import read_text
+from engine.camera.lens import coefficients
 from engine.camera.tracks import check_intrinsics
 
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -51,7 +53,8 @@ def read_nerfstudio(path: Path) -> tuple[PosedFrames, ...]:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(
-            f"{path} has a frame without a file_path, a 4x4 transform_matrix or a number for its camera"
+            f"{path} has a frame without a file_path, a 4x4 transform_matrix or a number for its camera, or a k4 that no "
+            "pinhole has"
         ) from error
     if len(cameras) < len(frames):
         raise ValueError(f"{path} names {len(frames) - len(cameras)} pictures twice; write each frame once")
@@ -93,7 +96,15 @@ def _camera(values: dict[str, Any], size: tuple[int, int]) -> PinholeCamera | No
     assert fx is not None, "one of the two is known"
     assert fy is not None, "one of the two is known"
     centre = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
-    return PinholeCamera(size, (fx, fy, *centre))
+    return PinholeCamera(size, (fx, fy, *centre), _distortion(values))
+
+
+def _distortion(values: dict[str, Any]) -> tuple[float, ...]:
+    """Return a frame's distortion; k1 to k3 are factors of the radius's even powers, as OpenCV has them."""
+    k1, k2, p1, p2, k3, k4 = (float(values.get(name) or 0.0) for name in ("k1", "k2", "p1", "p2", "k3", "k4"))
+    if k4 or not np.isfinite((k1, k2, p1, p2, k3, k4)).all():
+        raise ValueError("a distortion that is no pinhole's")
+    return coefficients(k1, k2, p1, p2, k3)
 
 
 def _focal(values: dict[str, Any], axis: str, length: int) -> float | None:
@@ -114,7 +125,8 @@ def _with_angles(part: PosedFrames, cameras: dict[str, dict[str, Any]], source: 
     def intrinsics_of(size: tuple[int, int]) -> NDArray[np.float64]:
         return _intrinsics(values, size, source)
 
-    return replace(part, intrinsics_of=intrinsics_of)
+    distortion = join_distortion([_distortion(frame) for frame in values])
+    return replace(part, intrinsics_of=intrinsics_of, distortion=distortion)
 
 
 def _intrinsics(values: Sequence[dict[str, Any]], size: tuple[int, int], source: str) -> NDArray[np.float64]:

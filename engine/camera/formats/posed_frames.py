@@ -1,6 +1,7 @@
 """Poses and what their file says of the frames they belong to; what the readers of every format share.
 
-Lens distortion is not undone: the pinhole part of a camera is what is read. Lengths are in the file's own unit.
+Tracks have the pinhole part of a camera; its distortion is for whoever reads the pictures (`engine/camera/lens.py`). Lengths
+are in the file's own unit.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.camera.lens import NUM_COEFFICIENTS
 from engine.camera.tracks import Track, check_intrinsics, check_poses
 from engine.files.natural_order import natural_key
 
 Array = NDArray[np.float64]
 PINHOLE_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
-"""Names of camera models that are pinholes but for a distortion that is small."""
+"""Names of camera models that are pinholes but for a distortion that can be undone."""
 FEWEST_OF_A_CAMERA = 4
 """Frames on average that each camera of a rig took; with fewer, cameras are one film's, solved for one frame each."""
 
@@ -35,6 +37,8 @@ class PosedFrames:
     """Which camera of a rig took them; empty where there is one."""
     intrinsics_of: Callable[[tuple[int, int]], Array] | None = None
     """Intrinsics [F, 4] for images of a width and height, where the file says an angle of view and leaves the size to them."""
+    distortion: Array | None = None
+    """Of the lens that took each image, [F, 8], OpenCV's coefficients; None where no image has any."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class PinholeCamera:
     """Width and height of its image in pixels."""
     intrinsics: tuple[float, float, float, float]
     """fx, fy, cx, cy in pixels."""
+    distortion: tuple[float, ...] = ()
+    """OpenCV's eight coefficients; empty where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +104,18 @@ def _unused(label: str, taken: Container[str]) -> str:
 def _join(images: Sequence[PosedImage], label: str, source: str) -> PosedFrames:
     c2w = check_poses(np.stack([image.c2w for image in images]), source)
     track = join_cameras(c2w, [image.camera for image in images], source)
-    return PosedFrames(track, tuple(image.name for image in images), camera=label)
+    distortion = join_distortion(
+        [() if image.camera is None else image.camera.distortion for image in images]
+    )
+    return PosedFrames(track, tuple(image.name for image in images), camera=label, distortion=distortion)
+
+
+def join_distortion(distortions: Sequence[tuple[float, ...]]) -> Array | None:
+    """Join what is known of each image's lens, [F, 8]; None where no image is distorted."""
+    if not any(distortions):
+        return None
+    none = (0.0,) * NUM_COEFFICIENTS
+    return np.array([given or none for given in distortions], np.float64)
 
 
 def join_cameras(c2w: Array, cameras: Sequence[PinholeCamera | None], source: str) -> Track:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.camera.formats.posed_frames import PosedFrames
 from engine.camera.formats.text_lines import read_lens
 from engine.camera.formats.track_files import read_cameras, read_posed
+from engine.camera.lens import undistort, undistorted_intrinsics
 from engine.camera.tracks import Track, at_times, check_intrinsics, map_intrinsics
 from engine.files.bundle import hash_file
 from training.data.clip import Clip, ClipRejected, LeftOut
@@ -61,6 +62,8 @@ class _OpenVideo:
     """Poses in metres."""
     times_s: NDArray[np.float64] | None
     """When each pose was taken, by the clock of the pictures; None where every picture has its own pose."""
+    distortion: NDArray[np.float64] | None
+    """Of the lens at each pose, [F, 8]; None where there is none."""
 
     @cached_property
     def content(self) -> str:
@@ -105,7 +108,7 @@ class VideoFolder:
     def _cut(self, video: Video, posed: PosedFrames, pictures: VideoFrames) -> None:
         """Cut the pictures of one camera into clips."""
         track = self._metric(posed, video, pictures)
-        opened = _OpenVideo(video, pictures, track, _pose_times(posed, pictures, video))
+        opened = _OpenVideo(video, pictures, track, _pose_times(posed, pictures, video), posed.distortion)
         numbers = _evenly(opened, self.options.fps)
         step = self.options.max_frames - self.options.overlap
         starts = range(0, max(1, len(numbers) - self.options.overlap), step)
@@ -146,7 +149,9 @@ class VideoFolder:
         opened, numbers, _ = self.clips[index]
         digest = hashlib.sha256(opened.content.encode())
         c2w, intrinsics = self._cameras(index)
-        for array in (numbers, c2w, intrinsics, np.array([*self.options.size, self.options.fps])):
+        distortion = self._distortion(index)
+        known = [] if distortion is None else [distortion]
+        for array in (numbers, c2w, intrinsics, np.array([*self.options.size, self.options.fps]), *known):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update("\0".join([self.label(index), opened.video.scene, opened.video.caption]).encode())
         return digest.hexdigest()[:32]
@@ -160,6 +165,11 @@ class VideoFolder:
         """
         opened, numbers, _ = self.clips[index]
         c2w, intrinsics = self._cameras(index)
+        frames = opened.pictures.read(numbers, self.options.size)
+        if (distortion := self._distortion(index)) is not None:
+            lens, intrinsics = intrinsics, undistorted_intrinsics(intrinsics, distortion, self.options.size)
+            cameras = zip(frames, lens, distortion, intrinsics, strict=True)
+            frames = np.stack([np.asarray(undistort(*camera), np.uint8) for camera in cameras])
         return Clip(
             name=self.label(index),
             source=self.name,
@@ -169,7 +179,7 @@ class VideoFolder:
             intrinsics=intrinsics,
             frame_size=self.options.size,
             fps=self.options.fps,
-            frames=opened.pictures.read(numbers, self.options.size),
+            frames=frames,
         )
 
     def _cameras(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -186,6 +196,15 @@ class VideoFolder:
             c2w, lens = at.c2w, at.intrinsics
         assert lens is not None, "videos without a lens were left out"
         return c2w, map_intrinsics(lens, track.image_size or opened.pictures.size, self.options.size)
+
+    def _distortion(self, index: int) -> NDArray[np.float64] | None:
+        """Distortion of the lens at the poses nearest to a clip's pictures, [F, 8]; None where there is none."""
+        opened, numbers, _ = self.clips[index]
+        if opened.distortion is None or opened.times_s is None:
+            return None if opened.distortion is None else opened.distortion[numbers]
+        assert opened.pictures.times_s is not None, "poses with times belong to pictures with times"
+        middles = (opened.times_s[1:] + opened.times_s[:-1]) / 2.0
+        return opened.distortion[np.searchsorted(middles, opened.pictures.times_s[numbers])]
 
     def _bridge(self, opened: _OpenVideo, moments: NDArray[np.float64]) -> None:
         """Refuse moments that lie in a long gap between poses."""
