@@ -231,6 +231,10 @@ def verify(
     algorithm: CalibrationAlgorithm = AlgorithmChoice.MAX,
     hadamard: Hadamard = False,
     layers: LayerTable = None,
+    student: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of `train qad`, held in low precision against the model in fp32."),
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Write frames, fp32 above the low precision, to this .png.")
     ] = None,
@@ -269,7 +273,7 @@ def verify(
             report = verify_source(opened, source, random_weights, chunks or 4, stage)
         _print_verdict(report, as_json)
         return 0 if report.passed else EXIT_DIFFERENT
-    asked = Asked(precision.value, algorithm.value, hadamard, layers)
+    asked = Asked(precision.value, algorithm.value, hadamard, layers, student)
     return verify_quality(opened.spec, source, asked, chunks or 20, pictures, as_json)
 
 

@@ -30,6 +30,8 @@ class Asked:
     hadamard: bool
     layers: Path | None
     """File of a layer table; the default table where None."""
+    student: Path | None = None
+    """Checkpoint of `flaneur train qad`, quantised in the place of the model's own weights."""
 
 
 def verify_quality(
@@ -42,8 +44,13 @@ def verify_quality(
         from export.quantization.table import read_rules
     low = low_precision(asked.precision, asked.hadamard)
     recipe = Recipe(low, asked.algorithm, asked.hadamard, read_rules(asked.layers, spec.weights_sha256))
+    student = None
+    if asked.student is not None:
+        from training.stages.model_file import GENERATOR, load_models
+
+        student = load_models(asked.student)[GENERATOR].world.eval().requires_grad_(False)
     with stages() as stage:
-        quality = measure_quality(spec, source, recipe, num_chunks, pictures, stage)
+        quality = measure_quality(spec, source, recipe, num_chunks, pictures, stage, student)
     if as_json:
         print_json({"passed": quality.passed, "weights_sha256": spec.weights_sha256, **quality.to_dict()})
     else:

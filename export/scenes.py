@@ -154,7 +154,12 @@ def held_out_scenes(
 
 
 def held_out_scene(world: World, num_frames: int, fps: float, encode: Encode | None = None) -> Scene:
-    """Draw a walk that nothing was trained on.
+    """Draw a walk that nothing was trained on."""
+    return scene_of(world, held_out_walk(world, num_frames, fps), encode)
+
+
+def scene_of(world: World, c2w: NDArray[np.float64], encode: Encode | None = None) -> Scene:
+    """Return a walk through a world, its poses camera-to-world in metres, [F, 4, 4].
 
     Raises:
         ValueError: The world was not made from a holodeck place.
@@ -170,7 +175,7 @@ def held_out_scene(world: World, num_frames: int, fps: float, encode: Encode | N
         text=torch.from_numpy(world.text)[None],
         text_mask=torch.from_numpy(world.text_mask)[None],
         intrinsics=world.intrinsics,
-        c2w=held_out_walk(world, num_frames, fps),
+        c2w=c2w,
         render=lambda c2w: place.render(c2w, world.intrinsics, width, height),
         memory=memory,
     )

@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
 from model.config import tiny
-from tests.models import small_autoencoder
+from tests.models import perturb, small_autoencoder
 from tests.refiner_cases import small_refiner
 from training.data.batches import WalkClips
 from training.data.latents import LatentWalk
@@ -29,6 +29,7 @@ from training.data.memory_clips import MemoryClips
 from training.data.refiner_pairs import RefinerPairs
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import OdeRegressionStage, store_trajectories
+from training.distillation.quantized import QuantizedDistillationStage
 from training.loop import LoopConfig, run_stage
 from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
 from training.parallel import sharded_checkpoint as checkpoint
@@ -187,6 +188,29 @@ def train_refiner_shared(group: ProcessGroup, folder: Path, pairs: Path) -> dict
     """Do the same on the processes of a group, activations computed again."""
     cluster = ProcessCluster(ClusterConfig(1, NUM_BATCHES, replace(WHOLE, recompute=True)))
     return train_refiner(cluster, folder, pairs)
+
+
+def train_qad(cluster: Cluster, folder: Path) -> dict[str, NDArray[Any]]:
+    """Take three steps of a quantised student and return its EMA weights."""
+    adam = OptimizerConfig(adam_lr=1e-3, min_side=NO_MATRIX)
+    few = DistillationConfig(timesteps=(1000, 700))
+    config = replace(
+        pocket_stages()["qad"], num_latent_frames=7, batch_size=1, optimizer=adam, distillation=few
+    )
+    torch.manual_seed(0)
+    student = ScenicModel(CONFIG, 2)
+    perturb(student)
+    stage = QuantizedDistillationStage(config, student, WalkClips(walks()))
+    cluster.adopt(stage)
+    loop = LoopConfig(3, precision="float32", warmup=0.0, decay=1e-9, log_every=1)
+    bars = RecipeProgress({}, shown=False)
+    run_stage(stage, loop, folder, SEED, progress=bars, cluster=cluster)
+    return {name: np.asarray(tensor) for name, tensor in stage.optimizer.ema_state().items()}
+
+
+def train_qad_shared(group: ProcessGroup, folder: Path, context_parallel: int = 1) -> dict[str, NDArray[Any]]:
+    """Do the same on the processes of a group."""
+    return train_qad(ProcessCluster(ClusterConfig(context_parallel, NUM_BATCHES, WHOLE)), folder)
 
 
 def break_off_saving(group: ProcessGroup, path: Path, moment: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from tests.cluster_cases import (
     NUM_BATCHES,
     break_off_saving,
     train,
+    train_qad,
+    train_qad_shared,
     train_shared,
     train_stages,
     train_stages_shared,
@@ -113,6 +115,16 @@ def test_two_processes_train_autoencoders_and_students_as_one_does(
     for answer in workers.run(2, train_stages_shared, tmp_path, context_parallel=context_parallel):
         assert furthest(answer, alone) < ADAM_TOLERANCE
     assert len(list((tmp_path / "trajectories").glob("*.safetensors"))) == 5
+
+
+@pytest.mark.slow
+def test_two_processes_distil_a_quantised_student_as_one_does(workers: Processes, tmp_path: Path) -> None:
+    alone = train_qad(Cluster(NUM_BATCHES), tmp_path / "alone")
+    for answer in workers.run(2, train_qad_shared, tmp_path / "shared"):
+        # Where a value lies half between two of NVFP4's, the last bit of a sum decides.
+        far = np.concatenate([np.abs(answer[name] - alone[name]).ravel() for name in alone])
+        assert np.quantile(far, 0.9) < ADAM_TOLERANCE
+        assert far.max() < 5e-4
 
 
 @pytest.mark.parametrize("moment", ["after some tensors", "before the index"])

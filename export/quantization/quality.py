@@ -120,11 +120,13 @@ def measure_quality(
     num_chunks: int,
     sheet: Path | None,
     stage: Stage,
+    student: WorldModel | None = None,
 ) -> QualityReport:
     """Quantise a model and walk through the shipped worlds, on held-out walks.
 
     Args:
         source: The checkpoint that `open_source` opens.
+        student: What is quantised in place of that, such as a distilled twin.
         sheet: Gets frames of some worlds, float32 above the low precision, as .png.
     """
     model, decoder = open_source(source, random_weights=False)
@@ -133,7 +135,7 @@ def measure_quality(
     check_sizes(spec, model.config)
     comparison = Comparison(model, decoder, spec, scenes, num_chunks)
     advance = stage(f"quantising to {recipe.low}", comparison.num_steps(recipe))
-    report, videos = comparison.measure(recipe, advance)
+    report, videos = comparison.measure(recipe, advance, student)
     if sheet is not None:
         rows = [row for video in videos[:SHEET_WORLDS] for row in (video.fp32, video.low)]
         contact_sheet(rows, spec.fps, sheet)

@@ -91,6 +91,16 @@ def quantised(model: Network, recipe: Recipe, forward_loop: ForwardLoop) -> Netw
     return twin
 
 
+def quantise_dynamically(model: nn.Module, recipe: Recipe) -> None:
+    """Quantise in place for training: scales follow weights and inputs as they are, and nothing is calibrated or stored."""
+    config = configuration(model, recipe)
+    for entry in config["quant_cfg"]:
+        if "cfg" in entry:
+            entry["cfg"]["type"] = "dynamic"
+    with quiet():
+        modelopt().quantize(model, config | {"algorithm": None})
+
+
 def round_to_bf16(twin: nn.Module, precisions: Mapping[str, Precision]) -> None:
     """Round to bf16 what an engine holds so; after calibration, which must not take these layers for quantised ones."""
     rounding = {"num_bits": "bf16", "backend": BF16, "type": "dynamic"}

@@ -91,6 +91,8 @@ class WindowBatch:
     """What stands in place of the scenes' rows in the table, [B, L, D] float32; None where the table is read."""
     text_mask: Tensor | None = None
     """1 for real tokens, [B, L]."""
+    memory: Tensor | None = None
+    """What a spatial memory shows of the latent frames, as `Conditioning` has it, [B, M, 1 + n, H, W]; None shows nothing."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is there, by name."""
@@ -102,7 +104,8 @@ class WindowBatch:
         start, _, _ = part.indices(self.frame_index.shape[1])
         stride = self.c2w.shape[1] // self.frame_index.shape[1]
         packed = slice(start * stride, (start + index.shape[1]) * stride)
-        return Conditioning(text, text_mask, self.c2w[:, packed], self.intrinsics[:, packed], index)
+        memory = None if self.memory is None else self.memory[:, :, part]
+        return Conditioning(text, text_mask, self.c2w[:, packed], self.intrinsics[:, packed], index, memory)
 
     def to(self, device: torch.device) -> WindowBatch:
         """The same batch on a device."""

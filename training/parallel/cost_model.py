@@ -179,9 +179,11 @@ def step_operations(
         whole = refiner_operations(network, math.ceil(frames), config.tokens_per_frame, length)
         # Of frozen matrices no gradient is computed, but what passes through them is.
         return (3 + recompute if stage.refining.rank is None else 2 + recompute) * whole, 0.0
+    streamed = forward_operations(config, stage.num_latent_frames, seen=0.0)
+    if distillation is not None and STAGES[stage.stage].is_quantised:
+        return learning + whole, (len(distillation.timesteps) + 1) * streamed
     if distillation is None or not STAGES[stage.stage].is_distribution_matching:
         return learning, 0.0
-    streamed = forward_operations(config, stage.num_latent_frames, seen=0.0)
     rollout = ((len(distillation.timesteps) + 1) / 2 + 1) * streamed
     turns = 1.0 / distillation.generator_every
     return learning + turns * 3 * whole, (1 + turns) * rollout + turns * 3 * streamed
@@ -239,6 +241,8 @@ def stage_cost(stage: StageConfig, config: ModelConfig, layout: Layout) -> Stage
 
 def _networks(stage: StageConfig) -> tuple[int, int]:
     """How many networks a stage trains, and how many it only asks."""
+    if STAGES[stage.stage].is_quantised:
+        return 1, 1
     return (2, 1) if STAGES[stage.stage].is_distribution_matching else (1, 0)
 
 

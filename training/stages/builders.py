@@ -11,6 +11,7 @@ from training.data.memory_clips import MemoryClips, Video
 from training.data.refiner_pairs import RefinerPairs
 from training.distillation.distribution_matching import DistributionMatchingStage
 from training.distillation.ode_regression import OdeRegressionStage, StoredTrajectories
+from training.distillation.quantized import QuantizedDistillationStage
 from training.stages.autoencoder import AutoencoderStage
 from training.stages.config import Preset, StageConfig
 from training.stages.conversions import (
@@ -28,7 +29,12 @@ from training.stages.refining import RefinerStage
 from training.stages.scenic_model import ScenicModel
 
 AnyStage = (
-    AutoencoderStage | FlowMatchingStage | OdeRegressionStage | DistributionMatchingStage | RefinerStage
+    AutoencoderStage
+    | FlowMatchingStage
+    | OdeRegressionStage
+    | DistributionMatchingStage
+    | QuantizedDistillationStage
+    | RefinerStage
 )
 
 
@@ -157,6 +163,10 @@ def _distribution_matching(inputs: Inputs, config: StageConfig) -> DistributionM
     return DistributionMatchingStage(config, before[GENERATOR], teacher, critic, clips)
 
 
+def _qad(inputs: Inputs, config: StageConfig) -> QuantizedDistillationStage:
+    return QuantizedDistillationStage(config, inputs.generator_before(config), inputs.clips(config))
+
+
 def _refiner(inputs: Inputs, config: StageConfig) -> RefinerStage:
     network = inputs.refiner(config)
     return RefinerStage(config, network, inputs.pairs(config))
@@ -175,6 +185,7 @@ BUILDERS: dict[str, Callable[[Inputs, StageConfig], AnyStage]] = {
     "ode-regression": _ode_regression,
     "self-forcing-short": _distribution_matching,
     "self-forcing-long": _distribution_matching,
+    "qad": _qad,
     "refiner": _refiner,
 }
 """By the stage's name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from model.config import ModelConfig
 from model.refiner import RefinerConfig
@@ -97,6 +98,8 @@ class StageConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     distillation: DistillationConfig | None = None
     refining: RefiningConfig | None = None
+    quantization: Literal["nvfp4", "fp8", "int8"] | None = None
+    """Precision of the student's large layers."""
     seed: int = 3407
 
 

@@ -10,7 +10,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from model.config import ModelConfig
+from engine.files.world import World
+from engine.machine.assets import bundle_names, find_bundle
+from evaluation.worlds import fitting_worlds
+from export.scenes import Encode
+from export.sources import open_source, picture_encoder
+from model.checkpoint import load_checkpoint, weights_sha256
+from model.config import ModelConfig, sana_wm
+from model.decoders import encoder_of
 from training.data.batches import ClipBatches, FittingClips, StreamClips, WalkClips
 from training.data.clip import Clip, ClipSource, LeftOut, readable
 from training.data.clip_quality import best_clips, clip_scores
@@ -20,10 +27,14 @@ from training.data.latents import weights_tag
 from training.data.memory_clips import Video
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, Texts
+from training.data.world_clips import WorldClips
 from training.parallel.single_process import ALONE, Cluster
 from training.progress import RecipeProgress
 from training.stages.config import StageConfig
-from training.stages.model_file import load_autoencoder_file
+from training.stages.model_file import is_network, load_autoencoder_file
+
+NUM_WORLD_CLIPS = 96
+"""Walks through worlds that a stage draws from."""
 
 
 class StageData(Protocol):
@@ -92,6 +103,52 @@ class WalkData:
     def _videos(self, num_walks: int | None = None) -> list[Video]:
         jobs = self.walks.render(self.progress, torch.get_num_threads(), num_walks)
         return [load_walk(job, self.walks.folder)[0] for job in jobs]
+
+
+class WorldData:
+    """Walks through worlds that were made for the weights that are trained, with what their spatial memories show."""
+
+    is_encoded_here = False
+    num_scenes = 1
+    """Texts come with the worlds; the table is not read."""
+
+    def __init__(
+        self,
+        worlds: Sequence[World],
+        encode: Encode | None,
+        model: ModelConfig,
+        timesteps: Sequence[float],
+        fps: float,
+    ) -> None:
+        """Prepare; `timesteps` are those that the worlds are played with."""
+        self.worlds, self.encode, self.model = worlds, encode, model
+        self.timesteps, self.fps = timesteps, fps
+
+    @classmethod
+    def find(cls, checkpoint: Path) -> WorldData | None:
+        """Look for worlds of a network's weights among those that are shipped; None where there are none."""
+        if not is_network(checkpoint):
+            return None
+        sha256 = weights_sha256(load_checkpoint(checkpoint, sana_wm(), torch.float32))
+        worlds = fitting_worlds(sha256)
+        specs = [find_bundle(name, verify=False).spec for name in bundle_names()]
+        spec = next((spec for spec in specs if spec.weights_sha256 == sha256), None)
+        if spec is None or not worlds:
+            return None
+        model, decoder = open_source(str(checkpoint), random_weights=False)
+        encode = picture_encoder(encoder_of(decoder)) if spec.memory_channels else None
+        return cls(worlds, encode, model.config, spec.timesteps, spec.fps)
+
+    def identity(self, autoencoder: Path) -> str:
+        return _digest(*(world.name for world in self.worlds), self.worlds[0].info.model)
+
+    def videos(self) -> Sequence[Video]:
+        raise ValueError("autoencoders learn from walks through places, not from worlds")
+
+    def clips(
+        self, config: StageConfig, autoencoder: Path | None, best_only: bool, dealt: bool
+    ) -> WorldClips:
+        return WorldClips(self.worlds, self.model, self.encode, self.fps, NUM_WORLD_CLIPS, config.seed)
 
 
 class SetData:

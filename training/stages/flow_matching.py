@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.attention.gdn import Chunks
 from model.config import ModelConfig
+from model.world_model import Mode as NetworkMode
 from training.data.batches import ClipBatches, WindowBatch
 from training.optimizer import MasterOptimizer
 from training.stages.config import StageConfig
@@ -120,7 +121,7 @@ def predict_velocity(
     latents: Tensor,
     sigma: Tensor,
     batch: WindowBatch,
-    mode: Mode,
+    mode: NetworkMode,
     nulled: Tensor | None = None,
 ) -> Tensor:
     """Predict the velocity of a batch's noisy latents [B, C, T, H, W] at sigma [B, T], at least float32."""

@@ -21,6 +21,7 @@ from training.distillation.ode_regression import (
     store_trajectories,
     trajectories_tag,
 )
+from training.distillation.quantized import QuantizedDistillationStage
 from training.loop import run_stage
 from training.parallel.shards import whole
 from training.parallel.single_process import ALONE, Cluster
@@ -208,7 +209,7 @@ class Pipeline:
 
 
 def finished_models(
-    stage: FlowMatchingStage | OdeRegressionStage | DistributionMatchingStage,
+    stage: FlowMatchingStage | OdeRegressionStage | DistributionMatchingStage | QuantizedDistillationStage,
 ) -> dict[str, ScenicModel]:
     """Build a stage's models with their EMA weights, whole, by role."""
     if isinstance(stage, DistributionMatchingStage):

@@ -33,6 +33,12 @@ def stage_plan(config: StageConfig, temporal_stride: int) -> dict[str, str]:
     }
     if config.refining is not None:
         return plan | _refining(config.refining)
+    if config.quantization is not None and config.distillation is not None:
+        steps = ", ".join(map(str, config.distillation.timesteps))
+        return plan | {
+            "student": f"timesteps {steps}, 0; large layers in {config.quantization}, whose weights learn",
+            "teacher": "the same network in full precision",
+        }
     if config.distillation is not None:
         return plan | _distillation(config.distillation, not stage.is_distribution_matching)
     return plan if stage.is_autoencoder else plan | {"noise": _noise(config.noise)}

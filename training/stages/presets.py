@@ -85,6 +85,22 @@ def _pocket_ode() -> StageConfig:
     )
 
 
+def _pocket_qad() -> StageConfig:
+    return StageConfig(
+        "qad",
+        data="first frames and cameras of walks; weights with worlds here take those",
+        num_latent_frames=5,
+        batch_size=4,
+        cut="anywhere",
+        # Few steps, so the average is short.
+        optimizer=OptimizerConfig(adam_lr=1e-4, min_side=NO_MATRIX, ema_decay=0.99),
+        # Weights in bfloat16 would be rounded twice.
+        loop=LoopConfig(20_000, 15.0, precision="float32"),
+        distillation=DistillationConfig(timesteps=POCKET_TIMESTEPS),
+        quantization="nvfp4",
+    )
+
+
 POCKET_REFINER = RefinerConfig(
     in_channels=96,
     out_channels=96,
@@ -128,6 +144,7 @@ def pocket_stages() -> dict[str, StageConfig]:
         _pocket_ode(),
         _pocket_distilled("self-forcing-short", 20.0, 9, 1e-4),
         _pocket_distilled("self-forcing-long", 20.0, 25, 5e-5, num_cached_chunks=5, sink=True),
+        _pocket_qad(),
         _pocket_refiner(),
     )
     return {stage.stage: stage for stage in stages}
@@ -196,6 +213,21 @@ def _paper_ode() -> StageConfig:
     )
 
 
+def _paper_qad() -> StageConfig:
+    """The authors quantise without training; length, batch and rate are those of the stage before, a third of its steps."""
+    adam = OptimizerConfig(adam_lr=2e-6, betas=(0.9, 0.999), min_side=NO_MATRIX, ema_decay=0.0)
+    return StageConfig(
+        "qad",
+        data="prompts, first frames and cameras of the trajectories",
+        num_latent_frames=43,
+        batch_size=2,
+        optimizer=adam,
+        loop=_constant(1000),
+        distillation=DistillationConfig(),
+        quantization="nvfp4",
+    )
+
+
 def _paper_refiner() -> StageConfig:
     """Adapters of rank 384 on the multi-step refiner. Batch, rate and steps are not published: as those of minute-camera."""
     adam = OptimizerConfig(
@@ -228,6 +260,7 @@ def paper_stages() -> dict[str, StageConfig]:
         _paper_ode(),
         _paper_distilled("self-forcing-short", 43, 700),
         _paper_distilled("self-forcing-long", 121, 3000, num_cached_chunks=2, sink=True),
+        _paper_qad(),
         _paper_refiner(),
     )
     return {stage.stage: stage for stage in stages}

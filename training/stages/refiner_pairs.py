@@ -9,38 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from model.checkpoint import weights_sha256
-from model.rollout import RolloutState
-from model.sampler import commit_chunk, denoise_chunk
-from training.data.batches import ClipBatches, WindowBatch
+from training.data.batches import ClipBatches
 from training.data.refiner_pairs import SUFFIX, PairBatch, RefinerPairs, save_pairs
 from training.parallel.single_process import Cluster
 from training.stages.config import StageConfig
 from training.stages.flow_matching import text_of
+from training.stages.rollout import make_again
 from training.stages.scenic_model import ScenicModel
-
-
-@torch.no_grad()
-def make_again(
-    generator: ScenicModel, batch: WindowBatch, timesteps: tuple[float, ...], noise: Tensor
-) -> Tensor:
-    """Generate clips chunk by chunk from their first latent frame, [B, C, T, h, w], as a session does."""
-    text = text_of(generator, batch)
-    made: list[Tensor] = []
-    state: RolloutState | None = None
-    for start, stop in generator.world.config.chunk_ranges(batch.frame_index.shape[1]):
-        conditioning = batch.conditioning(*text, slice(start, stop))
-        clean = batch.latents[:, :, :1] if start == 0 else None
-        if start == 0 and stop == 1:
-            made.append(batch.latents[:, :, :1])
-        else:
-            made.append(
-                denoise_chunk(generator.world, noise[:, :, start:stop], conditioning, state, timesteps, clean)
-            )
-        state = commit_chunk(generator.world, made[-1], conditioning, state)
-    return torch.cat(made, 2)
 
 
 def pairs_tag(generator: ScenicModel, config: StageConfig, data: str) -> str:

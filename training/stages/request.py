@@ -34,7 +34,7 @@ from training.presets import PRESETS
 from training.progress import RecipeProgress
 from training.run_folder import holding
 from training.stages.config import Preset
-from training.stages.data import SetData, WalkData, caption_table
+from training.stages.data import SetData, StageData, WalkData, WorldData, caption_table
 from training.stages.model_file import model_path
 from training.stages.pipeline import STAGES_FOLDER, Pipeline
 from training.stages.plan import stage_plan
@@ -219,10 +219,20 @@ def train_one(request: StageRequest, launch: Launch | None = None) -> tuple[Path
             preset = replace(preset, stages={**preset.stages, **one})
         progress = RecipeProgress({}, shown=cluster.is_first)
         data = _data_of(request, preset, cluster, progress)
+        if isinstance(data, WorldData):
+            preset = with_timesteps(preset, request.name, data.timesteps)
         pairs = request.data if STAGES[request.name].is_refiner else ()
         pipeline = Pipeline(preset, request.runs / STAGES_FOLDER, data, cluster, progress, pairs)
         checkpoint = pipeline.train(request.name, request.start_from)
         return checkpoint, data.left_out() if isinstance(data, SetData) else ()
+
+
+def with_timesteps(preset: Preset, name: str, timesteps: Sequence[float]) -> Preset:
+    """Give a distilled stage the schedule that its student is played with."""
+    stage = preset.stage(name)
+    assert stage.distillation is not None
+    distillation = replace(stage.distillation, timesteps=tuple(map(int, timesteps)))
+    return replace(preset, stages={**preset.stages, name: replace(stage, distillation=distillation)})
 
 
 def _check(request: StageRequest, preset: Preset, launch: Launch | None) -> None:
@@ -264,10 +274,13 @@ def _processes(request: StageRequest, preset: Preset, launch: Launch | None) -> 
         yield cluster
 
 
-def _data_of(
-    request: StageRequest, preset: Preset, cluster: Cluster, progress: RecipeProgress
-) -> SetData | WalkData:
+def _data_of(request: StageRequest, preset: Preset, cluster: Cluster, progress: RecipeProgress) -> StageData:
     if not request.sources:
+        if STAGES[request.name].is_quantised and request.start_from is not None:
+            with cluster.in_turn():
+                found = WorldData.find(request.start_from)
+            if found is not None:
+                return found
         walks = WalkSet(preset.walks or WalkSettings(), preset.model, request.runs / "data")
         return WalkData(walks, preset.best_share, progress)
     with cluster.in_turn():

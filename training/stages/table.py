@@ -13,6 +13,7 @@ RECONSTRUCTION = "reconstruction: Charbonnier, squares, gradients, 4x4 means, KL
 VELOCITY = "mean square error of the velocity, noise - x0"
 CLEAN_ESTIMATE = "mean square error of the clean estimate"
 REFINING = "mean square error of the velocity, from the first stage's latents and noise to the target"
+QUANTISED = "square error of the quantised student's velocity, over the square of its own in full precision"
 MATCHING = "distribution matching for the student, flow matching for the critic"
 TEACHER = "best-clips"
 """Stage whose model, which is bidirectional, teaches the distilled ones."""
@@ -37,6 +38,10 @@ class Stage:
     @property
     def is_refiner(self) -> bool:
         return self.loss == REFINING
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.loss == QUANTISED
 
     @property
     def is_distribution_matching(self) -> bool:
@@ -109,6 +114,13 @@ STAGES = {
             "the same at full length, with a sink and a window cached",
             "self-forcing-short",
             MATCHING,
+        ),
+        Stage(
+            "qad",
+            "teach the student under NVFP4 what it says in full precision, on its own rollouts",
+            "self-forcing-long",
+            QUANTISED,
+            "chunk_causal",
         ),
         Stage(
             "refiner",
