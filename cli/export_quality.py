@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.arguments import Json, Model
+from cli.arguments import Json, Model, Overwrite
 from cli.report import extra_needed, print_json, print_rows, stages
+from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
     from engine.files.bundle import EngineSpec
@@ -137,6 +138,7 @@ def search(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for NAME-BITS.layers.json; default: here.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Search which layers keep NVFP4, FP8 or bf16 under a budget, and write a layer table for `export engine --layers`."""
@@ -148,12 +150,14 @@ def search(
         from export.quantization.table import write_table
         from export.sources import shipped
     source, _ = shipped(model, False)
+    budgets = bits or [5.0]
+    paths = [(output or Path()) / f"{opened.spec.name}-{budget:g}.layers.json" for budget in budgets]
+    for path in paths:
+        check_absent(path, overwrite)
     with stages() as stage:
-        found = search_source(opened.spec, source, bits or [5.0], chunks, stage)
-    folder = output or Path()
+        found = search_source(opened.spec, source, budgets, chunks, stage)
     rows, results = [], []
-    for budget, made in zip(bits or [5.0], found, strict=True):
-        path = folder / f"{opened.spec.name}-{budget:g}.layers.json"
+    for path, made in zip(paths, found, strict=True):
         write_table(made.table, path)
         worlds = made.quality.worlds
         mean_db = sum(world.loss_db for world in worlds) / len(worlds)

@@ -216,8 +216,8 @@ def test_what_cannot_be_built_is_refused_before_it_is_calibrated(
     (tmp_path / "mine.txt").write_text("precious")
     source = str(bundle.path)
     for arguments, words in (
-        (["-o", str(tmp_path)], "is no bundle; name a new folder"),
-        (["-o", source], "is the bundle to build from"),
+        (["-o", str(tmp_path), "--overwrite"], "is no bundle; name a new folder"),
+        (["-o", source, "--overwrite"], "is the bundle to build from"),
         (["-o", str(tmp_path / "out"), "--target", "sm12"], "sm12"),
     ):
         if "sm12" in arguments:

@@ -8,16 +8,15 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from export.quantization.backend import modelopt, quiet, round_nvfp4
+from export.quantization.backend import modelopt, round_nvfp4
 from export.quantization.layers import (
     STEP_RULES,
     Algorithm,
@@ -40,6 +39,7 @@ from export.quantization.nvfp4 import (
     round_e2m1,
     round_e4m3,
 )
+from export.quantization.packing import packed_by_modelopt
 from export.quantization.quantize import layer_scales, leaf_linears, quantised
 from export.quantization.rewriting import smoothed_weight
 from model.config import sana_wm, tiny
@@ -96,34 +96,14 @@ def test_quantisation_equals_its_naive_twin(spread: float) -> None:
 
 
 def test_weights_are_packed_to_the_bytes_of_modelopt() -> None:
-    with quiet():
-        from modelopt.onnx.export import NVFP4QuantExporter
     generator = torch.Generator().manual_seed(7)
     rows = torch.randn(96, 64, generator=generator) * 0.03
     # Weights far apart in size, a block of zeros, and blocks too small for the smallest scale.
     rows *= 10.0 ** torch.empty(96, 1).uniform_(-3, 1, generator=generator)
     rows[5, 16:32] = 0
     rows[6:9] *= 1e-7
-    with quiet():
-        exported = NVFP4QuantExporter.process_model(weight_to_quantise(rows.numpy()))
-    theirs = {t.name: t.raw_data for t in exported.graph.initializer}
-    ours = [numpy_helper.from_array(np.asarray(values)).raw_data for values in packed(rows)]
-    assert ours == [theirs["w_f4"], theirs["w_f8_scale"], theirs["w_f8_scale_f32_scale"]]
-
-
-def weight_to_quantise(rows: np.ndarray) -> onnx.ModelProto:
-    """Write a product whose weight is marked for NVFP4 the way that ModelOpt marks it."""
-    n, k = rows.shape
-    value = helper.make_tensor_value_info
-    nodes = [
-        helper.make_node("TRT_FP4QDQ", ["w"], ["w_rounded"], "mark", domain="trt", block_size=BLOCK),
-        helper.make_node("MatMul", ["x", "w_rounded"], ["y"], "product"),
-    ]
-    x, y = (value(name, TensorProto.FLOAT, [1, size]) for name, size in (("x", n), ("y", k)))
-    shape = value("w_rounded", TensorProto.FLOAT, [n, k])
-    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(rows, "w")], value_info=[shape])
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("trt", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=11)
+    for ours, theirs in zip(packed(rows), packed_by_modelopt(rows), strict=True):
+        assert numpy_helper.from_array(np.asarray(ours)) == numpy_helper.from_array(np.asarray(theirs))
 
 
 def test_a_calibrated_scale_saturates_what_lies_beyond() -> None:

@@ -87,10 +87,12 @@ def rotate_blocks(x: Tensor, rotation: Tensor) -> Tensor:
     return (x.unflatten(-1, (-1, BLOCK)) @ rotation.to(x.dtype)).flatten(-2)
 
 
-def packed(
-    rows: Tensor, largest: NDArray[np.float32] | None = None
-) -> tuple[np.ndarray, np.ndarray, np.float32]:
-    """Return a weight [N, K] as an engine file holds it: 4-bit values, 8-bit scales of blocks along K, the tensor's scale.
+Packed = tuple[np.ndarray, np.ndarray, np.float32]
+"""A weight [N, K] as an engine file holds it: 4-bit values, 8-bit scales of blocks along K, the tensor's scale."""
+
+
+def packed(rows: Tensor, largest: NDArray[np.float32] | None = None) -> Packed:
+    """Pack a weight [N, K]; no other is in memory meanwhile.
 
     Args:
         largest: Magnitude that the tensor's scale is made from; that of the weight where None.

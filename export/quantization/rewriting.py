@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from export.graph import GraphWeights, layer_of, num_bytes, prune
+from export.graph import INLINE_LIMIT_BYTES, GraphWeights, layer_of, num_bytes, prune
 from export.progress import Progress
 from export.quantization.layers import Precision, Recipe
 from export.quantization.nvfp4 import BLOCK, MAX_E4M3, global_scale, hadamard_matrix, packed, rotate_blocks
+from export.quantization.packing import packed_by_modelopt
 from export.quantization.scales import LayerScales
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
@@ -97,6 +98,8 @@ class _Writer:
             value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
             for value in [*graph.value_info, *graph.input]
         }
+        self.is_held = sum(map(num_bytes, graph.initializer)) <= INLINE_LIMIT_BYTES
+        """Whether all weights of the graph fit into memory, where ModelOpt packs them."""
         self.rotation = hadamard_matrix() if hadamard else None
         if self.rotation is not None:
             self.constant(HADAMARD, self.rotation.numpy().astype(ml_dtypes.bfloat16))
@@ -248,7 +251,11 @@ class _Writer:
         """Store a weight [N, K] in 4 bits, blocks along K, and write what restores it as [K, N]."""
         if self.rotation is not None:
             rows = rotate_blocks(rows, self.rotation)
-        stored = zip(("w4", "w_scales", "w_scale"), packed(rows, largest), strict=True)
+        own = largest is None or float(largest) == float(rows.abs().max())
+        pack = (
+            packed_by_modelopt(rows) if own and self.is_held and len(rows) % 2 == 0 else packed(rows, largest)
+        )
+        stored = zip(("w4", "w_scales", "w_scale"), pack, strict=True)
         w, scales, scale = (self.constant(f"{n}.{name}", values) for name, values in stored)
         return [
             _node("DequantizeLinear", [scales, scale], [f"{n}.w_scales32"]),
