@@ -110,6 +110,10 @@ CalibrationAlgorithm = Annotated[
         help="Scales from largest values, from the least error of weights, with smoothed inputs (awq), or that and a low rank."
     ),
 ]
+Student = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint of `train qad`, whose weights take the place of the quantised layers'."),
+]
 LayerTable = Annotated[
     Path | None, typer.Option("--layers", help="Layer table of `export search`; default: the built-in one.")
 ]

@@ -18,9 +18,10 @@ from cli.arguments import (
     Model,
     Overwrite,
     Precision,
+    Student,
     pixels,
 )
-from cli.export_quality import Asked, search, verify_decoder, verify_quality
+from cli.export_quality import Asked, open_student, search, verify_decoder, verify_quality
 from cli.export_refiner import build_plans, is_refiner, refiner, verify_folder
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 from engine.files.atomic import check_absent
@@ -134,6 +135,7 @@ def engine(
     algorithm: CalibrationAlgorithm = AlgorithmChoice.MAX,
     hadamard: Hadamard = False,
     layers: LayerTable = None,
+    student: Student = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -165,7 +167,9 @@ def engine(
         if recipe is None:
             folder = build_graphs(opened, output, chosen is Precision.FP16, stage)
         else:
-            folder = build_bundle(opened, output, target, recipe, str(weights or "pocket"), stage, say)
+            folder = build_bundle(
+                opened, output, target, recipe, str(weights or "pocket"), stage, say, open_student(student)
+            )
     if not as_json:
         show(str(folder))
         return
@@ -231,10 +235,7 @@ def verify(
     algorithm: CalibrationAlgorithm = AlgorithmChoice.MAX,
     hadamard: Hadamard = False,
     layers: LayerTable = None,
-    student: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint of `train qad`, held in low precision against the model in fp32."),
-    ] = None,
+    student: Student = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Write frames, fp32 above the low precision, to this .png.")
     ] = None,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.files.bundle import EngineSpec
     from export.quantization.layers import Algorithm
     from export.quantization.quality import QualityReport
+    from model.world_model import WorldModel
 
 EXIT_DIFFERENT = 1
 SHOWN_LAYERS = 8
@@ -45,11 +46,7 @@ def verify_quality(
         from export.quantization.table import read_rules
     low = low_precision(asked.precision, asked.hadamard)
     recipe = Recipe(low, asked.algorithm, asked.hadamard, read_rules(asked.layers, spec.weights_sha256))
-    student = None
-    if asked.student is not None:
-        from training.stages.model_file import GENERATOR, load_models
-
-        student = load_models(asked.student)[GENERATOR].world.eval().requires_grad_(False)
+    student = open_student(asked.student)
     with stages() as stage:
         quality = measure_quality(spec, source, recipe, num_chunks, pictures, stage, student)
     if as_json:
@@ -58,6 +55,15 @@ def verify_quality(
         print(f"weights {spec.weights_sha256[:12]}, {num_chunks} chunks")
         _print_quality(quality)
     return 0 if quality.passed else EXIT_DIFFERENT
+
+
+def open_student(path: Path | None) -> WorldModel | None:
+    """Read the network of a checkpoint of `train qad`; None where there is no path."""
+    if path is None:
+        return None
+    from training.stages.model_file import GENERATOR, load_models
+
+    return load_models(path)[GENERATOR].world.eval().requires_grad_(False)
 
 
 def verify_decoder(spec: EngineSpec, source: str, num_chunks: int, as_json: bool) -> int:

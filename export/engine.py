@@ -33,6 +33,7 @@ from export.quantization.layers import (
 from export.quantization.rewriting import LayerRecord, rewrite_products
 from export.quantization.scales import Calibration, LayerScales
 from model.config import ModelConfig
+from model.world_model import WorldModel
 
 MAX_TEXT_LENGTH = 1024
 """Tokens of text that a plan takes at most, as many as a world file holds."""
@@ -69,6 +70,7 @@ def build_bundle(
     source: str,
     stage: Stage,
     notice: Callable[[str], None],
+    student: WorldModel | None = None,
 ) -> Path:
     """Turn a bundle into one for a GPU; whatever can be refused is refused before minutes of calibration.
 
@@ -76,10 +78,11 @@ def build_bundle(
         target: Compute capability, such as sm120.
         source: What the bundle was exported from, to calibrate on.
         notice: Told in a sentence what is calibrated on, where that is no world.
+        student: Of `flaneur train qad`, whose weights take the place of the quantised layers'.
     """
     check_paths(bundle, destination)
     check_target(load_library(), target)
-    calibration = calibrate_bundle(bundle, recipe, source, stage, notice)
+    calibration = calibrate_bundle(bundle, recipe, source, stage, notice, student)
     return build_plans(bundle, destination, target, recipe, calibration, stage)
 
 

@@ -23,8 +23,15 @@ from export.engine import build_graphs, build_plans
 from export.graph import GraphWeights, layer_of, prune
 from export.onnx import export_bundle
 from export.progress import unseen
-from export.quantization.calibration import NUM_PASSES, Walks, calibrate, quantised_products
+from export.quantization.calibration import (
+    NUM_PASSES,
+    Walks,
+    calibrate,
+    quantised_products,
+    replace_weights,
+)
 from export.quantization.layers import Low, Recipe
+from export.quantization.nvfp4 import packed
 from export.quantization.quantize import leaf_linears
 from export.quantization.rewriting import LayerRecord, rewrite_products
 from export.quantization.scales import Calibration, nominal_calibration
@@ -121,6 +128,23 @@ def test_stored_weights_are_those_of_the_quantised_model(
             assert np.allclose(weight, expected, atol=1e-6 * np.abs(expected).max()), layer
         if recipe.algorithm == "svdquant":
             assert stored[f"{n}.down"].shape == (expected.shape[1], 16)
+
+
+def test_a_student_s_weights_take_the_place_of_what_is_quantised(bundle: Bundle, model: WorldModel) -> None:
+    recipe, layer = Recipe("nvfp4"), "blocks.1.attn.qkv"
+    layers = quantised_products(bundle, recipe)
+    student, own = copy.deepcopy(model), copy.deepcopy(model)
+    learned = student.get_parameter(f"{layer}.weight").requires_grad_(False).pow_(3)
+    replace_weights(own, student, layers)
+    assert torch.equal(own.get_parameter(f"{layer}.weight"), learned)
+    nominal = nominal_calibration(layers)
+    distilled = {layer: replace(nominal.layers[layer], weight=learned.numpy())}
+    graph_file, _ = rewritten(bundle, recipe, Calibration({**nominal.layers, **distilled}, ""))
+    packed_values = packed(learned)[0].astype(np.float32)
+    assert any(np.array_equal(values, packed_values) for values in constants(graph_file).values())
+    student.get_parameter("final_layer.linear.weight").requires_grad_(False).mul_(2)
+    with pytest.raises(ValueError, match="was not distilled from this model"):
+        replace_weights(own, student, layers)
 
 
 def test_four_bit_layers_take_four_and_a_half_bits(bundle: Bundle, model: WorldModel) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
+import torch
 
 from engine.files.bundle import Bundle, EngineSpec
 from evaluation.worlds import fitting_worlds
@@ -44,18 +45,28 @@ class Walks:
 
 
 def calibrate_bundle(
-    bundle: Bundle, recipe: Recipe, source: str, stage: Stage, notice: Callable[[str], None]
+    bundle: Bundle,
+    recipe: Recipe,
+    source: str,
+    stage: Stage,
+    notice: Callable[[str], None],
+    student: WorldModel | None = None,
 ) -> Calibration:
     """Calibrate on the worlds that fit a bundle, or on a made-up walk where there is none.
 
     Args:
         source: What the bundle was exported from, as `open_source` takes it; not opened for random weights.
+        student: Distilled from it under the recipe; its weights take the place of the quantised layers'.
         notice: Told, in a sentence, what is calibrated on where that is no world.
 
     Raises:
         ValueError: The bundle was exported from other weights.
     """
     spec, layers = bundle.spec, quantised_products(bundle, recipe)
+    if student is not None and (spec.notes == RANDOM_WEIGHTS or not layers):
+        raise ValueError(
+            "a student takes the place of quantised layers of trained weights; leave --student out"
+        )
     if spec.notes == RANDOM_WEIGHTS:
         notice("weights from a seed: there is nothing to measure, activations get a nominal scale")
         return nominal_calibration(layers)
@@ -68,9 +79,35 @@ def calibrate_bundle(
         raise ValueError(
             f"{bundle.path} was exported from other weights than {name}; name its own with --weights"
         )
+    if student is not None:
+        replace_weights(model, student, layers)
     walks = calibration_walks(spec, picture_encoder(encoder_of(decoder)), notice)
     passes = NUM_PASSES[recipe.algorithm] * len(walks.scenes) * (walks.num_chunks + 1)
-    return calibrate(model, recipe, walks, stage("calibrating", passes))
+    if student is None:
+        return calibrate(model, recipe, walks, stage("calibrating", passes))
+    weights = {name: model.get_parameter(f"{name}.weight").numpy().copy() for name in layers}
+    found = calibrate(model, recipe, walks, stage("calibrating", passes))
+    distilled = {name: replace(scales, weight=weights[name]) for name, scales in found.layers.items()}
+    return Calibration(
+        distilled, f"{found.origin}; weights of the distilled student {weights_sha256(student)[:12]}"
+    )
+
+
+def replace_weights(model: WorldModel, student: WorldModel, layers: Sequence[str]) -> None:
+    """Put a student's weights into the layers that were rounded while it learned.
+
+    Raises:
+        ValueError: It is no student of this model: something else differs.
+    """
+    own, learned = model.state_dict(), student.state_dict()
+    changed = {f"{name}.weight" for name in layers}
+    if own.keys() != learned.keys() or any(
+        not torch.equal(own[name], learned[name]) for name in own.keys() - changed
+    ):
+        raise ValueError(
+            "the student was not distilled from this model under this layer table; name its own with --weights"
+        )
+    model.load_state_dict({name: learned[name] for name in changed}, strict=False)
 
 
 def calibration_walks(spec: EngineSpec, encode: Encode | None, notice: Callable[[str], None]) -> Walks:

@@ -148,7 +148,7 @@ class _Writer:
             raise ValueError(f"the layer {layer} was not calibrated; calibrate on chunks that reach it")
         weight = self.weights.read(node.input[1])
         assert weight is not None, "layers of 8 and 4 bits multiply by constants"
-        rows = torch.from_numpy(np.ascontiguousarray(weight.T))
+        rows = torch.from_numpy(np.ascontiguousarray(weight.T) if scales.weight is None else scales.weight)
         nodes, side = [], ""
         if scales.smoothing is not None:
             factors = self.constant(f"{n}.smoothing", scales.smoothing)

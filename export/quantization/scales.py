@@ -25,6 +25,8 @@ class LayerScales:
     """What inputs are multiplied by and weights divided by, [K]; AWQ and SVDQuant choose it."""
     low_rank: tuple[Array, Array] | None = None
     """Product that SVDQuant takes out of the weight and that stays in bf16, [R, K] and [N, R]."""
+    weight: Array | None = None
+    """Weight of a distilled student in the place of the graph's, [N, K]."""
 
 
 @dataclass(frozen=True)
