@@ -80,7 +80,7 @@ def test_a_world_begun_in_a_walk_is_named_by_place_and_time(world: Path) -> None
     town = read_world(world)
     assert begun_stem(town) == "town"
     title = begun_title(town, when)
-    assert title == f"{town.title}, 29 November 2026, 01:45"
+    assert title == f"{town.title}, 29 Nov, 01:45"
     begun = replace(
         town, info=town.info.model_copy(update={"name": "town-20261129-014507-2", "title": title})
     )

@@ -228,6 +228,15 @@ def test_a_replay_is_sought_held_and_stepped_through_with_keys(watcher: tuple[Pl
     arrive(player, last - 16)
     press(player, pygame.KSCAN_LEFT)
     arrive(player, 0)
+    press(player, pygame.KSCAN_END)
+    press(player, pygame.KSCAN_HOME)
+    arrive(player, 0)
+    assert not replay.playing
+    press(player, pygame.KSCAN_BACKSPACE)
+    assert replay.playing
+    press(player, pygame.KSCAN_SPACE)
+    press(player, pygame.KSCAN_HOME)
+    arrive(player, 0)
     press(player, pygame.KSCAN_UP)
     press(player, pygame.KSCAN_EQUALS)
     assert replay.speed == 4.0
@@ -236,6 +245,16 @@ def test_a_replay_is_sought_held_and_stepped_through_with_keys(watcher: tuple[Pl
     press(player, pygame.KSCAN_SPACE)
     player.wait(lambda: not replay.is_at_end, "the beginning again")
     assert player.walk.walk.planner.rig is None
+
+
+def test_the_bar_follows_what_is_being_made(watcher: tuple[Player, Recording]) -> None:
+    player, _ = watcher
+    hud, replay = player.walk._hud, player.walk.walk.replay
+    assert replay is not None
+    hud.update(IDLE, 0.0)
+    assert not hud.update(IDLE, 0.0)
+    replay.target = replay.newest + 1
+    assert hud.update(IDLE, 0.0)
 
 
 def test_a_click_in_the_bar_goes_there_and_dragging_follows(watcher: tuple[Player, Recording]) -> None:

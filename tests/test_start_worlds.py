@@ -73,6 +73,7 @@ def test_a_world_is_renamed_with_the_keyboard(at_start: Player, tmp_path: Path) 
     entry = start_of(at_start)._own.entry
     assert entry is not None
     assert entry.text == "Old walk"
+    press(at_start, pygame.K_END)
     for _ in range(len("walk")):
         press(at_start, pygame.K_BACKSPACE)
     at_start.post(pygame.TEXTINPUT, text="harbour")
@@ -213,6 +214,18 @@ def test_the_pause_offers_the_saves_of_this_world(player: Player) -> None:
     player.wait(lambda: player.walk.walk.history.name == 2, "the saved walk")
     assert not menus.is_open
     player.frames_go_by(4)
+
+
+def test_what_is_typed_first_takes_the_place_of_the_old_name() -> None:
+    for key in (None, pygame.K_BACKSPACE):
+        entry = TextEntry("Name", "an old walk", 20)
+        if key is not None:
+            entry.handle(pygame.event.Event(pygame.KEYDOWN, key=key, mod=0))
+            assert entry.text == ""
+        for letter in "new":
+            entry.handle(pygame.event.Event(pygame.KEYDOWN, key=ord(letter), mod=0))
+            entry.handle(pygame.event.Event(pygame.TEXTINPUT, text=letter))
+        assert entry.text == "new"
 
 
 def test_text_is_edited_where_the_cursor_is() -> None:

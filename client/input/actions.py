@@ -76,7 +76,7 @@ ACTIONS: tuple[Action, ...] = (
         "lean_right", "lean right", Group.LOOK, (_key("X"),), pygame.CONTROLLER_BUTTON_RIGHTSHOULDER, "lean"
     ),
     Action("level", "level the horizon", Group.LOOK, (_key("V"),), pygame.CONTROLLER_BUTTON_Y),
-    Action("instant_look", "late reprojection on or off", Group.LOOK, (pygame.KSCAN_F2,)),
+    Action("instant_look", "late reprojection", Group.LOOK, (pygame.KSCAN_F2,)),
     Action("refiner", "refiner on or off", Group.LOOK, (pygame.KSCAN_F7,)),
     Action("restart", "start again", Group.WORLD, (pygame.KSCAN_BACKSPACE,)),
     Action("next_world", "next world", Group.WORLD, (_key("N"), pygame.KSCAN_PAGEDOWN)),

@@ -105,9 +105,12 @@ class OwnWorldMenus:
 
     def _ask(self) -> None:
         assert self._world is not None
-        text = "Its file is deleted for good. What was recorded and saved in it stays, and cannot be played without it."
+        text = (
+            f"{self._world.title}. The file is deleted for good. What was recorded and saved in it stays, "
+            "and cannot be played without it."
+        )
         lines = [Choice(_KEEP, "Keep it"), Choice(_DELETE_NOW, "Delete it")]
-        self._menus.show(Menu(f"Delete {self._world.title}?", lines, text))
+        self._menus.show(Menu("Delete this world?", lines, text))
 
     def _delete(self) -> None:
         assert self._world is not None

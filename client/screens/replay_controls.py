@@ -25,7 +25,6 @@ _KEYS = {
     pygame.KSCAN_COMMA: "frame_back",
     pygame.KSCAN_PERIOD: "frame_on",
     pygame.KSCAN_HOME: "start",
-    pygame.KSCAN_BACKSPACE: "start",
     pygame.KSCAN_END: "end",
 }
 _BUTTONS = {
@@ -57,7 +56,7 @@ class ReplayControls:
             "frame_on": lambda: self._step(1),
             "slower": lambda: self._change_speed(-1),
             "faster": lambda: self._change_speed(1),
-            "start": self.restart,
+            "start": lambda: self._go_to(self._replay.span.first),
             "end": lambda: self._go_to(self._replay.span.last),
         }
 

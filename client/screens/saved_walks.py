@@ -61,10 +61,11 @@ class SavedWalks:
             if len(found) == MAX_SHOWN:
                 break
         self._entries = {f"{_GO_ON}{entry.path}": entry for entry in found}
+        worlds = self._app.list_worlds() if self._app.worlds_changed else self._app.worlds
         lines = [
             Choice(
                 key,
-                title_of(entry, self._app.worlds),
+                title_of(entry, worlds),
                 f"{_length(entry)}{day_and_time(entry.saved_s)}",
                 fixed=True,
                 picture=entry.picture,

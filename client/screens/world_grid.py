@@ -56,8 +56,9 @@ class WorldGrid:
         self._rows = self._rows_of(columns)
         width = (room.width - gap * (columns - 1)) // columns
         height = min(round(width * 0.6) + caption, max(room.height, 2 * caption))
-        if len(self._rows) >= 2 and 2 * height + gap > room.height >= look.px(44):
-            height = (room.height - gap) // 2
+        between = gap + (look.px(_HEADING) if self._has_own else 0)
+        if len(self._rows) >= 2 and 2 * height + between > room.height >= look.px(44):
+            height = (room.height - between) // 2
         tops = self._tops(look, height + gap)
         row = self._row_of(chosen) if self._num_worlds else 0
         self._top_row = min(self._top_row, row)
@@ -78,6 +79,10 @@ class WorldGrid:
         self.num_visible = sum(
             room.top <= top + shift <= room.bottom - height for top in tops[self._top_row :]
         )
+
+    @property
+    def _has_own(self) -> bool:
+        return self._num_shipped < self._num_worlds
 
     def _begins_own(self, number: int) -> bool:
         return self._rows[number].start == self._num_shipped
@@ -100,7 +105,7 @@ class WorldGrid:
     def _fits(self, look: Theme, room: pygame.Rect, columns: int) -> bool:
         gap = look.px(3)
         width = (room.width - gap * (columns - 1)) // columns
-        headings = look.px(_HEADING) if self._num_shipped < self._num_worlds else 0
+        headings = look.px(_HEADING) if self._has_own else 0
         rows = len(self._rows_of(columns))
         return rows * (round(width * 0.6) + look.px(CAPTION) + gap) - gap + headings <= room.height
 

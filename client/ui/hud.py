@@ -51,6 +51,7 @@ class Hud:
         self._map = WalkMap()
         self._stall = StallNotice(app, walk)
         self.replay_bar = ReplayBar()
+        self._replay_state: tuple[object, ...] = ()
         self._intent = IDLE
         self._held: tuple[int, ...] = ()
         self._metrics: Metrics | None = None
@@ -64,6 +65,10 @@ class Hud:
         settings, held = self._app.settings, self._app.keyboard.held
         changed = settings.show_held and (intent != self._intent or held != self._held)
         self._intent, self._held = intent, held
+        if (replay := self._walk.replay) is not None:
+            state = replay.newest, replay.target, replay.playing, replay.speed
+            changed |= state != self._replay_state
+            self._replay_state = state
         self._map.add(self._walk.frame.index, self._walk.frame.c2w)
         if not settings.hud:
             self._metrics = None

@@ -163,11 +163,10 @@ class Menu:
         turns = is_chosen and not choice.fixed
         value = f"< {choice.value} >" if choice.value and turns else choice.value
         value = look.clipped(value, place.width // 2, 17)
-        left = place.left + pad
         if choice.picture is not None:
-            picture = self._picture(index, place.height - look.px(1))
-            target.blit(picture, (place.left + look.px(0.75), place.top + look.px(0.5)))
-            left += picture.get_width()
+            self._draw_with_picture(target, look, index, place, colour)
+            return
+        left = place.left + pad
         room = place.right - pad - left - (look.font(17).size(value)[0] + pad if value else 0)
         label = look.text(look.clipped(choice.label, room, 17, is_chosen), 17, is_chosen, colour)
         middle = place.centery - label.get_height() // 2
@@ -175,6 +174,21 @@ class Menu:
         if value:
             shown = look.text(value, 17, colour=colour)
             target.blit(shown, (place.right - pad - shown.get_width(), middle))
+
+    def _draw_with_picture(
+        self, target: pygame.Surface, look: Theme, index: int, place: pygame.Rect, colour: theme.Colour
+    ) -> None:
+        """Draw a line's picture, and beside it the label above the value."""
+        choice, is_chosen, pad = self.choices[index], index == self.chosen, look.px(2)
+        picture = self._picture(index, place.height - look.px(1))
+        target.blit(picture, (place.left + look.px(0.75), place.top + look.px(0.5)))
+        left = place.left + pad + picture.get_width()
+        room = place.right - pad - left
+        label = look.text(look.clipped(choice.label, room, 17, is_chosen), 17, is_chosen, colour)
+        value = look.text(look.clipped(choice.value, room, 14), 14, colour=colour)
+        top = place.centery - (label.get_height() + value.get_height()) // 2
+        target.blit(label, (left, top))
+        target.blit(value, (left, top + label.get_height()))
 
     def _picture(self, index: int, height: int) -> pygame.Surface:
         """Return a line's picture at a height, made once."""

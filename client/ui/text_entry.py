@@ -17,6 +17,12 @@ LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-,.'"
 HINT = "Type, or dial with up and down. Enter or A takes it, Esc or B leaves it, X deletes a letter."
 
 
+_EDITING = (
+    *(pygame.K_BACKSPACE, pygame.K_DELETE, pygame.K_LEFT, pygame.K_RIGHT),
+    *(pygame.K_HOME, pygame.K_END, pygame.K_UP, pygame.K_DOWN),
+)
+
+
 class Answer(Enum):
     """How an entry ended."""
 
@@ -34,6 +40,8 @@ class TextEntry:
         """Why the text was not taken, shown until it changes."""
         self._max_chars = max_chars
         self._cursor = len(text)
+        self._is_fresh = True
+        """Whether nothing was changed yet: what is typed first takes the place of the whole text."""
         self.place = pygame.Rect(0, 0, 0, 0)
         """Where it lies, as drawn last."""
 
@@ -43,9 +51,12 @@ class TextEntry:
         answer = None
         if event.type == pygame.TEXTINPUT:
             self._insert(event.text)
+            self._is_fresh = False
         elif event.type == pygame.KEYDOWN:
             answer = self._press(event.key)
+            self._is_fresh &= event.key not in _EDITING
         elif (step := step_of(event)) is not None:
+            self._is_fresh = False
             answer = self._step(step)
         if self.text != before:
             self.problem = ""
@@ -88,12 +99,19 @@ class TextEntry:
         self._cursor = max(0, min(len(self.text), cursor))
 
     def _insert(self, text: str) -> None:
+        if self._is_fresh:
+            self._erase_all()
         text = "".join(c for c in text if c.isprintable())[: self._max_chars - len(self.text)]
         self.text = self.text[: self._cursor] + text + self.text[self._cursor :]
         self._cursor += len(text)
 
+    def _erase_all(self) -> None:
+        self.text, self._cursor = "", 0
+
     def _erase_before(self) -> None:
-        if self._cursor:
+        if self._is_fresh:
+            self._erase_all()
+        elif self._cursor:
             self._cursor -= 1
             self._erase_after()
 
@@ -140,6 +158,9 @@ class TextEntry:
         target.set_clip(field.inflate(-2 * pad, 0))
         label = look.text(self.text or " ", 18)
         x, y = field.left + pad - shift, field.centery - label.get_height() // 2
+        if self._is_fresh:
+            target.fill(theme.AMBER, (x, y, label.get_width(), label.get_height()))
+            label = look.text(self.text or " ", 18, colour=theme.INK)
         target.blit(label, (x, y))
         under = font.size(self.text[self._cursor : self._cursor + 1] or "n")[0]
         mark = (x + caret_px, y + label.get_height(), max(2, under), max(2, look.px(0.375)))

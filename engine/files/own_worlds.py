@@ -24,7 +24,7 @@ _IN_NO_FILE_NAME = '<>:"/\\|?*'
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices."""
 _BEGUN_NAME = re.compile(r"-(from-[0-9a-f]{8}|\d{8}-\d{6}(-\d+)?)$")
-_BEGUN_TITLE = re.compile(r", (later|\d{1,2} \w+ \d{4}, \d{2}:\d{2})$")
+_BEGUN_TITLE = re.compile(r", (later|\d{1,2} \w+, \d{2}:\d{2})$")
 
 
 def begun_stem(world: World) -> str:
@@ -34,7 +34,7 @@ def begun_stem(world: World) -> str:
 
 def begun_title(world: World, when: datetime) -> str:
     """Return the title of a world begun in a world: its place and the time."""
-    time = f", {when.day} {when:%B %Y, %H:%M}"
+    time = f", {when.day} {when:%b, %H:%M}"
     return _BEGUN_TITLE.sub("", world.title)[: MAX_TITLE_CHARS - len(time)] + time
 
 
