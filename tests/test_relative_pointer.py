@@ -30,14 +30,13 @@ def there_and_back() -> tuple[list[tuple[float, float]], list[tuple[float, float
     return there, [*there[-2::-1], AT]
 
 
-@pytest.mark.parametrize("at", [AT, None])
-def test_positions_become_their_differences(at: tuple[float, float] | None):
+# The first report tells nothing yet; where the pointer was grabbed says how far that was.
+@pytest.mark.parametrize(("at", "seen_px"), [(AT, 45.0), (None, 42.0)])
+def test_positions_become_their_differences(at: tuple[float, float] | None, seen_px: float):
     pointer = RelativePointer()
     pointer.grab(at)
     there, back = there_and_back()
-    right, down = moved(pointer, there)
-    # Two reports tell what the device is; they turn nothing.
-    assert (right, down) == (39.0, 0.0)
+    assert moved(pointer, there) == (seen_px, 0.0)
     assert moved(pointer, back) == (-45.0, 0.0)
 
 
@@ -159,7 +158,7 @@ def test_a_viewer_of_a_real_vnc_server_turns_the_view_there_and_back(tmp_path: P
         viewer.key(0x20)
         line = next(line for line in program.stdout if line.startswith("moved"))
         right, down = (float(number) for number in line.split()[1:])
-        assert abs(right) <= 6.0
+        assert abs(right) <= 3.0
         assert down == 0.0
     finally:
         if viewer is not None:

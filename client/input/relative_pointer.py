@@ -54,11 +54,12 @@ class RelativePointer:
         if self._is_first:
             self._is_first = False
             if self._may_be_position(reported):
-                # The next report tells; a mouse would lose one count here.
+                # The next report tells, and brings what is held back here; a mouse would lose one count.
                 return 0.0, 0.0
         elif last is not None and self._follows(reported, last):
             self._is_absolute = True
-            return 0.0, 0.0
+            began = self._grabbed_at if self._grabbed_at and self._is_near(last) else last
+            return x - began[0], y - began[1]
         self._last = None
         return reported
 
@@ -68,8 +69,13 @@ class RelativePointer:
             return False
         if self._grabbed_at is None:
             return length > FLICK_PX
-        near = math.dist(reported, self._grabbed_at) <= max(CLOSE_PX, CLOSE_SHARE * length)
-        return near or length > FLICK_PX
+        return self._is_near(reported) or length > FLICK_PX
+
+    def _is_near(self, reported: tuple[float, float]) -> bool:
+        """Whether a report may be a position that the pointer came to from where it was grabbed."""
+        if self._grabbed_at is None:
+            return False
+        return math.dist(reported, self._grabbed_at) <= max(CLOSE_PX, CLOSE_SHARE * math.hypot(*reported))
 
     def _follows(self, reported: tuple[float, float], last: tuple[float, float]) -> bool:
         return math.dist(reported, last) <= SAME_SHARE * math.hypot(*last)

@@ -36,7 +36,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1] = 1
-    mouse_deg_px: Annotated[float, Field(ge=0.01, le=2.0)] = 0.12
+    mouse_deg_px: Annotated[float, Field(ge=0.01, le=2.0)] = 0.1
     """Turn for each pixel of mouse motion, degrees."""
     invert_y: bool = False
     """Whether moving the mouse up looks down."""
