@@ -33,7 +33,7 @@ from training.progress import RecipeProgress
 from training.stages.config import StageConfig
 from training.stages.model_file import is_network, load_autoencoder_file
 
-NUM_WORLD_CLIPS = 96
+NUM_WORLD_CLIPS = 48
 """Walks through worlds that a stage draws from."""
 
 
