@@ -47,6 +47,8 @@ LEAST_CONTRAST = 6.0
 """Levels of a colour channel between the pixels of that square, below which a silhouette is not to be seen."""
 POINTS_WITHIN = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375)], np.float32)
 """Offsets in pixels, right and down, of the points that a pixel at a silhouette is the mean of: a rotated grid."""
+SMOOTHED_FROM = 3
+"""Keyframes, the best first, that those points are looked up in."""
 LEAST_POINTS = 2
 """Of them that must show something."""
 CRACK_PX = 5
@@ -199,7 +201,7 @@ def _render_frame(
     image, coverage = picture.result()
     _fill_open(view, image, coverage, (near, far), fillers, least)
     _fill_open(view, image, coverage, _surroundings(image[..., 3], coverage, CRACK_PX), selected, None)
-    _smooth_edges(view, image, coverage, (*selected, *fillers))
+    _smooth_edges(view, image, coverage, selected[:SMOOTHED_FROM])
     filled = fill(image, coverage)
     color = cv2.convertScaleAbs(filled)[..., :3]
     return np.ascontiguousarray(color, np.uint8), coverage, np.ascontiguousarray(filled[..., 3])
@@ -256,11 +258,11 @@ def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[S
         return
     points = Pixels.of_view(view).points_within(edges, POINTS_WITHIN)
     near, far = (points.take(side) for side in _surroundings(depth, coverage, EDGE_PX))
+    guesses, both = np.concatenate([near, far]), points.repeated(2)
     blend = Blend(BEHIND * far)
     for source in sources:
-        link = Link(view, source, points)
-        for guess in (near, far):
-            blend.add(link.surface(guess, search=True))
+        for surface in Link(view, source, both).surface(guesses, search=True).parts(2):
+            blend.add(surface)
     found, shows = (points.unfolded(part) for part in blend.result())
     count = shows.reshape(len(POINTS_WITHIN), -1).sum(0)
     total = found[:, :3].reshape(len(POINTS_WITHIN), -1, 3).sum(0)

@@ -17,7 +17,7 @@ from engine.memory.warp import View, farthest_around, nearest_around
 
 CELL = 4
 """Pixels of the view behind one cell of the coarse depth, along each side."""
-MAX_CANDIDATES, MAX_SELECTED, MAX_FILLERS = 40, 6, 6
+MAX_CANDIDATES, MAX_SELECTED, MAX_FILLERS = 40, 4, 6
 """Keyframes whose points are considered, that are looked into for all pixels, and for those that are left open."""
 SAMPLE_STEP = 3
 """Every third cell is a sample for which keyframes are compared."""

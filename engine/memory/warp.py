@@ -131,6 +131,10 @@ class Pixels:
             positions.reshape(-1)[: pixels._count] += np.repeat(shift, len(chosen))
         return pixels
 
+    def repeated(self, times: int) -> Pixels:
+        """These several times, so that each may have several guesses; `Surface.parts` takes the answers apart."""
+        return Pixels(*(np.concatenate([part] * times) for part in (self.columns, self.rows)))
+
     def unfolded(self, values: Array) -> Array:
         """Values of a list, [N] or [N, C]."""
         return values.reshape(-1, *values.shape[2:])[: self._count]
@@ -160,6 +164,11 @@ class Surface:
     beside_silhouette: Mask
     color: NDArray[np.uint8]
     """RGB and a fourth byte, [H, W, 4]; 1 x 1 where colours were not asked for."""
+
+    def parts(self, count: int) -> list[Surface]:
+        """Those of each of several guesses, of pixels that were repeated."""
+        arrays = (self.inverse_depth, self.error_px, self.scale, self.beside_silhouette, self.color)
+        return [Surface(*part) for part in zip(*(np.split(array, count) for array in arrays), strict=True)]
 
 
 class Link:
