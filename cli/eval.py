@@ -131,6 +131,7 @@ def _evaluate_places(
     output: Path,
     as_json: bool,
 ) -> None:
+    from engine.session.picture_world import depth_teller
     from evaluation.evaluate import METRICS, EvaluationPlan, evaluate, track_maker
     from evaluation.rollouts import place_of
     from evaluation.scores import as_markdown
@@ -139,7 +140,9 @@ def _evaluate_places(
     with extra_needed(f"{tracks.value} tracks", "eval"):
         lay_track = track_maker(tracks.value)
     if unseen:
-        pairs = unseen_worlds(subject.chosen, subject.fitting, subject.encoder())
+        pairs = unseen_worlds(
+            subject.chosen, subject.fitting, subject.encoder(), depth_teller(subject.bundle)
+        )
     else:
         pairs = [(world, place_of(world)) for world in subject.chosen]
     plan = EvaluationPlan(

@@ -83,7 +83,7 @@ def onnx(
     with extra_needed("exporting", "export"):
         from export.folders import check_destination
         from export.onnx import export_bundle
-        from export.sources import RANDOM_WEIGHTS, open_source, shipped
+        from export.sources import RANDOM_WEIGHTS, depth_graph_beside, open_source, shipped
     from engine.files.bundle import open_bundle
 
     output = output or Path(f"{Path(model).stem}{EXPORTED}")
@@ -105,6 +105,7 @@ def onnx(
             output,
             notes=notes,
             progress=report,
+            depth=None if random_weights or size else depth_graph_beside(model),
             **schedule,
         )
     bundle = open_bundle(folder)

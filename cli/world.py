@@ -30,6 +30,13 @@ class WorldModelName(StrEnum):
     POCKET = "pocket"
 
 
+class Surroundings(StrEnum):
+    """What a world of a photo knows beyond the photo."""
+
+    MIRRORED = "mirrored"
+    NONE = "none"
+
+
 @app.command()
 def create(
     photo: Annotated[
@@ -69,6 +76,12 @@ def create(
     intrinsics: Annotated[
         Path | None, typer.Option(help="Camera of the photo instead: fx fy cx cy in pixels, .txt or .npy.")
     ] = None,
+    surroundings: Annotated[
+        Surroundings,
+        typer.Option(
+            help="What is around a photo: its mirror images, or nothing but what the model invents."
+        ),
+    ] = Surroundings.MIRRORED,
     refiner: Annotated[
         Path | None,
         typer.Option(help="Encode the prompt for the second stage too: the release's refiner folder."),
@@ -101,7 +114,9 @@ def create(
             raise ValueError("--intrinsics and --refiner are for worlds of sana-wm; leave them out")
         name = world_name(output.stem)
         details = {"name": name, "title": title, "licence": licence, "caption": prompt or ""}
-        write_world(output, _remembered(source, keyframes is not None, bundle, details, text_of, fov))
+        write_world(
+            output, _remembered(source, keyframes is not None, bundle, details, text_of, fov, surroundings)
+        )
         _print_made(output, as_json)
         return
     if photo is None or prompt is None:
@@ -125,6 +140,7 @@ def _remembered(
     details: dict[str, str],
     text_of: str | None,
     fov: float | None,
+    surroundings: Surroundings,
 ) -> World:
     """Make a world with a spatial memory, of posed pictures or of a photo."""
     from engine.files.pictures import read_photo
@@ -147,7 +163,10 @@ def _remembered(
     if posed:
         keyframes = read_posed_pictures(source)
         return picture_world.world_of_keyframes(info, spec, encoder, keyframes, text, angle)
-    return picture_world.world_of_photo(info, spec, encoder, read_photo(source), text, angle)
+    depth_of, mirrored = picture_world.depth_teller(bundle), surroundings is Surroundings.MIRRORED
+    return picture_world.world_of_photo(
+        info, spec, encoder, read_photo(source), text, angle, depth_of, mirrored
+    )
 
 
 def _print_made(output: Path, as_json: bool) -> None:

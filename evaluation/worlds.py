@@ -16,6 +16,7 @@ from engine.files.world import World, find_world, list_worlds, read_world, seale
 from engine.machine.assets import worlds_dir
 from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
+from engine.session.picture_world import DepthOf, told_depth
 from evaluation.rollouts import HELD_OUT_SEED, Frames, Poses, place_of
 from holodeck import Place
 from holodeck.variants import mirrored, recoloured
@@ -123,20 +124,27 @@ def unseen_place(place: Place) -> Place:
 
 
 def unseen_worlds(
-    worlds: Sequence[World], known: Sequence[World], autoencoder: GuidedAutoencoder
+    worlds: Sequence[World],
+    known: Sequence[World],
+    autoencoder: GuidedAutoencoder,
+    depth_of: DepthOf | None = None,
 ) -> list[tuple[World, Place]]:
     """Begin worlds in the unseen twins of places.
 
     Args:
         worlds: Made from the places whose twins are wanted.
         known: All worlds of the same weights.
+        depth_of: Tells the depth of a picture; None asks the decoder.
     """
     pairs = []
     for world in worlds:
         place = unseen_place(place_of(world))
         frame = place.render(place.spawn, world.intrinsics, *world.frame_size)
         pairs.append(
-            (begin_world(place.name, frame, place.spawn, world.intrinsics, known, autoencoder), place)
+            (
+                begin_world(place.name, frame, place.spawn, world.intrinsics, known, autoencoder, depth_of),
+                place,
+            )
         )
     return pairs
 
@@ -148,19 +156,23 @@ def begin_world(
     intrinsics: NDArray[np.float32],
     known: Sequence[World],
     autoencoder: GuidedAutoencoder,
+    depth_of: DepthOf | None = None,
 ) -> World:
     """Begin a world with a picture.
 
-    Its first latent is the autoencoder's, and so is the depth of its memory, which is the picture alone. Scene tokens belong to
-    known places and none fits: it gets the mean of them all, which favours none.
+    Its first latent is the autoencoder's, and its memory is the picture alone. Scene tokens belong to known places and none fits:
+    its text is zeros, as that of every place without a scene of its own.
 
     Args:
         frame: [H, W, 3], of the model's size.
         c2w: Where it was taken from, [4, 4].
         intrinsics: fx, fy, cx, cy in its pixels, [4].
         known: Worlds of the model's weights; one at least.
+        depth_of: Tells the picture's depth; None asks the decoder.
     """
-    text = np.asarray(np.stack([world.text for world in known]).mean(0), np.float32)
+    text = np.zeros_like(known[0].text)
+    pose, lens = np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32)
+    depth = _decoded_depth(autoencoder, frame) if depth_of is None else told_depth(depth_of, frame, lens)
     info = known[0].info.model_copy(
         update={"name": name[:64], "title": name[:64], "place": None, "caption": "", "speed_scale": 1.0}
     )
@@ -170,21 +182,18 @@ def begin_world(
         first_frame=frame,
         text=text,
         text_mask=np.ones(len(text), np.float32),
-        intrinsics=np.asarray(intrinsics, np.float32),
-        c2w=np.asarray(c2w, np.float64),
-        keyframes=(_keyframe(autoencoder, frame, c2w, intrinsics),),
+        intrinsics=lens,
+        c2w=pose,
+        keyframes=(Keyframe.of(frame, depth, pose, lens),),
     )
     return sealed(world)
 
 
 @torch.no_grad()
-def _keyframe(
-    autoencoder: GuidedAutoencoder, frame: Frames, c2w: Poses, intrinsics: NDArray[np.float32]
-) -> Keyframe:
-    """A picture [H, W, 3] with the depth that the decoder sees in it."""
+def _decoded_depth(autoencoder: GuidedAutoencoder, frame: Frames) -> NDArray[np.float32]:
+    """Inverse depth that the decoder sees in a picture [H, W, 3], [H, W]."""
     raw = autoencoder.raw(autoencoder.encode(_as_video(frame[None])).transpose(1, 2))
-    inverse = autoencoder.decode_groups(raw)[0, 0, -1, 3].clamp_min(0.0).numpy()
-    return Keyframe.of(frame, inverse, np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32))
+    return autoencoder.decode_groups(raw)[0, 0, -1, 3].clamp_min(0.0).numpy()
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ def build_plans(
             "step_graphs": {size: plans[name] for size, name in spec.step_graphs.items()},
             "decoder_graph": plans[spec.decoder_graph],
             "encoder_graph": None if spec.encoder_graph is None else plans[spec.encoder_graph],
+            "depth_graph": None,
             "precision": precision,
             "layer_groups": tuple(groups),
             "activation_scales": calibration.origin,
@@ -165,7 +166,7 @@ def build_graphs(bundle: Bundle, destination: Path, half: bool, stage: Stage) ->
     spec = bundle.spec
     check_paths(bundle, destination)
     with making_bundle(destination) as folder:
-        graphs = _graphs(spec)
+        graphs = [*_graphs(spec), *([] if spec.depth_graph is None else [spec.depth_graph])]
         advance = stage("storing weights", len(graphs))
         for done, name in enumerate(graphs, 1):
             if half:

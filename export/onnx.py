@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
+from engine.backends.protocol import INVERSE_DEPTH, PICTURE
 from engine.backends.torch import model_spec
 from engine.errors import BuildFailed
 from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, ModelSpec, hash_file
@@ -28,6 +30,7 @@ from model.rollout import RolloutState, state_shapes
 from model.sampler import STREAMING_TIMESTEPS, check_timesteps
 from model.world_model import WorldModel
 
+DEPTH_GRAPH = "depth.onnx"
 WEIGHTS_FILE = "weights.bin"
 """Of graphs too large to hold their weights."""
 OPSET = 20
@@ -92,6 +95,7 @@ def export_bundle(
     notes: str = "",
     progress: Progress | None = None,
     encoder: nn.Module | None = None,
+    depth: nn.Module | Path | None = None,
 ) -> Path:
     """Write a bundle for ONNX Runtime, float32, whole or not at all.
 
@@ -100,6 +104,7 @@ def export_bundle(
             `cache_spec(latent_height, latent_width) -> [(name, shape)]`; it is shown a guide after the latent where the
             model reads a spatial memory.
         encoder: `forward(frames) -> latent`, needed where the model reads a spatial memory; default: the decoder's own.
+        depth: `forward(picture) -> inverse depth`, or its graph in another bundle, for worlds that begin with a photo.
         destination: Folder to make; an existing bundle there is replaced.
         timesteps: Step schedule, without the final 0.
         progress: Told the name of each stage as it starts.
@@ -112,7 +117,7 @@ def export_bundle(
     steps = check_timesteps(timesteps)
     with making_bundle(destination) as partial:
         encoder = encoder or encoder_of(decoder)
-        _fill(partial, model, decoder, encoder, steps, fps, notes, progress or (lambda _stage: None))
+        _fill(partial, model, decoder, encoder, depth, steps, fps, notes, progress or (lambda _stage: None))
     return destination
 
 
@@ -121,6 +126,7 @@ def _fill(
     model: WorldModel,
     decoder: nn.Module,
     encoder: nn.Module | None,
+    depth: nn.Module | Path | None,
     timesteps: list[float],
     fps: float,
     notes: str,
@@ -144,6 +150,12 @@ def _fill(
         report("encoder graph")
         frames = torch.zeros(*frame, 3, dtype=torch.uint8)
         write_graph(plain(encoder), (frames,), folder / "encoder.onnx", weights, ["frames"], ["latent"], None)
+    if isinstance(depth, Path):
+        shutil.copyfile(depth, folder / DEPTH_GRAPH)
+    elif depth is not None:
+        report("depth graph")
+        picture = torch.zeros(*frame[1:], 3, dtype=torch.uint8)
+        write_graph(plain(depth), (picture,), folder / DEPTH_GRAPH, weights, [PICTURE], [INVERSE_DEPTH], None)
     report("description")
     described = model_spec(config, decoder, weights_sha256(model), timesteps, fps)
     spec = EngineSpec(
@@ -152,6 +164,7 @@ def _fill(
         step_graphs=step_graphs,
         decoder_graph="decoder.onnx",
         encoder_graph=None if encoder is None else "encoder.onnx",
+        depth_graph=None if depth is None else DEPTH_GRAPH,
         precision=dict.fromkeys(("step", "decoder", *([] if encoder is None else ["encoder"])), "float32"),
         target="cpu",
         builder=f"torch {torch.__version__}, onnx {onnx.__version__}",

@@ -77,6 +77,14 @@ def _open_source(name: str, random_weights: bool) -> tuple[WorldModel, nn.Module
     return model, decoder_beside(path, model.config)
 
 
+def depth_graph_beside(model: str) -> Path | None:
+    """The depth graph of the bundle that a name stands for; None where that bundle has none, or no bundle has that name."""
+    if model not in bundle_names():
+        return None
+    bundle = find_bundle(model, verify=False)
+    return None if bundle.spec.depth_graph is None else bundle.path / bundle.spec.depth_graph
+
+
 def picture_encoder(encoder: StreamingEncoder | None) -> Callable[[NDArray[np.uint8]], Tensor] | None:
     """An encoder as a function of frames [R, H, W, 3] to a latent [1, C, 1, h, w]; None for none."""
     if encoder is None:

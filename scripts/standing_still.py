@@ -21,6 +21,7 @@ from engine.files.bundle import Bundle, open_bundle
 from engine.files.world import World
 from engine.machine.assets import assets_dir
 from engine.session.opening import open_session
+from engine.session.picture_world import depth_teller
 from engine.session.protocol import Session
 from engine.types import CameraTrack
 from evaluation.worlds import fitting_worlds, open_autoencoder, unseen_worlds
@@ -82,7 +83,9 @@ def main(assets: Path) -> None:
         "| world | still, where a chunk begins | within a chunk | unseen twin, first view after 360 degrees |"
     )
     print("|---|---|---|---|")
-    for world, (twin, _) in zip(worlds, unseen_worlds(worlds, worlds, autoencoder), strict=True):
+    for world, (twin, _) in zip(
+        worlds, unseen_worlds(worlds, worlds, autoencoder, depth_teller(bundle)), strict=True
+    ):
         rest, back = standing_still(world, bundle), view_after_a_turn(twin, bundle)
         print(f"| {world.name} | {rest.at_chunks:.2f} | {rest.within:.2f} | {back:.1f} dB |", flush=True)
 

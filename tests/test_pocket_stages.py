@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
 from holodeck import Place, get_place
 from model.config import ModelConfig, tiny
+from model.vae.depth import DepthConfig, DepthGraph
 from model.vae.guided import GuidedAutoencoder
 from tests.models import random_model, small_autoencoder
 from training.data.memory_clips import MemoryClips
@@ -23,7 +25,8 @@ from training.pocket.ablation import PARTS
 from training.pocket.clip_jobs import ClipJob, KeyframeJob, make_all
 from training.pocket.clips import SHARES, ClipSettings, make_clip, make_clips, shown_keyframes, stacked
 from training.pocket.decoder import DecoderStage
-from training.pocket.generator import GeneratorStage, LatentClips, encode_clips
+from training.pocket.depth import DepthStage
+from training.pocket.generator import GeneratorStage, LatentClips, balanced, encode_clips
 from training.pocket.keyframes import (
     Placement,
     choose,
@@ -34,8 +37,9 @@ from training.pocket.keyframes import (
     view_errors,
 )
 from training.pocket.own_history import OwnHistoryStage, roll_out
+from training.pocket.views import RgbdViews, ViewJob
 from training.stages.autoencoder import AutoencoderStage
-from training.stages.scenic_model import ScenicModel
+from training.stages.scenic_model import NO_SCENE, ScenicModel
 
 LENS = (41.6, 41.6, 32.0, 32.0)
 SETTINGS = ClipSettings(num_chunks=3, width=64, height=64, intrinsics=LENS, stride=2)
@@ -295,3 +299,38 @@ def _conditioning(config: ModelConfig, num_frames: int):
         torch.eye(4).expand(1, count, 4, 4),
         torch.tensor(LENS).expand(1, count, 4),
     )
+
+
+def test_depth_of_pictures_is_learned(tmp_path: Path) -> None:
+    job = ViewJob(6000, 1, 2, SETTINGS)
+    job.make(tmp_path)
+    assert job.is_made(tmp_path)
+    views = RgbdViews.open(tmp_path, job.stem)
+    assert views.color.shape[1:] == (64, 64, 3)
+    assert (views.inverse_depth >= 0).all()
+    stage = DepthStage([views], 4, DepthConfig((16, 16, 16)), FAST)
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(30):
+        losses.append(stage.backward(rng)["loss"])
+        stage.optimizer.step(1.0)
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    told = DepthGraph(stage.finished_model())(torch.from_numpy(np.array(views.color[0])))
+    assert told.shape == (64, 64)
+
+
+def test_half_of_the_samples_are_of_places_with_a_scene() -> None:
+    def clips(scene: int, count: int) -> LatentClips:
+        return LatentClips(scene, *(torch.zeros(count, 1) for _ in range(3)))
+
+    shares = balanced([clips(0, 4), clips(1, 12), clips(NO_SCENE, 100)])
+    np.testing.assert_allclose(shares, [0.55 / 4, 0.55 * 3 / 4, 0.45])
+    np.testing.assert_allclose(balanced([clips(0, 4), clips(1, 12)]), [0.25, 0.75])
+
+
+def test_places_without_a_scene_have_no_text() -> None:
+    model = ScenicModel(CONFIG, 1)
+    text, mask = model.text(torch.tensor([NO_SCENE, 0]))
+    assert not text[0].any()
+    assert torch.equal(text[1], model.scenes[0])
+    assert mask.all()

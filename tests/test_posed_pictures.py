@@ -165,7 +165,7 @@ def test_a_world_of_posed_pictures_begins_at_the_first(pictures: dict[str, Any],
 def test_a_photo_becomes_a_memory_of_one_keyframe() -> None:
     spec = guided_spec()
     photo = np.full((90, 120, 3), 77, np.uint8)
-    world = world_of_photo(info(), spec, GuidedBackend(), photo, no_text(spec))
+    world = world_of_photo(info(), spec, GuidedBackend(), photo, no_text(spec), mirrored=False)
     (keyframe,) = world.keyframes
     assert keyframe.color.shape == (32, 64, 3)
     np.testing.assert_allclose(keyframe.inverse_depth, 0.25, atol=1e-4)

@@ -132,7 +132,9 @@ def miniature_recipe() -> PocketRecipe:
     sizes = miniature_model()
     return PocketRecipe(
         placement=Placement(most=4, num_positions=2, num_views=4, side=64),
-        counts=ClipCounts(MINIATURE_WALKS.places, 1, 2, 2, 1, 1),
+        counts=ClipCounts(
+            MINIATURE_WALKS.places, 1, 2, 2, 1, 1, viewed_places=1, viewed_per_file=1, views_per_place=2
+        ),
         clips=ClipSettings(
             3, sizes.frame_width, sizes.frame_height, MINIATURE_INTRINSICS, sizes.temporal_stride
         ),
@@ -140,6 +142,7 @@ def miniature_recipe() -> PocketRecipe:
         generator_minutes=math.inf,
         own_history_minutes=math.inf,
         decoder_minutes=math.inf,
+        depth_minutes=math.inf,
         num_steps=6,
         batches=Batches(2, (32, 32), 2),
         timesteps=(1000, 700),

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from engine.backends.protocol import (
     FRAMES,
+    INVERSE_DEPTH,
     LATENT,
+    PICTURE,
     VELOCITY,
     Backend,
     GraphInput,
     GraphInterface,
     State,
     decoder_interface,
+    depth_interface,
     encoder_interface,
     step_interface,
 )
@@ -135,6 +138,14 @@ class OnnxRuntimeBackend(Backend):
         self._steps.clear()
         self._encoder = None
         del self._decoder
+
+
+def tell_depth(bundle: Bundle, picture: NDArray[np.uint8], num_threads: int) -> NDArray[np.float32]:
+    """Run a bundle's depth graph once: the inverse depth [H, W] of a picture [H, W, 3]."""
+    assert bundle.spec.depth_graph is not None, "the bundle tells depth"
+    path = bundle.path / bundle.spec.depth_graph
+    graph = _load(path, num_threads, depth_interface(), False, CPU_PROVIDER)
+    return _run(graph, (INVERSE_DEPTH,), {PICTURE: picture})[0]
 
 
 class OnnxRuntimeGraphs:

@@ -88,6 +88,7 @@ class Backend(ABC):
 VELOCITY = "velocity"
 LATENT = "latent"
 FRAMES = "frames"
+PICTURE = "picture"
 INVERSE_DEPTH = "inverse_depth"
 
 
@@ -149,3 +150,7 @@ def decoder_interface(spec: ModelSpec) -> GraphInterface:
 
 def encoder_interface() -> GraphInterface:
     return GraphInterface((FRAMES,), (LATENT,), ())
+
+
+def depth_interface() -> GraphInterface:
+    return GraphInterface((PICTURE,), (INVERSE_DEPTH,), ())

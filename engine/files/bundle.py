@@ -139,6 +139,8 @@ class EngineSpec(ModelSpec):
     decoder_graph: Name
     encoder_graph: Name | None = None
     """Makes a latent frame of R video frames; None where pictures are encoded elsewhere."""
+    depth_graph: Name | None = None
+    """Tells the inverse depth of one picture; None where the decoder alone tells depth."""
     precision: dict[str, Text]
     target: Text
     builder: Text
@@ -155,8 +157,7 @@ class EngineSpec(ModelSpec):
         if missing := {str(self.chunk_size), str(self.first_chunk_size)} - self.step_graphs.keys():
             raise ValueError(f"no step graph for {sorted(missing)[0]} latent frames")
         graphs = {self.decoder_graph, *self.step_graphs.values()}
-        if self.encoder_graph is not None:
-            graphs.add(self.encoder_graph)
+        graphs |= {graph for graph in (self.encoder_graph, self.depth_graph) if graph is not None}
         if unlisted := graphs - self.files.keys():
             raise ValueError(f"{sorted(unlisted)[0]} is not listed in files")
         if self.memory_channels and (

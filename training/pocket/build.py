@@ -13,8 +13,16 @@ from evaluation.evaluate import evaluate_worlds
 from evaluation.scores import EvaluationReport, as_markdown
 from model.checkpoint import load_checkpoint, weights_sha256
 from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, load_autoencoder_weights
-from training.pocket.publish import CHECKPOINTS, WORLD_FILE, WORLDS, in_half, mend_publishing, publish
-from training.pocket.recipe import GENERATOR, OWN_HISTORY
+from training.pocket.publish import (
+    CHECKPOINTS,
+    WORLD_FILE,
+    WORLDS,
+    depth_graph_in,
+    in_half,
+    mend_publishing,
+    publish,
+)
+from training.pocket.recipe import DEPTH, GENERATOR, OWN_HISTORY
 from training.pocket.run import MEASURING, PUBLISHING, PocketRun
 from training.presets import PRESETS, RECIPES
 from training.progress import RecipeProgress
@@ -53,7 +61,13 @@ def prepare(
             raise ValueError(
                 f"the {preset} has its own sizes and cannot start from {start_from}; leave that out"
             )
-        recipe = replace(recipe, autoencoder_minutes=0.0, generator_lr=GOING_ON_LR)
+        has_depth = depth_graph_in(start_from) is not None
+        recipe = replace(
+            recipe,
+            autoencoder_minutes=0.0,
+            generator_lr=GOING_ON_LR,
+            depth_minutes=0.0 if has_depth and only != DEPTH else recipe.depth_minutes,
+        )
     if only is not None:
         if start_from is None:
             raise ValueError("one stage alone goes on from earlier weights; name them with --start-from")
@@ -93,6 +107,7 @@ def train_pocket(
         latents = run.encode(autoencoder, clips)
         model = run.generator(latents)
         autoencoder = run.decoder(autoencoder, clips, latents, lambda: run.roll_out(model, latents))
+        depth = run.depth(clips)
         run.folder.publishing(weights_sha256(in_half(model.world)))
         with run.timing(PUBLISHING), run.progress.phase(PUBLISHING):
             bundle = publish(
@@ -104,6 +119,7 @@ def train_pocket(
                 recipe.timesteps,
                 destination,
                 say,
+                depth,
             )
         say(as_markdown(_measured(run, bundle, destination, autoencoder)))
         return write_report(run.directory)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -42,7 +43,7 @@ SPARSE_COUNTS = (0, 6, 12, 24)
 GENERATED = "generated-{}"
 
 
-def _digest(settings: object) -> str:
+def digest(settings: object) -> str:
     """Eight hex digits that change with settings and with the code that draws, so that stale files are never read."""
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode() + rendering_code()).hexdigest()[:8]
@@ -56,7 +57,7 @@ class KeyframeJob:
     placement: Placement
 
     def path(self, folder: Path) -> Path:
-        return folder / f"{self.place}-{_digest(asdict(self))}.keyframes.safetensors"
+        return folder / f"{self.place}-{digest(asdict(self))}.keyframes.safetensors"
 
     def make(self, folder: Path) -> None:
         """Place, render and compress them, unless they are there."""
@@ -95,7 +96,7 @@ class ClipJob:
     @property
     def stem(self) -> str:
         """File name without ending."""
-        return f"{self.scene}-{self.seed:05d}-{_digest(asdict(self))}"
+        return f"{self.scene}-{self.seed:05d}-{digest(asdict(self))}"
 
     def is_made(self, folder: Path) -> bool:
         return MemoryClips.are_at(folder, self.stem)
@@ -140,7 +141,11 @@ def sparse_keyframes(place: Place, count: int, rng: np.random.Generator) -> list
     return [rendered_keyframe(place, poses[pick], side=384) for pick in rng.permutation(len(poses))[:count]]
 
 
-Job = KeyframeJob | ClipJob
+class Job(Protocol):
+    """A file, or a few, that are made once."""
+
+    def is_made(self, folder: Path) -> bool: ...
+    def make(self, folder: Path) -> None: ...
 
 
 def make_all(jobs: Sequence[Job], folder: Path, num_workers: int) -> Iterator[None]:

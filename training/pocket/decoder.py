@@ -11,7 +11,7 @@ from torch import Tensor
 from model.vae.guided import NOTHING_SHOWN, RGB, GuidedAutoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
-from training.pocket.generator import LatentClips
+from training.pocket.generator import LatentClips, balanced
 from training.stages.autoencoder import KNOWN, WELL_KNOWN, AutoencoderStage, Batch
 
 GENERATED_SHARE, ECHO_SHARE = 0.7, 0.15
@@ -45,6 +45,7 @@ class DecoderStage(AutoencoderStage):
         """
         super().__init__(start.config, clips, batch_size, crop, name, optimizer, start, _is_decoder)
         self.encoded, self.generated = encoded, generated
+        self.shares = balanced(encoded)
         # The model's own copies are rounded while it computes in bfloat16.
         self.mean, self.std = start.latents_mean.clone(), start.latents_std.clone()
 

@@ -22,7 +22,7 @@ from training.data.latents import pack_windows
 from training.data.memory_clips import MemoryClips
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.stages.noise import add_noise
-from training.stages.scenic_model import ScenicModel, is_hidden_matrix
+from training.stages.scenic_model import NO_SCENE, ScenicModel, is_hidden_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ HIDDEN_SHARE = 0.08
 """Share of samples whose memory is hidden altogether."""
 ALL_NOISE_SHARE = 0.5
 """Share of samples whose chunks behind the history are all pure noise."""
+PLACELESS_SHARE = 0.45
+"""Share of samples that are of places without a scene of their own, where there are both."""
 KNOWN, UNKNOWN = 0.95, 0.05
 """Coverage of a latent cell above and below which it counts as known and unknown in the metrics."""
 
@@ -80,6 +82,16 @@ class LatentBatch:
     """What the memory covers of each cell, before any of it is hidden, [B, T, h, w]."""
 
 
+def balanced(clips: Sequence[LatentClips]) -> NDArray[np.float64]:
+    """Shares at which files of clips are drawn: by how many they hold, those of places without a scene PLACELESS_SHARE in all."""
+    counts = np.array([len(its.latents) for its in clips], float)
+    placeless = np.array([its.scene == NO_SCENE for its in clips])
+    for group, share in ((placeless, PLACELESS_SHARE), (~placeless, 1 - PLACELESS_SHARE)):
+        if group.any():
+            counts[group] *= share / counts[group].sum()
+    return counts / counts.sum()
+
+
 class GeneratorStage:
     """Clips, noise levels and the velocity loss."""
 
@@ -102,7 +114,7 @@ class GeneratorStage:
         self.intrinsics = torch.tensor(intrinsics)
         self.name, self.model, self.clips, self.batch_size = name, model, clips, batch_size
         self.history_sigma = history_sigma
-        self.shares = np.array([len(c.latents) for c in clips], float) / sum(len(c.latents) for c in clips)
+        self.shares = balanced(clips)
         self.optimizer = MasterOptimizer(model, optimizer or OptimizerConfig(), is_hidden_matrix)
 
     @property

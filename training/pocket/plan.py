@@ -19,7 +19,15 @@ from training.loop import LoopConfig
 from training.pocket.build import checked_start
 from training.pocket.clip_jobs import Job
 from training.pocket.publish import CHECKPOINTS, STAGED_PREFIX
-from training.pocket.recipe import AUTOENCODER, DECODER, GENERATOR, OWN_HISTORY, UNLIMITED_STEPS, PocketStage
+from training.pocket.recipe import (
+    AUTOENCODER,
+    DECODER,
+    DEPTH,
+    GENERATOR,
+    OWN_HISTORY,
+    UNLIMITED_STEPS,
+    PocketStage,
+)
 from training.pocket.run import (
     CLIPS,
     ENCODING,
@@ -27,6 +35,7 @@ from training.pocket.run import (
     MEASURING,
     PUBLISHING,
     ROLLING_OUT,
+    VIEWS,
     PocketRun,
 )
 from training.progress import as_duration
@@ -35,6 +44,8 @@ KEYFRAMES_S = 100.0
 """Choosing and rendering one place's keyframes."""
 RENDERED_PER_S, ENCODED_PER_S, ROLLED_OUT_PER_S = 9.0, 60.0, 120.0
 """Frames of 320x192 on one core; rendering includes the memory's."""
+VIEWED_PER_S = 12.0
+"""Pictures with depth on one core."""
 PUBLISHING_S, MEASURED_WALK_S = 90.0, 60.0
 """Exporting the pocket; generating, rendering and encoding a held-out walk. On two cores."""
 
@@ -76,6 +87,8 @@ def make_plan(run: PocketRun) -> list[Step]:
         own[OWN_HISTORY],
         _rolling_out(run),
         own[DECODER],
+        *_views(run),
+        own[DEPTH],
         *_ending(run),
     ]
 
@@ -102,6 +115,18 @@ def _clips(run: PocketRun) -> Step:
     }
     left_s = missing * _frames_of_file(run) / (RENDERED_PER_S * torch.get_num_threads())
     return Step(CLIPS, "render walks and what a memory shows of them", numbers, f"{done} files", left_s)
+
+
+def _views(run: PocketRun) -> list[Step]:
+    jobs, counts = run.view_jobs(), run.recipe.counts
+    if not jobs:
+        return []
+    done, missing = _standing_of(run, jobs)
+    numbers = {"places": counts.viewed_places, "per_place": counts.views_per_place}
+    left_s = (
+        missing * counts.viewed_per_file * counts.views_per_place / (VIEWED_PER_S * torch.get_num_threads())
+    )
+    return [Step(VIEWS, "render pictures with their depth", numbers, f"{done} files", left_s)]
 
 
 def _standing_of(run: PocketRun, jobs: Sequence[Job]) -> tuple[str, int]:

@@ -24,6 +24,7 @@ from engine.memory.store import compressed
 from export.folders import replace_folder
 from export.onnx import export_bundle
 from model.checkpoint import load_checkpoint, save_checkpoint
+from model.vae.depth import DepthGraph, DepthNetwork
 from model.vae.guided import (
     AUTOENCODER_FILE,
     GuidedAutoencoder,
@@ -34,7 +35,7 @@ from training.pocket.keyframes import WEBP_QUALITY
 from training.stages.scenic_model import ScenicModel
 
 WORLD_FILE = "pocket.safetensors"
-CHECKPOINTS, WORLDS = "checkpoints", "worlds"
+CHECKPOINTS, WORLDS, BUNDLES = "checkpoints", "worlds", "bundles"
 LICENCE = "Apache-2.0"
 STAGED_PREFIX = ".publish-"
 NOTES = "trained on clips of the holodeck places that the worlds are named after, and of generated places"
@@ -84,6 +85,13 @@ def load_start(model: ScenicModel, published: Path, places: Sequence[str]) -> No
         raise ValueError(f"cannot start from {published}: {error}; train from nothing instead") from None
 
 
+def depth_graph_in(published: Path) -> Path | None:
+    """The depth graph of the bundle that `publish` put into a folder; None where it has none."""
+    path = published / BUNDLES / "pocket"
+    name = open_bundle(path, verify=False).spec.depth_graph if path.is_dir() else None
+    return None if name is None else path / name
+
+
 @torch.no_grad()
 def make_world(
     name: str,
@@ -130,7 +138,7 @@ def _compressed(keyframe: Keyframe) -> Keyframe:
 def mend_publishing(destination: Path) -> None:
     """Clear away what a publishing that was killed left behind; folders it had set aside without a successor come back."""
     for staged in destination.glob(f"{STAGED_PREFIX}*"):
-        for name, folder in (("checkpoints", destination), ("pocket", destination / "bundles")):
+        for name, folder in (("checkpoints", destination), ("pocket", destination / BUNDLES)):
             aside = staged / f"{name}.old"
             if aside.is_dir() and not (folder / name).exists():
                 aside.replace(folder / name)
@@ -146,6 +154,7 @@ def publish(
     timesteps: Sequence[int],
     destination: Path,
     progress: Callable[[str], None] | None = None,
+    depth: DepthNetwork | Path | None = None,
 ) -> Bundle:
     """Write `bundles/pocket`, `checkpoints` and `worlds/<place>.world` under `destination`.
 
@@ -155,6 +164,7 @@ def publish(
         places: In the order of the model's scenes.
         keyframes: Of every place, what its world's memory begins with.
         intrinsics: fx, fy, cx, cy of the worlds' first frames, pixels.
+        depth: What tells the depth of photos, or its graph in an earlier bundle; None leaves that to the decoder.
     """
     destination.mkdir(parents=True, exist_ok=True)
     model, autoencoder = in_half(model), in_half(autoencoder)
@@ -168,6 +178,7 @@ def publish(
             notes=NOTES,
             progress=progress,
             encoder=StreamingEncoder(autoencoder),
+            depth=DepthGraph(in_half(depth)) if isinstance(depth, DepthNetwork) else depth,
         )
         weights = open_bundle(made).spec.weights_sha256
         save_start(model, autoencoder, staged / CHECKPOINTS)
@@ -176,9 +187,9 @@ def publish(
             world = make_world(place, scene, model, autoencoder, memory, intrinsics, weights)
             write_world(staged / f"{place}{SUFFIX}", world)
         replace_folder(staged / CHECKPOINTS, destination / CHECKPOINTS)
-        for folder in ("bundles", WORLDS):
+        for folder in (BUNDLES, WORLDS):
             (destination / folder).mkdir(exist_ok=True)
-        bundle = destination / "bundles" / "pocket"
+        bundle = destination / BUNDLES / "pocket"
         replace_folder(made, bundle)
         for place in places:
             (staged / f"{place}{SUFFIX}").replace(destination / WORLDS / f"{place}{SUFFIX}")

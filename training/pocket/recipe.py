@@ -12,7 +12,8 @@ from training.pocket.keyframes import Placement
 from training.precision import PrecisionName
 
 UNLIMITED_STEPS = 1_000_000
-AUTOENCODER, GENERATOR, OWN_HISTORY, DECODER = "autoencoder", "generator", "own-history", "decoder"
+AUTOENCODER, GENERATOR, OWN_HISTORY = "autoencoder", "generator", "own-history"
+DECODER, DEPTH = "decoder", "depth"
 """The stages."""
 
 
@@ -25,10 +26,15 @@ class ClipCounts:
     files: int = 2
     """Of each place."""
     clips_per_file: int = 16
-    generated_places: int = 72
+    generated_places: int = 216
     generated_per_file: int = 8
     clips_per_generated: int = 2
     first_generated_seed: int = 1000
+    viewed_places: int = 320
+    """Generated places whose views, pictures with depth, are drawn beside the clips."""
+    viewed_per_file: int = 8
+    views_per_place: int = 16
+    first_viewed_seed: int = 6000
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Batches:
     """Height and width in pixels."""
     clips: int = 12
     """Of the generator."""
+    pictures: int = 8
+    """Of the depth network."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,15 @@ class PocketRecipe:
     counts: ClipCounts = field(default_factory=ClipCounts)
     clips: ClipSettings = field(default_factory=ClipSettings)
     autoencoder_minutes: float = 60.0
-    generator_minutes: float = 30.0
-    own_history_minutes: float = 8.0
+    generator_minutes: float = 45.0
+    own_history_minutes: float = 10.0
     """Generator on histories that it generated."""
     generator_lr: float = 1.0
     """Factor on the generator's learning rates."""
     decoder_minutes: float = 60.0
     """Decoder on latents that the generator made."""
+    depth_minutes: float = 25.0
+    """Depth network on single pictures."""
     num_steps: int = UNLIMITED_STEPS
     """At which every stage ends, even if minutes are left."""
     batches: Batches = field(default_factory=Batches)
@@ -107,6 +117,7 @@ class PocketRecipe:
             GENERATOR: "generator_minutes",
             OWN_HISTORY: "own_history_minutes",
             DECODER: "decoder_minutes",
+            DEPTH: "depth_minutes",
         }
         if name not in minutes:
             raise ValueError(f"{name} cannot be trained alone; choose from {', '.join(minutes)}")
@@ -145,6 +156,12 @@ class PocketRecipe:
                 batches.crops,
                 self._loop(self.decoder_minutes, 0.8, 0.02),
                 middling,
+            ),
+            DEPTH: PocketStage(
+                "tell the depth of single pictures",
+                batches.pictures,
+                self._loop(self.depth_minutes, 0.6, 0.02),
+                replace(brisk, ema_decay=0.998),
             ),
         }
 

@@ -16,6 +16,7 @@ from holodeck import place_names
 from model.checkpoint import weights_sha256
 from model.conditioning import Conditioning
 from model.config import ModelConfig, pocket
+from model.vae.depth import DepthConfig, DepthNetwork
 from model.vae.guided import (
     AUTOENCODER_FILE,
     GuidedAutoencoder,
@@ -27,18 +28,20 @@ from training.data.memory_clips import MemoryClips
 from training.loop import run_stage
 from training.pocket.clip_jobs import ClipJob, Job, KeyframeJob, make_all
 from training.pocket.decoder import DecoderStage
+from training.pocket.depth import DepthStage
 from training.pocket.generator import GeneratorStage, LatentClips, encode_clips
 from training.pocket.own_history import OwnHistoryStage, roll_out
-from training.pocket.publish import CHECKPOINTS, load_start
-from training.pocket.recipe import AUTOENCODER, DECODER, GENERATOR, OWN_HISTORY, PocketRecipe
+from training.pocket.publish import CHECKPOINTS, depth_graph_in, load_start
+from training.pocket.recipe import AUTOENCODER, DECODER, DEPTH, GENERATOR, OWN_HISTORY, PocketRecipe
+from training.pocket.views import RgbdViews, ViewJob
 from training.progress import RecipeProgress
 from training.report.page import write_report
 from training.run_folder import RunFolder
 from training.stages.autoencoder import AutoencoderStage
-from training.stages.scenic_model import ScenicModel
+from training.stages.scenic_model import NO_SCENE, ScenicModel
 from training.trainable import Trainable
 
-KEYFRAMES, CLIPS = "placing keyframes", "rendering clips"
+KEYFRAMES, CLIPS, VIEWS = "placing keyframes", "rendering clips", "rendering views"
 ENCODING, ROLLING_OUT = "encoding clips", "rollouts of clips"
 PUBLISHING, MEASURING = "publishing", "measuring"
 """Phases beside the stages."""
@@ -58,6 +61,7 @@ class PocketRun:
         config: ModelConfig | None = None,
         start_from: Path | None = None,
         autoencoder_config: GuidedAutoencoderConfig | None = None,
+        depth_config: DepthConfig | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -69,6 +73,7 @@ class PocketRun:
         self.autoencoder_config = autoencoder_config or GuidedAutoencoderConfig(
             self.config.in_channels, self.config.temporal_stride
         )
+        self.depth_config = depth_config or DepthConfig()
         self.stages = recipe.stages()
         self.data = directory / "data"
         self.places = list(recipe.counts.places) or place_names()
@@ -95,9 +100,24 @@ class PocketRun:
             for seed in range(first, first + counts.generated_places, step)
         ]
 
+    def view_jobs(self) -> list[ViewJob]:
+        """Views of generated places; none where no network learns from them."""
+        counts = self.recipe.counts
+        if not self.trains(DEPTH):
+            return []
+        first, step = counts.first_viewed_seed, counts.viewed_per_file
+        return [
+            ViewJob(seed, step, counts.views_per_place, self.recipe.clips)
+            for seed in range(first, first + counts.viewed_places, step)
+        ]
+
+    def trains(self, name: str) -> bool:
+        """Whether the recipe has time for a stage."""
+        return self.stages[name].loop.progress(0, 0.0) < 1.0
+
     def scene_of(self, job: ClipJob) -> int:
-        """Row of the table of scenes; generated places share the last."""
-        return len(self.places) if job.scene == GENERATED else self.places.index(job.scene)
+        """Number of its scene; generated places have none of their own."""
+        return NO_SCENE if job.scene == GENERATED else self.places.index(job.scene)
 
     def render(self) -> list[MemoryClips]:
         """Make the keyframes and clips that are missing, and open all clips."""
@@ -174,7 +194,7 @@ class PocketRun:
     def generator(self, latents: Sequence[LatentClips]) -> ScenicModel:
         """Train the generator through its stages and return the EMA weights, fp32."""
         torch.manual_seed(self.recipe.seed)
-        model = ScenicModel(self.config, len(self.places) + 1)
+        model = ScenicModel(self.config, len(self.places))
         if self.start_from is not None:
             load_start(model, self.start_from, self.places)
         first, second = self.stages[GENERATOR], self.stages[OWN_HISTORY]
@@ -228,7 +248,7 @@ class PocketRun:
     ) -> GuidedAutoencoder:
         """Train the decoder on what the generator made; without time for it, the autoencoder as it is."""
         told = self.stages[DECODER]
-        if told.loop.progress(0, 0.0) >= 1.0:
+        if not self.trains(DECODER):
             return autoencoder
         torch.manual_seed(self.recipe.seed)
         crop = self.recipe.batches.crop
@@ -236,6 +256,19 @@ class PocketRun:
             autoencoder, clips, latents, generated(), told.batch_size, crop, DECODER, told.optimizer
         )
         self.train(stage, self.recipe.seed + 3)
+        return stage.finished_model()
+
+    def depth(self, clips: Sequence[MemoryClips]) -> DepthNetwork | Path | None:
+        """Train the depth network; without time for it, the graph of the bundle that the run starts from, or None."""
+        if not self.trains(DEPTH):
+            return None if self.start_from is None else depth_graph_in(self.start_from)
+        jobs, told = self.view_jobs(), self.stages[DEPTH]
+        self._make(VIEWS, jobs)
+        views = [RgbdViews.open(self.data, job.stem) for job in jobs]
+        views += [RgbdViews.of_clips(its, self.recipe.clips.stride) for its in clips]
+        torch.manual_seed(self.recipe.seed)
+        stage = DepthStage(views, told.batch_size, self.depth_config, told.optimizer)
+        self.train(stage, self.recipe.seed + 4)
         return stage.finished_model()
 
 

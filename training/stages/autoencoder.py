@@ -106,6 +106,7 @@ class AutoencoderStage:
             trained: Whether a parameter is trained, by its name.
         """
         self.name, self.clips, self.batch_size, self.crop = name, clips, batch_size, crop
+        self.shares = np.full(len(clips), 1 / len(clips))
         self.stride = config.temporal_stride
         self.model = GuidedAutoencoder(config)
         if start is not None:
@@ -185,7 +186,7 @@ class AutoencoderStage:
 
     def draw_crop(self, rng: np.random.Generator) -> Crop:
         """Draw where a sample lies; its first group may be one frame held still."""
-        source = int(rng.integers(len(self.clips)))
+        source = int(rng.choice(len(self.clips), p=self.shares))
         color = self.clips[source].color
         # Frame 0 is a group of its own, which holding a frame still stands for.
         group = int(rng.integers((color.shape[1] - 1) // self.stride - 1))

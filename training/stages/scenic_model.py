@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.world_model import WorldModel
 
+NO_SCENE = -1
+"""Number of what is no scene of its own: its text is zeros, as that of worlds which nobody described."""
+
 
 class ScenicModel(nn.Module):
     """A world model and the tokens that it attends to in each scene."""
@@ -19,8 +22,9 @@ class ScenicModel(nn.Module):
         """[num_scenes, L, D]."""
 
     def text(self, scene: Tensor) -> tuple[Tensor, Tensor]:
-        """Text and mask of the scenes in a batch: [B, L, D] and [B, L]."""
-        text = self.scenes[scene]
+        """Text and mask of the scenes in a batch: [B, L, D] and [B, L]; zeros for NO_SCENE."""
+        known = (scene != NO_SCENE).to(self.scenes.dtype)[:, None, None]
+        text = self.scenes[scene.clamp_min(0)] * known
         return text, torch.ones(text.shape[:2], device=text.device)
 
     @torch.no_grad()
