@@ -14,10 +14,12 @@ import gc
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,10 +37,14 @@ from client.playback.resource_usage import ResourceUsage, release_memory, resour
 from client.screens.loading_screen import LoadingScreen
 from client.screens.menu_stack import ProblemScreen
 from client.screens.walk_screen import WalkScreen
+from client.setup.folders import OWN_WORLDS
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.app_context import AppContext
 from client.ui.window import Window
+from engine.errors import EngineError
+from engine.files.recording import read_recording
+from engine.files.world import find_made_in
 from engine.machine.assets import worlds_dir
 
 EVENTS_A_MINUTE = 10_000
@@ -52,7 +58,13 @@ SWEEP_EVERY_S = 15.0
 """Photos and recordings are removed so often, or a soak would fill the disk."""
 PATIENCE = 0.98
 """Share of the events that are no more than mouse motion while a world is opened, so that some are."""
-MENU_KEYS = (pygame.K_UP, pygame.K_DOWN, pygame.K_LEFT, pygame.K_RIGHT, pygame.K_RETURN, pygame.K_ESCAPE)
+MENU_KEYS = (
+    *(pygame.K_UP, pygame.K_DOWN, pygame.K_LEFT, pygame.K_RIGHT, pygame.K_RETURN, pygame.K_ESCAPE),
+    *(pygame.K_HOME, pygame.K_END, pygame.K_PAGEUP, pygame.K_PAGEDOWN, pygame.K_TAB),
+    *(pygame.K_F2, pygame.K_DELETE, pygame.K_BACKSPACE),
+)
+REPLAYS_A_MINUTE = 2.0
+"""How often the newest recording is replayed."""
 REST_S = 60.0
 """Longest wait for threads to end before what is left counts."""
 SIZES = ((1280, 768), (640, 384), (320, 192), (1, 1), (1600, 90), (90, 900))
@@ -111,7 +123,9 @@ class Soak:
         self._scratch = scratch
         self._window = Window(640, 384, unseen=True)
         options = PlayOptions(backend=backend)  # type: ignore[arg-type]
-        self._context = AppContext(options, self._window, Settings(), scratch, [worlds], time.perf_counter)
+        folders = [worlds, scratch / OWN_WORLDS]
+        self._worlds = worlds
+        self._context = AppContext(options, self._window, Settings(), scratch, folders, time.perf_counter)
         self._app = App(self._context)
         self._report = Report(seed, 0.0, backend)
         self._screens: Counter[str] = Counter()
@@ -188,6 +202,10 @@ class Soak:
             self._post_key(chance.randrange(4, 232), pygame.K_UNKNOWN)
         elif kind < 0.63:
             self._post_key(0, chance.choice(MENU_KEYS))
+        elif kind < 0.64:
+            self._event(pygame.TEXTINPUT, text=chance.choice("ab /.-"))
+        elif kind < 0.64 + REPLAYS_A_MINUTE / EVENTS_A_MINUTE:
+            self._replay()
         elif kind < 0.85:
             rel = chance.randrange(-60, 60), chance.randrange(-40, 40)
             pos = chance.randrange(640), chance.randrange(384)
@@ -208,6 +226,18 @@ class Soak:
             if not self._window.fullscreen:
                 pygame.display.set_mode(size, pygame.RESIZABLE)
             self._event(pygame.VIDEORESIZE, size=size, w=size[0], h=size[1])
+
+    def _replay(self) -> None:
+        """Replay the newest recording of a shipped world, if there is one."""
+        file = self._scratch / ".replay.flaneur"
+        for path in sorted(self._scratch.glob("[!.]*.flaneur"), reverse=True):
+            shutil.copyfile(path, file)
+            with suppress(ValueError, EngineError):
+                header = read_recording(file).header
+                if find_made_in(header.world, header.world_sha256, [self._worlds]) is not None:
+                    backend = self._context.options.backend
+                    self._app.open(PlayOptions(replay=file, backend=backend))
+                    return
 
     def _post_key(self, scancode: int, key: int) -> None:
         event_type = pygame.KEYDOWN if self._chance.random() < 0.5 else pygame.KEYUP

@@ -35,7 +35,7 @@ def test_a_set_is_made_once_shown_and_its_sheet_has_a_row_for_each_clip(
     assert run(make) == 0
     made, _ = said(capsys)
     assert (made["clips"], made["frames"], made["scenes"]) == (2, 18, {"town": 2})
-    assert (made["rejected"], made["broken"], made["spoken_cameras"]) == (0, 0, 0)
+    assert (made["rejected"], made["broken"], made["camera_captions"]) == (0, 0, 0)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None
     assert sheet.shape[0] == 2 * 192

@@ -92,16 +92,19 @@ class WalkScreen(Screen):
         self._surface: tuple[object, pygame.Surface] | None = None
         self._live_offset = np.zeros(6)
         self._marker_places: list[pygame.Rect] = []
-        app.window.set_title(opened.session.world.title)
+        self._begin(options)
+
+    def _begin(self, options: PlayOptions) -> None:
+        """Greet the player, and start what was asked for with the walk."""
+        app, world = self._app, self.walk.session.world
+        app.window.set_title(world.title)
         app.release_controls()
-        world = opened.session.world
         app.sound.enter((world.name, world.title, world.info.caption))
         if options.replay is None:
             app.say(f"Click to look with the mouse. {app.key_of('help')} shows all keys.")
         else:
-            app.say(
-                f"A replay in {world.title}: Space holds it, arrows seek. {app.key_of('walk_on')} walks on from here."
-            )
+            leave = app.key_of("walk_on")
+            app.say(f"A replay in {world.title}: Space holds it, arrows seek. {leave} walks on from here.")
         if options.record is not None:
             self._capture.start_recording(options.record, options.overwrite)
         if options.saved is not None:

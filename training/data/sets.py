@@ -54,14 +54,14 @@ class SetSummary:
     """Clips whose camera comes back to an earlier pose after being elsewhere."""
     scenes: dict[str, int]
     """Clips by scene."""
-    spoken_cameras: int
+    camera_captions: int
     """Clips whose caption speaks of the camera."""
     left_out: list[LeftOut]
 
 
 def summarise(clips: Iterable[Clip], left_out: list[LeftOut]) -> SetSummary:
     """Count what is in some clips; `left_out` is read when they are all through."""
-    frames = revisits = spoken = 0
+    frames = revisits = captions = 0
     seconds = metres = 0.0
     scenes: Counter[str] = Counter()
     for clip in clips:
@@ -69,10 +69,10 @@ def summarise(clips: Iterable[Clip], left_out: list[LeftOut]) -> SetSummary:
         seconds += clip.num_frames / clip.fps
         metres += float(np.linalg.norm(np.diff(clip.c2w[:, :3, 3], axis=0), axis=1).sum())
         revisits += len(revisit_pairs(clip.c2w, clip.fps)) > 0
-        spoken += bool(camera_words(clip.caption))
+        captions += bool(camera_words(clip.caption))
         scenes[clip.scene] += 1
     total = sum(scenes.values())
-    return SetSummary(total, frames, seconds, metres, revisits, dict(scenes), spoken, left_out)
+    return SetSummary(total, frames, seconds, metres, revisits, dict(scenes), captions, left_out)
 
 
 def open_set(folder: Path, options: ArchiveOptions | None = None) -> ClipSource:
