@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.arguments import Json, Overwrite, known_folders
+from cli.arguments import Json, Overwrite, known_folders, own_worlds_folder
 from cli.report import extra_needed, print_json, print_table, say
 from engine.files.atomic import check_new_file
 
@@ -189,11 +189,12 @@ def list_command(as_json: Json = False) -> None:
     """List the worlds that can be walked through: those that are shipped, and your own."""
     from engine.files.world import list_worlds
 
-    folders = known_folders()
+    folders, own = known_folders(), own_worlds_folder()
     entries = list_worlds(folders)
     if as_json:
         worlds = [
             {"name": entry.name, "title": entry.title, "path": str(entry.path)}
+            | ({"own": True} if entry.path.parent == own else {})
             | ({"num_keyframes": entry.num_keyframes} if entry.num_keyframes else {})
             | ({"problem": entry.problem} if entry.problem else {})
             for entry in entries
@@ -205,7 +206,8 @@ def list_command(as_json: Json = False) -> None:
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
         memory = f", {entry.num_keyframes} keyframes" if entry.num_keyframes else ""
-        print(f"{entry.name:<{width}}  {entry.problem or entry.title}{memory}")
+        yours = ", your own" if entry.path.parent == own else ""
+        print(f"{entry.name:<{width}}  {entry.problem or entry.title}{memory}{yours}")
 
 
 @app.command()

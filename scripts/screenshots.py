@@ -25,6 +25,7 @@ from client.app import App
 from client.screens.loading_screen import LoadingScreen
 from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
+from client.setup.folders import OWN_WORLDS
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
 from client.ui.app_context import AppContext
@@ -44,9 +45,9 @@ class Photographer:
         self.window = Window(*size, unseen=True)
         # The dummy driver has a small desktop; a picture for the docs has the size asked for.
         pygame.display.set_mode(size, pygame.RESIZABLE)
-        self.context = AppContext(
-            options, self.window, Settings(), Path(self._scratch.name), folders, time.perf_counter
-        )
+        pictures = Path(self._scratch.name)
+        folders = [*folders, pictures / OWN_WORLDS]
+        self.context = AppContext(options, self.window, Settings(), pictures, folders, time.perf_counter)
         self.app = App(self.context)
 
     def wait(self, done: Callable[[], bool]) -> None:
@@ -108,6 +109,17 @@ class Photographer:
         self.app.open(options)
         self.wait(lambda: isinstance(self.app.screen, LoadingScreen))
         self.wait(self.is_walking)
+
+    def pick(self, line: str) -> None:
+        """Pick a line of the pause by its name."""
+        screen = self.app.screen
+        assert isinstance(screen, WalkScreen)
+        self.wait(lambda: self.context.jobs.current is None)
+        self.key(pygame.KSCAN_P)
+        menu = screen.menu
+        assert menu is not None
+        menu.chosen = [choice.key for choice in menu.choices].index(line)
+        self.menu(pygame.K_RETURN)
 
     def clear_messages(self) -> None:
         """Wait until no message is on the screen."""
@@ -191,6 +203,29 @@ def take_walk(photographer: Photographer) -> None:
     photographer.take("replay")
 
 
+def take_kept(photographer: Photographer) -> None:
+    """A world that was begun in a walk, the list of saved walks, and the start screen with both."""
+    options = PlayOptions(
+        world=photographer.context.worlds[0].name, backend=photographer.context.options.backend
+    )
+    photographer.open(options)
+    photographer.walk(1.5, pygame.KSCAN_W)
+    photographer.key(pygame.KSCAN_F5)
+    photographer.walk(1.0, pygame.KSCAN_LEFT)
+    photographer.key(pygame.KSCAN_F5)
+    photographer.key(pygame.KSCAN_F6)
+    photographer.walk(0.5)
+    photographer.pick("worlds")
+    photographer.wait(lambda: isinstance(photographer.app.screen, StartScreen))
+    photographer.context.toasts.clear()
+    photographer.take("own-worlds")
+    photographer.open(options)
+    photographer.walk(0.5)
+    photographer.pick("saved")
+    photographer.context.toasts.clear()
+    photographer.take("saved")
+
+
 def take_problem(photographer: Photographer) -> None:
     """What is said of a world that is not there any more."""
     missing = PlayOptions(world=str(photographer.context.pictures_dir / "gone.world"))
@@ -221,6 +256,7 @@ def main() -> None:
     try:
         take_menus(photographer)
         take_walk(photographer)
+        take_kept(photographer)
         take_problem(photographer)
         if arguments.each_world:
             take_worlds(photographer)

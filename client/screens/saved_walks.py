@@ -16,7 +16,7 @@ SAVED = "saved"
 """Key of the line that opens the list."""
 MAX_SHOWN = 100
 _GO_ON, _DELETE_NOW, _KEEP = "saved:go_on:", "saved:delete:", "saved:keep"
-_HINT = "Enter or A goes on with a walk, Delete or X deletes it. F9 loads the newest."
+_HINT = "Enter or A goes on with a walk, Delete or X deletes it."
 
 
 class SavedWalks:
@@ -74,7 +74,10 @@ class SavedWalks:
             for key, entry in self._entries.items()
         ]
         size_mb = sum(entry.num_bytes for entry in found) / 1e6
-        text = f"{_HINT} They take {size_mb:.0f} MB." if found else "Nothing is saved here yet; F5 saves."
+        save, load = self._app.key_of("quick_save"), self._app.key_of("quick_load")
+        text = f"Nothing is saved here yet; {save} saves."
+        if found:
+            text = f"{_HINT} {load} loads the newest of a world. They take {size_mb:.0f} MB."
         return Menu("Saved walks", [*lines, Choice("back", "Back")], text)
 
     def _ask(self, key: str) -> None:

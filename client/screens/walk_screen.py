@@ -32,7 +32,7 @@ from client.ui import theme
 from client.ui.app_context import AppContext, Screen
 from client.ui.hud import Hud, LatencyMarker
 from client.ui.limit_notice import LimitNotice
-from client.ui.menu import picture_surface
+from client.ui.menu import Menu, picture_surface
 from client.ui.picture import LivePicture, fit_rect
 from engine.errors import RolloutDiverged
 from engine.files.recording_writer import RecordingStopped
@@ -111,6 +111,11 @@ class WalkScreen(Screen):
             self.rewind.load(options.saved)
         if options.trace is not None:
             self._capture.start_trace(options.trace, options.overwrite)
+
+    @property
+    def menu(self) -> Menu | None:
+        """The menu over the walk; None where there is none."""
+        return self._menus.top
 
     def _handlers(self) -> dict[str, Handler | Callable[[float], None]]:
         """Return who answers each action; those that move the camera are read from the keyboard's state instead."""
