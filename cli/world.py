@@ -23,6 +23,9 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="world")
 
 
+RELEASED_WEIGHTS = Path("weights/sana-wm")
+
+
 class WorldModelName(StrEnum):
     """Models that worlds can be made for from a photo."""
 
@@ -59,10 +62,13 @@ def create(
         typer.Option(
             help="Folder of released weights: vae/, gemma-2-2b-it/, config.yaml, dit/ or sana_dit/."
         ),
-    ] = Path("weights/sana-wm"),
+    ] = RELEASED_WEIGHTS,
     model: Annotated[
-        WorldModelName, typer.Option(help="Model the world is for, where no --engine says so.")
-    ] = WorldModelName.SANA_WM,
+        WorldModelName | None,
+        typer.Option(
+            help="Model the world is for, where no --engine says so; default: sana-wm where its weights are, else the pocket."
+        ),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +112,9 @@ def create(
     output = output or Path(f"{world_name(stem)}{SUFFIX}")
     title = title or title_of(stem if output.stem == world_name(stem) else output.stem)
     check_new_file(output, SUFFIX, "world", overwrite)
+    if model is None:
+        is_released = weights != RELEASED_WEIGHTS or weights.is_dir()
+        model = WorldModelName.SANA_WM if is_released else WorldModelName.POCKET
     if engine is None and (keyframes is not None or model is WorldModelName.POCKET):
         engine = WorldModelName.POCKET.value
     bundle = None if engine is None else find_bundle(engine)
