@@ -212,6 +212,28 @@ def store_in_half(graph: onnx.GraphProto, rounding: bool = False) -> None:
     graph.node.extend(nodes)
 
 
+def store_in_int8(path: Path) -> None:
+    """Round the float32 matrices of a graph file to 8 bits with a scale for each output, a quarter of the bytes; runtimes turn
+    them back once, when they open it."""
+    model = onnx.load(path)
+    graph, nodes = model.graph, []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        scale = np.abs(values).reshape(len(values), -1).max(1).clip(1e-12) / 127
+        codes = np.round(values / scale.reshape(-1, *[1] * (values.ndim - 1))).astype(np.int8)
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(codes, f"{name}.int8"))
+        graph.initializer.append(onnx.numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"))
+        inputs = [f"{name}.int8", f"{name}.scale"]
+        nodes.append(onnx.helper.make_node("DequantizeLinear", inputs, [name], axis=0))
+    nodes += graph.node
+    del graph.node[:]
+    graph.node.extend(nodes)
+    save_graph(model, path)
+
+
 def is_large(bundle: Bundle) -> bool:
     """Whether a bundle's weights are too many to be held in memory more than once."""
     return any((bundle.path / name).stat().st_size > INLINE_LIMIT_BYTES for name in bundle.spec.files)

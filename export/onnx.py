@@ -21,7 +21,7 @@ from engine.backends.torch import model_spec
 from engine.errors import BuildFailed
 from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, ModelSpec, hash_file
 from export.folders import making_bundle, write_spec
-from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, tidy_graph
+from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, store_in_int8, tidy_graph
 from model.checkpoint import weights_sha256
 from model.conditioning import Conditioning
 from model.config import ModelConfig
@@ -156,6 +156,7 @@ def _fill(
         report("depth graph")
         picture = torch.zeros(*frame[1:], 3, dtype=torch.uint8)
         write_graph(plain(depth), (picture,), folder / DEPTH_GRAPH, weights, [PICTURE], [INVERSE_DEPTH], None)
+        store_in_int8(folder / DEPTH_GRAPH)
     report("description")
     described = model_spec(config, decoder, weights_sha256(model), timesteps, fps)
     spec = EngineSpec(

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backends.onnxruntime import tell_depth
-from engine.files.bundle import open_bundle
+from engine.files.bundle import Bundle
 from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
 from engine.session.picture_world import lens_of, mirror_images, no_text, told_depth, world_of_photo
@@ -104,24 +104,28 @@ def test_a_photo_takes_its_depth_from_what_tells_it_and_is_surrounded_on_request
     assert len(surrounded.keyframes) == 15
 
 
-def test_the_depth_graph_equals_its_network(tmp_path: Path) -> None:
+def test_the_depth_graph_tells_what_its_network_does(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
-    from export.onnx import export_bundle
-    from model.decoders import new_decoder
+    from export.graph import SharedWeights, store_in_int8
+    from export.onnx import write_graph
     from model.vae.depth import DepthConfig, DepthGraph, DepthNetwork
-    from model.world_model import WorldModel
-    from training.presets import miniature_model
 
     torch.manual_seed(2)
-    config = miniature_model()
     graph = DepthGraph(DepthNetwork(DepthConfig((8, 8, 16)))).eval()
-    model, decoder = WorldModel(config, fresh=True).eval(), new_decoder(config)
-    bundle = open_bundle(export_bundle(model, decoder, tmp_path / "bundle", depth=graph))
+    path = tmp_path / "depth.onnx"
+    example = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    weights = SharedWeights(tmp_path / "weights.bin")
+    write_graph(graph, (example,), path, weights, ["picture"], ["inverse_depth"], None)
+    store_in_int8(path)
+    spec = guided_spec().model_copy(update={"depth_graph": path.name})
+    bundle = Bundle(tmp_path, spec, "")
     shown = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     with torch.no_grad():
         expected = graph(torch.from_numpy(shown)).numpy()
     told = tell_depth(bundle, shown, 1)
     assert told.shape == (64, 64)
     assert np.ptp(told) > 1e-3
-    np.testing.assert_allclose(told, expected, rtol=1e-4, atol=1e-5)
+    # Weights are stored in 8 bits.
+    assert np.abs(told - expected).mean() < 0.03 * expected.mean()
+    assert np.abs(told - expected).max() > 0

@@ -178,7 +178,7 @@ def publish(
             notes=NOTES,
             progress=progress,
             encoder=StreamingEncoder(autoencoder),
-            depth=DepthGraph(in_half(depth)) if isinstance(depth, DepthNetwork) else depth,
+            depth=DepthGraph(depth) if isinstance(depth, DepthNetwork) else depth,
         )
         weights = open_bundle(made).spec.weights_sha256
         save_start(model, autoencoder, staged / CHECKPOINTS)
