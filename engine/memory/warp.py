@@ -133,7 +133,7 @@ class Pixels:
 
     def repeated(self, times: int) -> Pixels:
         """These several times, so that each may have several guesses; `Surface.parts` takes the answers apart."""
-        return Pixels(*(np.concatenate([part] * times) for part in (self.columns, self.rows)))
+        return Pixels(np.concatenate([self.columns] * times), np.concatenate([self.rows] * times))
 
     def unfolded(self, values: Array) -> Array:
         """Values of a list, [N] or [N, C]."""

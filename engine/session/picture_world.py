@@ -160,7 +160,7 @@ def mirror_images(keyframe: Keyframe) -> list[Keyframe]:
         ]
         made += parts[1:] if turn == 0 else parts
     # They overlap by a few pixels, so that no gap shows between them.
-    lens = lens + np.float32([0, 0, OVERLAP_PX, OVERLAP_PX])
+    lens = lens + np.array([0, 0, OVERLAP_PX, OVERLAP_PX], np.float32)
     return [Keyframe.of(_widened(shown), _widened(depth), pose, lens) for shown, depth, pose in made]
 
 
@@ -183,8 +183,8 @@ def _widened(image: NDArray[Any]) -> NDArray[Any]:
     """An image with its own border mirrored around it."""
     import cv2
 
-    sides = (OVERLAP_PX,) * 4
-    return np.asarray(cv2.copyMakeBorder(np.ascontiguousarray(image), *sides, cv2.BORDER_REFLECT))
+    sides = dict.fromkeys(("top", "bottom", "left", "right"), OVERLAP_PX)
+    return np.asarray(cv2.copyMakeBorder(np.ascontiguousarray(image), **sides, borderType=cv2.BORDER_REFLECT))
 
 
 def _flat_ground(
