@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,20 @@ class TracksChoice(StrEnum):
     WALKS = "walks"
     SIMPLE = "simple"
     HARD = "hard"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every kind of evaluation is told."""
+
+    tracks: TracksChoice
+    walks: int
+    """Tracks of each world, or scenes of each category."""
+    seconds: float
+    metrics: tuple[str, ...] | None
+    """None for all."""
+    output: Path
+    as_json: bool
 
 
 TABLES = ("scores.json", "whole/scores.json", "bench.json", "films.json")
@@ -93,10 +107,11 @@ def evaluate_bundle(
     output = output or _new_folder(Path("runs/eval"))
     for table in TABLES:
         check_absent(output / table, overwrite)
+    asked = Asked(tracks, walks, seconds, names, output, as_json)
     if films is not None:
         if bench is None or tracks is TracksChoice.WALKS:
             raise ValueError("--films goes with --bench FOLDER and --tracks simple or --tracks hard")
-        _evaluate_films(films, bench, tracks.value, walks, seconds, names, output, as_json)
+        _evaluate_films(films, bench, asked)
         return
     with extra_needed("evaluating", "eval"):
         from evaluation.worlds import open_subject
@@ -106,12 +121,12 @@ def evaluate_bundle(
     if bench is not None:
         if tracks is TracksChoice.WALKS:
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")
-        _evaluate_pictures(subject, bench, tracks.value, walks, seconds, names, output, as_json)
+        _evaluate_pictures(subject, bench, asked)
         return
     if ablate:
-        _ablate(subject, tracks, walks, seconds, names, autoencoder, output, as_json)
+        _ablate(subject, autoencoder, asked)
         return
-    _evaluate_places(subject, tracks, walks, seconds, names, unseen, refiner, output, as_json)
+    _evaluate_places(subject, unseen, refiner, asked)
 
 
 def _new_folder(folder: Path) -> Path:
@@ -120,25 +135,15 @@ def _new_folder(folder: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _evaluate_places(
-    subject: Subject,
-    tracks: TracksChoice,
-    walks: int,
-    seconds: float,
-    metrics: tuple[str, ...] | None,
-    unseen: bool,
-    refiner: RefinerChoice,
-    output: Path,
-    as_json: bool,
-) -> None:
+def _evaluate_places(subject: Subject, unseen: bool, refiner: RefinerChoice, asked: Asked) -> None:
     from engine.session.picture_world import depth_teller
     from evaluation.evaluate import METRICS, EvaluationPlan, evaluate, track_maker
     from evaluation.rollouts import place_of
     from evaluation.scores import as_markdown
     from evaluation.worlds import reconstruct, unseen_worlds
 
-    with extra_needed(f"{tracks.value} tracks", "eval"):
-        lay_track = track_maker(tracks.value)
+    with extra_needed(f"{asked.tracks.value} tracks", "eval"):
+        lay_track = track_maker(asked.tracks.value)
     if unseen:
         pairs = unseen_worlds(
             subject.chosen, subject.fitting, subject.encoder(), depth_teller(subject.bundle)
@@ -146,12 +151,12 @@ def _evaluate_places(
     else:
         pairs = [(world, place_of(world)) for world in subject.chosen]
     plan = EvaluationPlan(
-        tracks=tracks.value,
+        tracks=asked.tracks.value,
         lay_track=lay_track,
         worlds=tuple(pairs),
-        walks=walks,
-        seconds=seconds,
-        metrics=METRICS if metrics is None else metrics,
+        walks=asked.walks,
+        seconds=asked.seconds,
+        metrics=METRICS if asked.metrics is None else asked.metrics,
         places="unseen" if unseen else "learned",
     )
     keeper = subject.autoencoder
@@ -162,20 +167,13 @@ def _evaluate_places(
     keep = None if keeper is None else partial(reconstruct, keeper)
     spec = subject.bundle.spec
     with progress("measuring", plan.num_steps(spec.fps, spec.frames_per_chunk)) as bar:
-        report = evaluate(subject.bundle, plan, output, keep, bar, say, refiner.value)
-    print_json(report.to_dict() | {"output": str(output)}) if as_json else print(as_markdown(report))
+        report = evaluate(subject.bundle, plan, asked.output, keep, bar, say, refiner.value)
+    print_json(report.to_dict() | {"output": str(asked.output)}) if asked.as_json else print(
+        as_markdown(report)
+    )
 
 
-def _ablate(
-    subject: Subject,
-    tracks: TracksChoice,
-    walks: int,
-    seconds: float,
-    metrics: tuple[str, ...] | None,
-    checkpoints: Path | None,
-    output: Path,
-    as_json: bool,
-) -> None:
+def _ablate(subject: Subject, checkpoints: Path | None, asked: Asked) -> None:
     """Measure the whole, the memory alone, and the whole without each part."""
     from evaluation.evaluate import EvaluationPlan, track_maker
     from evaluation.rollouts import place_of
@@ -184,25 +182,18 @@ def _ablate(
     with extra_needed("silencing parts", "train"):
         from training.pocket.ablation import measure_parts, parts_table
     pairs = tuple((world, place_of(world)) for world in subject.chosen)
-    measured = ("psnr",) if metrics is None else metrics
-    plan = EvaluationPlan(tracks.value, track_maker(tracks.value), pairs, walks, seconds, measured)
+    measured = ("psnr",) if asked.metrics is None else asked.metrics
+    plan = EvaluationPlan(
+        asked.tracks.value, track_maker(asked.tracks.value), pairs, asked.walks, asked.seconds, measured
+    )
     folder = checkpoints or beside(subject.bundle, "checkpoints")
     if folder is None:
         raise ValueError("silencing parts needs the weights; name their folder with --autoencoder")
-    rows = measure_parts(subject.bundle, folder, plan, output, say)
-    print_json({"rows": [asdict(row) for row in rows]}) if as_json else print(parts_table(rows))
+    rows = measure_parts(subject.bundle, folder, plan, asked.output, say)
+    print_json({"rows": [asdict(row) for row in rows]}) if asked.as_json else print(parts_table(rows))
 
 
-def _evaluate_films(
-    films: Path,
-    folder: Path,
-    split: str,
-    scenes: int,
-    seconds: float,
-    metrics: tuple[str, ...] | None,
-    output: Path,
-    as_json: bool,
-) -> None:
+def _evaluate_films(films: Path, folder: Path, asked: Asked) -> None:
     """Score videos of so many scenes of each category of a split."""
     from engine.files.atomic import replacing
     from evaluation.bench_films import score_films
@@ -210,9 +201,9 @@ def _evaluate_films(
     from evaluation.bench_tables import films_table
     from evaluation.image_metrics import OPENERS, open_measures
 
-    chosen = first_of_each(read_bench(folder, split)[0], scenes)
+    chosen = first_of_each(read_bench(folder, asked.tracks.value)[0], asked.walks)
     measures, missing = open_measures(
-        [name for name in metrics or ("psnr", "ssim", "lpips") if name in OPENERS]
+        [name for name in asked.metrics or ("psnr", "ssim", "lpips") if name in OPENERS]
     )
     estimator = None
     if any(scene.place is None for scene in chosen):
@@ -221,33 +212,24 @@ def _evaluate_films(
         # Tracks are slow, and a minute has many frames.
         estimator = StructureFromMotion(keyframes_per_s=2.0)
     with progress("scoring videos", len(chosen)) as bar:
-        scores, absent = score_films(chosen, films, seconds, measures, estimator, bar)
+        scores, absent = score_films(chosen, films, asked.seconds, measures, estimator, bar)
     for reason in [*missing, *absent[:LISTED]]:
         say(reason)
-    table = films_table(films.name, split, scores)
-    output.mkdir(parents=True, exist_ok=True)
-    with replacing(output / "films.md") as file:
+    table = films_table(films.name, asked.tracks.value, scores)
+    asked.output.mkdir(parents=True, exist_ok=True)
+    with replacing(asked.output / "films.md") as file:
         file.write_text(table + "\n")
     result: dict[str, Any] = {
         "films": [asdict(score) for score in scores],
         "left_out": absent,
-        "output": str(output),
+        "output": str(asked.output),
     }
-    with replacing(output / "films.json") as file:
+    with replacing(asked.output / "films.json") as file:
         file.write_text(json.dumps(result, indent=1) + "\n")
-    print_json(result) if as_json else print(table)
+    print_json(result) if asked.as_json else print(table)
 
 
-def _evaluate_pictures(
-    subject: Subject,
-    folder: Path,
-    split: str,
-    scenes: int,
-    seconds: float,
-    metrics: tuple[str, ...] | None,
-    output: Path,
-    as_json: bool,
-) -> None:
+def _evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
     """Measure so many scenes of each category of a split."""
     with extra_needed("reading the benchmark's pictures", "worlds"):
         from export.photo import fit_photo, read_photo
@@ -259,22 +241,24 @@ def _evaluate_pictures(
         photo = read_photo(path)
         return fit_photo(photo, width, height)[0], photo.size
 
-    found, broken = read_bench(folder, split)
+    found, broken = read_bench(folder, asked.tracks.value)
     if broken:
         more = "" if len(broken) <= LISTED else f" and {len(broken) - LISTED} more"
         say(
             f"{len(broken)} scenes lack an image or a track and are left out: {', '.join(broken[:LISTED])}{more}"
         )
-    chosen = first_of_each(found, scenes)
-    measures, missing = open_measures([name for name in metrics or OPENERS if name in OPENERS])
+    chosen = first_of_each(found, asked.walks)
+    measures, missing = open_measures([name for name in asked.metrics or OPENERS if name in OPENERS])
     for reason in missing:
         say(reason)
     bundle, encoder = subject.bundle, subject.encoder()
-    with progress("measuring", len(chosen) * bench_chunks(bundle, seconds)) as bar:
+    with progress("measuring", len(chosen) * bench_chunks(bundle, asked.seconds)) as bar:
         scores = evaluate_bench(
-            bundle, chosen, subject.fitting, encoder, read, measures, output, seconds, bar
+            bundle, chosen, subject.fitting, encoder, read, measures, asked.output, asked.seconds, bar
         )
-    if as_json:
-        print_json({"scenes": [asdict(score) for score in scores], "left_out": broken, "output": str(output)})
+    if asked.as_json:
+        print_json(
+            {"scenes": [asdict(score) for score in scores], "left_out": broken, "output": str(asked.output)}
+        )
     else:
         print(bench_table(scores))
