@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.arguments import Json, Model, Overwrite
-from cli.report import extra_needed, print_json, print_rows, stages
+from cli.report import extra_needed, print_json, print_rows, say, stages
 from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ def verify_quality(
     with extra_needed("measuring a precision", "export"):
         from export.quantization.layers import Recipe, low_precision
         from export.quantization.quality import measure_quality
-        from export.quantization.table import read_rules
+        from export.quantization.table import rules_for
     low = low_precision(asked.precision, asked.hadamard)
-    recipe = Recipe(low, asked.algorithm, asked.hadamard, read_rules(asked.layers, spec.weights_sha256))
+    rules = rules_for(asked.layers, spec.name, spec.weights_sha256, say)
+    recipe = Recipe(low, asked.algorithm, asked.hadamard, rules)
     student = open_student(asked.student)
     with stages() as stage:
         quality = measure_quality(spec, source, recipe, num_chunks, pictures, stage, student)
@@ -153,11 +154,11 @@ def search(
     opened = find_bundle(bundle)
     with extra_needed("searching a layer table", "export"):
         from export.quantization.search import search_source
-        from export.quantization.table import write_table
+        from export.quantization.table import SUFFIX, write_table
         from export.sources import shipped
     source, _ = shipped(model, False)
     budgets = bits or [5.0]
-    paths = [(output or Path()) / f"{opened.spec.name}-{budget:g}.layers.json" for budget in budgets]
+    paths = [(output or Path()) / f"{opened.spec.name}-{budget:g}{SUFFIX}" for budget in budgets]
     for path in paths:
         check_absent(path, overwrite)
     with stages() as stage:

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("onnxscript")
 from export.quantization.layers import STEP_RULES, find_rule
 from export.quantization.search import search_layers, searched_bytes
-from export.quantization.table import SearchedTable, read_rules, write_table
+from export.quantization.table import SearchedTable, read_table, rules_for, write_table
 from export.scenes import Pass
 from model.conditioning import Conditioning
 from model.config import tiny
@@ -63,27 +63,37 @@ def test_bits_go_where_the_velocity_needs_them(model: WorldModel, tables: list[S
     assert sizes[1] <= sizes[0] * 6.0 / 4.5 + 1
 
 
-def test_a_table_goes_before_the_built_in_one(tables: list[SearchedTable], tmp_path: Path) -> None:
+def test_a_table_goes_before_the_built_in_one(
+    tables: list[SearchedTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table, path = tables[1], tmp_path / "tiny.layers.json"
     write_table(table, path)
-    rules = read_rules(path, table.weights_sha256)
-    assert find_rule(SENSITIVE, rules).precision == table.layers[SENSITIVE]
-    assert re.match(r"searched at 5\.\d\d bits", find_rule(SENSITIVE, rules).why)
-    assert rules[-len(STEP_RULES) :] == STEP_RULES
-    assert read_rules(None, table.weights_sha256) == STEP_RULES
-    fixed = table.model_copy(update={"layers": {"final_layer.linear": "nvfp4"}})
-    write_table(fixed, path)
-    for sha256, words in (
-        (table.weights_sha256, "precision is fixed"),
-        ("0" * 64, "searched for other weights"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            read_rules(path, sha256)
+    monkeypatch.setattr("export.quantization.table.checkpoints_dir", lambda: tmp_path)
+    told: list[str] = []
+    for named in (path, None):
+        # The second is found beside the checkpoints.
+        rules = rules_for(named, "tiny", table.weights_sha256, told.append)
+        assert find_rule(SENSITIVE, rules).precision == table.layers[SENSITIVE]
+        assert re.match(r"searched at 5\.\d\d bits", find_rule(SENSITIVE, rules).why)
+        assert rules[-len(STEP_RULES) :] == STEP_RULES
+    assert not told
+    assert rules_for(None, "tiny", "0" * 64, told.append) == STEP_RULES
+    assert told == ["tiny.layers.json was searched for other weights; the built-in layer table is used"]
+    assert rules_for(None, "other", table.weights_sha256, told.append) == STEP_RULES
+    with pytest.raises(ValueError, match="searched for other weights; search again"):
+        rules_for(path, "tiny", "0" * 64, told.append)
+
+
+def test_files_that_are_no_tables_are_refused(tables: list[SearchedTable], tmp_path: Path) -> None:
+    path = tmp_path / "tiny.layers.json"
+    write_table(tables[1].model_copy(update={"layers": {"final_layer.linear": "nvfp4"}}), path)
+    with pytest.raises(ValueError, match="precision is fixed"):
+        read_table(path)
     path.write_text('{"layers": {"../x": "nvfp4"}}')
     with pytest.raises(ValueError, match="is no layer table"):
-        read_rules(path, table.weights_sha256)
+        read_table(path)
     with pytest.raises(ValueError, match="cannot read the layer table"):
-        read_rules(tmp_path / "none", table.weights_sha256)
+        read_table(tmp_path / "none")
 
 
 def test_budgets_lie_between_the_formats(model: WorldModel) -> None:

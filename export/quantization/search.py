@@ -57,7 +57,7 @@ def search_source(
     """
     model, decoder = open_source(source, random_weights=False)
     check_sizes(spec, model.config)
-    num_frames = 1 + num_chunks * spec.frames_per_chunk
+    num_frames = 1 + max(num_chunks, SCORED_CHUNKS) * spec.frames_per_chunk
     encode = picture_encoder(encoder_of(decoder))
     scenes = held_out_scenes(spec.weights_sha256, num_frames, spec.fps, encode)
     advance = stage("scoring layers", None)

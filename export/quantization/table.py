@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.files.atomic import replacing
 from engine.files.bundle import Sha256, first_problem
+from engine.machine.assets import checkpoints_dir
 from export.quantization.layers import STEP_RULES, LayerRule, Rules, find_rule
 
+SUFFIX = ".layers.json"
 MAX_TABLE_BYTES = 1 << 20
 LayerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,256}$")]
 
@@ -39,33 +42,52 @@ class SearchedTable(BaseModel):
         return searched + STEP_RULES
 
 
-def read_rules(path: Path | None, weights_sha256: str) -> Rules:
-    """Read a table that was searched for these weights; the built-in one where there is no path.
+def rules_for(path: Path | None, name: str, weights_sha256: str, notice: Callable[[str], None]) -> Rules:
+    """Read a table that was searched for some weights: the one named, else the one that is shipped, else the built-in one.
+
+    Args:
+        name: Of the model; its table is shipped beside its checkpoint.
+        notice: Told in a sentence where the shipped table is for other weights.
 
     Raises:
-        ValueError: The file is missing, no table, or was searched for other weights or layers.
+        ValueError: The named file is missing, no table, or was searched for other weights or layers.
     """
-    if path is None:
+    found = path or shipped_table(name)
+    if found is None:
         return STEP_RULES
+    table = read_table(found)
+    if table.weights_sha256 == weights_sha256:
+        return table.rules()
+    if path is not None:
+        raise ValueError(f"{path} was searched for other weights; search again with `flaneur export search`")
+    notice(f"{found.name} was searched for other weights; the built-in layer table is used")
+    return STEP_RULES
+
+
+def shipped_table(name: str) -> Path | None:
+    """Return the table that lies beside a model's checkpoint."""
+    path = checkpoints_dir() / f"{name}{SUFFIX}"
+    return path if path.is_file() else None
+
+
+def read_table(path: Path) -> SearchedTable:
+    """Read a table.
+
+    Raises:
+        ValueError: It cannot be read, is no table, or speaks of layers whose precision is fixed.
+    """
+    again = "make one with `flaneur export search`"
     try:
         with path.open("rb") as file:
             table = SearchedTable.model_validate_json(file.read(MAX_TABLE_BYTES))
     except OSError as error:
-        raise ValueError(
-            f"cannot read the layer table {path} ({error.strerror}); make one with `flaneur export search`"
-        ) from None
+        raise ValueError(f"cannot read the layer table {path} ({error.strerror}); {again}") from None
     except ValidationError as error:
-        raise ValueError(
-            f"{path} is no layer table ({first_problem(error)}); make one with `flaneur export search`"
-        ) from None
-    if table.weights_sha256 != weights_sha256:
-        raise ValueError(f"{path} was searched for other weights; search again with `flaneur export search`")
+        raise ValueError(f"{path} is no layer table ({first_problem(error)}); {again}") from None
     for name in table.layers:
         if find_rule(name).precision != "low":
-            raise ValueError(
-                f"{path} names {name}, whose precision is fixed; search again with `flaneur export search`"
-            )
-    return table.rules()
+            raise ValueError(f"{path} names {name}, whose precision is fixed; {again}")
+    return table
 
 
 def write_table(table: SearchedTable, path: Path) -> None:

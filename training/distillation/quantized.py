@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.quantization.layers import Recipe
+from export.quantization.layers import STEP_RULES, Recipe, Rules
 from export.quantization.quantize import quantise_dynamically, quantised_layers
 from training.data.batches import ClipBatches
 from training.optimizer import MasterOptimizer
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 class QuantizedDistillationStage:
     """Rollouts of the quantised student, and the difference of its velocity from the teacher's."""
 
-    def __init__(self, config: StageConfig, student: ScenicModel, clips: ClipBatches) -> None:
+    def __init__(
+        self, config: StageConfig, student: ScenicModel, clips: ClipBatches, rules: Rules = STEP_RULES
+    ) -> None:
         """Prepare the stage.
 
         Args:
             student: Few-step already; a copy of it, in full precision, is the teacher.
+            rules: Layer table that an engine of it will have.
         """
         assert config.distillation is not None
         assert config.quantization is not None
@@ -43,7 +46,7 @@ class QuantizedDistillationStage:
         self.timesteps = config.distillation.timesteps
         self.model = rebuilt(student, student.world.config)
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
-        recipe = Recipe(config.quantization)
+        recipe = Recipe(config.quantization, rules=rules)
         learning = {f"world.{name}.weight" for name in quantised_layers(self.model.world, recipe)}
         quantise_dynamically(self.model.world, recipe)
         self.optimizer = MasterOptimizer(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from export.quantization.layers import STEP_RULES
+from export.quantization.table import rules_for, shipped_table
+from model.checkpoint import weights_sha256
 from model.refiner import Refiner
 from training.data.batches import ClipBatches
 from training.data.memory_clips import MemoryClips, Video
@@ -164,7 +167,12 @@ def _distribution_matching(inputs: Inputs, config: StageConfig) -> DistributionM
 
 
 def _qad(inputs: Inputs, config: StageConfig) -> QuantizedDistillationStage:
-    return QuantizedDistillationStage(config, inputs.generator_before(config), inputs.clips(config))
+    student = inputs.generator_before(config)
+    name, rules = student.world.config.name, STEP_RULES
+    if shipped_table(name) is not None:
+        # It is for the shipped weights, which the students of this pipeline do not have.
+        rules = rules_for(None, name, weights_sha256(student.world), lambda _other: None)
+    return QuantizedDistillationStage(config, student, inputs.clips(config), rules)
 
 
 def _refiner(inputs: Inputs, config: StageConfig) -> RefinerStage:
