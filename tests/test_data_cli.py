@@ -31,7 +31,16 @@ def test_a_set_is_made_once_shown_and_its_sheet_has_a_row_for_each_clip(
 ):
     make = ["data", "make", "-o", "SET", "--places", "town", "--families", "orbit,dolly", "--clips", "2"]
     make = [str(tmp_path / "set") if word == "SET" else word for word in make]
-    make += ["--frames", "9", "--revisits", "1", "--sheet", str(tmp_path / "sheet.png"), "--overwrite", "--json"]
+    make += [
+        "--frames",
+        "9",
+        "--revisits",
+        "1",
+        "--sheet",
+        str(tmp_path / "sheet.png"),
+        "--overwrite",
+        "--json",
+    ]
     assert run(make) == 0
     made, _ = said(capsys)
     assert (made["clips"], made["frames"], made["scenes"]) == (2, 18, {"town": 2})
