@@ -27,6 +27,8 @@ from client.ui.toasts import message_area
 from client.ui.window import Window
 
 DISPLAY_FPS = 60
+FINISHING_FPS = 10
+"""While the last files are written, whose progress is all that changes."""
 _CLIENT_MS_WEIGHT = 0.1
 
 
@@ -91,8 +93,16 @@ class App:
             while self._context.running:
                 self.turn()
                 ticker.tick(DISPLAY_FPS)
+            while self._context.jobs.is_busy and not self._is_hurried():
+                self.draw(self._context.clock())
+                ticker.tick(FINISHING_FPS)
         finally:
             self._screen.leave()
+
+    def _is_hurried(self) -> bool:
+        """Whether the player, who has left already, wants the window gone before all files are written."""
+        leaving = pygame.QUIT, pygame.KEYDOWN
+        return any(event.type in leaving for event in pygame.event.get())
 
     def turn(self) -> None:
         """Go once around the loop; a screen that fails gives way to one that says so, and the window stays."""

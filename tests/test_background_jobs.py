@@ -79,6 +79,35 @@ def test_how_far_a_long_write_is_can_be_seen_on_every_screen(player: Player, gat
     assert (pygame.surfarray.array3d(player.window.surface) != before).any()
 
 
+def test_a_player_who_leaves_sees_what_is_still_being_written(
+    player: Player, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F8)
+    jobs, drawn = player.context.jobs, []
+    player.wait(lambda: jobs.progress == ("the clip", 25), "the first quarter")
+    player.context.quit()
+
+    def draw(now_s: float) -> None:
+        drawn.append(jobs.progress)
+        gate.set()
+
+    monkeypatch.setattr(player.app, "draw", draw)
+    player.app.loop()
+    assert drawn[0] == ("the clip", 25)
+    assert not jobs.is_busy
+
+
+def test_a_player_in_a_hurry_does_not_watch_the_last_file(player: Player, gate: threading.Event) -> None:
+    player.frames_go_by(8)
+    player.key(pygame.KSCAN_F8)
+    player.context.quit()
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    player.app.loop()
+    assert player.context.jobs.is_busy
+    gate.set()
+
+
 def test_no_thread_is_kept_for_work_that_is_done() -> None:
     before, jobs = set(threading.enumerate()), BackgroundJobs()
     jobs.start("a file", lambda: None, lambda _: None, lambda error: None)

@@ -8,6 +8,7 @@ import numpy as np
 import pygame
 import pytest
 
+import cli.app
 from client.camera.planner import TrackPlanner
 from client.input.controls import IDLE
 from client.playback import replay_playback
@@ -20,8 +21,11 @@ from client.setup.options import PlayOptions
 from client.ui.replay_bar import clock_words, state_words
 from engine.camera.actions import integrate_actions, parse_actions
 from engine.camera.tracks import Track
+from engine.files.array_files import read_npz
 from engine.files.bundle import Bundle
 from engine.files.recording import Recording, read_recording
+from engine.files.recording_writer import RecordingWriter
+from engine.files.video import read_video_description
 from engine.files.world import World, read_world
 from engine.session.headless import place_track
 from engine.session.opening import open_session
@@ -357,3 +361,24 @@ def test_a_clip_made_after_a_load_holds_what_was_seen_and_its_recording_replays_
     assert again.walk.walk.frame.index >= loaded_at
     again.wait(lambda: again.walk.walk.progress == 1.0, "its end")
     assert again.walk.walk.frame.index == header.last_frame
+
+
+def test_a_clips_recording_is_replayed_over_its_own_seconds_without_a_window_too(
+    worlds: Path, tmp_path: Path
+) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    session = open_session(read_world(world), backend="holodeck")
+    recording = recorded(session, tmp_path / "walk.flaneur")
+    session.close()
+    header = recording.header.model_copy(update={"first_frame": 5, "last_frame": 11})
+    with RecordingWriter(tmp_path / "clip.flaneur", header) as writer:
+        for chunk in recording.chunks:
+            writer.append(chunk.track, chunk.latents_sha256)
+    files = {name: tmp_path / f"o{name}" for name in (".npz", ".mp4")}
+    words = ["replay", str(tmp_path / "clip.flaneur"), "--world", str(world)]
+    assert cli.app.run([*words, "--frames", str(files[".npz"]), "--video", str(files[".mp4"])]) == 0
+    c2w = read_npz(files[".npz"], ("c2w",), (), 999)["c2w"]
+    walked = np.concatenate([chunk.track.c2w for chunk in recording.chunks])
+    np.testing.assert_array_equal(c2w, walked[4:11])
+    told = read_video_description(files[".mp4"])
+    assert (told["num_frames"], told["first_frame"], told["last_frame"]) == (7, 5, 11)

@@ -48,6 +48,11 @@ class BackgroundJobs:
         """The job under way, such as "the clip"; None where there is none."""
         return self._jobs[0].name if self._jobs else None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is not done yet, reported or not."""
+        return any(not job.future.done() for job in self._jobs)
+
     def report(self, fraction: float) -> None:
         """Say how far the job under way is, 0 to 1; called by the job, on its thread."""
         self._fraction = fraction
