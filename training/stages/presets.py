@@ -93,7 +93,7 @@ def _pocket_qad() -> StageConfig:
         batch_size=4,
         cut="anywhere",
         # Few steps, so the average is short.
-        optimizer=OptimizerConfig(adam_lr=1e-4, min_side=NO_MATRIX, ema_decay=0.99),
+        optimizer=OptimizerConfig(adam_lr=2e-4, min_side=NO_MATRIX, ema_decay=0.99),
         # Weights in bfloat16 would be rounded twice.
         loop=LoopConfig(20_000, 15.0, precision="float32"),
         distillation=DistillationConfig(timesteps=POCKET_TIMESTEPS),
