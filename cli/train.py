@@ -52,7 +52,9 @@ Steps = Annotated[
     int | None, typer.Option(min=1, help="End every stage after so many steps, if minutes do not.")
 ]
 StartFrom = Annotated[Path | None, typer.Option(help="Go on from these weights, such as assets.")]
-Only = Annotated[str | None, typer.Option(help="Train this stage alone: generator, own-history or decoder.")]
+Only = Annotated[
+    str | None, typer.Option(help="Train this stage alone: generator, own-history, decoder or depth.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print the plan, or what was made, as JSON.")]
 

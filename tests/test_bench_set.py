@@ -68,12 +68,12 @@ def test_the_truth_follows_its_track_and_a_frozen_picture_does_not(bench, tmp_pa
             "--metrics",
             "psnr",
             "-o",
-            str(tmp_path / "out"),
+            str(tmp_path / f"{kind}-scores"),
         ]
         capsys.readouterr()
         assert run(["eval", "--bench", str(bench), "--tracks", "simple", *judged, "--json"]) == 0
         [scores[kind]] = json.loads(capsys.readouterr().out.splitlines()[-1])["films"]
-        table = (tmp_path / "out" / "films.md").read_text()
+        table = (tmp_path / f"{kind}-scores" / "films.md").read_text()
         assert "| SANA-WM, refined (paper) | 80 | 4.50 | 1.39 | 1.41 |" in table
         assert f"| {kind}, all | 1 |" in table
     true, frozen = scores["truth"], scores["first-frame"]

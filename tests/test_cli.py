@@ -387,7 +387,7 @@ def test_a_world_begun_by_walking_is_listed_shown_walked_and_replayed_by_its_nam
         own / f"{name}.world", replace(toy_world, info=toy_world.info.model_copy(update={"name": name}))
     )
     listed = result_of(flaneur("world", "list", "--json"))["worlds"]
-    assert listed[1] == {"name": name, "title": "A toy", "path": str(own / f"{name}.world")}
+    assert listed[1] == {"name": name, "title": "A toy", "path": str(own / f"{name}.world"), "own": True}
     assert result_of(flaneur("world", "show", name, "--json"))["name"] == name
     walk = ["play", name, *toy[2:], "--actions", "w-8"]
     assert result_of(flaneur(*walk, "--record", "walk.flaneur"))["world"] == name

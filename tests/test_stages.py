@@ -407,6 +407,7 @@ def test_presets_hold_the_published_figures():
         "ode-regression": 3000,
         "self-forcing-short": 700,
         "self-forcing-long": 3000,
+        "qad": 1000,
         "refiner": 31_000,
     }
     assert paper["framewise-gdn"].optimizer.adam_lr == 5e-5

@@ -222,7 +222,7 @@ def test_a_trace_is_paced_again_from_the_command_line(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [rollout["counts"] == rollout["traced"] for rollout in result["rollouts"]] == [True, True]
     assert run(["bench", "--pacing", str(path)]) == 0
-    assert "before their turn" in capsys.readouterr().out
+    assert "before they are shown" in capsys.readouterr().out
     assert run(["bench", "--pacing", str(tmp_path / "none.jsonl")]) == 2
     assert "check the path" in capsys.readouterr().err
 

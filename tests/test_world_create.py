@@ -354,7 +354,7 @@ def test_a_config_without_instruction_is_refused(tmp_path: Path) -> None:
     [
         ([], "name one photo, or posed pictures"),
         (["a.png", "--keyframes", "scan"], "name one photo, or posed pictures"),
-        (["a.png"], "needs a prompt"),
+        (["a.png", "--model", "sana-wm"], "needs a prompt"),
         (["--keyframes", "scan", "--refiner", "r"], "are for worlds of sana-wm"),
     ],
 )
