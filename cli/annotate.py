@@ -53,58 +53,79 @@ class Preset(StrEnum):
     SPATIALVID = "spatialvid"
 
 
+Sources = Annotated[list[Path], typer.Argument(help="Videos, folders of videos, folders of pictures.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the set.")]
+PresetOption = Annotated[
+    Preset, typer.Option(help="Kept ranges of scores; measured asks only for what needs no network.")
+]
+KeepMissing = Annotated[
+    bool, typer.Option("--keep-missing", help="Keep clips that lack a score of the preset.")
+]
+Frames = Annotated[int, typer.Option(min=17, max=9601, help="Longest clip, at 16 a second.")]
+LeastFrames = Annotated[int, typer.Option(min=17, max=9601, help="Shortest clip.")]
+Stride = Annotated[
+    int, typer.Option(min=1, max=9601, help="Frames between starts of clips of one long shot.")
+]
+Lens = Annotated[
+    str | None, typer.Option(help="fx,fy,cx,cy in pixels of the sources, where the lens is known.")
+]
+Speed = Annotated[
+    float,
+    typer.Option(min=0.001, max=1000, help="Mean speed of the cameras, m/s: gives poses their scale."),
+]
+Poses = Annotated[
+    PoseMode, typer.Option(help="Recover poses from the frames, or take those beside each video.")
+]
+MetresPerUnit = Annotated[
+    float, typer.Option(min=1e-6, max=1e6, help="Length of the unit that given poses are in.")
+]
+Depth = Annotated[
+    DepthMode,
+    typer.Option(
+        help="What gives poses their scale instead: NAME.depth.npy in metres, or MoGe-2 where installed."
+    ),
+]
+Captions = Annotated[
+    Path | None, typer.Option(help="JSON of captions by video; default: NAME.caption.txt beside each.")
+]
+Vlm = Annotated[
+    str | None,
+    typer.Option(help="Address of an OpenAI-compatible server, for captions, counts and a quality flag."),
+]
+VlmModel = Annotated[str, typer.Option(help="Name of the model there.")]
+FrameSize = Annotated[str, typer.Option(help="Width and height of the archives' clips.")]
+Autoencoder = Annotated[
+    Path | None, typer.Option(help="Folder with the autoencoder; default: the shipped one.")
+]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes that judge clips.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Judge clips on a Ray cluster: its address, or local for --workers processes on this machine."
+    ),
+]
+
+
 def annotate(
-    sources: Annotated[list[Path], typer.Argument(help="Videos, folders of videos, folders of pictures.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the set.")],
-    preset: Annotated[
-        Preset, typer.Option(help="Kept ranges of scores; measured asks only for what needs no network.")
-    ] = Preset.MEASURED,
-    keep_missing: Annotated[
-        bool, typer.Option("--keep-missing", help="Keep clips that lack a score of the preset.")
-    ] = False,
-    frames: Annotated[int, typer.Option(min=17, max=9601, help="Longest clip, at 16 a second.")] = 961,
-    least_frames: Annotated[int, typer.Option(min=17, max=9601, help="Shortest clip.")] = 161,
-    stride: Annotated[
-        int, typer.Option(min=1, max=9601, help="Frames between starts of clips of one long shot.")
-    ] = 480,
-    lens: Annotated[
-        str | None, typer.Option(help="fx,fy,cx,cy in pixels of the sources, where the lens is known.")
-    ] = None,
-    speed: Annotated[
-        float,
-        typer.Option(min=0.001, max=1000, help="Mean speed of the cameras, m/s: gives poses their scale."),
-    ] = 1.0,
-    poses: Annotated[
-        PoseMode, typer.Option(help="Recover poses from the frames, or take those beside each video.")
-    ] = PoseMode.ESTIMATED,
-    metres_per_unit: Annotated[
-        float, typer.Option(min=1e-6, max=1e6, help="Length of the unit that given poses are in.")
-    ] = 1.0,
-    depth: Annotated[
-        DepthMode,
-        typer.Option(
-            help="What gives poses their scale instead: NAME.depth.npy in metres, or MoGe-2 where installed."
-        ),
-    ] = DepthMode.NONE,
-    captions: Annotated[
-        Path | None, typer.Option(help="JSON of captions by video; default: NAME.caption.txt beside each.")
-    ] = None,
-    vlm: Annotated[
-        str | None,
-        typer.Option(help="Address of an OpenAI-compatible server, for captions, counts and a quality flag."),
-    ] = None,
-    vlm_model: Annotated[str, typer.Option(help="Name of the model there.")] = "default",
-    frame_size: Annotated[str, typer.Option(help="Width and height of the archives' clips.")] = "320x192",
-    autoencoder: Annotated[
-        Path | None, typer.Option(help="Folder with the autoencoder; default: the shipped one.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that judge clips.")] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Judge clips on a Ray cluster: its address, or local for --workers processes on this machine."
-        ),
-    ] = None,
+    sources: Sources,
+    output: Output,
+    preset: PresetOption = Preset.MEASURED,
+    keep_missing: KeepMissing = False,
+    frames: Frames = 961,
+    least_frames: LeastFrames = 161,
+    stride: Stride = 480,
+    lens: Lens = None,
+    speed: Speed = 1.0,
+    poses: Poses = PoseMode.ESTIMATED,
+    metres_per_unit: MetresPerUnit = 1.0,
+    depth: Depth = DepthMode.NONE,
+    captions: Captions = None,
+    vlm: Vlm = None,
+    vlm_model: VlmModel = "default",
+    frame_size: FrameSize = "320x192",
+    autoencoder: Autoencoder = None,
+    workers: Workers = 1,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> None:
     """Cut videos into clips, recover their cameras, filter them, and write a training set; goes on where it stopped."""

@@ -53,50 +53,62 @@ def register(root: typer.Typer) -> None:
     root.command(name="eval")(evaluate_bundle)
 
 
+Bundle = Annotated[str, typer.Argument(help="Name or folder of a bundle.")]
+World = Annotated[
+    list[str] | None, typer.Option(help="Name or path of a world; more with more --world; default: all.")
+]
+Worlds = Annotated[
+    Path | None, typer.Option(help="Folder of worlds; default: the one beside the bundle's folder.")
+]
+Tracks = Annotated[TracksChoice, typer.Option(help="Strolls nobody trained on, or the benchmark's kinds.")]
+Walks = Annotated[int, typer.Option(min=1, max=1000, help="Tracks per world.")]
+Seconds = Annotated[float, typer.Option(min=0.25, max=3600, help="Length of a rollout.")]
+Metrics = Annotated[
+    str | None,
+    typer.Option(help="Of psnr, ssim, gmsd, flip, lpips, revisit, drift, camera, with commas; default: all."),
+]
+Unseen = Annotated[
+    bool, typer.Option("--unseen", help="Mirror and repaint the places, so that none was learned.")
+]
+Bench = Annotated[
+    Path | None, typer.Option(help="Folder of SANA-WM-Bench; its pictures along --tracks simple or hard.")
+]
+Films = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of videos NAME.mp4 of --bench's scenes by any model, which are scored instead."
+    ),
+]
+Autoencoder = Annotated[
+    Path | None, typer.Option(help="Folder with autoencoder.safetensors; default: beside the bundle.")
+]
+Ablate = Annotated[
+    bool, typer.Option("--ablate", help="Also measure it with each part silenced; only for the pocket.")
+]
+Refiner = Annotated[
+    RefinerChoice, typer.Option(help="Whether the bundle's refiner refines every chunk of --tracks.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Gets tables and contact sheets; default: a new folder in runs."),
+]
+
+
 def evaluate_bundle(
-    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle.")] = "pocket",
-    world: Annotated[
-        list[str] | None, typer.Option(help="Name or path of a world; more with more --world; default: all.")
-    ] = None,
-    worlds: Annotated[
-        Path | None, typer.Option(help="Folder of worlds; default: the one beside the bundle's folder.")
-    ] = None,
-    tracks: Annotated[
-        TracksChoice, typer.Option(help="Strolls nobody trained on, or the benchmark's kinds.")
-    ] = TracksChoice.WALKS,
-    walks: Annotated[int, typer.Option(min=1, max=1000, help="Tracks per world.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.25, max=3600, help="Length of a rollout.")] = 60.0,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Of psnr, ssim, gmsd, flip, lpips, revisit, drift, camera, with commas; default: all."
-        ),
-    ] = None,
-    unseen: Annotated[
-        bool, typer.Option("--unseen", help="Mirror and repaint the places, so that none was learned.")
-    ] = False,
-    bench: Annotated[
-        Path | None, typer.Option(help="Folder of SANA-WM-Bench; its pictures along --tracks simple or hard.")
-    ] = None,
-    films: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of videos NAME.mp4 of --bench's scenes by any model, which are scored instead."
-        ),
-    ] = None,
-    autoencoder: Annotated[
-        Path | None, typer.Option(help="Folder with autoencoder.safetensors; default: beside the bundle.")
-    ] = None,
-    ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also measure it with each part silenced; only for the pocket.")
-    ] = False,
-    refiner: Annotated[
-        RefinerChoice, typer.Option(help="Whether the bundle's refiner refines every chunk of --tracks.")
-    ] = RefinerChoice.OFF,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Gets tables and contact sheets; default: a new folder in runs."),
-    ] = None,
+    bundle: Bundle = "pocket",
+    world: World = None,
+    worlds: Worlds = None,
+    tracks: Tracks = TracksChoice.WALKS,
+    walks: Walks = 1,
+    seconds: Seconds = 60.0,
+    metrics: Metrics = None,
+    unseen: Unseen = False,
+    bench: Bench = None,
+    films: Films = None,
+    autoencoder: Autoencoder = None,
+    ablate: Ablate = False,
+    refiner: Refiner = RefinerChoice.OFF,
+    output: Output = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

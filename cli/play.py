@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,29 +109,20 @@ def play(
             result = walk(session, WalkRequest(track, seed, outputs, chunks), started_s)
         print_walk(result, as_json)
         return EXIT_USER_ERROR if result.get("record_problem") else 0
-    needing = {"--chunks": chunks, "--actions": actions, "--poses": poses, "--video": video}
-    needing |= {"--frames": frames, "--json": as_json or None}
-    if used := [name for name, value in needing.items() if value is not None]:
-        raise ValueError(f"{used[0]} is for a walk without a window; add --headless")
+    headless_only = {"--chunks": chunks, "--actions": actions, "--poses": poses, "--video": video}
+    _check_windowed(headless_only | {"--frames": frames, "--json": as_json or None})
     from cli.walks import open_window
     from client.setup.options import PlayOptions
 
-    return open_window(
-        PlayOptions(
-            world,
-            engine,
-            backend.value,
-            seed,
-            record,
-            record_latents,
-            overwrite,
-            fullscreen,
-            trace,
-            provider=provider.value,
-            weights=weights,
-            refiner=refiner.value,
-        )
+    options = PlayOptions(
+        world, engine, backend.value, seed, record, record_latents, overwrite, fullscreen, trace
     )
+    return open_window(replace(options, provider=provider.value, weights=weights, refiner=refiner.value))
+
+
+def _check_windowed(headless_only: Mapping[str, object]) -> None:
+    if used := [name for name, value in headless_only.items() if value is not None]:
+        raise ValueError(f"{used[0]} is for a walk without a window; add --headless")
 
 
 def _check_headless(trace: Path | None, fullscreen: bool, has_length: bool) -> None:

@@ -40,25 +40,28 @@ def register(root: typer.Typer) -> None:
     root.command(name="replay")(replay)
 
 
+File = Annotated[Path, typer.Argument(help="A .flaneur recording, or a camera track: .npy, .npz, .txt.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Say whether the walk comes out bit for bit.")]
+FromLatents = Annotated[
+    bool, typer.Option("--from-latents", help="Decode the recorded latents; nothing is generated.")
+]
+World = Annotated[
+    str | None,
+    typer.Option(help="World to walk in; default: the recording's, for a track the first of the shipped."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Default: the recording's, or 0.")]
+
+
 def replay(
-    file: Annotated[Path, typer.Argument(help="A .flaneur recording, or a camera track: .npy, .npz, .txt.")],
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Say whether the walk comes out bit for bit.")
-    ] = False,
-    from_latents: Annotated[
-        bool, typer.Option("--from-latents", help="Decode the recorded latents; nothing is generated.")
-    ] = False,
-    world: Annotated[
-        str | None,
-        typer.Option(
-            help="World to walk in; default: the recording's, for a track the first of the shipped."
-        ),
-    ] = None,
+    file: File,
+    verify: Verify = False,
+    from_latents: FromLatents = False,
+    world: World = None,
     engine: Engine = None,
     backend: Backend = BackendChoice.AUTO,
     provider: Provider = ProviderChoice.AUTO,
     weights: Weights = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Default: the recording's, or 0.")] = None,
+    seed: Seed = None,
     fullscreen: Fullscreen = False,
     headless: Headless = False,
     video: Video = None,

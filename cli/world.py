@@ -40,61 +40,71 @@ class Surroundings(StrEnum):
     NONE = "none"
 
 
+Photo = Annotated[Path | None, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")]
+Prompt = Annotated[
+    str | None, typer.Option(help="What the place is, in a sentence or two; sana-wm needs it.")
+]
+Keyframes = Annotated[
+    Path | None,
+    typer.Option(
+        help="Make a spatial memory of posed RGB-D pictures: a folder with transforms.json, or an .npz."
+    ),
+]
+TextOf = Annotated[
+    str | None, typer.Option(help="World whose text a world of the pocket takes; default: none.")
+]
+Weights = Annotated[
+    Path,
+    typer.Option(help="Folder of released weights: vae/, gemma-2-2b-it/, config.yaml, dit/ or sana_dit/."),
+]
+Model = Annotated[
+    WorldModelName | None,
+    typer.Option(
+        help="Model the world is for, where no --engine says so; default: sana-wm where its weights are, else the pocket."
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="Bundle the world is for; one with an encoder makes it without PyTorch. Otherwise the weights are read."
+    ),
+]
+Fov = Annotated[
+    float | None,
+    typer.Option(help="Horizontal field of view, degrees, 25 to 120; default: 60, with an encoder 75."),
+]
+Intrinsics = Annotated[
+    Path | None, typer.Option(help="Camera of the photo instead: fx fy cx cy in pixels, .txt or .npy.")
+]
+SurroundingsOption = Annotated[
+    Surroundings,
+    typer.Option(help="What is around a photo: its mirror images, or nothing but what the model invents."),
+]
+Refiner = Annotated[
+    Path | None,
+    typer.Option(help="Encode the prompt for the second stage too: the release's refiner folder."),
+]
+Title = Annotated[str | None, typer.Option(help="Title in the menus; default: the file's name.")]
+Licence = Annotated[str, typer.Option(help="Licence of the photo.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.world here.")]
+
+
 @app.command()
 def create(
-    photo: Annotated[
-        Path | None, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="What the place is, in a sentence or two; sana-wm needs it.")
-    ] = None,
-    keyframes: Annotated[
-        Path | None,
-        typer.Option(
-            help="Make a spatial memory of posed RGB-D pictures: a folder with transforms.json, or an .npz."
-        ),
-    ] = None,
-    text_of: Annotated[
-        str | None, typer.Option(help="World whose text a world of the pocket takes; default: none.")
-    ] = None,
-    weights: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of released weights: vae/, gemma-2-2b-it/, config.yaml, dit/ or sana_dit/."
-        ),
-    ] = RELEASED_WEIGHTS,
-    model: Annotated[
-        WorldModelName | None,
-        typer.Option(
-            help="Model the world is for, where no --engine says so; default: sana-wm where its weights are, else the pocket."
-        ),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="Bundle the world is for; one with an encoder makes it without PyTorch. Otherwise the weights are read."
-        ),
-    ] = None,
-    fov: Annotated[
-        float | None,
-        typer.Option(help="Horizontal field of view, degrees, 25 to 120; default: 60, with an encoder 75."),
-    ] = None,
-    intrinsics: Annotated[
-        Path | None, typer.Option(help="Camera of the photo instead: fx fy cx cy in pixels, .txt or .npy.")
-    ] = None,
-    surroundings: Annotated[
-        Surroundings,
-        typer.Option(
-            help="What is around a photo: its mirror images, or nothing but what the model invents."
-        ),
-    ] = Surroundings.MIRRORED,
-    refiner: Annotated[
-        Path | None,
-        typer.Option(help="Encode the prompt for the second stage too: the release's refiner folder."),
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Title in the menus; default: the file's name.")] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the photo.")] = "not stated",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.world here.")] = None,
+    photo: Photo = None,
+    prompt: Prompt = None,
+    keyframes: Keyframes = None,
+    text_of: TextOf = None,
+    weights: Weights = RELEASED_WEIGHTS,
+    model: Model = None,
+    engine: Engine = None,
+    fov: Fov = None,
+    intrinsics: Intrinsics = None,
+    surroundings: SurroundingsOption = Surroundings.MIRRORED,
+    refiner: Refiner = None,
+    title: Title = None,
+    licence: Licence = "not stated",
+    output: Output = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -112,11 +122,7 @@ def create(
     output = output or Path(f"{world_name(stem)}{SUFFIX}")
     title = title or title_of(stem if output.stem == world_name(stem) else output.stem)
     check_new_file(output, SUFFIX, "world", overwrite)
-    if model is None:
-        is_released = weights != RELEASED_WEIGHTS or weights.is_dir()
-        model = WorldModelName.SANA_WM if is_released else WorldModelName.POCKET
-    if engine is None and (keyframes is not None or model is WorldModelName.POCKET):
-        engine = WorldModelName.POCKET.value
+    engine = engine or _shipped_engine(model, weights, keyframes is not None)
     bundle = None if engine is None else find_bundle(engine)
     if bundle is not None and (keyframes is not None or bundle.spec.encoder_graph is not None):
         if intrinsics is not None or refiner is not None:
@@ -140,6 +146,14 @@ def create(
     )
     write_world(output, create_world(request, weights, config, hash_weights, say))
     _print_made(output, as_json)
+
+
+def _shipped_engine(model: WorldModelName | None, weights: Path, is_posed: bool) -> str | None:
+    """Name the shipped bundle that a world is for; None is a world of the released weights."""
+    if model is None:
+        is_released = weights != RELEASED_WEIGHTS or weights.is_dir()
+        model = WorldModelName.SANA_WM if is_released else WorldModelName.POCKET
+    return WorldModelName.POCKET.value if is_posed or model is WorldModelName.POCKET else None
 
 
 def _remembered(
