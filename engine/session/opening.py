@@ -30,8 +30,6 @@ Provider = Literal["auto", "cpu", "cuda", "dml", "coreml", "openvino", "nv_tenso
 RefinerMode = Literal["on", "off", "auto"]
 """Whether a bundle's refiner is opened: "on" asks for it, "auto" takes it where there is one that can play."""
 MAX_DENOISE_THREADS = 4
-FEW_CORES = 2
-"""With no more, denoising and decoding take turns on all of them: a chunk is shown a third sooner, and no fewer are made."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def open_session(
     weights: Path | None = None,
     provider: Provider = "auto",
     denoise_threads: int | None = None,
-    decode_threads: int | None = None,
+    decode_threads: int = 1,
     keep_latents: bool = False,
     refiner: RefinerMode = "off",
     clock: Clock = time.perf_counter,
@@ -140,14 +138,10 @@ def open_session(
             f"no bundle here fits the world {world.name}; name one with --engine, or take --backend holodeck"
         )
     check_fit(world, bundle.spec)
-    takes_turns = denoise_threads is None and decode_threads is None and num_cores() <= FEW_CORES
     threads = denoise_threads or default_denoise_threads()
-    decode_threads = decode_threads or (num_cores() if takes_turns else 1)
     runner = _open_backend(bundle, backend, provider, threads, decode_threads)
     second_stage = _open_refiner(bundle, world, refiner, decode_threads)
-    session = ModelSession(bundle, world, runner, clock, keep_latents, second_stage)
-    session.overlaps = not takes_turns
-    return session
+    return ModelSession(bundle, world, runner, clock, keep_latents, second_stage)
 
 
 def _open_refiner(bundle: Bundle, world: World, mode: RefinerMode, num_threads: int) -> ChunkRefiner | None:
@@ -208,6 +202,5 @@ def _open_backend(
 
 
 def default_denoise_threads() -> int:
-    """Leave one core to the decoder and the window, unless they take turns; a step is too small to share among many."""
-    cores = num_cores()
-    return cores if cores <= FEW_CORES else min(MAX_DENOISE_THREADS, cores - 1)
+    """Leave one core to the decoder and the window; a step is too small to share among many."""
+    return min(MAX_DENOISE_THREADS, max(1, num_cores() - 1))

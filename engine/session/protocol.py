@@ -37,8 +37,6 @@ class Session(ABC):
     """Denoising steps of the whole schedule; a chunk may be made with fewer."""
     snapshot_bytes: int = 0
     """Size of a snapshot's arrays; it never changes in a session."""
-    overlaps: bool = True
-    """Whether a chunk may be begun while the one before is decoded."""
     refined_block: tuple[int, int, int, int] | None = None
     """[C, T, h, w] of what the refiner takes at a time; None where the session has no refiner."""
     refined_reach: int = 0

@@ -251,7 +251,6 @@ class Worker(Generic[IntentT]):
             and not self._paused
             and self._error is None
             and in_flight < self._max_in_flight
-            and (self._session.overlaps or self._num_behind == 0)
             and self._num_requested > 0
         )
 
