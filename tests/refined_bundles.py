@@ -12,7 +12,7 @@ from engine.session.chunk_refiner import FOLDER
 from tests.refiner_cases import small_refiner
 
 
-def with_refiner(bundle: Bundle, folder: Path, window: int = 3) -> Bundle:
+def with_refiner(bundle: Bundle, folder: Path, window: int = 3, blocks_per_segment: int = 2) -> Bundle:
     """Copy a bundle and export a refiner of two blocks into it, which reads the world's own text."""
     from export.refiner.folder import export_refiner
     from export.refiner.graphs import Sizes
@@ -27,5 +27,5 @@ def with_refiner(bundle: Bundle, folder: Path, window: int = 3) -> Bundle:
         caption_channels=spec.text_dim,
     )
     sizes = Sizes((spec.latent_height, spec.latent_width), spec.fps, spec.chunk_size, window)
-    export_refiner(refiner, folder / FOLDER, sizes, blocks_per_segment=2)
+    export_refiner(refiner, folder / FOLDER, sizes, blocks_per_segment=blocks_per_segment)
     return open_bundle(folder)

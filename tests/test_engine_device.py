@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
 
 from engine.backends.device import BufferPool, DeviceBackend
-from engine.backends.onnxruntime import ELEMENT_TYPES, OnnxRuntimeBackend
-from engine.backends.protocol import GraphInput
+from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import Bundle, EngineSpec, TensorSpec
 from engine.files.world import World
@@ -24,79 +19,7 @@ from engine.machine.hardware import Gpu, needed_bytes, parse_gpus, why_not
 from engine.session.model_session import ModelSession
 from engine.session.opening import open_session
 from engine.types import CameraTrack
-
-Array = NDArray[Any]
-
-
-class HostDevice:
-    """Host memory that counts what it gave and behaves badly on reuse: freed and fresh buffers hold rubbish."""
-
-    def __init__(self) -> None:
-        self.live: dict[int, Array] = {}
-        self.waiting: list[int] = []
-        self.num_streams = 0
-        self.closed = False
-
-    def allocate(self, num_bytes: int) -> int:
-        memory = np.full(num_bytes, 0xFF, np.uint8)
-        self.live[memory.ctypes.data] = memory
-        return memory.ctypes.data
-
-    def free(self, buffer: int) -> None:
-        del self.live[buffer]
-
-    def pinned(self, shape: tuple[int, ...], dtype: str) -> Array:
-        return np.zeros(shape, dtype)
-
-    def stream(self) -> int:
-        self.num_streams += 1
-        return self.num_streams
-
-    def upload(self, array: Array, buffer: int, stream: int) -> None:
-        assert array.flags.c_contiguous
-        self.live[buffer][: array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
-
-    def download(self, buffer: int, array: Array, stream: int) -> None:
-        array.view(np.uint8).reshape(-1)[:] = self.live[buffer][: array.nbytes]
-
-    def wait(self, stream: int) -> None:
-        assert 0 < stream <= self.num_streams
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class HostPlan:
-    """A graph in ONNX Runtime that reads and writes the buffers it is given."""
-
-    def __init__(self, device: HostDevice, path: Path) -> None:
-        self._graph = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self._device = device
-        self.inputs, self.outputs = (
-            {
-                node.name: GraphInput(
-                    ELEMENT_TYPES[node.type.removeprefix("tensor(").removesuffix(")")],
-                    tuple(size if isinstance(size, int) else -1 for size in node.shape),
-                )
-                for node in nodes
-            }
-            for nodes in (self._graph.get_inputs(), self._graph.get_outputs())
-        )
-
-    def run(self, shapes: Mapping[str, tuple[int, ...]], buffers: Mapping[str, int], stream: int) -> None:
-        feed = {}
-        for name, tensor in self.inputs.items():
-            fixed = tuple(size for size in tensor.shape if isinstance(size, int))
-            shape = shapes.get(name, fixed)
-            memory = self._device.live[buffers[name]]
-            count = int(np.prod(shape)) * np.dtype(tensor.dtype).itemsize
-            feed[name] = np.frombuffer(memory[:count].tobytes(), tensor.dtype).reshape(shape)
-        for name, value in zip(self.outputs, self._graph.run(list(self.outputs), feed), strict=True):
-            assert isinstance(value, np.ndarray)
-            self._device.upload(np.ascontiguousarray(value), buffers[name], stream)
-
-    def close(self) -> None:
-        del self._graph
+from tests.host_device import Array, HostDevice, HostPlan
 
 
 @pytest.fixture
@@ -271,8 +194,7 @@ def test_the_drivers_table_is_read() -> None:
 def test_what_a_gpu_lacks_is_one_sentence(
     toy_bundle: Bundle, gpus: list[Gpu] | None, words: str | None
 ) -> None:
-    spec = toy_bundle.spec.model_copy(update={"target": "sm120"})
-    found = why_not(spec, needed_bytes(toy_bundle), gpus)
+    found = why_not("the bundle toy", "sm120", needed_bytes(toy_bundle), gpus)
     assert (found is None) == (words is None)
     assert words is None or (words in str(found) and str(found).count(". ") == 0)
 

@@ -126,7 +126,7 @@ class _Lane:
         # Kept until the stream is waited for: the device may still be reading them.
         arrays = {name: np.ascontiguousarray(inputs[name]) for name in self.interface.inputs}
         for name, array in arrays.items():
-            self._check(plan.inputs[name], name, array)
+            check_input(plan.inputs[name], name, array.shape, array.dtype.name)
             buffers[name] = self._input_buffer(name, array.nbytes)
             self.device.upload(array, buffers[name], self.stream)
         hosts: dict[str, NDArray[Any]] = {}
@@ -186,18 +186,22 @@ class _Lane:
             self._results[key] = self.device.allocate(host.nbytes), host
         return self._results[key]
 
-    @staticmethod
-    def _check(expected: GraphInput, name: str, array: NDArray[Any]) -> None:
-        """Refuse an input that the plan would read past the end of."""
-        fixed = [size if isinstance(size, int) and size >= 0 else None for size in expected.shape]
-        fits = len(fixed) == array.ndim and all(
-            size in (None, given) for size, given in zip(fixed, array.shape, strict=True)
+
+def check_input(expected: GraphInput, name: str, shape: tuple[int, ...], dtype: str | None) -> None:
+    """Refuse an input that a plan would read past the end of.
+
+    Raises:
+        SpecMismatch: It has another shape or type.
+    """
+    fixed = [size if isinstance(size, int) and size >= 0 else None for size in expected.shape]
+    fits = len(fixed) == len(shape) and all(
+        size in (None, given) for size, given in zip(fixed, shape, strict=True)
+    )
+    if not fits or expected.dtype != dtype:
+        raise SpecMismatch(
+            f"a plan of the bundle takes {name} as {expected.dtype} {list(expected.shape)}, "
+            f"not {dtype} {list(shape)}; build the engine again"
         )
-        if not fits or expected.dtype != array.dtype.name:
-            raise SpecMismatch(
-                f"a plan of the bundle takes {name} as {expected.dtype} {list(expected.shape)}, "
-                f"not {array.dtype.name} {list(array.shape)}; build the engine again"
-            )
 
 
 class DeviceBackend(Backend):

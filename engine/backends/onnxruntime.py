@@ -32,7 +32,7 @@ from engine.backends.protocol import (
 )
 from engine.backends.providers import CPU_PROVIDER, PACKAGES, PROVIDERS
 from engine.errors import BackendUnavailable, SpecMismatch
-from engine.files.bundle import Bundle
+from engine.files.bundle import Bundle, TensorSpec
 from engine.files.refiner import RefinerFolder
 
 ELEMENT_TYPES = {
@@ -160,6 +160,14 @@ class OnnxRuntimeGraphs:
     ) -> dict[str, NDArray[Any]]:
         """Run the graph in a file and return the outputs asked for."""
         return dict(zip(outputs, _run(self._graphs[graph], outputs, dict(inputs)), strict=True))
+
+    def zeros(self, tensor: TensorSpec) -> NDArray[Any]:
+        """Return an array of zeros."""
+        return tensor.zeros()
+
+    def close(self) -> None:
+        """Let go of the graphs."""
+        self._graphs.clear()
 
 
 def _run(

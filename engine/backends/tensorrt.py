@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.device import Buffer, DeviceBackend, Stream
+from engine.backends.device_graphs import DeviceGraphs
 from engine.backends.protocol import GraphInput
 from engine.errors import BackendUnavailable, EngineError
 from engine.files.atomic import replacing
 from engine.files.bundle import Bundle
-from engine.machine.hardware import TENSORRT_LIBRARIES, find_gpus, needed_bytes, why_not
+from engine.files.refiner import RefinerFolder
+from engine.machine.hardware import TENSORRT_LIBRARIES, find_gpus, needed_bytes, refiner_bytes, why_not
 
 CACHE_SUFFIX = ".runtime-cache"
 """Kernels that TensorRT for RTX finished on this GPU, beside the plan; made anew whenever it is missing."""
@@ -33,20 +35,45 @@ def open_tensorrt(bundle: Bundle) -> DeviceBackend:
     Raises:
         BackendUnavailable: One sentence, before anything is loaded: no driver, another GPU, too little memory, no TensorRT.
     """
-    gpus = find_gpus()
-    if reason := why_not(bundle.spec, needed_bytes(bundle), gpus):
-        raise BackendUnavailable(reason)
-    assert gpus, "why_not speaks of missing GPUs"
-    ordinal = next(i for i, gpu in enumerate(gpus) if gpu.capability == bundle.spec.target)
-    trt = _import_runtime(bundle.spec.builder)
-    device = CudaDevice(ordinal)
+    spec = bundle.spec
+    gpu, device, open_plan = _opened(
+        f"the bundle {spec.name}", spec.target, spec.builder, needed_bytes(bundle)
+    )
     try:
-        return DeviceBackend(
-            "tensorrt", gpus[ordinal].name, bundle, device, lambda path: TensorRtPlan(trt, path)
-        )
+        return DeviceBackend("tensorrt", gpu, bundle, device, open_plan)
     except BaseException:
         device.close()
         raise
+
+
+def open_refiner_plans(folder: RefinerFolder) -> DeviceGraphs:
+    """Open a refiner's plans on this machine's GPU.
+
+    Raises:
+        BackendUnavailable: As `open_tensorrt`.
+    """
+    spec = folder.spec
+    _, device, open_plan = _opened(
+        f"the refiner {folder.path}", spec.target, spec.builder, refiner_bytes(folder)
+    )
+    try:
+        return DeviceGraphs(folder, device, open_plan)
+    except BaseException:
+        device.close()
+        raise
+
+
+def _opened(
+    what: str, target: str, builder: str, needed: int
+) -> tuple[str, CudaDevice, Callable[[Path], TensorRtPlan]]:
+    """Return a GPU's name, the GPU, and what opens a plan on it."""
+    gpus = find_gpus()
+    if reason := why_not(what, target, needed, gpus):
+        raise BackendUnavailable(reason)
+    assert gpus, "why_not speaks of missing GPUs"
+    ordinal = next(i for i, gpu in enumerate(gpus) if gpu.capability == target)
+    trt = _import_runtime(builder)
+    return gpus[ordinal].name, CudaDevice(ordinal), lambda path: TensorRtPlan(trt, path)
 
 
 def _import_runtime(builder: str) -> Any:
@@ -152,12 +179,14 @@ class TensorRtPlan:
         self.inputs: Mapping[str, GraphInput] = modes[trt.TensorIOMode.INPUT]
         self.outputs: Mapping[str, GraphInput] = modes[trt.TensorIOMode.OUTPUT]
 
+    def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        self._set_shapes(shapes)
+        return {name: tuple(self._context.get_tensor_shape(name)) for name in self.outputs}
+
     def run(
         self, shapes: Mapping[str, tuple[int, ...]], buffers: Mapping[str, Buffer], stream: Stream
     ) -> None:
-        for name, shape in shapes.items():
-            if -1 in self.inputs[name].shape:
-                self._context.set_input_shape(name, shape)
+        self._set_shapes(shapes)
         for name in (*self.inputs, *self.outputs):
             self._context.set_tensor_address(name, buffers[name])
         if not self._context.execute_async_v3(int(stream)):
@@ -168,6 +197,11 @@ class TensorRtPlan:
         if self._cache is not None:
             self._save_cache()
         self._cache = self._context = self._engine = self._runtime = None
+
+    def _set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for name, shape in shapes.items():
+            if -1 in self.inputs[name].shape:
+                self._context.set_input_shape(name, shape)
 
     def _open_context(self) -> Any:
         """Return an execution context, with a runtime cache and graph capture where the library has them."""

@@ -279,7 +279,9 @@ def check_engine(name_or_path: str) -> Check:
         return Check(name, "problem", detail, remedy)
     if not bundle.spec.is_plan:
         return Check(name, "ok", "runs on any processor")
-    if reason := why_not(bundle.spec, needed_bytes(bundle), find_gpus()):
+    if reason := why_not(
+        f"the bundle {bundle.spec.name}", bundle.spec.target, needed_bytes(bundle), find_gpus()
+    ):
         detail, _, remedy = reason.partition("; ")
         return Check(name, "problem", detail, remedy)
     return Check(name, "ok", f"runs on the GPU here, {bundle.spec.target}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.files.bundle import Bundle, EngineSpec
+from engine.files.bundle import Bundle
+from engine.files.refiner import RefinerFolder
 
 TENSORRT_LIBRARIES = ("tensorrt_rtx", "tensorrt")
 """By preference."""
@@ -68,22 +69,36 @@ def needed_bytes(bundle: Bundle) -> int:
     return int(plans * WORKING_SHARE) + STATE_SETS * tensors + MIN_WORKING_BYTES
 
 
-def why_not(spec: EngineSpec, needed: int, gpus: Sequence[Gpu] | None) -> str | None:
-    """Return one sentence if no GPU here can run a bundle that needs so many bytes, else None.
+def refiner_bytes(folder: RefinerFolder) -> int:
+    """Estimate the device memory that a refiner's plans, its state and the part of the next state that is under way take."""
+    spec = folder.spec
+    plans = sum((folder.path / name).stat().st_size for name in spec.graphs)
+    state = sum(tensor.num_bytes for tensor in spec.state)
+    return plans + state + state // len(spec.segments) + MIN_WORKING_BYTES
+
+
+def why_not(what: str, target: str, needed: int, gpus: Sequence[Gpu] | None) -> str | None:
+    """Return one sentence if no GPU here can run plans that need so many bytes, else None.
 
     Plans run on the GPU kind they were built for alone.
+
+    Args:
+        what: The bundle or refiner in words.
+        target: Compute capability, such as sm120.
     """
-    built = f"the bundle {spec.name} was built for {spec.target}"
+    built = f"{what} was built for {target}"
     if not gpus:
-        return f"{built}, and there is no NVIDIA GPU or no driver here; install the driver, or take a bundle for cpu"
-    fitting = [gpu for gpu in gpus if gpu.capability == spec.target]
+        return (
+            f"{built}, and there is no NVIDIA GPU or no driver here; install the driver, or take one for cpu"
+        )
+    fitting = [gpu for gpu in gpus if gpu.capability == target]
     if not fitting:
         here = ", ".join(f"{gpu.name} is {gpu.capability}" for gpu in gpus)
         return f"{built}, and {here}; build one with `flaneur export engine --target {gpus[0].capability}`"
     free = fitting[0].free_bytes
     if free < needed:
         return (
-            f"the bundle {spec.name} needs about {needed / 2**30:.1f} GiB on its GPU and {free / 2**30:.1f} GiB are free; "
+            f"{what} needs about {needed / 2**30:.1f} GiB on its GPU and {free / 2**30:.1f} GiB are free; "
             "close other programs"
         )
     return None

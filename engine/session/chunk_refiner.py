@@ -43,6 +43,7 @@ class ChunkRefiner:
             SpecMismatch: The world has none for this refiner.
         """
         text, mask = refiner_text(world, self.spec)
+        self._stream, self._is_live = None, False
         self._stream = RefinerStream(self.spec, self._runner, text, mask)
 
     def begin(self, latent: NDArray[np.float32]) -> None:
@@ -60,12 +61,21 @@ class ChunkRefiner:
         assert self._stream is not None, "a world was entered"
         if not self._is_live:
             self._rebuild(self._stream)
+        # A pass that fails leaves keys and values half written; they are rebuilt then.
+        self._is_live = False
         refined = self._stream.refine(np.ascontiguousarray(latents[None]), noise[None])[0]
+        self._is_live = True
         before = self.history
         self.history = RefinedHistory(
             before.sink, before.num_blocks + 1, (*before.blocks, refined)[-self.reach :]
         )
         return refined
+
+    def close(self) -> None:
+        """Let go of keys, values and graphs."""
+        self._stream = None
+        self._is_live = False
+        self._runner.close()
 
     def _rebuild(self, stream: RefinerStream) -> None:
         history = self.history
@@ -116,25 +126,29 @@ def open_chunk_refiner(bundle: Bundle, folder: Path, num_threads: int) -> ChunkR
 
     Raises:
         SpecMismatch: It is damaged, or was made for other chunks.
-        BackendUnavailable: It was built for a GPU, which no backend runs yet.
+        BackendUnavailable: It was built for a GPU that is not here, or its library is missing.
     """
     opened = open_refiner(folder)
     spec, model = opened.spec, bundle.spec
-    if spec.target != CPU:
-        raise BackendUnavailable(
-            f"the refiner {folder} was built for {spec.target}, and no backend runs such plans yet; "
-            "take the exported one, or --refiner off"
-        )
     chunk = (model.latent_channels, model.chunk_size, model.latent_height, model.latent_width)
     if (block_shape(spec), spec.fps) != (chunk, model.fps):
         raise SpecMismatch(
             f"the refiner {folder} takes latents {list(block_shape(spec))} at {spec.fps:g} frames a second, {model.name} makes "
             f"{list(chunk)} at {model.fps:g}; export it for this bundle"
         )
+    return ChunkRefiner(opened, _open_graphs(opened, num_threads))
+
+
+def _open_graphs(folder: RefinerFolder, num_threads: int) -> GraphRunner:
+    """Open what runs a refiner: plans need TensorRT, graphs need ONNX Runtime."""
+    if folder.spec.target != CPU:
+        from engine.backends.tensorrt import open_refiner_plans
+
+        return open_refiner_plans(folder)
     try:
         from engine.backends.onnxruntime import OnnxRuntimeGraphs
     except ImportError as error:
         raise BackendUnavailable(
             "onnxruntime is not installed; install it, or play with --refiner off"
         ) from error
-    return ChunkRefiner(opened, OnnxRuntimeGraphs(opened, num_threads))
+    return OnnxRuntimeGraphs(folder, num_threads)

@@ -238,6 +238,8 @@ class ModelSession(Session):
 
     def close(self) -> None:
         self._state, self._caches = {}, {}
+        if self._refiner is not None:
+            self._refiner.close()
         self._backend.close()
 
     def _clean_first(self, chunk_index: int) -> NDArray[np.float32] | None:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.files.bundle import OUT
+from engine.files.bundle import OUT, TensorSpec
 from engine.files.refiner import CACHES, NUM_FRAMES, RefinerSpec, Segment
 
-Arrays = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, Any]
+"""Arrays, or what the runner keeps in their place: `np.asarray` makes arrays of them."""
 OWN = ("key", "value")
 """Keys, before rotation, and values of the tokens at hand, per block."""
 TEXT = ("text_key", "text_value")
@@ -24,8 +25,16 @@ TEXT = ("text_key", "text_value")
 class GraphRunner(Protocol):
     """What runs graphs."""
 
-    def run(self, graph: str, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, graph: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Any]:
         """Run the graph in a file and return the outputs asked for."""
+        ...
+
+    def zeros(self, tensor: TensorSpec) -> Any:
+        """Return a tensor of zeros."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the graphs."""
         ...
 
 
@@ -60,15 +69,17 @@ class RefinerStream:
         self._spec, self._runner = spec, runner
         given = {"text": text[None], "text_mask": text_mask[None]}
         captions = runner.run(spec.caption_graph, given, ["captions", "text_bias"])
-        self._text: dict[str, NDArray[Any]] = {"text_bias": captions["text_bias"]}
+        self._text: dict[str, Any] = {"text_bias": captions["text_bias"]}
         for segment in spec.segments:
             shown = {"captions": captions["captions"]}
             self._text |= runner.run(segment.text_graph, shown, names(segment, TEXT))
-        self.state: Arrays = {tensor.name: tensor.zeros() for tensor in spec.state}
+        self.state: Tensors = self._zeros()
 
     def begin(self, latent: NDArray[np.float32]) -> None:
         """Start again from the first latent frame [C, h, w], which is never refined."""
-        self.state = {tensor.name: tensor.zeros() for tensor in self._spec.state}
+        # The state before is let go of first: on a device it would be in memory twice.
+        self.state = {}
+        self.state = self._zeros()
         block = np.zeros(self._shape, np.float32)
         # While nothing is committed, only the first frame of a block is seen: it is the sink.
         block[0, :, 0] = latent
@@ -85,10 +96,8 @@ class RefinerStream:
         for sigma, following in pairwise(sigmas):
             tokens, time, _ = self._through_blocks(x, sigma, positions, keep=False)
             head = {"hidden": tokens, "time": time}
-            x += (
-                np.float32(following - sigma)
-                * self._runner.run(self._spec.head_graph, head, ["velocity"])["velocity"]
-            )
+            velocity = self._runner.run(self._spec.head_graph, head, ["velocity"])["velocity"]
+            x += np.float32(following - sigma) * np.asarray(velocity)
         self._commit(x, positions, num_frames=self._spec.block_size)
         return x
 
@@ -106,7 +115,7 @@ class RefinerStream:
         spec = self._spec
         return (1, spec.latent_channels, spec.block_size, spec.latent_height, spec.latent_width)
 
-    def _positions(self) -> dict[str, NDArray[Any]]:
+    def _positions(self) -> dict[str, Any]:
         """Compute rotary tables, the mask and the sinks where they stand now."""
         sinks = [name for segment in self._spec.segments for name in names(segment, ("sink_key",))]
         inputs = {name: self.state[name] for name in (NUM_FRAMES, *sinks)}
@@ -114,12 +123,12 @@ class RefinerStream:
         return self._runner.run(self._spec.positions_graph, inputs, outputs)
 
     def _through_blocks(
-        self, x: NDArray[np.float32], sigma: float, positions: Arrays, keep: bool
-    ) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
+        self, x: NDArray[np.float32], sigma: float, positions: Tensors, keep: bool
+    ) -> tuple[Any, Any, dict[str, Any]]:
         """Run the transformer up to its head: tokens, time, and where kept each block's own keys and values."""
         noisy = {"latents": x, "sigma": np.full((1, 1), sigma, np.float32)}
         embedded = self._runner.run(self._spec.embed_graph, noisy, ["hidden", "time", "modulation"])
-        hidden, kept = embedded["hidden"], dict[str, NDArray[Any]]()
+        hidden, kept = embedded["hidden"], dict[str, Any]()
         shared = {"modulation": embedded["modulation"], "text_bias": self._text["text_bias"]}
         shared |= {name: positions[name] for name in ("cos", "sin", "mask")}
         for segment in self._spec.segments:
@@ -133,13 +142,21 @@ class RefinerStream:
             kept |= outputs
         return hidden, embedded["time"], kept
 
-    def _commit(self, x: NDArray[np.float32], positions: Arrays, num_frames: int) -> None:
+    def _commit(self, x: NDArray[np.float32], positions: Tensors, num_frames: int) -> None:
         _, _, own = self._through_blocks(x, 0.0, positions, keep=True)
-        after: dict[str, NDArray[Any]] = {NUM_FRAMES: self.state[NUM_FRAMES] + np.float32(num_frames)}
         shared = {NUM_FRAMES: self.state[NUM_FRAMES], "cos": positions["cos"], "sin": positions["sin"]}
         for segment in self._spec.segments:
             inputs = {**shared, **{name: own[name] for name in names(segment, OWN)}}
             inputs |= {name: self.state[name] for name in names(segment, CACHES)}
             written = self._runner.run(segment.commit_graph, inputs, names(segment, CACHES, OUT))
-            after |= {name.removesuffix(OUT): value for name, value in written.items()}
-        self.state = after
+            # One segment after the other, so that a state that nobody else holds is not in memory twice.
+            self.state = {**self.state, **{name.removesuffix(OUT): new for name, new in written.items()}}
+            del inputs
+        self.state = {**self.state, NUM_FRAMES: shared[NUM_FRAMES] + np.float32(num_frames)}
+
+    def _zeros(self) -> dict[str, Any]:
+        num_frames, *caches = self._spec.state
+        return {
+            NUM_FRAMES: num_frames.zeros(),
+            **{tensor.name: self._runner.zeros(tensor) for tensor in caches},
+        }
