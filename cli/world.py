@@ -40,7 +40,7 @@ class Surroundings(StrEnum):
     NONE = "none"
 
 
-Photo = Annotated[Path | None, typer.Argument(help="Picture that the walk begins with: JPEG, PNG, WebP.")]
+Photo = Annotated[Path | None, typer.Argument(help="Picture that the walk begins with, of any common kind.")]
 Prompt = Annotated[
     str | None, typer.Option(help="What the place is, in a sentence or two; sana-wm needs it.")
 ]

@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from engine.camera.formats.text_lines import read_lens
 from engine.files.array_files import read_npy
+from engine.files.pictures import to_bytes
 
 MIN_FOV_DEG, MAX_FOV_DEG = 25.0, 120.0
 """Horizontal fields of view that the model was trained on."""
@@ -78,7 +79,7 @@ def as_rgb(picture: Image.Image) -> Image.Image:
         ValueError: Its numbers are not finite.
     """
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return Image.fromarray(_to_bytes(np.asarray(picture), picture.mode)).convert("RGB")
+        return Image.fromarray(to_bytes(np.asarray(picture))).convert("RGB")
     if picture.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
@@ -91,17 +92,6 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     base = Image.new("RGBA", picture.size, BACKGROUND)
     base.alpha_composite(plain.convert("RGBA"))
     return base.convert("RGB")
-
-
-def _to_bytes(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
-    """Scale grey levels [H, W] of more than 8 bits, or of floats, from their range to 0..255."""
-    levels = values.astype(np.float64)
-    if not np.isfinite(levels).all():
-        raise ValueError("it holds NaN or infinity")
-    largest = float(levels.max())
-    tops = {"F": (1.0,), "I": (255.0, 65535.0)}.get(mode, (65535.0,))
-    top = next((top for top in tops if largest <= top), largest)
-    return np.round(np.clip(levels / top, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def fit_photo(photo: Image.Image, width: int, height: int) -> tuple[NDArray[np.uint8], Fit]:

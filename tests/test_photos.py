@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.files.pictures import read_photo as read_any
 from engine.files.world import WorldInfo, title_of, world_name
 from export import photo as photo_module
 from export.photo import as_rgb, fit_photo, read_photo
@@ -42,6 +43,62 @@ def test_more_than_eight_bits_are_scaled_to_their_range(tmp_path: Path, values: 
     Image.fromarray(values).save(path)
     # Half a level of 255, and one lost where a file holds no more.
     np.testing.assert_allclose(levels(read_photo(path)), RAMP, atol=1.01 / 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("a.png", "RGB", {}),
+        ("a.png", "RGBA", {}),
+        ("a.png", "LA", {}),
+        ("a.png", "1", {}),
+        ("a.png", "P", {"transparency": 1}),
+        ("a.png", "I;16", {}),
+        ("a.tif", "I;16", {}),
+        ("a.tif", "F", {}),
+        ("a.tif", "RGBA", {}),
+        ("a.tif", "CMYK", {}),
+        ("a.jpg", "CMYK", {}),
+        ("a.jpg", "L", {}),
+        ("a.webp", "RGBA", {"lossless": True}),
+        ("a.gif", "P", {"transparency": 1}),
+        ("a.bmp", "RGB", {}),
+    ],
+)
+def test_a_base_install_reads_what_pillow_reads(tmp_path: Path, name: str, mode: str, options: dict):
+    picture = Image.fromarray((np.stack([RAMP, 1 - RAMP, RAMP * 0.5], -1) * 255).astype(np.uint8)).resize(
+        (96, 48)
+    )
+    if mode in ("I;16", "F"):
+        grey = np.asarray(picture.convert("L"), np.float32) / 255
+        picture = Image.fromarray((grey * 65535).astype(np.uint16) if mode == "I;16" else grey)
+    else:
+        picture = picture.convert(mode)
+    if mode in ("RGBA", "LA"):
+        picture.putalpha(Image.fromarray(np.tile(np.arange(96, dtype=np.uint8) * 2, (48, 1))))
+    path = tmp_path / name
+    picture.save(path, **options)
+    expected = np.asarray(read_photo(path)).astype(int)
+    shown = read_any(path).astype(int)
+    assert shown.shape == expected.shape
+    # JPEG decoders and colour conversions round differently.
+    assert np.abs(shown - expected).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_base_install_turns_photos_upright_as_pillow_does(tmp_path: Path, suffix: str, orientation: int):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture = Image.fromarray((np.stack([RAMP, RAMP.T, 1 - RAMP], -1) * 255).astype(np.uint8)).resize(
+        (64, 48)
+    )
+    if suffix != "jpg":
+        picture.putalpha(Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))))
+    path = tmp_path / f"photo.{suffix}"
+    picture.save(path, exif=exif.tobytes(), **({"lossless": True} if suffix == "webp" else {}))
+    expected = np.asarray(read_photo(path)).astype(int)
+    assert np.abs(read_any(path).astype(int) - expected).max() <= 6
 
 
 def test_floats_that_are_no_numbers_are_refused(tmp_path: Path):
@@ -82,6 +139,11 @@ def test_a_photo_beyond_pillows_limit_is_scaled_down(tmp_path: Path, monkeypatch
         ("-a--b_", "a-b"),
         ("x" * 300, "x" * 64),
         ("", "world"),
+        ("..", "world"),
+        ("\U0001f600", "world"),
+        ("con", "con-world"),
+        ("NUL.tar", "NUL-tar"),
+        ("COM\u00b9", "COM1-world"),
     ],
 )
 def test_a_worlds_name_and_title_come_of_any_file_name(stem: str, name: str):

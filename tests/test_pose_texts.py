@@ -74,6 +74,10 @@ TEXTS: dict[str, Callable[[], str]] = {
     "EuRoC's states": lambda: "\n".join(
         line + ",0.1,0.2,0.3" * 3 for line in rows(unit=10**9, w_first=True, between=",")
     ),
+    "quotes": lambda: "\n".join(
+        '"' + line.replace(",", '","') + '"' for line in ["t,x,y,z,qx,qy,qz,qw", *rows(between=",")]
+    ),
+    "remarks behind numbers": lambda: "\n".join(line + "  # checked" for line in rows()),
     "w first by its header": lambda: "\n".join(["time,x,y,z,qw,qx,qy,qz", *rows(w_first=True, between=",")]),
     "nanoseconds by the header": lambda: "\n".join(
         ["timestamp_ns x y z q_x q_y q_z q_w", *rows(start=0, unit=10**9)]
@@ -93,6 +97,11 @@ def test_trajectories_are_told_by_what_stands_in_them(tmp_path: Path, name: str,
 def test_the_name_of_a_trajectory_does_not_matter(tmp_path: Path, name: str):
     (tmp_path / name).write_text("\n".join(rows(between=",")))
     check(tmp_path / name)
+
+
+def test_a_remark_may_be_in_any_encoding(tmp_path: Path):
+    (tmp_path / "poses.txt").write_bytes("\n".join(["# Stra\u00dfe", *rows()]).encode("latin-1"))
+    check(tmp_path / "poses.txt")
 
 
 def test_text_of_powershell_is_read(tmp_path: Path):

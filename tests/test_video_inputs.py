@@ -16,11 +16,12 @@ import pytest
 from engine.camera.formats.nerfstudio import OPENGL_TO_OPENCV
 from engine.camera.formats.track_files import save_track
 from engine.camera.tracks import Track
+from engine.files.pictures import read_rgb
 from training.data.clip import Clip, LeftOut, readable
 from training.data.videos.finder import find_videos
 from training.data.videos.folder import VideoFolder, VideoOptions
 from training.data.videos.frames import DecodedFrames, choose_stored, turn
-from training.data.videos.pictures import ImageFrames, read_picture
+from training.data.videos.pictures import ImageFrames
 
 SIZE, COUNT = (96, 64), 20
 LENS = np.array([50.0, 50.0, 48.0, 32.0])
@@ -224,7 +225,7 @@ def test_transparent_parts_of_pictures_are_white(tmp_path: Path):
     image = np.zeros((8, 8, 4), np.uint8)
     image[:, :4] = (40, 50, 60, 255)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    shown = read_picture(tmp_path / "a.png")
+    shown = read_rgb(tmp_path / "a.png")
     assert shown[0, 0].tolist() == [60, 50, 40]
     assert shown[0, 7].tolist() == [255, 255, 255]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.files.world import MAX_TITLE_CHARS, SUFFIX, World, list_worlds, sealed
+from engine.files.world import MAX_TITLE_CHARS, RESERVED_NAMES, SUFFIX, World, list_worlds, sealed
 from engine.machine.assets import worlds_dir
 from engine.memory.keyframes import Keyframe
 
@@ -21,8 +21,6 @@ MAX_STEM = 40
 MAX_NAME_CHARS, MAX_NAME_BYTES = 64, 192
 """Of a name that a player gives: file systems end at 255 bytes, and a temporary file adds some."""
 _IN_NO_FILE_NAME = '<>:"/\\|?*'
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices."""
 _BEGUN_NAME = re.compile(r"-(from-[0-9a-f]{8}|\d{8}-\d{6}(-\d+)?)$")
 _BEGUN_TITLE = re.compile(r", (later|\d{1,2} \w+, \d{2}:\d{2})$")
 
@@ -108,7 +106,7 @@ def file_name(text: str) -> str:
     plain = "".join(" " if c in _IN_NO_FILE_NAME or not c.isprintable() else c for c in text)
     name = " ".join(plain.split()).strip(". ").lstrip("-")[:MAX_NAME_CHARS]
     name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(". ")
-    if not any(c.isalnum() for c in name) or _RESERVED.fullmatch(name):
+    if not any(c.isalnum() for c in name) or RESERVED_NAMES.fullmatch(name):
         raise ValueError(f"{text!r} cannot be the name of a file; choose one with a letter or digit")
     return name
 

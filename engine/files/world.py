@@ -50,6 +50,8 @@ HALVED = ("text", "refiner_text")
 OPTIONAL = {"origin", "refiner_text", *MEMORY_LAYOUT}
 """Tensors that a world may lack; those of the memory all or none."""
 MAX_NAME_CHARS, MAX_TITLE_CHARS = 64, 120
+RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\..*)?", re.IGNORECASE)
+"""Of devices on Windows, where no file can be called so whatever its ending."""
 RIGID_TOLERANCE = 1e-4
 """Of R R^T against the identity; a rotation that was once stored as float32 stays within 1e-6."""
 
@@ -64,13 +66,14 @@ def _printable(text: str) -> str:
 def world_name(text: str) -> str:
     """Derive a world's name from any text, such as a file's name: ASCII letters, digits, - and _, at most 64."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:MAX_NAME_CHARS].rstrip("-_") or "world"
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:MAX_NAME_CHARS].rstrip("-_") or "world"
+    return f"{name}-world" if RESERVED_NAMES.fullmatch(name) else name
 
 
 def title_of(text: str) -> str:
-    """Derive a world's title from any text: what can be printed of it, at most 120 characters."""
+    """Derive a world's title from any text: what can be printed of it, without dots and dashes around it, at most 120 long."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(shown.split())[:MAX_TITLE_CHARS] or "World"
+    return " ".join(shown.split())[:MAX_TITLE_CHARS].strip(" .-_") or "World"
 
 
 Line = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]

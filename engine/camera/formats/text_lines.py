@@ -17,6 +17,7 @@ MAX_LINE_CHARS = 1 << 14
 """Of a line that are looked at; the points of a COLMAP image can be many times as long."""
 COMMENTS = ("#", "%", "//")
 _ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_REMARK = re.compile(r"\s(#|//).*")
 _BETWEEN = re.compile(r"[,;\s]+")
 
 
@@ -38,8 +39,11 @@ def text_lines(path: Path) -> Iterator[str]:
     Raises:
         ValueError: The file is no text or cannot be read.
     """
-    with _opened(path) as file:
+    # A remark may be in any encoding; what matters is ASCII.
+    with _opened(path, "replace") as file:
         while line := file.readline(MAX_LINE_CHARS):
+            if "\0" in line:
+                raise ValueError(f"{path} is not text (it holds zeros); check the path")
             rest = line
             while len(rest) == MAX_LINE_CHARS and not rest.endswith("\n"):
                 rest = file.readline(MAX_LINE_CHARS)
@@ -47,12 +51,12 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _opened(path: Path, errors: str = "strict") -> Iterator[TextIO]:
     try:
         with path.open("rb") as file:
             head = file.read(4)
         encoding = next((name for mark, name in _ENCODINGS if head.startswith(mark)), "utf-8-sig")
-        with path.open(encoding=encoding) as file:
+        with path.open(encoding=encoding, errors=errors) as file:
             yield file
     except UnicodeError as error:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
@@ -67,8 +71,8 @@ def is_comment(line: str) -> bool:
 
 
 def fields(line: str) -> list[str]:
-    """Part a line at spaces, tabs, commas and semicolons; with semicolons commas are decimal points."""
-    line = line.strip().strip(",;").strip()
+    """Part a line at spaces, tabs, commas and semicolons, without quotes and remarks; beside semicolons commas are points."""
+    line = _REMARK.sub("", line).replace('"', "").strip().strip(",;").strip()
     if ";" in line and all(field.count(",") <= 1 for field in line.split(";")):
         line = line.replace(",", ".")
     return _BETWEEN.split(line) if line else []
