@@ -51,6 +51,13 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class DecoderPrecision(StrEnum):
+    """Of a decoder's convolutions on a GPU."""
+
+    BF16 = "bf16"
+    FP8 = "fp8"
+
+
 class AlgorithmChoice(StrEnum):
     """How ModelOpt chooses the scales of quantised layers."""
 

@@ -12,6 +12,7 @@ import typer
 from cli.arguments import (
     AlgorithmChoice,
     CalibrationAlgorithm,
+    DecoderPrecision,
     Hadamard,
     Json,
     LayerTable,
@@ -120,29 +121,38 @@ def _schedule(text: str) -> list[float]:
         raise ValueError(f"--timesteps takes numbers with commas between them, got {text!r}") from error
 
 
+Bundle = Annotated[str, typer.Argument(help="Name or folder of a bundle of `export onnx`.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder to make; default: such as pocket-nvfp4, here."),
+]
+Target = Annotated[str, typer.Option(help="sm120 for an RTX 5090 (sm75 to sm121), or cpu.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="nvfp4, fp8, int8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
+]
+DecoderPrecisionOption = Annotated[
+    DecoderPrecision, typer.Option(help="Of the decoder's convolutions on a GPU.")
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="What was exported, to calibrate on; default: the shipped checkpoint, or one magnitude for a refiner's layers."
+    ),
+]
+
+
 @app.command()
 def engine(
-    bundle: Annotated[
-        str, typer.Argument(help="Name or folder of a bundle of `export onnx`.")
-    ] = f"pocket{EXPORTED}",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to make; default: such as pocket-nvfp4, here."),
-    ] = None,
-    target: Annotated[str, typer.Option(help="sm120 for an RTX 5090 (sm75 to sm121), or cpu.")] = "sm120",
-    precision: Annotated[
-        Precision | None, typer.Option(help="nvfp4, fp8, int8 or bf16 on a GPU; fp32 or fp16 on a cpu.")
-    ] = None,
+    bundle: Bundle = f"pocket{EXPORTED}",
+    output: Output = None,
+    target: Target = "sm120",
+    precision: PrecisionOption = None,
+    decoder_precision: DecoderPrecisionOption = DecoderPrecision.BF16,
     algorithm: CalibrationAlgorithm = AlgorithmChoice.MAX,
     hadamard: Hadamard = False,
     layers: LayerTable = None,
     student: Student = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="What was exported, to calibrate on; default: the shipped checkpoint, or one magnitude for a refiner's layers."
-        ),
-    ] = None,
+    weights: Weights = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -151,6 +161,8 @@ def engine(
     from engine.machine.assets import find_bundle
 
     chosen = precision or (Precision.FP32 if target == CPU else Precision.NVFP4)
+    if decoder_precision is DecoderPrecision.FP8 and (target == CPU or is_refiner(bundle)):
+        raise ValueError("--decoder-precision is for bundles with a decoder, built for a GPU; leave it out")
     if is_refiner(bundle):
         if hadamard:
             raise ValueError("a refiner is not rotated; leave --hadamard out")
@@ -169,7 +181,15 @@ def engine(
             folder = build_graphs(opened, output, chosen is Precision.FP16, stage)
         else:
             folder = build_bundle(
-                opened, output, target, recipe, str(weights or "pocket"), stage, say, open_student(student)
+                opened,
+                output,
+                target,
+                recipe,
+                str(weights or "pocket"),
+                stage,
+                say,
+                open_student(student),
+                decoder_precision.value,
             )
     if not as_json:
         show(str(folder))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
@@ -21,6 +21,7 @@ from export.folders import check_destination, link_or_copy, making_bundle, parti
 from export.graph import GraphWeights, save_graph, store_in_half
 from export.progress import Progress, Stage
 from export.quantization.calibration import calibrate_bundle
+from export.quantization.decoder import calibrate_decoder
 from export.quantization.layers import (
     DECODER_RULES,
     Algorithm,
@@ -39,6 +40,8 @@ MAX_TEXT_LENGTH = 1024
 """Tokens of text that a plan takes at most, as many as a world file holds."""
 PLAN_SUFFIX = ".engine"
 DECODER = "decoder/"
+BF16_DECODER = Recipe("bf16", rules=DECODER_RULES), Calibration({}, "")
+"""Of decoders and encoders that are not quantised."""
 
 
 def chosen_recipe(
@@ -71,6 +74,7 @@ def build_bundle(
     stage: Stage,
     notice: Callable[[str], None],
     student: WorldModel | None = None,
+    decoder: Literal["bf16", "fp8"] = "bf16",
 ) -> Path:
     """Turn a bundle into one for a GPU; whatever can be refused is refused before minutes of calibration.
 
@@ -79,11 +83,13 @@ def build_bundle(
         source: What the bundle was exported from, to calibrate on.
         notice: Told in a sentence what is calibrated on, where that is no world.
         student: Of `flaneur train qad`, whose weights take the place of the quantised layers'.
+        decoder: What the decoder's convolutions are in.
     """
     check_paths(bundle, destination)
     check_target(load_library(), target)
     calibration = calibrate_bundle(bundle, recipe, source, stage, notice, student)
-    return build_plans(bundle, destination, target, recipe, calibration, stage)
+    decoding = BF16_DECODER if decoder == "bf16" else calibrate_decoder(bundle, source, stage, notice)
+    return build_plans(bundle, destination, target, recipe, calibration, stage, decoding)
 
 
 def check_paths(bundle: Bundle, destination: Path) -> None:
@@ -101,6 +107,7 @@ def build_plans(
     recipe: Recipe,
     calibration: Calibration,
     stage: Stage,
+    decoding: tuple[Recipe, Calibration] = BF16_DECODER,
 ) -> Path:
     """Write a bundle of plans for a GPU, whole or not at all; no GPU is needed.
 
@@ -108,6 +115,7 @@ def build_plans(
         bundle: In float32, for ONNX Runtime.
         target: Compute capability, such as sm120.
         calibration: For the same recipe.
+        decoding: Recipe and calibration of the decoder.
 
     Raises:
         ValueError: The bundle holds plans already.
@@ -122,9 +130,10 @@ def build_plans(
         builder = ""
         for name in _graphs(spec):
             is_step = name in spec.step_graphs.values()
-            own = recipe if is_step else Recipe("bf16", rules=DECODER_RULES)
+            is_decoder = name == spec.decoder_graph
+            own, scales = (recipe, calibration) if is_step else decoding if is_decoder else BF16_DECODER
             rewritten = work / name
-            records = rewrite_graph(bundle.path / name, rewritten, own, calibration.layers, stage)
+            records = rewrite_graph(bundle.path / name, rewritten, own, scales.layers, stage)
             if name in (spec.step_graphs[str(spec.chunk_size)], spec.decoder_graph):
                 groups += group_layers(records, own.rules, "" if is_step else DECODER)
             plans[name] = Path(name).stem + PLAN_SUFFIX
@@ -134,6 +143,8 @@ def build_plans(
                 left.unlink()
         precision = dict.fromkeys(spec.precision, "bf16")
         precision["step"] = f"{recipe.low} with hadamard" if recipe.hadamard else recipe.low
+        precision["decoder"] = decoding[0].low
+        origins = [calibration.origin, f"decoder: {decoding[1].origin}" if decoding[1].origin else ""]
         changes = {
             "step_graphs": {size: plans[name] for size, name in spec.step_graphs.items()},
             "decoder_graph": plans[spec.decoder_graph],
@@ -141,7 +152,7 @@ def build_plans(
             "depth_graph": None,
             "precision": precision,
             "layer_groups": tuple(groups),
-            "activation_scales": calibration.origin,
+            "activation_scales": "; ".join(filter(None, origins)),
             "target": target,
             "builder": builder,
         }

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 
 pytest.importorskip("torch")
@@ -12,10 +17,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cli.app import run as flaneur
+from engine.machine.assets import find_bundle
 from engine.machine.decoder_cost import decoder_layers
 from engine.machine.memory_plan import DecoderSizes, DenoiserSizes
 from evaluation.image_metrics import psnr
-from export.quantization.decoder import convolutions, quantised_decoder
+from export.graph import GraphWeights, SharedWeights, layer_of
+from export.onnx import export_decoder
+from export.progress import unseen
+from export.quantization.calibration import Walks, calibration_walks
+from export.quantization.decoder import calibrate_decoder, convolutions, low_decoder, quantised_decoder
+from export.quantization.layers import Recipe, low_decoder_rules
+from export.quantization.rewriting import rewrite_products
+from export.quantization.scales import LayerScales
 from export.scenes import decode
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_config import LtxAutoencoderConfig
@@ -106,3 +119,56 @@ def test_weights_are_rounded_channel_by_channel():
     twin = quantised_decoder(decoder, "fp8", lambda net: net.decoder(torch.ones(1, 1, 1, 1)))
     rounded = twin.get_submodule("decoder.1.weight_quantizer")(weight)
     torch.testing.assert_close(rounded, weight, rtol=1e-6, atol=0)
+
+
+def test_an_engine_stores_convolutions_as_they_were_quantised(tmp_path: Path):
+    decoder = small_decoder()
+    latents = list(torch.randn(1, 16, 4, 2, 3).split(1, 2))
+    caches = caches_of(decoder, 2, 3)
+    twin = quantised_decoder(decoder, "fp8", lambda net: decode(net, latents, caches))
+    source = tmp_path / "decoder.onnx"
+    export_decoder(decoder, (16, 2, 3), decoder.cache_spec(2, 3), source, SharedWeights(tmp_path))
+    graph_file = onnx.load(source)
+    names = [layer_of(node) for node in graph_file.graph.node if node.op_type == "Conv"]
+    layers: dict[str, Any] = {name: twin.get_submodule(name) for name in dict.fromkeys(names)}
+    inner = [name for name in layers if name not in (names[0], names[-1])]
+    scales = {name: LayerScales(float(layers[name].input_quantizer.amax)) for name in inner}
+    recipe = Recipe("fp8", rules=low_decoder_rules(names[0], names[-1]))
+    records = rewrite_products(graph_file, GraphWeights(graph_file.graph, tmp_path), recipe, scales)
+    assert {record.name for record in records if record.precision == "bf16"} == {names[0], names[-1]}
+    stored = {
+        tensor.name: onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        for tensor in graph_file.graph.initializer
+    }
+    nodes = {layer_of(node): node.name for node in graph_file.graph.node if node.op_type == "Conv"}
+    for name in scales:
+        layer, n = layers[name], nodes[name]
+        expected = layer.weight_quantizer(layer.weight).numpy()
+        channels = stored[f"{n}.w_scale"].reshape(-1, *[1] * (expected.ndim - 1))
+        ours = stored[f"{n}.w"] * channels
+        # ModelOpt multiplies by the reciprocal of a scale: a value between two steps may fall to the other.
+        assert np.isclose(ours, expected, rtol=1e-5, atol=0).mean() > 0.9999
+        np.testing.assert_allclose(ours, expected, rtol=0.13, atol=2e-3 * channels.max())
+        assert stored[f"{n}.x_scale"] == pytest.approx(scales[name].largest / 448)
+
+
+def test_a_decoder_is_calibrated_on_what_the_model_generates(monkeypatch: pytest.MonkeyPatch):
+    bundle = find_bundle("pocket")
+
+    def one_chunk(*arguments: Any) -> Walks:
+        return replace(
+            calibration_walks(*arguments), scenes=calibration_walks(*arguments).scenes[:1], num_chunks=1
+        )
+
+    monkeypatch.setattr("export.quantization.decoder.calibration_walks", one_chunk)
+    recipe, calibration = calibrate_decoder(bundle, "pocket", unseen, pytest.fail)
+    assert set(calibration.layers) == set(low_decoder(bundle)[1])
+    assert recipe.is_quantised("autoencoder.decoder.blocks.0.conv_in")
+    assert all(0 < scales.largest < 1e5 for scales in calibration.layers.values())
+    assert calibration.origin.endswith("chunks in each world: 1, worlds: 1")
+
+
+def test_a_decoder_s_precision_is_for_plans_of_bundles(capsys: pytest.CaptureFixture[str]):
+    engine = ["export", "engine", "pocket", "--decoder-precision", "fp8"]
+    assert flaneur([*engine, "--target", "cpu"]) == 2
+    assert "built for a GPU; leave it out" in capsys.readouterr().err

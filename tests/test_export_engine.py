@@ -19,7 +19,7 @@ pytest.importorskip("onnxscript")
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BuildFailed, SpecMismatch
 from engine.files.bundle import Bundle, open_bundle
-from export.engine import build_graphs, build_plans
+from export.engine import BF16_DECODER, build_graphs, build_plans
 from export.graph import GraphWeights, layer_of, prune
 from export.onnx import export_bundle
 from export.progress import unseen
@@ -30,6 +30,7 @@ from export.quantization.calibration import (
     quantised_products,
     replace_weights,
 )
+from export.quantization.decoder import low_decoder
 from export.quantization.layers import Low, Recipe
 from export.quantization.nvfp4 import packed
 from export.quantization.quantize import leaf_linears
@@ -272,10 +273,17 @@ def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) 
     scales: dict[Low, Calibration] = {
         low: nominal_calibration(quantised_products(pocket, Recipe(low))) for low in ("nvfp4", "bf16")
     }
+    fp8, convolutions = low_decoder(pocket)
+    decoding = {"nvfp4": (fp8, nominal_calibration(convolutions)), "bf16": BF16_DECODER}
     built = {
-        low: open_bundle(build_plans(pocket, tmp_path / low, "sm120", Recipe(low), scales[low], unseen))
+        low: open_bundle(
+            build_plans(pocket, tmp_path / low, "sm120", Recipe(low), scales[low], unseen, decoding[low])
+        )
         for low in scales
     }
+    assert [made.spec.precision["decoder"] for made in built.values()] == ["fp8", "bf16"]
+    decoders = [(made.path / "decoder.engine").stat().st_size for made in built.values()]
+    assert decoders[0] < decoders[1]
     weights = {
         low: sum(group.weight_bytes for group in made.spec.layer_groups if group.pattern.startswith("blocks"))
         for low, made in built.items()

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
-from engine.files.bundle import EngineSpec
+from engine.files.bundle import Bundle, EngineSpec
 from evaluation.image_metrics import psnr
+from export.graph import layer_of
 from export.progress import Stage
-from export.quantization.backend import E4M3, modelopt, quiet
-from export.quantization.layers import Precision
+from export.quantization.backend import E4M3, modelopt, modelopt_version, quiet
+from export.quantization.calibration import calibration_walks
+from export.quantization.layers import Precision, Recipe, low_decoder_rules
 from export.quantization.quantize import ForwardLoop, round_to_bf16
-from export.scenes import Frames, Scene, decode, held_out_scenes
-from export.sources import open_source, picture_encoder
+from export.quantization.scales import Calibration, LayerScales, nominal_calibration
+from export.scenes import Frames, Scene, decode, held_out_scenes, roll
+from export.sources import RANDOM_WEIGHTS, open_source, picture_encoder, shipped
 from model.decoders import encoder_of
 
 MAX_LOSS_DB = 1.0
 """Loss against the truth that passes, as for the network."""
+CALIBRATION_CHUNKS = 4
+"""Chunks of each world that a decoder is calibrated on."""
 Convolution = nn.Conv2d | nn.Conv3d
 Rounding = Literal["bf16", "fp8"]
 
@@ -59,6 +65,56 @@ def quantised_decoder(decoder: nn.Module, rounding: Rounding, forward_loop: Forw
         modelopt().quantize(twin, {"quant_cfg": entries, "algorithm": method}, forward_loop)
     round_to_bf16(twin, precisions)
     return twin
+
+
+def _largest(quantizer: Any) -> float:
+    return float(quantizer.amax)
+
+
+def low_decoder(bundle: Bundle) -> tuple[Recipe, list[str]]:
+    """Return the recipe of a bundle's decoder in FP8, and the names of the convolutions that get it.
+
+    Raises:
+        ValueError: It has none.
+    """
+    graph = onnx.load(bundle.decoder_graph, load_external_data=False).graph
+    names = [layer_of(node) for node in graph.node if node.op_type == "Conv"]
+    if not names:
+        raise ValueError("the bundle's decoder has no convolutions; leave --decoder-precision out")
+    recipe = Recipe("fp8", rules=low_decoder_rules(names[0], names[-1]))
+    return recipe, [name for name in names if recipe.is_quantised(name)]
+
+
+def calibrate_decoder(
+    bundle: Bundle, source: str, stage: Stage, notice: Callable[[str], None]
+) -> tuple[Recipe, Calibration]:
+    """Calibrate a bundle's decoder in FP8 on chunks that the model generates along held-out walks.
+
+    Args:
+        source: What the bundle was exported from, as `open_source` takes it; not opened for random weights.
+        notice: Told, in a sentence, what is calibrated on where that is no world.
+    """
+    spec, (recipe, layers) = bundle.spec, low_decoder(bundle)
+    if spec.notes == RANDOM_WEIGHTS:
+        return recipe, nominal_calibration(layers)
+    name, _ = shipped(source, False)
+    model, decoder = open_source(name, False, (spec.frame_width, spec.frame_height))
+    walks = calibration_walks(spec, picture_encoder(encoder_of(decoder)), notice)
+    num_chunks = min(walks.num_chunks, CALIBRATION_CHUNKS)
+    advance = stage("calibrating the decoder", len(walks.scenes))
+
+    def generated(network: nn.Module) -> None:
+        for done, scene in enumerate(walks.scenes, 1):
+            latents = [chunk for chunk, *_ in roll(model, scene, walks.timesteps, num_chunks, seed=0)]
+            caches = tuple(torch.from_numpy(tensor.zeros()) for tensor in spec.decoder_caches)
+            guides = scene.guides(model.config, sum(chunk.shape[2] for chunk in latents))
+            decode(network, latents, caches, guides)
+            advance(done)
+
+    twin = quantised_decoder(decoder, "fp8", generated)
+    largest = {name: _largest(twin.get_submodule(f"{name}.input_quantizer")) for name in layers}
+    origin = f"max of {modelopt_version()}, chunks in each world: {num_chunks}, worlds: {len(walks.scenes)}"
+    return recipe, Calibration({name: LayerScales(value) for name, value in largest.items()}, origin)
 
 
 @dataclass(frozen=True)

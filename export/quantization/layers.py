@@ -102,6 +102,15 @@ class Recipe:
 DECODER_RULES: Rules = (LayerRule("*", "bf16", "pictures of 8 bits; convolutions are not offered in 4"),)
 
 
+def low_decoder_rules(first: str, last: str) -> Rules:
+    """Return the table of a decoder whose convolutions are in low precision, but for the first and the last."""
+    return (
+        LayerRule(first, "bf16", "small, and every latent passes through it"),
+        LayerRule(last, "bf16", "small, and every colour passes through it"),
+        LayerRule("*", "low", "nearly all of the work, and bound by arithmetic"),
+    )
+
+
 def find_rule(name: str, rules: Rules = STEP_RULES) -> LayerRule:
     """Return the rule of a layer.
 

@@ -148,6 +148,10 @@ class _Writer:
             raise ValueError(f"the layer {layer} was not calibrated; calibrate on chunks that reach it")
         weight = self.weights.read(node.input[1])
         assert weight is not None, "layers of 8 and 4 bits multiply by constants"
+        if node.op_type == "Conv":
+            assert precision == "fp8", "convolutions are offered in FP8 alone"
+            bias = [self.in_bf16(name, f"{n}.{i}") for i, name in enumerate(node.input[2:], 2)]
+            return [*self.convolution_in_fp8(n, x, weight, scales), *bias], [], ""
         rows = torch.from_numpy(np.ascontiguousarray(weight.T) if scales.weight is None else scales.weight)
         nodes, side = [], ""
         if scales.smoothing is not None:
@@ -188,6 +192,17 @@ class _Writer:
         x_scale = np.float32(max(scales.largest, SMALLEST) / MAX_E4M3)
         return self.in_8_bits(n, x, x_scale, stored.T, weight_scale)
 
+    def convolution_in_fp8(
+        self, n: str, x: str, weight: np.ndarray, scales: LayerScales
+    ) -> list[tuple[str, list[onnx.NodeProto]]]:
+        """One scale for the inputs, one for each output channel of the weight [N, K, ...]."""
+        largest = np.abs(weight).reshape(len(weight), -1).max(1)
+        weight_scale = (np.maximum(largest, SMALLEST) / MAX_E4M3).astype(np.float32)
+        scaled = weight / weight_scale.reshape(-1, *[1] * (weight.ndim - 1))
+        stored = np.clip(scaled, -MAX_E4M3, MAX_E4M3).astype(ml_dtypes.float8_e4m3fn)
+        x_scale = np.float32(max(scales.largest, SMALLEST) / MAX_E4M3)
+        return self.in_8_bits(n, x, x_scale, stored, weight_scale, axis=0)
+
     def in_int8(
         self, n: str, x: str, rows: torch.Tensor, scales: LayerScales
     ) -> list[tuple[str, list[onnx.NodeProto]]]:
@@ -200,20 +215,26 @@ class _Writer:
         return self.in_8_bits(n, x, x_scale, stored.T, weight_scale)
 
     def in_8_bits(
-        self, n: str, x: str, x_scale: np.float32, weight: np.ndarray, weight_scale: np.ndarray | np.float32
+        self,
+        n: str,
+        x: str,
+        x_scale: np.float32,
+        weight: np.ndarray,
+        weight_scale: np.ndarray | np.float32,
+        axis: int = 1,
     ) -> list[tuple[str, list[onnx.NodeProto]]]:
-        """Quantise inputs, and store a weight [K, N] with one scale or one for each column."""
+        """Quantise inputs, and store a weight with one scale, or one for each output channel, which lies along `axis`."""
         scale = self.constant(f"{n}.x_scale", x_scale)
         zero = self.constant(f"{n}.x_zero", np.zeros((), weight.dtype))
         stored = [self.constant(f"{n}.w", weight), self.constant(f"{n}.w_scale", weight_scale)]
-        columns = {"axis": 1} if np.ndim(weight_scale) else {}
+        channels = {"axis": axis} if np.ndim(weight_scale) else {}
         x_nodes = [
             _node("QuantizeLinear", [x, scale, zero], [f"{n}.x8"]),
             _node("DequantizeLinear", [f"{n}.x8", scale], [f"{n}.x32"]),
             _cast(f"{n}.x32", f"{n}.x16", TensorProto.BFLOAT16),
         ]
         w_nodes = [
-            _node("DequantizeLinear", stored, [f"{n}.w32"], **columns),
+            _node("DequantizeLinear", stored, [f"{n}.w32"], **channels),
             _cast(f"{n}.w32", f"{n}.w16", TensorProto.BFLOAT16),
         ]
         return [(f"{n}.x16", x_nodes), (f"{n}.w16", w_nodes)]
