@@ -8,7 +8,6 @@ python scripts/house.py --mermaid   the rooms and who imports whom, for docs/arc
 from __future__ import annotations
 
 import argparse
-import ast
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -16,10 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.test_walls import ROOMS, circles, import_graph  # noqa: E402
-
-LONGEST_FUNCTION = 60
-"""Lines, decorators and docstring included."""
+from tests.test_walls import LONGEST_FUNCTION, ROOMS, circles, import_graph, long_functions  # noqa: E402
 
 
 def sources() -> dict[str, Path]:
@@ -47,18 +43,6 @@ def repeated_names(modules: dict[str, Path]) -> dict[str, int]:
     return {name: count for name, count in sorted(counts.items()) if count > 1}
 
 
-def long_functions(modules: dict[str, Path]) -> list[str]:
-    """Return functions of more than LONGEST_FUNCTION lines, as `module:function (lines)`."""
-    found = []
-    for module, path in modules.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > LONGEST_FUNCTION:
-                    found.append(f"{module}:{node.name} ({lines})")
-    return found
-
-
 def mermaid(graph: dict[str, set[str]]) -> str:
     """Draw which room imports which, inside functions too."""
     edges = {
@@ -83,7 +67,9 @@ def main() -> None:
         "modules that one other module imports": single_importers(graph, modules),
         "import circles": [", ".join(sorted(circle)) for circle in circles(graph)],
         "file names that stand more than once": [f"{n} ({c})" for n, c in repeated_names(modules).items()],
-        f"functions over {LONGEST_FUNCTION} lines": long_functions(modules),
+        f"functions over {LONGEST_FUNCTION} lines": long_functions(
+            {module: path.read_text(encoding="utf-8") for module, path in modules.items()}
+        ),
     }
     print(f"modules in the rooms: {len(modules)}, {lines} lines")
     print(f"modules in client/: {len(client)}, flat: {sum(path.parent.name == 'client' for path in client)}")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST_FUNCTION = 60
+"""Lines, docstring included."""
 ROOMS = ("cli", "client", "engine", "evaluation", "export", "holodeck", "model", "training")
 
 
@@ -173,6 +175,17 @@ def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
     }
 
 
+def long_functions(sources: dict[str, str]) -> list[str]:
+    """Return functions of more than LONGEST_FUNCTION lines, as `module:function (lines)`."""
+    return [
+        f"{module}:{node.name} ({lines})"
+        for module, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
+
+
 def test_no_module_breaks_a_wall():
     broken = [
         f"{imported.module}:{imported.line} imports {imported.name}: {rule}"
@@ -190,6 +203,15 @@ def test_no_modules_import_one_another_in_a_circle():
 def test_a_circle_is_found():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
     assert circles(graph) == {frozenset({"b", "c"})}
+
+
+def test_every_function_fits_a_screen():
+    assert not long_functions(sources())
+
+
+def test_a_long_function_is_found():
+    body = "    pass\n" * LONGEST_FUNCTION
+    assert long_functions({"a": f"def f():\n{body}", "b": "def g():\n    pass\n"}) == ["a:f (61)"]
 
 
 @pytest.mark.parametrize("start", ["cli.play", "client.app"])
