@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -173,6 +174,18 @@ def test_points_of_any_number_are_passed_over(tmp_path: Path):
     assert read_posed(write_colmap(tmp_path / "model", ["1.jpg", "2.jpg"], long)).track.num_frames == 2
 
 
+@pytest.mark.parametrize("points", ["1 2 -1 3 4 5", "", None])
+def test_images_without_an_ending_are_no_points(tmp_path: Path, points: str | None):
+    posed = read_posed(write_colmap(tmp_path / "model", [str(n) for n in range(COUNT)], points))
+    assert posed.names == tuple(map(str, range(COUNT)))
+
+
+def test_a_camera_that_lacks_a_number_is_named(tmp_path: Path):
+    folder = write_colmap(tmp_path / "model", ["1.jpg"], "", camera="7 PINHOLE 64 48 50 50 32")
+    with pytest.raises(ValueError, match="a PINHOLE camera of 3 numbers, not 4"):
+        read_posed(folder)
+
+
 def test_a_damaged_line_of_a_model_is_named(tmp_path: Path):
     folder = write_colmap(tmp_path / "model", ["1.jpg", "2.jpg"], "1 2 -1")
     text = (folder / "images.txt").read_text("utf-8-sig")
@@ -228,6 +241,14 @@ def test_lenses_that_are_no_pinholes_are_refused_by_name(tmp_path: Path, model: 
         del values["w"], values["h"]
     with pytest.raises(ValueError, match=f"{model.upper()}.*undistort"):
         read_posed(write_frames(tmp_path / "t.json", values))
+
+
+def test_a_matrix_without_its_last_row_is_a_pose(tmp_path: Path):
+    values = frames(["a.png", "b.png"])
+    whole = read_posed(write_frames(tmp_path / "whole.json", values)).track.c2w
+    for frame in cast("list[dict[str, Any]]", values["frames"]):
+        frame["transform_matrix"] = frame["transform_matrix"][:3]
+    np.testing.assert_array_equal(read_posed(write_frames(tmp_path / "t.json", values)).track.c2w, whole)
 
 
 @pytest.mark.parametrize("flag", ["is_fisheye", "equirectangular"])

@@ -108,8 +108,10 @@ def _colmap_frames(cameras: dict[int, _Camera], images: list[_Image], source: st
 
 def _camera(model: str, size: tuple[int, int], parameters: Sequence[float], path: Path) -> _Camera:
     counts = dict(COLMAP_MODELS.values())
-    if model not in PINHOLE_MODELS or len(parameters) != counts[model]:
+    if model not in PINHOLE_MODELS:
         return f"{path} has a camera of model {model[:40]!r}; undistort to PINHOLE first"
+    if len(parameters) != counts[model]:
+        return f"{path} has a {model} camera of {len(parameters)} numbers, not {counts[model]}; export the model again"
     fx, *rest = parameters
     fy, cx, cy = (fx, *rest[:2]) if model in ONE_FOCAL_LENGTH else rest[:3]
     first = counts["SIMPLE_PINHOLE" if model in ONE_FOCAL_LENGTH else "PINHOLE"]
@@ -168,9 +170,9 @@ def _text_image(line: str) -> _Image | None:
 
 
 def _is_image(line: str) -> bool:
-    """Whether a line where points may stand is an image's: those name a file, points have numbers alone."""
+    """Whether a line where points may stand is an image's: points have numbers alone, and three for each."""
     image = _text_image(line)
-    return image is not None and numbers(image[0].split(maxsplit=3)[:3]) is None
+    return image is not None and (numbers(image[0].split(maxsplit=3)[:3]) is None or " " not in image[0])
 
 
 def _is_points(line: str) -> bool:

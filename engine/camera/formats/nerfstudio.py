@@ -63,6 +63,8 @@ def read_nerfstudio(path: Path) -> tuple[PosedFrames, ...]:
 
 def _image(frame: dict[str, Any], camera: dict[str, Any], source: str) -> PosedImage:
     pose = np.array(frame["transform_matrix"], np.float64)
+    if pose.shape == (3, 4):
+        pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
     if pose.shape != (4, 4):
         raise ValueError("no 4x4 matrix")
     _check_lens(frame, source)
