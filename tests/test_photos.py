@@ -96,7 +96,7 @@ def test_a_base_install_turns_photos_upright_as_pillow_does(tmp_path: Path, suff
     if suffix != "jpg":
         picture.putalpha(Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))))
     path = tmp_path / f"photo.{suffix}"
-    picture.save(path, exif=exif.tobytes(), **({"lossless": True} if suffix == "webp" else {}))
+    picture.save(path, exif=exif.tobytes(), lossless=suffix == "webp")
     expected = np.asarray(read_photo(path)).astype(int)
     assert np.abs(read_any(path).astype(int) - expected).max() <= 6
 
