@@ -40,7 +40,12 @@ def register(root: typer.Typer) -> None:
     root.command(name="replay")(replay)
 
 
-File = Annotated[Path, typer.Argument(help="A .flaneur recording, or a camera track: .npy, .npz, .txt.")]
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="A .flaneur recording, a clip (.mp4) beside its own, or a camera track: .npy, .npz, .txt."
+    ),
+]
 Verify = Annotated[bool, typer.Option("--verify", help="Say whether the walk comes out bit for bit.")]
 FromLatents = Annotated[
     bool, typer.Option("--from-latents", help="Decode the recorded latents; nothing is generated.")
@@ -81,6 +86,7 @@ def replay(
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
     from engine.files.recording import SUFFIX
 
+    file = _recording_of(file)
     in_window = not (headless or verify or from_latents or as_json or video or frames)
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
@@ -112,6 +118,21 @@ def replay(
     if verify or from_latents:
         raise ValueError(f"--verify and --from-latents take a {SUFFIX} recording, not {file.name}")
     return _replay_track(source, as_json)
+
+
+def _recording_of(file: Path) -> Path:
+    """Return the recording that lies beside a clip's film; any other file is what it is."""
+    from engine.files.recording import SUFFIX
+    from engine.files.video import SUFFIX as VIDEO_SUFFIX
+
+    if file.suffix.lower() != VIDEO_SUFFIX:
+        return file
+    recording = file.with_suffix(SUFFIX)
+    if not recording.is_file():
+        raise ValueError(
+            f"{file} is a film; what is walked again is its recording, {recording.name}, which does not lie beside it"
+        )
+    return recording
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -361,6 +362,34 @@ def test_a_clip_made_after_a_load_holds_what_was_seen_and_its_recording_replays_
     assert again.walk.walk.frame.index >= loaded_at
     again.wait(lambda: again.walk.walk.progress == 1.0, "its end")
     assert again.walk.walk.frame.index == header.last_frame
+
+
+def test_steps_are_heard_in_a_replay_on_the_ground_and_none_in_the_air(
+    watcher: tuple[Player, Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    player, _ = watcher
+    heard: list[bool] = []
+    monkeypatch.setattr(player.context.sound, "follow", lambda _, on_foot: heard.append(on_foot))
+    player.frames_go_by(1)
+    assert set(heard) == {True}
+    frame = player.walk.walk.frame
+    c2w = frame.c2w.copy()
+    c2w[1, 3] -= 0.5
+    assert not player.walk._is_on_foot(replace(frame, c2w=c2w))
+
+
+def test_a_clip_is_replayed_by_the_recording_beside_it(
+    worlds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = sorted(worlds.glob("*.world"))[0]
+    session = open_session(read_world(world), backend="holodeck")
+    recorded(session, tmp_path / "clip.flaneur")
+    session.close()
+    words = ["replay", str(tmp_path / "clip.mp4"), "--world", str(world), "--verify"]
+    assert cli.app.run(words) == 0
+    (tmp_path / "clip.flaneur").unlink()
+    assert cli.app.run(words) == 2
+    assert "clip.flaneur, which does not lie beside it" in capsys.readouterr().err
 
 
 def test_a_clips_recording_is_replayed_over_its_own_seconds_without_a_window_too(

@@ -10,10 +10,12 @@ import pygame
 from numpy.typing import NDArray
 
 from client.camera.limits import Leveler
+from client.camera.rig import ON_THE_GROUND_M
 from client.input.actions import Handler, Step
 from client.input.bindings import action_of_button
 from client.input.controls import MOVING
 from client.input.gamepads import step_of_button
+from client.playback.history import WalkFrame
 from client.playback.saves import SavedEntry
 from client.playback.walk import Walk
 from client.screens.capture import CaptureController
@@ -318,8 +320,15 @@ class WalkScreen(Screen):
         changed |= self._limits.update(intent, now_s)
         changed |= self._update_truth()
         frame = self.rewind.frame or self.walk.frame
-        self._app.sound.follow(frame.c2w[:3, 3], rig is not None and not rig.flying)
+        self._app.sound.follow(frame.c2w[:3, 3], self._is_on_foot(frame))
         return self._hud.update(intent, now_s) or changed
+
+    def _is_on_foot(self, frame: WalkFrame) -> bool:
+        """Whether somebody walks; of a replay only the height of the eyes tells."""
+        if (rig := self.walk.planner.rig) is not None:
+            return not rig.flying
+        eye_y_m = self.walk.session.world.origin_c2w[1, 3]
+        return abs(frame.c2w[1, 3] - eye_y_m) <= ON_THE_GROUND_M
 
     def _follow_refiner(self) -> None:
         """Take over the setting once it changes; what the command line asked for holds until then."""
