@@ -129,6 +129,8 @@ def _recording_of(file: Path) -> Path:
         return file
     recording = file.with_suffix(SUFFIX)
     if not recording.is_file():
+        if not file.exists():
+            raise ValueError(f"there is no file {file}; check the path")
         raise ValueError(
             f"{file} is a film; what is walked again is its recording, {recording.name}, which does not lie beside it"
         )

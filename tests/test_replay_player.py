@@ -389,6 +389,9 @@ def test_a_clip_is_replayed_by_the_recording_beside_it(
     assert cli.app.run(words) == 0
     (tmp_path / "clip.flaneur").unlink()
     assert cli.app.run(words) == 2
+    assert "there is no file" in capsys.readouterr().err
+    (tmp_path / "clip.mp4").touch()
+    assert cli.app.run(words) == 2
     assert "clip.flaneur, which does not lie beside it" in capsys.readouterr().err
 
 

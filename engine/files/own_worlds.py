@@ -106,8 +106,10 @@ def file_name(text: str) -> str:
     plain = "".join(" " if c in _IN_NO_FILE_NAME or not c.isprintable() else c for c in text)
     name = " ".join(plain.split()).strip(". ").lstrip("-")[:MAX_NAME_CHARS]
     name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(". ")
-    if not any(c.isalnum() for c in name) or RESERVED_NAMES.fullmatch(name):
+    if not any(c.isalnum() for c in name):
         raise ValueError(f"{text!r} cannot be the name of a file; choose one with a letter or digit")
+    if RESERVED_NAMES.fullmatch(name):
+        raise ValueError(f"Windows keeps the name {text!r} for a device; choose another")
     return name
 
 
