@@ -81,12 +81,11 @@ def replay(
     status 0 if they are identical, 1 if not. --seed makes another walk along the
     same cameras; of a recording only without a window.
     """
-    started_s = time.perf_counter()
+    started_s, file = time.perf_counter(), _recording_of(file)
     if verify and from_latents:
         raise ValueError("--verify generates the walk and --from-latents does not; leave one of them out")
     from engine.files.recording import SUFFIX
 
-    file = _recording_of(file)
     in_window = not (headless or verify or from_latents or as_json or video or frames)
     if seed is not None and file.suffix == SUFFIX and (in_window or verify or from_latents):
         raise ValueError("a recorded walk is replayed with its own seed; leave --seed out")
