@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cli.app import COMMANDS, run
 from engine.files.world import list_worlds
@@ -43,6 +44,7 @@ def test_the_readme_commands_run_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
+    Image.effect_noise((640, 400), 50).convert("RGB").save("photo.jpg")
     for arguments in readme_commands():
         if opens_a_window(arguments) or arguments[0] in LONG_WORK:
             arguments = [arguments[0], "--help"]
