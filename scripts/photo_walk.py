@@ -20,7 +20,7 @@ from engine.session.opening import open_session
 from engine.types import CameraTrack
 
 SECONDS = 8.0
-TURN_DEG, FORWARD, SIDE = 70.0, 0.3, 0.15
+TURN_DEG, FORWARD, SIDE = 45.0, 0.8, 0.4
 """The widest look aside; the way forward and aside in the photo's own depth, m."""
 QUALITY = 80
 
@@ -41,7 +41,8 @@ def main(photo: Path, destination: Path) -> None:
     """Write an animated WebP."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "photo.world"
-        subprocess.run(["flaneur", "world", "create", photo, "-o", file], check=True)
+        create = [sys.executable, "-m", "cli.app", "world", "create", photo, "-o", file]
+        subprocess.run(create, check=True)
         world = read_world(file)
     session = open_session(world, find_bundle("pocket"))
     session.reset(0)
