@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -105,6 +106,23 @@ def test_what_was_hidden_is_filled_from_the_background(
     patch = background(whole, seen, view).repeat(2, 0).repeat(2, 1)[40:60, 20:120][holes]
     red = (patch[:, 2] > 200) & (patch[:, 1] < 60)
     assert red.mean() < 0.02
+
+
+def test_no_outline_of_what_moved_stays_behind() -> None:
+    """A dark square before the sky, its edge mixed as a renderer's or a network's is."""
+    square = np.zeros((96, 160), np.float32)
+    square[30:66, 60:100] = 1.0
+    soft = cv2.GaussianBlur(square, (3, 3), 0)[..., None]
+    color = np.rint(240 * (1 - soft) * np.ones(3)).astype(np.uint8)
+    view, aside = (View(c2w, INTRINSICS, 160, 96) for c2w in (np.eye(4), np.eye(4)))
+    aside.c2w[0, 3] = 0.25
+    made = DepthFrame(color, 0.5 * square, view)
+    seen = made.seen_from(aside)
+    left = seen.colors(color)[30:66, 88:110]
+    shown = left[seen.holes()[30:66, 88:110] == 0]
+    # It has moved 13 pixels to the left; what is shown where it stood is sky.
+    assert len(shown) > 100
+    assert shown.min() > 230
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 0.0, 1e9])

@@ -35,6 +35,8 @@ BACKGROUND_PX = 33
 """Side of the neighbourhood of a hole, in pixels at half size, that its foreground is told from its background in."""
 HOLE_PX = 3
 """Narrower gaps, in pixels of the frame, are no holes: beside a silhouette the frame's own edge closes them."""
+FRINGE_PX = 3
+"""Side of the neighbourhood of a silhouette, in pixels of the frame, in which the background's colour is mixed."""
 FILL_SIZES = (3, 5, 9, 17, 33)
 """Sides of the neighbourhoods, in pixels at half size, that the depth behind a hole is taken from, one after another."""
 
@@ -64,14 +66,19 @@ class SourceMap:
 
     def holes(self) -> NDArray[np.uint8]:
         """Find what must be filled, [H, W]: 255 there, else 0."""
-        unknown = np.where(self.known, np.uint8(0), np.uint8(255))
-        opened = cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((HOLE_PX, HOLE_PX), np.uint8))
-        return np.asarray(opened, np.uint8)
+        return wide_gaps(self.known)
 
     def colors(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Sample the frame, [h, w, C]; the nearest edge where it is left."""
         sampled = cv2.remap(color, self.u, self.v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(sampled, np.uint8)
+
+
+def wide_gaps(known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Find what is not known and no narrow gap, [H, W]: 255 there, else 0."""
+    unknown = np.where(known, np.uint8(0), np.uint8(255))
+    opened = cv2.morphologyEx(unknown, cv2.MORPH_OPEN, np.ones((HOLE_PX, HOLE_PX), np.uint8))
+    return np.asarray(opened, np.uint8)
 
 
 class DepthFrame:
@@ -94,6 +101,14 @@ class DepthFrame:
     def _steps(self) -> NDArray[np.uint8]:
         """Where depth must not be interpolated, [H, W]."""
         return silhouettes(self._inverse).astype(np.uint8)
+
+    @cached_property
+    def _fringe(self) -> NDArray[np.uint8]:
+        """Background beside a silhouette, [H, W]: what stands in front is mixed into it, and stays behind when that moves."""
+        beside = cv2.dilate(self._steps, np.ones((FRINGE_PX, FRINGE_PX), np.uint8)) > 0
+        kernel = np.ones((2 * FRINGE_PX - 1, 2 * FRINGE_PX - 1), np.uint8)
+        middle = np.float32(0.5) * (cv2.dilate(self._inverse, kernel) + cv2.erode(self._inverse, kernel))
+        return (beside & (self._inverse < middle)).astype(np.uint8)
 
     def seen_from(self, view: View) -> SourceMap:
         """Return where the pixels of a view look into the frame."""
@@ -119,6 +134,8 @@ class DepthFrame:
         ey = (turn[1, 0] * qx + turn[1, 1] * qy + (turn[1, 2] + shift[1] * found)) * one_over_z - y
         error_px = np.maximum(np.abs(ex) * view.intrinsics[0], np.abs(ey) * view.intrinsics[1])
         known = (found >= 0) & (error_px < TOLERANCE_PX)
+        fringe = cv2.remap(self._fringe, u, v, cv2.INTER_NEAREST) > 0
+        known &= ~(fringe & (cv2.dilate(wide_gaps(known), np.ones((5, 5), np.uint8)) > 0))
         return SourceMap(u, v, known, np.where(known, found * one_over_z, guess))
 
     def _read(self, u: Array, v: Array) -> Array:
