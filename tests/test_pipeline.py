@@ -53,7 +53,7 @@ def test_the_paper_s_plan_is_printed_by_the_command(capsys):
 
 
 def test_a_missing_stage_is_one_sentence_and_exit_code_2(tmp_path, capsys):
-    command = ["train", "hybrid-attention", "--preset", "miniature", "--runs", str(tmp_path)]
+    command = ["train", "hybrid-attention", "--preset", "pocket", "--runs", str(tmp_path)]
     assert cli.run(command) == 2
     assert "run `flaneur train framewise-gdn` first" in re.sub(r"\s+", " ", capsys.readouterr().err)
 
@@ -66,7 +66,18 @@ def test_what_the_paper_does_not_train_is_refused(tmp_path):
 @pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if stage.starts_from])
 def test_a_stage_says_what_it_needs_from_the_one_before(name, tmp_path):
     with pytest.raises(ValueError, match=f"{name} needs the checkpoint of {STAGES[name].starts_from},"):
-        pipeline(tmp_path, miniature_preset()).train(name)
+        pipeline(tmp_path, replace(miniature_preset(), trains_what_is_needed=False)).train(name)
+
+
+def test_a_miniature_trains_what_a_stage_needs_and_ends_the_same(tmp_path):
+    name = "framewise-gdn"
+    at_once = pipeline(tmp_path / "at-once", miniature_preset()).train(name)
+    one_by_one = pipeline(tmp_path / "one-by-one", replace(miniature_preset(), trains_what_is_needed=False))
+    for earlier in list(STAGES)[: list(STAGES).index(name)]:
+        one_by_one.train(earlier)
+    ours, theirs = weights_of(at_once), weights_of(one_by_one.train(name))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
 def test_models_come_back_from_their_file_as_they_were(tmp_path):

@@ -49,6 +49,7 @@ def miniature_preset() -> Preset:
         GuidedAutoencoderConfig(8, 2, (8, 8, 8), 8, (8, 8, 8), (1, 1, 1)),
         MINIATURE_WALKS,
         best_share=0.5,
+        trains_what_is_needed=True,
     )
 
 

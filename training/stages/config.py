@@ -118,6 +118,8 @@ class Preset:
     """Training data where none is named; None where some must be."""
     best_share: float = 0.25
     """Of the walks, for the fine-tuning on the best."""
+    trains_what_is_needed: bool = False
+    """Whether the stages before are trained too where their checkpoints are missing, since that takes seconds."""
     one_clip_at_a_time: bool = False
     """Whether a process takes the clips of a step one after another, since they do not fit side by side."""
 

@@ -195,12 +195,17 @@ class Pipeline:
             return store_trajectories(folder, teacher, clips, config, self.cluster, tell)
 
     def needed(self, name: str, earlier: str) -> Path:
-        """Find an earlier stage's checkpoint.
+        """Find an earlier stage's checkpoint; a preset may train the stage for it.
 
         Raises:
             ValueError: It is not there.
         """
         path = self.checkpoint(earlier)
+        if not path.exists() and self.preset.trains_what_is_needed:
+            start_from = self.start_from
+            with torch.random.fork_rng():
+                self.train(earlier)
+            self.start_from = start_from
         if not path.exists():
             raise ValueError(
                 f"{name} needs the checkpoint of {earlier}, and {path} is not there; run `flaneur train {earlier}` first"
