@@ -9,8 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 import engine.memory.renderer
+from engine.files.world import read_world
+from engine.machine.assets import worlds_dir
 from engine.memory.keyframes import Keyframe, MemoryRendering
 from engine.memory.renderer import MemoryRenderer
+from evaluation.image_metrics import psnr
+from evaluation.worlds import held_out_walk
 from holodeck import get_place
 
 WIDTH, HEIGHT, SIDE = 96, 64, 128
@@ -262,3 +266,13 @@ def test_frames_of_a_chunk_of_odd_sizes_are_rendered() -> None:
     found = renderer().render(pose[None], INTRINSICS[None], 61, 37)
     assert found.color.shape == (1, 37, 61, 3)
     assert found.coverage.mean() > 0.5
+
+
+def test_a_wall_at_arms_length_is_not_seen_through() -> None:
+    """A moment of a held-out walk: few points of the near wall fall into the view, many of the room behind it."""
+    world = read_world(worlds_dir() / "gallery.world")
+    poses = held_out_walk(world, 961, 16)[893:897]
+    lens = np.repeat(world.intrinsics[None], len(poses), 0)
+    shown = MemoryRenderer(world.keyframes).render(poses, lens, 320, 192).color[-1]
+    truth = get_place("gallery").render(poses[-1], world.intrinsics, 320, 192)
+    assert psnr(shown, truth) > 30

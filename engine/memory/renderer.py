@@ -99,7 +99,7 @@ class MemoryRenderer:
         anchor = views[len(views) // 2].scaled(ANCHOR_SCALE, wide, tall)
         candidates = [self.keyframes[n] for n in find_candidates(anchor, self._poses[:num_keyframes])]
         coarse = coarse_depth(anchor, candidates)
-        ranked = [candidates[n] for n in rank_keyframes(anchor, coarse.filled, candidates)]
+        ranked = [candidates[n] for n in rank_keyframes(anchor, coarse.looked_for, candidates)]
         sources = self._prepared(ranked)
         selected, others = sources[:MAX_SELECTED], sources[MAX_SELECTED:]
         depth, fillers = _anchor_depth(anchor, coarse, selected, others, self._pool)

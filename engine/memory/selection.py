@@ -19,6 +19,8 @@ CELL = 4
 """Pixels of the view behind one cell of the coarse depth, along each side."""
 MAX_CANDIDATES, MAX_SELECTED, MAX_FILLERS = 40, 4, 6
 """Keyframes whose points are considered, that are looked into for all pixels, and for those that are left open."""
+CLOSE = np.float32(1.0)
+"""Inverse depth of surfaces that are close, 1/m."""
 SAMPLE_STEP = 3
 """Every third cell is a sample for which keyframes are compared."""
 LEAST_GAIN = 1e-3
@@ -37,6 +39,15 @@ class CoarseDepth:
     """Nearest of each cell and its neighbours."""
     far: Array
     """Farthest of each cell and its neighbours."""
+
+    @property
+    def looked_for(self) -> Array:
+        """What keyframes are compared by: close surfaces count wherever they may be.
+
+        Few points of a wall at arm's length fall into the view. Where what is behind it is looked for in the gaps between
+        them, keyframes are taken that see past the wall, and it is gone.
+        """
+        return np.where(self.near > CLOSE, np.maximum(self.near, self.filled), self.filled)
 
 
 def find_candidates(view: View, poses: Array, max_candidates: int = MAX_CANDIDATES) -> list[int]:
@@ -95,7 +106,7 @@ def rank_keyframes(view: View, filled: Array, keyframes: Sequence[Keyframe]) -> 
     """Order keyframes by what each adds to how well those before it see the view; the useless are left out.
 
     Args:
-        filled: Of the view's `CoarseDepth`.
+        filled: `looked_for` of the view's `CoarseDepth`.
 
     Returns:
         Numbers of at most MAX_SELECTED + MAX_FILLERS keyframes.
