@@ -166,7 +166,7 @@ def _remembered(
     surroundings: Surroundings,
 ) -> World:
     """Make a world with a spatial memory, of posed pictures or of a photo."""
-    from engine.files.pictures import read_photo
+    from engine.files.pictures import read_rgb
     from engine.files.posed_pictures import read_posed_pictures
     from engine.files.world import described, find_world
     from engine.session import picture_world
@@ -188,7 +188,7 @@ def _remembered(
         return picture_world.world_of_keyframes(info, spec, encoder, keyframes, text, angle)
     depth_of, mirrored = picture_world.depth_teller(bundle), surroundings is Surroundings.MIRRORED
     return picture_world.world_of_photo(
-        info, spec, encoder, read_photo(source), text, angle, depth_of, mirrored
+        info, spec, encoder, read_rgb(source), text, angle, depth_of, mirrored
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.files.array_files import read_npy, read_npz
 from engine.files.bundle import Bundle, open_bundle
-from engine.files.pictures import read_photo
+from engine.files.pictures import read_rgb
 from engine.files.recording import read_recording
 from engine.files.saved_walk import read_saved_info
 from engine.files.world import list_worlds, read_world
@@ -24,7 +24,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     ".state": read_saved_info,
     ".npy": lambda path: read_npy(path, 9),
     ".npz": lambda path: read_npz(path, ("c2w",), (), 9),
-    ".png": read_photo,
+    ".png": read_rgb,
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.files.pictures import read_photo as read_any
+from engine.files.pictures import read_rgb as read_any
 from engine.files.world import WorldInfo, title_of, world_name
 from export import photo as photo_module
 from export.photo import as_rgb, fit_photo, read_photo

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.files.picture_headers import picture_size
-from engine.files.pictures import read_photo
+from engine.files.pictures import read_rgb
 from engine.files.posed_pictures import TRANSFORMS, Z_UP_TO_Y_DOWN, read_posed_pictures
 from engine.files.world import WorldInfo, list_worlds, memory_bytes, read_world, write_world
 from engine.memory.summary import summarize
@@ -129,7 +129,7 @@ def test_the_size_of_a_picture_is_read_from_its_header(suffix: str, tmp_path: Pa
     cv2.imwrite(str(file), np.full((17, 31, 3), 200, np.uint8))
     content = file.read_bytes()
     assert picture_size(content) == (31, 17)
-    assert read_photo(file).shape == (17, 31, 3)
+    assert read_rgb(file).shape == (17, 31, 3)
     for length in range(0, len(content), 7):
         picture_size(content[:length])
 
@@ -141,7 +141,7 @@ def test_a_picture_that_announces_gigabytes_is_refused_before_decoding(tmp_path:
     raw[16:24] = (50000).to_bytes(4, "big") * 2
     file.write_bytes(raw)
     with pytest.raises(ValueError, match="50000x50000; scale it down"):
-        read_photo(file)
+        read_rgb(file)
 
 
 def info() -> WorldInfo:

@@ -37,6 +37,8 @@ HOLE_PX = 3
 """Narrower gaps, in pixels of the frame, are no holes: beside a silhouette the frame's own edge closes them."""
 FRINGE_PX = 3
 """Side of the neighbourhood of a silhouette, in pixels of the frame, in which the background's colour is mixed."""
+AROUND = np.ones((2 * FRINGE_PX - 1, 2 * FRINGE_PX - 1), np.uint8)
+"""Neighbourhood that reaches across a fringe to what it lies beside."""
 FILL_SIZES = (3, 5, 9, 17, 33)
 """Sides of the neighbourhoods, in pixels at half size, that the depth behind a hole is taken from, one after another."""
 
@@ -106,8 +108,7 @@ class DepthFrame:
     def _fringe(self) -> NDArray[np.uint8]:
         """Background beside a silhouette, [H, W]: what stands in front is mixed into it, and stays behind when that moves."""
         beside = cv2.dilate(self._steps, np.ones((FRINGE_PX, FRINGE_PX), np.uint8)) > 0
-        kernel = np.ones((2 * FRINGE_PX - 1, 2 * FRINGE_PX - 1), np.uint8)
-        middle = np.float32(0.5) * (cv2.dilate(self._inverse, kernel) + cv2.erode(self._inverse, kernel))
+        middle = np.float32(0.5) * (cv2.dilate(self._inverse, AROUND) + cv2.erode(self._inverse, AROUND))
         return (beside & (self._inverse < middle)).astype(np.uint8)
 
     def seen_from(self, view: View) -> SourceMap:
@@ -135,7 +136,7 @@ class DepthFrame:
         error_px = np.maximum(np.abs(ex) * view.intrinsics[0], np.abs(ey) * view.intrinsics[1])
         known = (found >= 0) & (error_px < TOLERANCE_PX)
         fringe = cv2.remap(self._fringe, u, v, cv2.INTER_NEAREST) > 0
-        known &= ~(fringe & (cv2.dilate(wide_gaps(known), np.ones((5, 5), np.uint8)) > 0))
+        known &= ~(fringe & (cv2.dilate(wide_gaps(known), AROUND) > 0))
         return SourceMap(u, v, known, np.where(known, found * one_over_z, guess))
 
     def _read(self, u: Array, v: Array) -> Array:

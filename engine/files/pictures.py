@@ -18,15 +18,6 @@ BACKGROUND = 255.0
 """Level behind what is transparent: white."""
 
 
-def read_photo(path: Path) -> NDArray[np.uint8]:
-    """Read a photo of any mode, turned upright, as RGB of 8 bits, [H, W, 3]; what is transparent is laid over white.
-
-    Raises:
-        ValueError: It is no picture, damaged or too large, in one sentence.
-    """
-    return read_rgb(path)
-
-
 def read_rgb(path: Path, as_stored: bool = False) -> NDArray[np.uint8]:
     """Read a picture of any mode as RGB of 8 bits, [H, W, 3]; what is transparent is laid over white.
 

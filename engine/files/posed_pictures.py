@@ -18,7 +18,7 @@ from engine.camera.formats.text_lines import read_text
 from engine.camera.lens import undistort, undistorted_intrinsics
 from engine.camera.tracks import check_intrinsics, check_poses
 from engine.files.array_files import read_npy, read_npz
-from engine.files.pictures import read_depth_picture, read_photo
+from engine.files.pictures import read_depth_picture, read_rgb
 from engine.memory.codec import MAX_SIDE_PX
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import MAX_KEYFRAMES, MAX_PIXELS
@@ -90,7 +90,7 @@ def _from_nerfstudio(folder: Path) -> Iterator[Keyframe]:
                 raise ValueError(
                     f"{file} names no depth_file_path for {name[:80]}; a memory needs the depth of each picture"
                 )
-            color = read_photo(_inside(folder, name))
+            color = read_rgb(_inside(folder, name))
             depth_m = _read_depth(_inside(folder, depth_name)) * unit_m
             pose = Z_UP_TO_Y_DOWN @ part.track.c2w[number]
             lens = _lens(part, color.shape[1::-1], file)[number]

@@ -47,7 +47,7 @@ class CoarseDepth:
         Few points of a wall at arm's length fall into the view. Where what is behind it is looked for in the gaps between
         them, keyframes are taken that see past the wall, and it is gone.
         """
-        return np.where(self.near > CLOSE, np.maximum(self.near, self.filled), self.filled)
+        return np.where(self.near > CLOSE, self.near, self.filled)
 
 
 def find_candidates(view: View, poses: Array, max_candidates: int = MAX_CANDIDATES) -> list[int]:
@@ -102,11 +102,11 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
     return CoarseDepth(solid, filled, nearest_around(near), farthest_around(far))
 
 
-def rank_keyframes(view: View, filled: Array, keyframes: Sequence[Keyframe]) -> list[int]:
+def rank_keyframes(view: View, looked_for: Array, keyframes: Sequence[Keyframe]) -> list[int]:
     """Order keyframes by what each adds to how well those before it see the view; the useless are left out.
 
     Args:
-        filled: `looked_for` of the view's `CoarseDepth`.
+        looked_for: Of the view's `CoarseDepth`.
 
     Returns:
         Numbers of at most MAX_SELECTED + MAX_FILLERS keyframes.
@@ -114,7 +114,9 @@ def rank_keyframes(view: View, filled: Array, keyframes: Sequence[Keyframe]) -> 
     if not keyframes:
         return []
     start = SAMPLE_STEP // 2
-    rows, columns = np.mgrid[start : filled.shape[0] : SAMPLE_STEP, start : filled.shape[1] : SAMPLE_STEP]
+    rows, columns = np.mgrid[
+        start : looked_for.shape[0] : SAMPLE_STEP, start : looked_for.shape[1] : SAMPLE_STEP
+    ]
     u, v = (columns + 0.5) * CELL, (rows + 0.5) * CELL
     fx, fy, cx, cy = view.intrinsics
     rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(u)], -1).reshape(-1, 3)
@@ -123,7 +125,7 @@ def rank_keyframes(view: View, filled: Array, keyframes: Sequence[Keyframe]) -> 
         np.abs(v - view.height / 2) < view.height / 2.6
     )
     weight = np.where(middle, np.float32(1.0), np.float32(0.4)).ravel()
-    quality = _qualities(view, rays, filled[rows, columns].ravel(), keyframes) * weight
+    quality = _qualities(view, rays, looked_for[rows, columns].ravel(), keyframes) * weight
     best = np.zeros((2, quality.shape[1]), np.float32)
     chosen: list[int] = []
     while len(chosen) < min(MAX_SELECTED + MAX_FILLERS, len(keyframes)):
