@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
@@ -21,7 +21,7 @@ from export.folders import check_destination, link_or_copy, making_bundle, parti
 from export.graph import GraphWeights, save_graph, store_in_half
 from export.progress import Progress, Stage
 from export.quantization.calibration import calibrate_bundle
-from export.quantization.decoder import calibrate_decoder
+from export.quantization.decoder import Rounding, calibrate_decoder
 from export.quantization.layers import (
     DECODER_RULES,
     Algorithm,
@@ -74,7 +74,7 @@ def build_bundle(
     stage: Stage,
     notice: Callable[[str], None],
     student: WorldModel | None = None,
-    decoder: Literal["bf16", "fp8"] = "bf16",
+    decoder: Rounding = "bf16",
 ) -> Path:
     """Turn a bundle into one for a GPU; whatever can be refused is refused before minutes of calibration.
 
@@ -128,10 +128,11 @@ def build_plans(
         groups: list[LayerGroup] = []
         plans: dict[str, str] = {}
         builder = ""
+        quantised = dict.fromkeys(spec.step_graphs.values(), (recipe, calibration))
+        quantised[spec.decoder_graph] = decoding
         for name in _graphs(spec):
             is_step = name in spec.step_graphs.values()
-            is_decoder = name == spec.decoder_graph
-            own, scales = (recipe, calibration) if is_step else decoding if is_decoder else BF16_DECODER
+            own, scales = quantised.get(name, BF16_DECODER)
             rewritten = work / name
             records = rewrite_graph(bundle.path / name, rewritten, own, scales.layers, stage)
             if name in (spec.step_graphs[str(spec.chunk_size)], spec.decoder_graph):

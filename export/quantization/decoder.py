@@ -19,8 +19,8 @@ from export.progress import Stage
 from export.quantization.backend import E4M3, modelopt, modelopt_version, quiet
 from export.quantization.calibration import calibration_walks
 from export.quantization.layers import Precision, Recipe, low_decoder_rules
-from export.quantization.quantize import ForwardLoop, round_to_bf16
-from export.quantization.scales import Calibration, LayerScales, nominal_calibration
+from export.quantization.quantize import ForwardLoop, round_to_bf16, scales_of
+from export.quantization.scales import Calibration, nominal_calibration
 from export.scenes import Frames, Scene, decode, held_out_scenes, roll
 from export.sources import RANDOM_WEIGHTS, open_source, picture_encoder, shipped
 from model.decoders import encoder_of
@@ -67,10 +67,6 @@ def quantised_decoder(decoder: nn.Module, rounding: Rounding, forward_loop: Forw
     return twin
 
 
-def _largest(quantizer: Any) -> float:
-    return float(quantizer.amax)
-
-
 def low_decoder(bundle: Bundle) -> tuple[Recipe, list[str]]:
     """Return the recipe of a bundle's decoder in FP8, and the names of the convolutions that get it.
 
@@ -112,9 +108,8 @@ def calibrate_decoder(
             advance(done)
 
     twin = quantised_decoder(decoder, "fp8", generated)
-    largest = {name: _largest(twin.get_submodule(f"{name}.input_quantizer")) for name in layers}
     origin = f"max of {modelopt_version()}, chunks in each world: {num_chunks}, worlds: {len(walks.scenes)}"
-    return recipe, Calibration({name: LayerScales(value) for name, value in largest.items()}, origin)
+    return recipe, Calibration({name: scales_of(twin.get_submodule(name)) for name in layers}, origin)
 
 
 @dataclass(frozen=True)

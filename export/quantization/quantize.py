@@ -115,10 +115,11 @@ def round_to_bf16(twin: nn.Module, precisions: Mapping[str, Precision]) -> None:
 
 def layer_scales(twin: nn.Module, recipe: Recipe) -> dict[str, LayerScales]:
     """Read what calibration found out of a network that `quantised` gave."""
-    return {name: _scales_of(twin.get_submodule(name)) for name in quantised_layers(twin, recipe)}
+    return {name: scales_of(twin.get_submodule(name)) for name in quantised_layers(twin, recipe)}
 
 
-def _scales_of(layer: nn.Module) -> LayerScales:
+def scales_of(layer: nn.Module) -> LayerScales:
+    """Read what calibration found out of one layer that ModelOpt quantised."""
     inputs: Any = layer.get_submodule("input_quantizer")
     weight: Any = layer.get_submodule("weight_quantizer")
     down, up = getattr(weight, "svdquant_lora_a", None), getattr(weight, "svdquant_lora_b", None)

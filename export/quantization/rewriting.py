@@ -196,7 +196,9 @@ class _Writer:
         self, n: str, x: str, weight: np.ndarray, scales: LayerScales
     ) -> list[tuple[str, list[onnx.NodeProto]]]:
         """One scale for the inputs, one for each output channel of the weight [N, K, ...]."""
-        largest = np.abs(weight).reshape(len(weight), -1).max(1)
+        largest = scales.weight_largest
+        if largest is None:
+            largest = np.abs(weight).reshape(len(weight), -1).max(1)
         weight_scale = (np.maximum(largest, SMALLEST) / MAX_E4M3).astype(np.float32)
         scaled = weight / weight_scale.reshape(-1, *[1] * (weight.ndim - 1))
         stored = np.clip(scaled, -MAX_E4M3, MAX_E4M3).astype(ml_dtypes.float8_e4m3fn)

@@ -201,15 +201,16 @@ class Pipeline:
             ValueError: It is not there.
         """
         path = self.checkpoint(earlier)
-        if not path.exists() and self.preset.trains_what_is_needed:
-            start_from = self.start_from
-            with torch.random.fork_rng():
-                self.train(earlier)
-            self.start_from = start_from
-        if not path.exists():
+        if path.exists():
+            return path
+        if not self.preset.trains_what_is_needed:
             raise ValueError(
                 f"{name} needs the checkpoint of {earlier}, and {path} is not there; run `flaneur train {earlier}` first"
             )
+        start_from = self.start_from
+        with torch.random.fork_rng():
+            self.train(earlier)
+        self.start_from = start_from
         return path
 
 
