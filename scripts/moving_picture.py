@@ -6,9 +6,11 @@ python scripts/moving_picture.py docs/walk.webp
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 import holodeck
@@ -27,7 +29,7 @@ QUALITY = 80
 def main(destination: Path) -> None:
     """Write an animated WebP."""
     bundle = open_bundle(bundles_dir() / "pocket")
-    pictures: list[Image.Image] = []
+    pictures: list[NDArray[np.uint8]] = []
     for name in WORLDS:
         world = read_world(worlds_dir() / f"{name}.world")
         session = open_session(world, bundle)
@@ -39,13 +41,18 @@ def main(destination: Path) -> None:
             made = session.step(CameraTrack(poses[start : start + chunk], lens))
             for frame, c2w in zip(made.frames, made.c2w, strict=True):
                 truth = place.render(c2w, world.intrinsics, *session.frame_size)
-                pictures.append(Image.fromarray(np.hstack([truth, frame])))
+                pictures.append(np.hstack([truth, frame]))
         session.close()
-    first, *others = pictures
+    save_animation(pictures, destination)
+
+
+def save_animation(frames: Sequence[NDArray[np.uint8]], destination: Path) -> None:
+    """Write frames [H, W, 3] as a WebP that repeats, sixteen a second."""
+    first, *others = map(Image.fromarray, frames)
     first.save(
         destination, save_all=True, append_images=others, duration=62, loop=0, quality=QUALITY, method=4
     )
-    print(f"{destination}: {len(pictures)} frames, {destination.stat().st_size / 1e6:.1f} MB")
+    print(f"{destination}: {len(frames)} frames, {destination.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

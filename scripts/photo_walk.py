@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from engine.camera.integrator import rotation_y
 from engine.files.world import read_world
 from engine.machine.assets import find_bundle
 from engine.session.opening import open_session
-from engine.types import CameraTrack
+from evaluation.rollouts import stream
+from scripts.moving_picture import save_animation
 
 SECONDS = 8.0
 TURN_DEG, FORWARD, SIDE = 45.0, 0.8, 0.4
 """The widest look aside; the way forward and aside in the photo's own depth, m."""
-QUALITY = 80
 
 
 def swing(c2w: NDArray[np.float64], num_frames: int) -> NDArray[np.float64]:
@@ -30,10 +30,9 @@ def swing(c2w: NDArray[np.float64], num_frames: int) -> NDArray[np.float64]:
     poses = np.repeat(c2w[None], num_frames, 0)
     for pose, share in zip(poses, np.linspace(0, 1, num_frames), strict=True):
         yaw = np.radians(TURN_DEG) * np.sin(2 * np.pi * share)
-        turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
         step = np.array([SIDE * np.sin(4 * np.pi * share), 0, FORWARD * np.sin(np.pi * share)])
         pose[:3, 3] += pose[:3, :3] @ step
-        pose[:3, :3] = pose[:3, :3] @ turn
+        pose[:3, :3] = pose[:3, :3] @ rotation_y(yaw)
     return poses
 
 
@@ -45,21 +44,11 @@ def main(photo: Path, destination: Path) -> None:
         subprocess.run(create, check=True)
         world = read_world(file)
     session = open_session(world, find_bundle("pocket"))
-    session.reset(0)
     chunk = session.frames_per_chunk
     poses = swing(world.c2w, round(SECONDS * session.fps / chunk) * chunk)
-    lens = np.repeat(world.intrinsics[None], chunk, 0)
-    frames = [
-        frame
-        for start in range(0, len(poses), chunk)
-        for frame in session.step(CameraTrack(poses[start : start + chunk], lens)).frames
-    ]
+    made = stream(session, np.concatenate([world.c2w[None], poses]), seed=0)
+    save_animation([frame for frames in made for frame in frames], destination)
     session.close()
-    first, *others = map(Image.fromarray, frames)
-    first.save(
-        destination, save_all=True, append_images=others, duration=62, loop=0, quality=QUALITY, method=4
-    )
-    print(f"{destination}: {len(frames)} frames, {destination.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
