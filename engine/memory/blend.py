@@ -14,6 +14,10 @@ BEHIND = np.float32(0.75)
 """Points whose inverse depth is less than this share of what is known to stand there are hidden by it."""
 SAME_SURFACE = np.float32(0.97)
 """Points whose inverse depth is at least this share of the nearest one's are of the same surface."""
+FAR = np.float32(0.02)
+"""Inverse depth, 1/m, at which a pixel counts a quarter of what the sky does when holes are filled."""
+LEAST_WEIGHT = 1e-6
+"""Of a cell, below which it is filled from larger ones."""
 
 
 class Blend:
@@ -79,13 +83,17 @@ class Blend:
 def fill(image: Array, coverage: Array) -> Array:
     """Fill what is not covered smoothly from around it, by averages over ever larger cells.
 
+    What is farther off counts more: holes open where something in front hid what is behind it.
+
     Args:
-        image: [H, W, 4], 0 where not covered.
+        image: Red, green, blue and inverse depth, [H, W, 4], 0 where not covered.
         coverage: [H, W], 0 or 1.
     """
     if coverage.min() > 0:
         return image
-    levels = [(image, coverage)]
+    share = FAR / (image[..., 3] + FAR)
+    weight = np.asarray(coverage * share * share, np.float32)
+    levels = [(weighted(image, weight), weight)]
     while min(levels[-1][1].shape) > 2:
         height, width = levels[-1][1].shape
         size = ((width + 1) // 2, (height + 1) // 2)
@@ -95,6 +103,6 @@ def fill(image: Array, coverage: Array) -> Array:
     below = np.zeros_like(total) + total.sum((0, 1)) / max(float(weight.sum()), 1e-6)
     for total, weight in reversed(levels):
         below = resized(below, weight.shape[::-1], LINEAR)
-        mean = weighted(total, np.reciprocal(at_least(weight, 1e-3)))
-        overwrite(below, weight > 1e-3, mean)
+        mean = weighted(total, np.reciprocal(at_least(weight, LEAST_WEIGHT)))
+        overwrite(below, weight > LEAST_WEIGHT, mean)
     return below

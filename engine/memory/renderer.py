@@ -47,8 +47,6 @@ LEAST_CONTRAST = 6.0
 """Levels of a colour channel between the pixels of that square, below which a silhouette is not to be seen."""
 POINTS_WITHIN = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375)], np.float32)
 """Offsets in pixels, right and down, of the points that a pixel at a silhouette is the mean of: a rotated grid."""
-SMOOTHED_FROM = 3
-"""Keyframes, the best first, that those points are looked up in."""
 LEAST_POINTS = 2
 """Of them that must show something."""
 CRACK_PX = 5
@@ -201,7 +199,7 @@ def _render_frame(
     image, coverage = picture.result()
     _fill_open(view, image, coverage, (near, far), fillers, least)
     _fill_open(view, image, coverage, _surroundings(image[..., 3], coverage, CRACK_PX), selected, None)
-    _smooth_edges(view, image, coverage, selected[:SMOOTHED_FROM])
+    _smooth_edges(view, image, coverage, selected)
     filled = fill(image, coverage)
     color = cv2.convertScaleAbs(filled)[..., :3]
     return np.ascontiguousarray(color, np.uint8), coverage, np.ascontiguousarray(filled[..., 3])
@@ -253,7 +251,8 @@ def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[S
     depth = image[..., 3]
     color = np.ascontiguousarray(image[..., :3])
     contrast = (nearest_around(color) - farthest_around(color)).max(-1) > LEAST_CONTRAST
-    edges = np.flatnonzero(silhouettes(depth) & (coverage > 0) & contrast)
+    beside = cv2.dilate(silhouettes(depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    edges = np.flatnonzero(beside & (coverage > 0) & contrast)
     if not len(edges) or not sources:
         return
     points = Pixels.of_view(view).points_within(edges, POINTS_WITHIN)

@@ -36,6 +36,11 @@ NOTHING = np.float32(-1.0)
 NAN = float("nan")
 MARCH_STEPS = 8
 """Points of a ray that are tried between the nearest and the farthest depth it may have."""
+CLEAR_FROM = sorted(
+    ((down, right) for down in range(-2, 3) for right in range(-2, 3) if down or right),
+    key=lambda offset: offset[0] ** 2 + offset[1] ** 2,
+)
+"""Offsets in pixels, the nearest first, of where a clear colour is looked for."""
 LIST_WIDTH = 256
 """Lists of pixels are folded into images of this width, since OpenCV bounds the sides of an image."""
 
@@ -85,9 +90,11 @@ class Source:
     @classmethod
     def of_keyframe(cls, keyframe: Keyframe) -> Source:
         depth = keyframe.inverse_depth
-        smooth = np.where(silhouettes(depth), np.float32(NAN), depth)
-        depth[keyframe.codes == UNKNOWN] = NAN
+        beside = silhouettes(depth)
+        smooth = np.where(beside, np.float32(NAN), depth)
         color = np.asarray(cv2.cvtColor(keyframe.color, cv2.COLOR_RGB2RGBA), np.uint8)
+        _clear_background(color, depth, beside)
+        depth[keyframe.codes == UNKNOWN] = NAN
         return cls(keyframe.c2w, keyframe.intrinsics, color, depth, smooth)
 
     @classmethod
@@ -221,7 +228,12 @@ class Link:
         error = np.maximum(np.abs(x, out=x), np.abs(y, out=y), out=x)
         found *= one_over_z
         one_over *= self._zoom
-        color = sample(self._source.color, u, v, LINEAR, 0.0) if colors else self._source.color
+        if not colors:
+            return Surface(found, error, one_over, beside, self._source.color)
+        # Between pixels on either side of a silhouette there is no colour: it is taken where the depth was.
+        for position in (u, v):
+            overwrite(position, beside, np.rint(position))
+        color = sample(self._source.color, u, v, LINEAR, 0.0)
         return Surface(found, error, one_over, beside, color)
 
     def crossings(self, near: Array, far: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -304,6 +316,29 @@ class Link:
         one_over *= inverse_depth
         one_over -= sample(self._source.depth, u, v, how, NAN)
         return one_over
+
+
+def _clear_background(color: NDArray[np.uint8], inverse_depth: Array, beside: Mask) -> None:
+    """Give pixels on the far side of silhouettes the colour of the nearest pixel of the same surface, in place.
+
+    What stands in front is mixed into theirs, and would be seen as a thin line wherever another camera sees past it.
+
+    Args:
+        color: [H, W, 4].
+        beside: Pixels on either side of a silhouette, [H, W].
+    """
+    middle = np.float32(0.5) * (nearest_around(inverse_depth) + farthest_around(inverse_depth))
+    row, column = np.nonzero(beside & (inverse_depth < middle))
+    own = inverse_depth[row, column]
+    height, width = inverse_depth.shape
+    source = np.full(len(own), -1)
+    for down, right in CLEAR_FROM:
+        there = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
+        alike = np.abs(inverse_depth[there] - own) < 0.05 * own + np.float32(0.002)
+        taken = (source < 0) & alike & ~beside[there]
+        source[taken] = (there[0] * width + there[1])[taken]
+    found = source >= 0
+    color[row[found], column[found]] = color.reshape(-1, 4)[source[found]]
 
 
 def _matrices(intrinsics: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
