@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -276,3 +277,16 @@ def test_a_wall_at_arms_length_is_not_seen_through() -> None:
     shown = MemoryRenderer(world.keyframes).render(poses, lens, 320, 192).color[-1]
     truth = get_place("gallery").render(poses[-1], world.intrinsics, 320, 192)
     assert psnr(shown, truth) > 30
+
+
+def test_what_stood_before_the_sky_leaves_no_outline() -> None:
+    """A moment of a held-out walk. Keyframes have a rock's colour in the sky's pixels beside it, and it moves by parallax."""
+    world = read_world(worlds_dir() / "canyon.world")
+    poses = held_out_walk(world, 961, 16)[937:940]
+    lens = np.repeat(world.intrinsics[None], len(poses), 0)
+    shown = MemoryRenderer(world.keyframes).render(poses, lens, 320, 192).color[-1]
+    place = get_place("canyon")
+    truth, depth = (draw(poses[-1], world.intrinsics, 320, 192) for draw in (place.render, place.depth))
+    sky = cv2.erode((depth > 1e3).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    wrong = np.abs(shown.astype(int) - truth).max(-1) > 12
+    assert wrong[sky].mean() < 0.002

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.world import World, read_world, write_world
+from engine.memory.codec import announced_size, decode_color, encode_depth
 from engine.memory.keyframes import UNKNOWN, Grown, Keyframe
 from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
 from engine.memory.store import INVERSE_DEPTH_STEP, compressed, decode_keyframes, encode_keyframes
@@ -127,6 +129,46 @@ def test_colours_at_sharp_edges_keep_their_hue() -> None:
     keyframe = replace(picture(0, 64, 64), picture=stripes)
     kept = compressed(keyframe, 90).color.astype(int)
     assert np.abs(kept - stripes).mean() < 8, "planes at half size would leave violet"
+
+
+def test_colour_as_earlier_builds_kept_it_is_read() -> None:
+    """Luma, red and blue difference, one below the other in a grey WebP."""
+    import cv2
+
+    color = cv2.resize(picture(0).color, (64, 48), interpolation=cv2.INTER_CUBIC)
+    planes = np.asarray(cv2.cvtColor(color, cv2.COLOR_RGB2YCrCb)).transpose(2, 0, 1).reshape(-1, 64)
+    blob = np.asarray(cv2.imencode(".webp", planes, [cv2.IMWRITE_WEBP_QUALITY, 95])[1], np.uint8)
+    read = decode_color(blob.reshape(-1), 48)
+    assert read is not None
+    assert np.abs(read.astype(int) - color).mean() < 4
+    assert announced_size(blob.reshape(-1), encode_depth(np.zeros((48, 64), np.uint16))) == (64, 48)
+
+
+def test_an_avif_of_several_pictures_is_refused() -> None:
+    from PIL import Image
+
+    frames = [Image.fromarray(picture(seed).color) for seed in (0, 1)]
+    file = io.BytesIO()
+    frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:])
+    keyframe = picture(0)
+    blob = np.frombuffer(file.getvalue(), np.uint8)
+    assert announced_size(blob, encode_depth(keyframe.codes)) is None
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_avif_is_a_picture_or_nothing(data: st.DataObject) -> None:
+    keyframe = compressed(picture(0), 70)
+    assert keyframe.color_blob is not None
+    blob = bytearray(keyframe.color_blob.tobytes())
+    blob = blob[: data.draw(st.integers(12, len(blob)))]
+    for _ in range(data.draw(st.integers(0, 6))):
+        blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    damaged = np.frombuffer(bytes(blob), np.uint8)
+    size = announced_size(damaged, encode_depth(keyframe.codes))
+    if size is not None and size == keyframe.codes.shape[::-1]:
+        read = decode_color(damaged, size[1])
+        assert read is None or read.shape == (size[1], size[0], 3)
 
 
 def test_compressed_depths_are_rounded_by_a_step_and_the_unknown_stays() -> None:

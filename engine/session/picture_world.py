@@ -24,8 +24,8 @@ DEFAULT_FOV_DEG = 75.0
 MIN_FOV_DEG, MAX_FOV_DEG = 25.0, 120.0
 TRAINED_FOCAL = 0.65
 """Focal length over the frame's width of the lens that depth is told through."""
-WEBP_QUALITY = 92
-"""Of keyframes; nothing is lost in depth."""
+COLOR_QUALITY = 85
+"""Of the colour of keyframes, as AVIF."""
 OVERLAP_PX = 2
 """How far mirror images reach beyond the fields of view that they fill."""
 LEAST_SKY = 0.1
@@ -82,7 +82,7 @@ def world_of_keyframes(
     """Make a world that begins where the first keyframe was taken."""
     lens = lens_of(fov_deg, spec.frame_width, spec.frame_height)
     pose = keyframes[0].c2w
-    stored = [compressed(keyframe, WEBP_QUALITY) for keyframe in keyframes]
+    stored = [compressed(keyframe, COLOR_QUALITY) for keyframe in keyframes]
     rendering = MemoryRenderer(stored).render(pose[None], lens[None], spec.frame_width, spec.frame_height)
     frame = rendering.color[0]
     return World(info, _encoded(encoder, spec, frame), frame, *text, lens, pose, keyframes=tuple(stored))
@@ -111,7 +111,7 @@ def world_of_photo(
     depth = _decoded_depth(spec, encoder, latent) if depth_of is None else told_depth(depth_of, frame, lens)
     keyframe = Keyframe.of(frame, depth, np.eye(4), lens)
     keyframes = (keyframe, *mirror_images(keyframe)) if mirrored else (keyframe,)
-    stored = tuple(compressed(each, WEBP_QUALITY) for each in keyframes)
+    stored = tuple(compressed(each, COLOR_QUALITY) for each in keyframes)
     return World(info, latent, frame, *text, lens, np.eye(4), keyframes=stored)
 
 

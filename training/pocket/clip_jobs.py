@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from engine.files.atomic import replacing
+from engine.memory.codec import THOROUGH
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import compressed, decode_keyframes, encode_keyframes
 from holodeck import Place, get_place
@@ -30,7 +31,7 @@ from training.pocket.clips import (
     stacked,
 )
 from training.pocket.keyframes import (
-    WEBP_QUALITY,
+    COLOR_QUALITY,
     Placement,
     faces,
     free_positions,
@@ -64,7 +65,7 @@ class KeyframeJob:
         if self.path(folder).exists():
             return
         placed = place_keyframes(get_place(self.place), self.placement)
-        arrays = encode_keyframes([compressed(keyframe, WEBP_QUALITY) for keyframe in placed])
+        arrays = encode_keyframes([compressed(keyframe, COLOR_QUALITY, THOROUGH) for keyframe in placed])
         with replacing(self.path(folder)) as temporary:
             save_file(arrays, temporary)
 

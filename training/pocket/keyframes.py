@@ -20,8 +20,8 @@ Array = NDArray[np.float32]
 
 SIDE_PX = 512
 """Sides of a keyframe; its field of view is 90 degrees, six of them see everything around a point."""
-WEBP_QUALITY = 80
-"""Of the colour of keyframes that are kept."""
+COLOR_QUALITY = 62
+"""Of the colour of keyframes that are kept, as AVIF."""
 SCOUT_PX = 128
 """The same of the pictures by which a place for a keyframe is judged."""
 HEIGHTS_M = (0.8, 1.6, 2.6)

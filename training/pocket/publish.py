@@ -19,6 +19,7 @@ from engine.errors import SpecMismatch
 from engine.files.atomic import set_mode
 from engine.files.bundle import Bundle, open_bundle
 from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
+from engine.memory.codec import THOROUGH
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import compressed
 from export.folders import replace_folder
@@ -31,7 +32,7 @@ from model.vae.guided import (
     GuidedStreamingDecoder,
     StreamingEncoder,
 )
-from training.pocket.keyframes import WEBP_QUALITY
+from training.pocket.keyframes import COLOR_QUALITY
 from training.stages.scenic_model import ScenicModel
 
 WORLD_FILE = "pocket.safetensors"
@@ -132,7 +133,7 @@ def make_world(
 
 def _compressed(keyframe: Keyframe) -> Keyframe:
     """A keyframe with its colour compressed, once."""
-    return keyframe if keyframe.color_blob is not None else compressed(keyframe, WEBP_QUALITY)
+    return keyframe if keyframe.color_blob is not None else compressed(keyframe, COLOR_QUALITY, THOROUGH)
 
 
 def mend_publishing(destination: Path) -> None:
