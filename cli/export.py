@@ -173,7 +173,7 @@ def engine(
     check_absent(output, overwrite)
     with extra_needed("building an engine", "export"):
         from export.engine import build_bundle, build_graphs, chosen_recipe
-        from export.quantization.table import rules_for
+        from export.quantization.layers import rules_for
     rules = rules_for(layers, opened.spec.name, opened.spec.weights_sha256, say)
     recipe = chosen_recipe(target, chosen.value, hadamard, algorithm.value, rules)
     with stages() as stage:

@@ -41,9 +41,8 @@ def verify_quality(
 ) -> int:
     """Print what a precision costs the network; returns the exit status."""
     with extra_needed("measuring a precision", "export"):
-        from export.quantization.layers import Recipe, low_precision
+        from export.quantization.layers import Recipe, low_precision, rules_for
         from export.quantization.quality import measure_quality
-        from export.quantization.table import rules_for
     low = low_precision(asked.precision, asked.hadamard)
     rules = rules_for(asked.layers, spec.name, spec.weights_sha256, say)
     recipe = Recipe(low, asked.algorithm, asked.hadamard, rules)
@@ -153,8 +152,8 @@ def search(
 
     opened = find_bundle(bundle)
     with extra_needed("searching a layer table", "export"):
+        from export.quantization.layers import SUFFIX, write_table
         from export.quantization.search import search_source
-        from export.quantization.table import SUFFIX, write_table
         from export.sources import shipped
     source, _ = shipped(model, False)
     budgets = bits or [5.0]

@@ -31,8 +31,8 @@ from export.quantization.layers import (
     find_rule,
     low_precision,
 )
+from export.quantization.quantize import Calibration, LayerScales
 from export.quantization.rewriting import LayerRecord, rewrite_products
-from export.quantization.scales import Calibration, LayerScales
 from model.config import ModelConfig
 from model.world_model import WorldModel
 

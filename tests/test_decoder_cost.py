@@ -27,8 +27,8 @@ from export.progress import unseen
 from export.quantization.calibration import Walks, calibration_walks
 from export.quantization.decoder import calibrate_decoder, convolutions, low_decoder, quantised_decoder
 from export.quantization.layers import Recipe, low_decoder_rules
+from export.quantization.quantize import LayerScales
 from export.quantization.rewriting import rewrite_products
-from export.quantization.scales import LayerScales
 from export.scenes import decode
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_config import LtxAutoencoderConfig

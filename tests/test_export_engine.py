@@ -33,9 +33,8 @@ from export.quantization.calibration import (
 from export.quantization.decoder import low_decoder
 from export.quantization.layers import Low, Recipe
 from export.quantization.nvfp4 import packed
-from export.quantization.quantize import leaf_linears
+from export.quantization.quantize import Calibration, leaf_linears, nominal_calibration
 from export.quantization.rewriting import LayerRecord, rewrite_products
-from export.quantization.scales import Calibration, nominal_calibration
 from export.sources import shipped
 from export.verify import check_sizes, made_up_scene, verify_bundle
 from model.config import ModelConfig, tiny

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from export.quantization.backend import modelopt, round_nvfp4
+from export.quantization.backend import modelopt, packed_by_modelopt, round_nvfp4
 from export.quantization.layers import (
     STEP_RULES,
     Algorithm,
@@ -39,7 +39,6 @@ from export.quantization.nvfp4 import (
     round_e2m1,
     round_e4m3,
 )
-from export.quantization.packing import packed_by_modelopt
 from export.quantization.quantize import layer_scales, leaf_linears, quantised
 from export.quantization.rewriting import smoothed_weight
 from model.config import sana_wm, tiny

@@ -10,9 +10,15 @@ import pytest
 import torch
 
 pytest.importorskip("onnxscript")
-from export.quantization.layers import STEP_RULES, find_rule
+from export.quantization.layers import (
+    STEP_RULES,
+    SearchedTable,
+    find_rule,
+    read_table,
+    rules_for,
+    write_table,
+)
 from export.quantization.search import search_layers, searched_bytes
-from export.quantization.table import SearchedTable, read_table, rules_for, write_table
 from export.scenes import Pass
 from model.conditioning import Conditioning
 from model.config import tiny
@@ -68,7 +74,7 @@ def test_a_table_goes_before_the_built_in_one(
 ) -> None:
     table, path = tables[1], tmp_path / "tiny.layers.json"
     write_table(table, path)
-    monkeypatch.setattr("export.quantization.table.checkpoints_dir", lambda: tmp_path)
+    monkeypatch.setattr("export.quantization.layers.checkpoints_dir", lambda: tmp_path)
     told: list[str] = []
     for named in (path, None):
         # The second is found beside the checkpoints.

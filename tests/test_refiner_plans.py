@@ -23,8 +23,7 @@ from cli.app import run as flaneur
 from export.graph import layer_of
 from export.progress import unseen
 from export.quantization.layers import REFINER_RULES, find_rule
-from export.quantization.quantize import quantised_layers
-from export.quantization.scales import Calibration, nominal_calibration
+from export.quantization.quantize import Calibration, nominal_calibration, quantised_layers
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
 from export.refiner.plans import (

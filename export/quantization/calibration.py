@@ -14,8 +14,7 @@ from export.graph import layer_of
 from export.progress import Progress, Stage
 from export.quantization.backend import modelopt_version
 from export.quantization.layers import Algorithm, Recipe
-from export.quantization.quantize import layer_scales, quantise_network
-from export.quantization.scales import Calibration, nominal_calibration
+from export.quantization.quantize import Calibration, layer_scales, nominal_calibration, quantise_network
 from export.scenes import Encode, Scene, held_out_scenes, roll
 from export.sources import RANDOM_WEIGHTS, open_source, picture_encoder, shipped
 from export.verify import check_sizes, made_up_scene

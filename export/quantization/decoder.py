@@ -19,8 +19,13 @@ from export.progress import Stage
 from export.quantization.backend import E4M3, modelopt, modelopt_version, quiet
 from export.quantization.calibration import calibration_walks
 from export.quantization.layers import Precision, Recipe, low_decoder_rules
-from export.quantization.quantize import ForwardLoop, round_to_bf16, scales_of
-from export.quantization.scales import Calibration, nominal_calibration
+from export.quantization.quantize import (
+    Calibration,
+    ForwardLoop,
+    nominal_calibration,
+    round_to_bf16,
+    scales_of,
+)
 from export.scenes import Frames, Scene, decode, held_out_scenes, roll
 from export.sources import RANDOM_WEIGHTS, open_source, picture_encoder, shipped
 from model.decoders import encoder_of

@@ -17,10 +17,10 @@ from onnx import TensorProto
 
 from export.graph import INLINE_LIMIT_BYTES, GraphWeights, layer_of, num_bytes, prune
 from export.progress import Progress
+from export.quantization.backend import packed_by_modelopt
 from export.quantization.layers import Precision, Recipe
 from export.quantization.nvfp4 import BLOCK, MAX_E4M3, global_scale, hadamard_matrix, packed, rotate_blocks
-from export.quantization.packing import packed_by_modelopt
-from export.quantization.scales import LayerScales
+from export.quantization.quantize import LayerScales
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 OPSET = 23

@@ -17,10 +17,9 @@ from torch import Tensor
 from engine.files.bundle import EngineSpec
 from export.progress import Stage
 from export.quantization.backend import E2M1, E4M3, modelopt, quiet
-from export.quantization.layers import QUANTISED, Precision, Recipe
+from export.quantization.layers import QUANTISED, Precision, Recipe, SearchedTable
 from export.quantization.quality import Comparison, QualityReport
 from export.quantization.quantize import OPERANDS, leaf_linears, quantiser_attributes
-from export.quantization.table import SearchedTable
 from export.scenes import Pass, Scene, held_out_scenes, passes
 from export.sources import open_source, picture_encoder
 from export.verify import check_sizes

@@ -16,9 +16,14 @@ from export.graph import layer_of
 from export.progress import Stage
 from export.quantization.backend import modelopt_version
 from export.quantization.layers import REFINER_RULES, Algorithm, Low, Recipe
-from export.quantization.quantize import layer_scales, quantise_network, quantised_layers
+from export.quantization.quantize import (
+    Calibration,
+    LayerScales,
+    layer_scales,
+    quantise_network,
+    quantised_layers,
+)
 from export.quantization.rewriting import PRODUCTS, LayerRecord
-from export.quantization.scales import Calibration, LayerScales
 from export.refiner.folder import LENGTH_AXES
 from model.refiner import Refiner
 

@@ -15,8 +15,7 @@ from export.folders import check_destination
 from export.onnx import Progress
 from export.progress import Stage
 from export.quantization.layers import Recipe
-from export.quantization.quantize import quantised_layers
-from export.quantization.scales import nominal_calibration
+from export.quantization.quantize import nominal_calibration, quantised_layers
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
 from export.refiner.plans import build_refiner, calibrate_refiner

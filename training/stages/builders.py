@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from export.quantization.layers import STEP_RULES
-from export.quantization.table import rules_for, shipped_table
+from export.quantization.layers import STEP_RULES, rules_for, shipped_table
 from model.checkpoint import weights_sha256
 from model.refiner import Refiner
 from training.data.batches import ClipBatches
