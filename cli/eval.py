@@ -243,14 +243,14 @@ def _evaluate_films(films: Path, folder: Path, asked: Asked) -> None:
 
 def _evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
     """Measure so many scenes of each category of a split."""
-    with extra_needed("reading the benchmark's pictures", "worlds"):
-        from export.photo import fit_photo, read_photo
+    from engine.files.pictures import open_rgb
     from evaluation.bench_layout import first_of_each, read_bench
     from evaluation.image_metrics import OPENERS, open_measures
     from evaluation.sana_wm_bench import bench_chunks, bench_table, evaluate_bench
+    from export.photo import fit_photo
 
     def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
-        photo = read_photo(path)
+        photo = open_rgb(path)
         return fit_photo(photo, width, height)[0], photo.size
 
     found, broken = read_bench(folder, asked.tracks.value)

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from engine.camera.formats.text_lines import read_lens
 from engine.files.array_files import read_npy
-from engine.files.pictures import to_bytes
 
 MIN_FOV_DEG, MAX_FOV_DEG = 25.0, 120.0
 """Horizontal fields of view that the model was trained on."""
 MAX_ENLARGEMENT = 16
 """Area of the resized photo over that of the frame beyond which a photo is a strip."""
-MAX_PIXELS = 1 << 28
-"""Of a photo: 268 megapixels, of which RGB takes 0.8 GB; a picture that claims more is damaged or hostile."""
-BACKGROUND = "white"
-"""Behind what is transparent."""
 DEFAULT_FOV_DEG = 60.0
 """A phone's main camera, roughly."""
 
@@ -36,62 +29,6 @@ class Fit:
     resized: tuple[int, int]
     offset: tuple[int, int]
     """Left and top of the crop in the resized photo."""
-
-
-def read_photo(path: Path) -> Image.Image:
-    """Open a photo of any mode, turned upright, as RGB of 8 bits; what is transparent is laid over white.
-
-    Raises:
-        ValueError: The file is no picture, is cut short, or unreasonably large.
-    """
-    try:
-        with _any_size(), Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(
-                    f"{path} is a picture of {picture.width}x{picture.height}; scale it down first"
-                )
-            return as_rgb(ImageOps.exif_transpose(picture))
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG") from None
-    except FileNotFoundError:
-        raise ValueError(f"there is no picture {path}") from None
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        if str(path) in str(error) and isinstance(error, ValueError):
-            raise
-        raise ValueError(f"cannot read the picture {path}: {error}; save it again") from None
-
-
-@contextmanager
-def _any_size() -> Iterator[None]:
-    """Lift Pillow's own limit, which refuses the photos of large cameras; sizes are judged by MAX_PIXELS."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def as_rgb(picture: Image.Image) -> Image.Image:
-    """Turn a picture of any of Pillow's modes into RGB of 8 bits.
-
-    Raises:
-        ValueError: Its numbers are not finite.
-    """
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return Image.fromarray(to_bytes(np.asarray(picture))).convert("RGB")
-    if picture.mode == "LAB":
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
-        assert converted is not None, "nothing is converted in place"
-        return converted
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    # Premultiplied modes become plain ones first.
-    plain = picture.convert("LA") if picture.mode == "La" else picture
-    base = Image.new("RGBA", picture.size, BACKGROUND)
-    base.alpha_composite(plain.convert("RGBA"))
-    return base.convert("RGB")
 
 
 def fit_photo(photo: Image.Image, width: int, height: int) -> tuple[NDArray[np.uint8], Fit]:

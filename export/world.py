@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.files.pictures import open_rgb
 from engine.files.world import World, WorldInfo, described
 from export.photo import (
     DEFAULT_FOV_DEG,
@@ -19,7 +20,6 @@ from export.photo import (
     intrinsics_for_crop,
     intrinsics_of_fov,
     read_intrinsics,
-    read_photo,
 )
 from export.refiner.text import encode_refiner_text, find_text_folders
 from export.text import load_text_encoder, read_preamble
@@ -138,7 +138,7 @@ def fit_request(request: WorldRequest, config: ModelConfig) -> tuple[NDArray[np.
     Raises:
         ValueError: The photo is unreadable, or what is left of it was seen through no lens the model knows.
     """
-    photo = read_photo(request.photo)
+    photo = open_rgb(request.photo)
     if request.intrinsics is not None:
         camera = read_intrinsics(request.intrinsics)
     else:

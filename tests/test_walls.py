@@ -89,7 +89,7 @@ LIBRARY_HOMES = {
     "tensorrt_rtx": ("engine.backends.tensorrt", "export"),
     "cuda": ("engine.backends.tensorrt",),
     "transformers": ("export.text",),
-    "PIL": ("export.photo", "engine.memory.codec"),
+    "PIL": ("engine.files.pictures", "engine.memory.codec", "export.photo"),
     "skimage": ("evaluation",),
     "scipy": ("evaluation",),
     "numba": ("holodeck.kernels",),

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cli.app import run as flaneur
+from engine.files.pictures import open_rgb
 from engine.files.world import read_world
 from export.photo import (
     fit_photo,
@@ -22,7 +23,6 @@ from export.photo import (
     intrinsics_for_crop,
     intrinsics_of_fov,
     read_intrinsics,
-    read_photo,
 )
 from export.text import TextEncoder, load_text_encoder, read_preamble
 from export.world import WorldRequest, create_world, hash_released
@@ -136,7 +136,7 @@ def test_long_prompts_are_cut_to_the_models_length(encoder: TextEncoder) -> None
 
 def test_photo_and_camera_are_fitted_as_the_reference_does(photo: Path) -> None:
     cam_utils = pytest.importorskip("diffusers.pipelines.sana_wm.cam_utils")
-    picture = read_photo(photo)
+    picture = open_rgb(photo)
     for width, height in ((96, 64), (64, 96), (320, 100)):
         frame, fit = fit_photo(picture, width, height)
         theirs, source, resized, offset = cam_utils.resize_and_center_crop(picture, height, width)
@@ -155,7 +155,7 @@ def test_field_of_view_and_focal_length_are_inverse() -> None:
 def test_a_world_holds_everything_that_playing_needs(weights: Path, photo: Path) -> None:
     request = WorldRequest(photo, "a quiet harbour at dawn", "harbour", "Harbour", "CC0", fov_deg=70)
     world = create_world(request, weights, CONFIG, lambda: "0" * 64)
-    frame, fit = fit_photo(read_photo(photo), 96, 64)
+    frame, fit = fit_photo(open_rgb(photo), 96, 64)
     np.testing.assert_array_equal(world.first_frame, frame)
     camera = intrinsics_for_crop(intrinsics_of_fov(70, (200, 135)), fit)
     np.testing.assert_allclose(world.intrinsics, camera, rtol=1e-6)
@@ -310,14 +310,14 @@ def test_unreadable_pictures_are_one_sentence(tmp_path: Path, content: bytes) ->
     path = tmp_path / "photo.png"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"picture") as error:
-        read_photo(path)
+        open_rgb(path)
     assert "\n" not in str(error.value)
 
 
 def test_a_cut_picture_is_one_sentence(photo: Path) -> None:
     photo.write_bytes(photo.read_bytes()[:-60])
     with pytest.raises(ValueError, match="cannot read the picture"):
-        read_photo(photo)
+        open_rgb(photo)
 
 
 def test_camera_matrices_are_read_too(tmp_path: Path) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.files.git_lfs import check_fetched
-from engine.files.picture_headers import TIFF, exif_orientation, may_be_transparent, picture_size
 
-MAX_FILE_BYTES = 1 << 29
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_PIXELS = 1 << 28
 """Of a picture: 268 megapixels, of which RGB takes 0.8 GB; one that claims more is damaged or hostile."""
-BACKGROUND = 255.0
-"""Level behind what is transparent: white."""
+BACKGROUND = "white"
+"""Behind what is transparent."""
 
 
 def read_rgb(path: Path, as_stored: bool = False) -> NDArray[np.uint8]:
@@ -27,23 +29,19 @@ def read_rgb(path: Path, as_stored: bool = False) -> NDArray[np.uint8]:
     Raises:
         ValueError: It is no picture, damaged or too large, in one sentence.
     """
-    import cv2
+    return np.array(open_rgb(path, as_stored))
 
-    content = _content(path)
-    turned = cv2.IMREAD_IGNORE_ORIENTATION if as_stored else 0
-    levels = _decoded(content, path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | turned)
+
+def open_rgb(path: Path, as_stored: bool = False) -> Image.Image:
+    """The same as Pillow's picture."""
+    # Heavy, and playing reads no photos; likewise below.
+    from PIL import ImageOps
+
+    picture = _decoded(path)
     try:
-        color = to_bytes(levels)
+        return as_rgb(picture if as_stored else ImageOps.exif_transpose(picture))
     except ValueError as error:
         raise ValueError(f"cannot read the picture {path}: {error}; save it again") from None
-    color = np.stack([color] * 3, axis=-1) if color.ndim == 2 else color[..., ::-1]
-    if may_be_transparent(content):
-        layers = _decoded(content, path, cv2.IMREAD_UNCHANGED)
-        if layers.ndim == 3 and layers.shape[2] == 4:
-            opacity = upright(layers[..., 3], 1 if as_stored else exif_orientation(content))
-            # libtiff multiplies 8-bit colours by their opacity.
-            color = _over_background(color, opacity, content[:4] in TIFF and layers.dtype == np.uint8)
-    return np.ascontiguousarray(color)
 
 
 def read_depth_picture(path: Path) -> NDArray[np.uint16]:
@@ -52,12 +50,34 @@ def read_depth_picture(path: Path) -> NDArray[np.uint16]:
     Raises:
         ValueError: It is something else, damaged or too large, in one sentence.
     """
-    import cv2
-
-    depth = _decoded(_content(path), path, cv2.IMREAD_UNCHANGED)
-    if depth.dtype != np.uint16 or depth.ndim != 2:
+    picture = _decoded(path)
+    if not picture.mode.startswith("I;16"):
         raise ValueError(f"{path} is not a grey PNG of 16 bits; save the depth as one, in millimetres")
-    return depth
+    return np.array(picture, np.uint16)
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Turn a picture of any of Pillow's modes into RGB of 8 bits.
+
+    Raises:
+        ValueError: Its numbers are not finite.
+    """
+    from PIL import Image, ImageCms
+
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return Image.fromarray(to_bytes(np.asarray(picture))).convert("RGB")
+    if picture.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+        assert converted is not None, "nothing is converted in place"
+        return converted
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    # Premultiplied modes become plain ones first.
+    plain = picture.convert("LA") if picture.mode == "La" else picture
+    base = Image.new("RGBA", picture.size, BACKGROUND)
+    base.alpha_composite(plain.convert("RGBA"))
+    return base.convert("RGB")
 
 
 def to_bytes(levels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -68,8 +88,6 @@ def to_bytes(levels: NDArray[Any]) -> NDArray[np.uint8]:
     Raises:
         ValueError: They are not finite.
     """
-    if levels.dtype == np.uint8:
-        return levels
     if levels.dtype == np.uint16:
         # In whole numbers, for a large photo's sake.
         return ((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
@@ -82,51 +100,24 @@ def to_bytes(levels: NDArray[Any]) -> NDArray[np.uint8]:
     return np.round(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn and mirror a picture [H, W, ...] as its EXIF orientation, 1 to 8, says."""
-    if orientation >= 5:
-        picture = picture.swapaxes(0, 1)
-    down, right = (-1 if orientation in (3, 4, 7, 8) else 1), (-1 if orientation in (2, 3, 6, 7) else 1)
-    return picture[::down, ::right]
+def _decoded(path: Path) -> Image.Image:
+    """Read a picture whole, as its pixels lie."""
+    from PIL import Image, UnidentifiedImageError
 
-
-def _over_background(
-    color: NDArray[np.uint8], opacity: NDArray[Any], premultiplied: bool
-) -> NDArray[np.uint8]:
-    """Lay a picture [H, W, 3] of some opacity [H, W] over one colour."""
-    if opacity.shape != color.shape[:2] or not np.issubdtype(opacity.dtype, np.integer):
-        return color
-    share = opacity[..., None].astype(np.float32) / np.iinfo(opacity.dtype).max
-    seen = color if premultiplied else color * share
-    return np.round(np.minimum(seen + BACKGROUND * (1.0 - share), 255.0)).astype(np.uint8)
-
-
-def _content(path: Path) -> bytes:
+    # Pillow's own limit refuses the photos of large cameras.
+    Image.MAX_IMAGE_PIXELS = None
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{path} is too large a picture; scale it down first")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"there is no picture {path}") from None
-    except OSError as error:
-        raise ValueError(f"cannot read the picture {path}: {error.strerror}; check the path") from error
-
-
-def _decoded(content: bytes, path: Path, how: int) -> NDArray[Any]:
-    import cv2
-
-    size = picture_size(content)
-    if size is None:
+        # Pillow warns of damaged EXIF entries.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            if picture.width * picture.height <= MAX_PIXELS:
+                picture.load()
+                return picture
+            problem = f"{path} is a picture of {picture.width}x{picture.height}; scale it down first"
+    except UnidentifiedImageError:
         check_fetched(path, ValueError)
-        raise ValueError(f"{path} is not a picture that can be read; save it as JPEG or PNG")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f"{path} is a picture of {size[0]}x{size[1]}; scale it down first")
-    try:
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), how)
-    except cv2.error:
-        decoded = None
-    if decoded is None:
-        raise ValueError(
-            f"{path} is a damaged picture, or of a kind that is not read; save it as JPEG or PNG"
-        )
-    return np.asarray(decoded)
+        problem = f"{path} is not a picture that can be read; save it as JPEG or PNG"
+    except FileNotFoundError:
+        problem = f"there is no picture {path}"
+    except (OSError, SyntaxError, ValueError, RuntimeError, MemoryError) as error:
+        problem = f"cannot read the picture {path}: {error}; save it again"
+    raise ValueError(problem) from None
