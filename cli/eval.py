@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
@@ -40,11 +41,12 @@ class Asked:
     metrics: tuple[str, ...] | None
     """None for all."""
     output: Path
+    overwrite: bool
     as_json: bool
 
 
-TABLES = ("scores.json", "whole/scores.json", "bench.json", "films.json")
-"""What an evaluation of each kind leaves in its folder."""
+TABLES = ("scores.json", "whole/scores.json")
+"""What an evaluation of places leaves in its folder; those of a benchmark go on from theirs."""
 LISTED = 5
 """Broken scenes that are named."""
 
@@ -119,7 +121,7 @@ def evaluate_bundle(
     output = output or _new_folder(Path("runs/eval"))
     for table in TABLES:
         check_absent(output / table, overwrite)
-    asked = Asked(tracks, walks, seconds, names, output, as_json)
+    asked = Asked(tracks, walks, seconds, names, output, overwrite, as_json)
     if films is not None:
         if bench is None or tracks is TracksChoice.WALKS:
             raise ValueError("--films goes with --bench FOLDER and --tracks simple or --tracks hard")
@@ -208,8 +210,10 @@ def _ablate(subject: Subject, checkpoints: Path | None, asked: Asked) -> None:
 def _evaluate_films(films: Path, folder: Path, asked: Asked) -> None:
     """Score videos of so many scenes of each category of a split."""
     from engine.files.atomic import replacing
-    from evaluation.bench_films import score_films
+    from evaluation.bench_costs import read_costs
+    from evaluation.bench_films import ROWS, TABLE_FILE, FilmScore, film_identities, score_films
     from evaluation.bench_layout import first_of_each, read_bench
+    from evaluation.bench_progress import read_rows
     from evaluation.bench_tables import films_table
     from evaluation.image_metrics import OPENERS, open_measures
 
@@ -223,31 +227,49 @@ def _evaluate_films(films: Path, folder: Path, asked: Asked) -> None:
             from evaluation.poses.structure_from_motion import StructureFromMotion
         # Tracks are slow, and a minute has many frames.
         estimator = StructureFromMotion(keyframes_per_s=2.0)
+    costs, path = read_costs(films), asked.output / TABLE_FILE
+    expected = film_identities(chosen, films, asked.seconds, measures)
+    earlier = {} if asked.overwrite else read_rows(path, ROWS, FilmScore, expected)
+    asked.output.mkdir(parents=True, exist_ok=True)
+
+    def save(scores: Sequence[FilmScore]) -> None:
+        with replacing(path) as file:
+            file.write_text(json.dumps({ROWS: [asdict(score) for score in scores]}, indent=1) + "\n")
+
     with progress("scoring videos", len(chosen)) as bar:
-        scores, absent = score_films(chosen, films, asked.seconds, measures, estimator, bar)
+        scores, absent = score_films(chosen, films, asked.seconds, measures, estimator, earlier, save, bar)
     for reason in [*missing, *absent[:LISTED]]:
         say(reason)
-    table = films_table(films.name, asked.tracks.value, scores)
-    asked.output.mkdir(parents=True, exist_ok=True)
+    table = films_table(films.name, asked.tracks.value, scores, costs)
     with replacing(asked.output / "films.md") as file:
         file.write_text(table + "\n")
     result: dict[str, Any] = {
         "films": [asdict(score) for score in scores],
+        "costs": costs.model_dump(),
         "left_out": absent,
         "output": str(asked.output),
     }
-    with replacing(asked.output / "films.json") as file:
-        file.write_text(json.dumps(result, indent=1) + "\n")
     print_json(result) if asked.as_json else print(table)
 
 
 def _evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
     """Measure so many scenes of each category of a split."""
-    from engine.files.pictures import open_rgb
+    with extra_needed("reading the benchmark's pictures", "worlds"):
+        from export.photo import fit_photo, read_photo
+    from engine.session.picture_world import depth_teller
     from evaluation.bench_layout import first_of_each, read_bench
+    from evaluation.bench_progress import read_rows
     from evaluation.image_metrics import OPENERS, open_measures
-    from evaluation.sana_wm_bench import bench_chunks, bench_table, evaluate_bench
-    from export.photo import fit_photo
+    from evaluation.sana_wm_bench import (
+        ROWS,
+        TABLE_FILE,
+        BenchModel,
+        BenchScore,
+        bench_chunks,
+        bench_table,
+        evaluate_bench,
+        scene_identities,
+    )
 
     def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
         photo = open_rgb(path)
@@ -263,11 +285,13 @@ def _evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
     measures, missing = open_measures([name for name in asked.metrics or OPENERS if name in OPENERS])
     for reason in missing:
         say(reason)
-    bundle, encoder = subject.bundle, subject.encoder()
+    bundle = subject.bundle
+    model = BenchModel(bundle, subject.fitting, subject.encoder(), read, depth_teller(bundle))
+    expected = scene_identities(bundle, chosen, asked.seconds, measures)
+    path = asked.output / TABLE_FILE
+    earlier = {} if asked.overwrite else read_rows(path, ROWS, BenchScore, expected)
     with progress("measuring", len(chosen) * bench_chunks(bundle, asked.seconds)) as bar:
-        scores = evaluate_bench(
-            bundle, chosen, subject.fitting, encoder, read, measures, asked.output, asked.seconds, bar
-        )
+        scores = evaluate_bench(model, chosen, measures, asked.output, asked.seconds, earlier, bar)
     if asked.as_json:
         print_json(
             {"scenes": [asdict(score) for score in scores], "left_out": broken, "output": str(asked.output)}

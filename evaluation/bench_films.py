@@ -6,7 +6,7 @@ Every video is taken to begin with the scene's picture, fitted to its frame by c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.camera.tracks import at_fps, map_intrinsics
 from evaluation.bench_layout import BenchScene
+from evaluation.bench_progress import identity
 from evaluation.camera_following import CameraFollowing, compare_poses, locate, views_around
 from evaluation.consistency import revisit_pairs, sharpness
 from evaluation.image_metrics import Measure
@@ -53,6 +54,29 @@ class FilmScore:
     sharpness_lost: float
     """Of the last window against the first, a share; over the truth's sharpness where there is a truth. Our substitute for the
     loss of imaging quality."""
+    made_by: str = ""
+    """Hash of all that it depends on."""
+
+
+TABLE_FILE, ROWS = "films.json", "films"
+"""Of an evaluation: the scores, and the field of its JSON object that holds them."""
+
+
+def film_path(folder: Path, scene: BenchScene) -> Path:
+    """Where the video of a scene lies."""
+    return folder / f"{scene.name}.mp4"
+
+
+def film_identities(
+    scenes: Sequence[BenchScene], folder: Path, seconds: float, measures: Sequence[Measure]
+) -> dict[str, str]:
+    """What a score of each scene's video is made by: its bytes, the track, the place, options; none where there is no video."""
+    common = seconds, [measure.name for measure in measures]
+    return {
+        scene.name: identity(*common, scene.place, scene.pairs, files=(path, scene.trajectory))
+        for scene in scenes
+        if (path := film_path(folder, scene)).is_file()
+    }
 
 
 def read_film(path: Path, seconds: float) -> Frames:
@@ -170,9 +194,15 @@ def score_films(
     seconds: float,
     measures: Sequence[Measure],
     estimator: PoseEstimator | None,
+    earlier: Mapping[str, FilmScore],
+    save: Callable[[Sequence[FilmScore]], None],
     advance: Callable[[int], None],
 ) -> tuple[list[FilmScore], list[str]]:
     """Score the videos NAME.mp4 of a folder.
+
+    Args:
+        earlier: What an earlier call scored, by scene.
+        save: Told of all scores after each video.
 
     Returns:
         Scores, and one sentence for each scene that has no video or a broken one.
@@ -180,18 +210,26 @@ def score_films(
     Raises:
         ValueError: There is no video at all.
     """
-    scores, missing = [], []
+    made_by = film_identities(scenes, folder, seconds, measures)
+    known, missing = dict(earlier), []
     for done, scene in enumerate(scenes, 1):
-        path = folder / f"{scene.name}.mp4"
+        path = film_path(folder, scene)
         try:
             if not path.is_file():
                 raise ValueError(f"there is no video {path}")
-            scores.append(score_film(scene, path, seconds, measures, estimator))
+            if scene.name not in known:
+                score = score_film(scene, path, seconds, measures, estimator)
+                known[scene.name] = replace(score, made_by=made_by[scene.name])
+                save(_in_order(scenes, known))
         except ValueError as error:
             missing.append(str(error))
         advance(done)
-    if not scores:
+    if not known:
         raise ValueError(
             f"{folder} holds no video of the scenes; name them after scenes, such as {scenes[0].name}.mp4"
         )
-    return scores, missing
+    return _in_order(scenes, known), missing
+
+
+def _in_order(scenes: Sequence[BenchScene], scores: Mapping[str, FilmScore]) -> list[FilmScore]:
+    return [scores[scene.name] for scene in scenes if scene.name in scores]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from evaluation.bench_costs import Costs
 from evaluation.bench_films import FilmScore
 from evaluation.scores import table
 
@@ -31,13 +32,22 @@ PUBLISHED = {
 }
 """Method, RotErr in degrees, TransErr, CamMC, PSNR, SSIM and LPIPS of revisits, loss of imaging quality; on SANA-WM-Bench's own
 scenes, so nothing but the order of magnitude compares with other scenes."""
+PUBLISHED_COSTS = {
+    "Infinite-World": ("5.9", "53.5 GB"),
+    "LingBot-World": ("0.6", "454.1 GB"),
+    "HY-WorldPlay": ("1.1", "215.5 GB"),
+    "Matrix-Game 3.0": ("3.1", "106.2 GB"),
+    "SANA-WM": ("24.1", "51.1 GB"),
+    "SANA-WM, refined": ("22.0", "74.7 GB"),
+}
+"""Videos of a minute an hour on eight H100, and memory of its GPUs, by method."""
 COLUMNS = (
     "videos", "scenes", "RotErr, deg", "TransErr, m", "CamMC", "located", "revisit PSNR", "revisit SSIM", "revisit LPIPS",
-    "PSNR to the truth", "SSIM to the truth", "quality lost",
+    "PSNR to the truth", "SSIM to the truth", "quality lost", "videos an hour", "peak memory",
 )  # fmt: skip
 
 
-def films_table(name: str, split: str, scores: Sequence[FilmScore]) -> str:
+def films_table(name: str, split: str, scores: Sequence[FilmScore], costs: Costs) -> str:
     """Format scores as Markdown: the published rows of the split, then one row per category and one for all."""
     rows = [
         [
@@ -49,6 +59,7 @@ def films_table(name: str, split: str, scores: Sequence[FilmScore]) -> str:
             "",
             "",
             f"{lost:.2f} of 100",
+            *PUBLISHED_COSTS.get(method, ("", "")),
         ]
         for method, rot, trans, mc, psnr, ssim, lpips, lost in PUBLISHED[split]
     ]
@@ -57,7 +68,8 @@ def films_table(name: str, split: str, scores: Sequence[FilmScore]) -> str:
         for category in dict.fromkeys(s.category for s in scores)
     }
     for category, group in (groups | {"all": list(scores)}).items():
-        rows.append([f"{name}, {category}", str(len(group)), *_row(group)])
+        cost = _cost_cells(costs) if category == "all" else ["", ""]
+        rows.append([f"{name}, {category}", str(len(group)), *_row(group), *cost])
     return "\n".join(table(COLUMNS, rows))
 
 
@@ -76,6 +88,17 @@ def _row(scores: Sequence[FilmScore]) -> list[str]:
         *_cells(*(_mean([s.likeness for s in scores], measure) for measure in ("psnr", "ssim"))),
         f"{np.mean([s.sharpness_lost for s in scores]):.0%} of sharpness",
     ]
+
+
+def _cost_cells(costs: Costs) -> list[str]:
+    """Videos an hour, with the length of a video, and peak memory; empty where nothing says so."""
+    pace = "" if costs.videos_per_hour is None else f"{costs.videos_per_hour:.1f}"
+    if pace and costs.seconds_per_video is not None:
+        pace += f" of {costs.seconds_per_video:.0f} s"
+    if pace and costs.videos_per_cpu_hour is not None:
+        pace += f", {costs.videos_per_cpu_hour:.1f} a core hour"
+    memory = "" if costs.peak_memory_bytes is None else f"{costs.peak_memory_bytes / 1e9:.1f} GB"
+    return [pace, memory]
 
 
 def _mean(scores: Sequence[dict[str, float]], measure: str) -> float | None:

@@ -12,7 +12,7 @@ pytest.importorskip("scipy")
 
 from cli.app import run
 from engine.camera.tracks import at_fps
-from evaluation import bench_set
+from evaluation import bench_films, bench_set
 from evaluation.bench_films import read_film
 from evaluation.bench_layout import read_bench
 from evaluation.benchmark_tracks import RADIUS_M
@@ -76,6 +76,14 @@ def test_the_truth_follows_its_track_and_a_frozen_picture_does_not(bench, tmp_pa
         table = (tmp_path / f"{kind}-scores" / "films.md").read_text()
         assert "| SANA-WM, refined (paper) | 80 | 4.50 | 1.39 | 1.41 |" in table
         assert f"| {kind}, all | 1 |" in table
+        assert "| 24.1 | 51.1 GB |" in table
+        # The same call again scores nothing anew, and the same folder is not written over with other scores.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench_films, "score_film", None)
+            assert run(["eval", "--bench", str(bench), "--tracks", "simple", *judged, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["films"] == [scores[kind]]
+        assert run(["eval", "--bench", str(bench), "--tracks", "simple", *judged, "--metrics", "gmsd"]) == 2
+        assert "is of other videos, scenes or options" in capsys.readouterr().err
     true, frozen = scores["truth"], scores["first-frame"]
     assert true["seconds"] == frozen["seconds"] == 10.0
     assert true["camera"]["as_is"]["rotation_deg"] < 0.6

@@ -11,6 +11,7 @@ import pytest
 
 from cli.app import run
 from engine.machine import assets
+from evaluation.bench_costs import read_costs
 from evaluation.bench_layout import first_of_each, read_bench
 from evaluation.benchmark_tracks import simple_track
 from holodeck import get_place
@@ -88,6 +89,10 @@ def test_what_is_not_the_benchmark_is_refused_in_one_sentence(tmp_path):
         read_bench(folder, "simple")[0][0].track()
 
 
+def without_cost(score: dict) -> dict:
+    return {name: value for name, value in score.items() if name != "cost"}
+
+
 @pytest.mark.skipif(not assets.checkpoints_dir().is_dir(), reason="this checkout has no assets/checkpoints")
 def test_eval_rolls_the_benchmarks_pictures_out(tmp_path, capsys):
     pytest.importorskip("PIL")
@@ -116,5 +121,21 @@ def test_eval_rolls_the_benchmarks_pictures_out(tmp_path, capsys):
     assert "| game | 1 |" in table
     assert "| all | 2 |" in table
     assert (tmp_path / "out" / "indoor_001.png").stat().st_size > 2000
+    costs = read_costs(tmp_path / "out" / "films")
+    assert costs.seconds_per_video == 2.5
+    assert costs.videos_per_hour is not None
+    # A stopped call goes on: what is there stays, what is missing is made anew, and alike.
+    films = [tmp_path / "out" / "films" / f"{name}.mp4" for name in ("game_001", "indoor_001")]
+    before = [path.stat().st_mtime_ns for path in films]
+    films[1].unlink()
+    assert run(["eval", "--bench", str(folder), *options]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [without_cost(score) for score in again["scenes"]] == [
+        without_cost(score) for score in result["scenes"]
+    ]
+    assert again["scenes"][0] == result["scenes"][0]
+    assert [path.stat().st_mtime_ns == at for path, at in zip(films, before, strict=True)] == [True, False]
+    assert run(["eval", "--bench", str(folder), *options, "--seconds", "1"]) == 2
+    assert "is of other videos, scenes or options" in capsys.readouterr().err
     assert run(["eval", "--bench", str(folder)]) == 2
     assert "--tracks simple or --tracks hard" in capsys.readouterr().err
