@@ -13,8 +13,9 @@ from engine.files.video import open_video
 from evaluation.baselines import first_frame_repeated, first_frame_reprojected
 from evaluation.bench_films import BENCH_SIZE, FPS
 from evaluation.bench_layout import BenchScene
-from evaluation.rollouts import Frames, draw
+from evaluation.rollouts import Frames
 from holodeck import get_place
+from holodeck.compiled import render_rgbd
 
 KINDS = ("truth", "first-frame", "reprojected")
 """What is truly seen; the first frame for ever; the first frame as seen from every later camera, on flat ground."""
@@ -42,7 +43,7 @@ def write_baseline(scene: BenchScene, kind: str, path: Path, size: tuple[int, in
     with open_video(path, size, FPS) as film:
         if kind == "truth":
             for pose in c2w:
-                film.write(draw(place, pose[None], lens, size))
+                film.write(render_rgbd(place, pose, lens, *size)[0][None])
             return
         first = _first_frame(scene.image, size)
         if kind == "first-frame":

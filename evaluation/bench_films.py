@@ -25,6 +25,7 @@ from evaluation.poses.alignment import camera_errors, fit_similarity
 from evaluation.poses.estimator import PoseEstimator, PosesRefused
 from evaluation.rollouts import Frames, Poses
 from holodeck import Place, get_place
+from holodeck.compiled import render_rgbd
 
 FPS = 16.0
 JUDGED_WIDTH_PX = 320
@@ -129,7 +130,7 @@ def score_film(
     if scene.place is not None:
         place = get_place(scene.place)
         world = place.spawn @ wanted
-        truth = {n: place.render(world[n], lens, width, height) for n in picks}
+        truth = {n: render_rgbd(place, world[n], lens, width, height)[0] for n in picks}
         likeness = {m.name: float(np.mean([m.compare(truth[n], frames[n]) for n in picks])) for m in measures}
         camera = _located(frames, place, world, lens, picks)
     else:

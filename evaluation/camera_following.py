@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evaluation.poses.alignment import CameraErrors, camera_errors, fit_similarity
 from evaluation.rollouts import Frames, Poses, Progress, Rollout
 from holodeck import Place
+from holodeck.compiled import render_rgbd
 
 SPACING_S = 1.0
 """Between frames that are located."""
@@ -116,11 +117,12 @@ def true_view(place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: t
         size: Width and height in pixels.
     """
     width, height = size
-    grey = cv2.cvtColor(place.render(c2w, intrinsics, width, height), cv2.COLOR_RGB2GRAY)
+    picture, depth_map = render_rgbd(place, c2w, intrinsics, width, height)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     found = cv2.goodFeaturesToTrack(grey, MAX_CORNERS, 0.01, 3)
     corners = np.asarray([] if found is None else found, np.float32).reshape(-1, 2)
     # A corner in front of something farther belongs to the nearer surface.
-    nearest = cv2.erode(place.depth(c2w, intrinsics, width, height), np.ones((3, 3), np.uint8))
+    nearest = cv2.erode(depth_map, np.ones((3, 3), np.uint8))
     columns, rows = np.round(corners).astype(int).T
     depth = nearest[rows, columns].astype(np.float64)
     kept = depth < FARTHEST_M
