@@ -3,52 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.arguments import Json, Overwrite, RefinerChoice
+from cli.eval_bench import evaluate_films, evaluate_pictures
+from cli.eval_request import Asked, TracksChoice
 from cli.report import extra_needed, print_json, progress, say
 from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
-    from evaluation.rollouts import Frames
     from evaluation.worlds import Subject
-
-
-class TracksChoice(StrEnum):
-    """The way that a rollout takes."""
-
-    WALKS = "walks"
-    SIMPLE = "simple"
-    HARD = "hard"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What every kind of evaluation is told."""
-
-    tracks: TracksChoice
-    walks: int
-    """Tracks of each world, or scenes of each category."""
-    seconds: float
-    metrics: tuple[str, ...] | None
-    """None for all."""
-    output: Path
-    overwrite: bool
-    as_json: bool
 
 
 TABLES = ("scores.json", "whole/scores.json")
 """What an evaluation of places leaves in its folder; those of a benchmark go on from theirs."""
-LISTED = 5
-"""Broken scenes that are named."""
 
 
 def register(root: typer.Typer) -> None:
@@ -63,7 +36,14 @@ Worlds = Annotated[
     Path | None, typer.Option(help="Folder of worlds; default: the one beside the bundle's folder.")
 ]
 Tracks = Annotated[TracksChoice, typer.Option(help="Strolls nobody trained on, or the benchmark's kinds.")]
-Walks = Annotated[int, typer.Option(min=1, max=1000, help="Tracks per world.")]
+Walks = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="Tracks per world, default 1; with --bench scenes of each category, default all.",
+    ),
+]
 Seconds = Annotated[float, typer.Option(min=0.25, max=3600, help="Length of a rollout.")]
 Metrics = Annotated[
     str | None,
@@ -76,9 +56,10 @@ Bench = Annotated[
     Path | None, typer.Option(help="Folder of SANA-WM-Bench; its pictures along --tracks simple or hard.")
 ]
 Films = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
-        help="Folder of videos NAME.mp4 of --bench's scenes by any model, which are scored instead."
+        help="Folder of videos NAME.mp4 of --bench's scenes by any model, which are scored instead; "
+        "more with more --films."
     ),
 ]
 Autoencoder = Annotated[
@@ -89,6 +70,14 @@ Ablate = Annotated[
 ]
 Refiner = Annotated[
     RefinerChoice, typer.Option(help="Whether the bundle's refiner refines every chunk of --tracks.")
+]
+PyiqaPython = Annotated[
+    Path | None,
+    typer.Option(help="With --films: Python of an environment with pyiqa, for MUSIQ and LPIPS of revisits."),
+]
+VbenchPython = Annotated[
+    Path | None,
+    typer.Option(help="With --films: Python of an environment with vbench, for six of its dimensions."),
 ]
 Output = Annotated[
     Path | None,
@@ -101,7 +90,7 @@ def evaluate_bundle(
     world: World = None,
     worlds: Worlds = None,
     tracks: Tracks = TracksChoice.WALKS,
-    walks: Walks = 1,
+    walks: Walks = None,
     seconds: Seconds = 60.0,
     metrics: Metrics = None,
     unseen: Unseen = False,
@@ -110,22 +99,26 @@ def evaluate_bundle(
     autoencoder: Autoencoder = None,
     ablate: Ablate = False,
     refiner: Refiner = RefinerChoice.OFF,
+    pyiqa_python: PyiqaPython = None,
+    vbench_python: VbenchPython = None,
     output: Output = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
-    if refiner is not RefinerChoice.OFF and (bench is not None or films is not None or ablate):
+    if refiner is not RefinerChoice.OFF and (bench is not None or films or ablate):
         raise ValueError("--refiner goes with walks through places; leave --bench, --films and --ablate out")
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
     output = output or _new_folder(Path("runs/eval"))
     for table in TABLES:
         check_absent(output / table, overwrite)
-    asked = Asked(tracks, walks, seconds, names, output, overwrite, as_json)
-    if films is not None:
+    asked = Asked(tracks, walks, seconds, names, output, overwrite, as_json, pyiqa_python, vbench_python)
+    if not films and (pyiqa_python is not None or vbench_python is not None):
+        raise ValueError("--pyiqa-python and --vbench-python go with --films FOLDER")
+    if films:
         if bench is None or tracks is TracksChoice.WALKS:
             raise ValueError("--films goes with --bench FOLDER and --tracks simple or --tracks hard")
-        _evaluate_films(films, bench, asked)
+        evaluate_films(films, bench, asked)
         return
     with extra_needed("evaluating", "eval"):
         from evaluation.worlds import open_subject
@@ -135,7 +128,7 @@ def evaluate_bundle(
     if bench is not None:
         if tracks is TracksChoice.WALKS:
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")
-        _evaluate_pictures(subject, bench, asked)
+        evaluate_pictures(subject, bench, asked)
         return
     if ablate:
         _ablate(subject, autoencoder, asked)
@@ -168,7 +161,7 @@ def _evaluate_places(subject: Subject, unseen: bool, refiner: RefinerChoice, ask
         tracks=asked.tracks.value,
         lay_track=lay_track,
         worlds=tuple(pairs),
-        walks=asked.walks,
+        walks=asked.walks or 1,
         seconds=asked.seconds,
         metrics=METRICS if asked.metrics is None else asked.metrics,
         places="unseen" if unseen else "learned",
@@ -198,103 +191,10 @@ def _ablate(subject: Subject, checkpoints: Path | None, asked: Asked) -> None:
     pairs = tuple((world, place_of(world)) for world in subject.chosen)
     measured = ("psnr",) if asked.metrics is None else asked.metrics
     plan = EvaluationPlan(
-        asked.tracks.value, track_maker(asked.tracks.value), pairs, asked.walks, asked.seconds, measured
+        asked.tracks.value, track_maker(asked.tracks.value), pairs, asked.walks or 1, asked.seconds, measured
     )
     folder = checkpoints or beside(subject.bundle, "checkpoints")
     if folder is None:
         raise ValueError("silencing parts needs the weights; name their folder with --autoencoder")
     rows = measure_parts(subject.bundle, folder, plan, asked.output, say)
     print_json({"rows": [asdict(row) for row in rows]}) if asked.as_json else print(parts_table(rows))
-
-
-def _evaluate_films(films: Path, folder: Path, asked: Asked) -> None:
-    """Score videos of so many scenes of each category of a split."""
-    from engine.files.atomic import replacing
-    from evaluation.bench_costs import read_costs
-    from evaluation.bench_films import ROWS, TABLE_FILE, FilmScore, film_identities, score_films
-    from evaluation.bench_layout import first_of_each, read_bench
-    from evaluation.bench_progress import read_rows
-    from evaluation.bench_tables import films_table
-    from evaluation.image_metrics import OPENERS, open_measures
-
-    chosen = first_of_each(read_bench(folder, asked.tracks.value)[0], asked.walks)
-    measures, missing = open_measures(
-        [name for name in asked.metrics or ("psnr", "ssim", "lpips") if name in OPENERS]
-    )
-    estimator = None
-    if any(scene.place is None for scene in chosen):
-        with extra_needed("recovering poses of scenes without a truth", "annotate"):
-            from evaluation.poses.structure_from_motion import StructureFromMotion
-        # Tracks are slow, and a minute has many frames.
-        estimator = StructureFromMotion(keyframes_per_s=2.0)
-    costs, path = read_costs(films), asked.output / TABLE_FILE
-    expected = film_identities(chosen, films, asked.seconds, measures)
-    earlier = {} if asked.overwrite else read_rows(path, ROWS, FilmScore, expected)
-    asked.output.mkdir(parents=True, exist_ok=True)
-
-    def save(scores: Sequence[FilmScore]) -> None:
-        with replacing(path) as file:
-            file.write_text(json.dumps({ROWS: [asdict(score) for score in scores]}, indent=1) + "\n")
-
-    with progress("scoring videos", len(chosen)) as bar:
-        scores, absent = score_films(chosen, films, asked.seconds, measures, estimator, earlier, save, bar)
-    for reason in [*missing, *absent[:LISTED]]:
-        say(reason)
-    table = films_table(films.name, asked.tracks.value, scores, costs)
-    with replacing(asked.output / "films.md") as file:
-        file.write_text(table + "\n")
-    result: dict[str, Any] = {
-        "films": [asdict(score) for score in scores],
-        "costs": costs.model_dump(),
-        "left_out": absent,
-        "output": str(asked.output),
-    }
-    print_json(result) if asked.as_json else print(table)
-
-
-def _evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
-    """Measure so many scenes of each category of a split."""
-    with extra_needed("reading the benchmark's pictures", "worlds"):
-        from export.photo import fit_photo, read_photo
-    from engine.session.picture_world import depth_teller
-    from evaluation.bench_layout import first_of_each, read_bench
-    from evaluation.bench_progress import read_rows
-    from evaluation.image_metrics import OPENERS, open_measures
-    from evaluation.sana_wm_bench import (
-        ROWS,
-        TABLE_FILE,
-        BenchModel,
-        BenchScore,
-        bench_chunks,
-        bench_table,
-        evaluate_bench,
-        scene_identities,
-    )
-
-    def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
-        photo = open_rgb(path)
-        return fit_photo(photo, width, height)[0], photo.size
-
-    found, broken = read_bench(folder, asked.tracks.value)
-    if broken:
-        more = "" if len(broken) <= LISTED else f" and {len(broken) - LISTED} more"
-        say(
-            f"{len(broken)} scenes lack an image or a track and are left out: {', '.join(broken[:LISTED])}{more}"
-        )
-    chosen = first_of_each(found, asked.walks)
-    measures, missing = open_measures([name for name in asked.metrics or OPENERS if name in OPENERS])
-    for reason in missing:
-        say(reason)
-    bundle = subject.bundle
-    model = BenchModel(bundle, subject.fitting, subject.encoder(), read, depth_teller(bundle))
-    expected = scene_identities(bundle, chosen, asked.seconds, measures)
-    path = asked.output / TABLE_FILE
-    earlier = {} if asked.overwrite else read_rows(path, ROWS, BenchScore, expected)
-    with progress("measuring", len(chosen) * bench_chunks(bundle, asked.seconds)) as bar:
-        scores = evaluate_bench(model, chosen, measures, asked.output, asked.seconds, earlier, bar)
-    if asked.as_json:
-        print_json(
-            {"scenes": [asdict(score) for score in scores], "left_out": broken, "output": str(asked.output)}
-        )
-    else:
-        print(bench_table(scores))

@@ -11,8 +11,9 @@ import numpy as np
 from engine.camera.tracks import at_fps, cover, map_intrinsics
 from engine.files.video import open_video
 from evaluation.baselines import first_frame_repeated, first_frame_reprojected
-from evaluation.bench_films import BENCH_SIZE, FPS
+from evaluation.bench_films import BENCH_SIZE
 from evaluation.bench_layout import BenchScene
+from evaluation.film_reading import FPS
 from evaluation.rollouts import Frames
 from holodeck import get_place
 from holodeck.compiled import render_rgbd

@@ -6,20 +6,19 @@ Every video is taken to begin with the scene's picture, fitted to its frame by c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import av
-import av.error
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.camera.tracks import at_fps, map_intrinsics
 from evaluation.bench_layout import BenchScene
+from evaluation.bench_networks import Networks, NetworkScores
 from evaluation.bench_progress import identity
-from evaluation.camera_following import CameraFollowing, compare_poses, locate, views_around
+from evaluation.camera_following import CameraFollowing, View, compare_poses, locate, views_around
 from evaluation.consistency import revisit_pairs, sharpness
+from evaluation.film_reading import FPS, read_film
 from evaluation.image_metrics import Measure
 from evaluation.poses.alignment import camera_errors, fit_similarity
 from evaluation.poses.estimator import PoseEstimator, PosesRefused
@@ -27,21 +26,32 @@ from evaluation.rollouts import Frames, Poses
 from holodeck import Place, get_place
 from holodeck.compiled import render_rgbd
 
-FPS = 16.0
-JUDGED_WIDTH_PX = 320
-"""Width that all videos are judged at, so that a larger one has no other measure."""
 WINDOW_FRAMES = 160
 """Of the first and the last window (the benchmark's)."""
-SAMPLE_S = 1.0
+LOOK_EVERY = 4
+"""Every so many frames of a window are judged."""
+SAMPLE_S = 0.5
 """Between frames that are held against the truth and located."""
 BENCH_SIZE = (1280, 720)
 """Of the benchmark's pictures."""
 
 
 @dataclass(frozen=True)
+class Judges:
+    """What videos are scored by."""
+
+    measures: Sequence[Measure]
+    estimator: PoseEstimator | None = None
+    """Recovers poses where a scene has no truth; without one they are left out."""
+    networks: Networks = field(default_factory=Networks)
+
+
+@dataclass(frozen=True)
 class FilmScore:
     """What one video came to."""
 
+    videos: str
+    """Name of its folder."""
     scene: str
     category: str
     seconds: float
@@ -55,8 +65,15 @@ class FilmScore:
     sharpness_lost: float
     """Of the last window against the first, a share; over the truth's sharpness where there is a truth. Our substitute for the
     loss of imaging quality."""
+    networks: NetworkScores = field(default_factory=NetworkScores)
+    """Of other environments, where they were asked."""
     made_by: str = ""
     """Hash of all that it depends on."""
+
+    @property
+    def key(self) -> str:
+        """Name of the video among those of a table."""
+        return f"{self.videos}/{self.scene}"
 
 
 TABLE_FILE, ROWS = "films.json", "films"
@@ -68,74 +85,83 @@ def film_path(folder: Path, scene: BenchScene) -> Path:
     return folder / f"{scene.name}.mp4"
 
 
+def film_key(folder: Path, scene: BenchScene) -> str:
+    """Name of a scene's video among those of a table."""
+    return f"{folder.name}/{scene.name}"
+
+
 def film_identities(
-    scenes: Sequence[BenchScene], folder: Path, seconds: float, measures: Sequence[Measure]
+    scenes: Sequence[BenchScene], folders: Sequence[Path], seconds: float, judges: Judges
 ) -> dict[str, str]:
-    """What a score of each scene's video is made by: its bytes, the track, the place, options; none where there is no video."""
-    common = seconds, [measure.name for measure in measures]
+    """What a score of each video is made by: its bytes, the track, the place, options; none where there is no video."""
+    common = seconds, [measure.name for measure in judges.measures], judges.networks.names
     return {
-        scene.name: identity(*common, scene.place, scene.pairs, files=(path, scene.trajectory))
+        film_key(folder, scene): identity(*common, scene.place, scene.pairs, files=(path, scene.trajectory))
+        for folder in folders
         for scene in scenes
         if (path := film_path(folder, scene)).is_file()
     }
 
 
-def read_film(path: Path, seconds: float) -> Frames:
-    """Decode a video at FPS and JUDGED_WIDTH_PX, [F, H, W, 3], for so long at most.
+@dataclass
+class SceneTruth:
+    """What is truly seen along a scene's track, drawn once for all videos of one size."""
 
-    Raises:
-        ValueError: It cannot be read.
-    """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            width, height = stream.codec_context.width, stream.codec_context.height
-            size = JUDGED_WIDTH_PX, max(2, 2 * round(JUDGED_WIDTH_PX * height / width / 2))
-            frames: list[Frames] = []
-            for number, frame in enumerate(container.decode(stream)):
-                shown_s = frame.time if frame.time is not None else number / float(stream.average_rate or FPS)
-                if shown_s > seconds + 0.5 / FPS:
-                    break
-                if round(shown_s * FPS) >= len(frames):
-                    picture = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-                    frames += [small] * (round(shown_s * FPS) + 1 - len(frames))
-    except (av.error.FFmpegError, OSError, IndexError) as error:
-        raise ValueError(f"cannot read the video {path}: {error}; make it again") from error
-    if len(frames) < 2:
-        raise ValueError(f"the video {path} has {len(frames)} frames; make it again")
-    return np.stack(frames)
+    place: Place
+    c2w: Poses
+    """In the place's frame, [F, 4, 4]."""
+    lens: NDArray[np.float32]
+    size: tuple[int, int]
+    """Width and height."""
+    _pictures: dict[int, Frames] = field(default_factory=dict)
+    _views: dict[int, list[View]] = field(default_factory=dict)
+
+    def picture(self, number: int) -> Frames:
+        """What the camera of a frame sees, [H, W, 3]."""
+        if number not in self._pictures:
+            drawn = render_rgbd(self.place, self.c2w[number], self.lens, *self.size)
+            self._pictures[number] = drawn[0]
+        return self._pictures[number]
+
+    def views(self, number: int) -> list[View]:
+        """Views about the camera of a frame, that videos are located by."""
+        if number not in self._views:
+            self._views[number] = views_around(self.place, self.c2w[number], self.lens, self.size)
+        return self._views[number]
+
+
+Truths = dict[tuple[int, int], SceneTruth]
+"""Of one scene, by size."""
 
 
 def score_film(
-    scene: BenchScene,
-    path: Path,
-    seconds: float,
-    measures: Sequence[Measure],
-    estimator: PoseEstimator | None,
+    scene: BenchScene, path: Path, seconds: float, judges: Judges, truths: Truths | None = None
 ) -> FilmScore:
-    """Score one video.
+    """Score one video, of which so many seconds are looked at, at most.
 
     Args:
-        seconds: That are looked at, at most.
-        estimator: Recovers poses where the scene has no truth; without one they are left out.
+        truths: What was drawn for other videos of the scene, and gets what is drawn for this one.
     """
     track = at_fps(scene.track(), FPS)
     assert track.intrinsics is not None, "the scene checks its track"
     frames = read_film(path, seconds)[: track.num_frames]
-    height, width = frames.shape[1:3]
-    lens = map_intrinsics(track.intrinsics[:1], BENCH_SIZE, (width, height))[0].astype(np.float32)
+    measures, size = judges.measures, (frames.shape[2], frames.shape[1])
+    lens = map_intrinsics(track.intrinsics[:1], BENCH_SIZE, size)[0].astype(np.float32)
     wanted = track.c2w[: len(frames)]
     picks = range(round(SAMPLE_S * FPS), len(frames), round(SAMPLE_S * FPS))
+    truth: SceneTruth | None = None
     if scene.place is not None:
         place = get_place(scene.place)
-        world = place.spawn @ wanted
-        truth = {n: render_rgbd(place, world[n], lens, width, height)[0] for n in picks}
-        likeness = {m.name: float(np.mean([m.compare(truth[n], frames[n]) for n in picks])) for m in measures}
-        camera = _located(frames, place, world, lens, picks)
+        truth = (truths if truths is not None else {}).setdefault(
+            size, SceneTruth(place, place.spawn @ track.c2w, lens, size)
+        )
+        likeness = {
+            m.name: float(np.mean([m.compare(truth.picture(n), frames[n]) for n in picks])) for m in measures
+        }
+        camera = _located(frames, truth, lens, picks)
     else:
-        truth, likeness = {}, {}
-        camera = None if estimator is None else _recovered(frames, wanted, lens, estimator)
+        likeness = {}
+        camera = None if judges.estimator is None else _recovered(frames, wanted, lens, judges.estimator)
     chosen = [(i, j) for i, j in scene.pairs if max(i, j) < len(frames)]
     pairs = chosen or [(int(i), int(j)) for i, j in revisit_pairs(wanted, FPS)]
     revisit = (
@@ -143,34 +169,43 @@ def score_film(
         if pairs
         else {}
     )
+    windows = _windows(len(frames))
     return FilmScore(
-        scene.name,
-        scene.category,
-        (len(frames) - 1) / FPS,
-        likeness,
-        camera,
-        len(pairs),
-        revisit,
-        _sharpness_lost(frames, truth),
+        videos=path.parent.name,
+        scene=scene.name,
+        category=scene.category,
+        seconds=(len(frames) - 1) / FPS,
+        likeness=likeness,
+        camera=camera,
+        num_pairs=len(pairs),
+        revisit=revisit,
+        sharpness_lost=_sharpness_lost(
+            frames, {} if truth is None else {n: truth.picture(n) for n in picks}, windows
+        ),
+        networks=judges.networks.score(path, [part[::LOOK_EVERY] for part in windows], pairs),
     )
 
 
+def _windows(num_frames: int) -> tuple[range, range]:
+    """Numbers of the frames of the first and the last window."""
+    length = min(WINDOW_FRAMES, num_frames // 2)
+    return range(length), range(num_frames - length, num_frames)
+
+
 def _located(
-    frames: Frames, place: Place, world: Poses, lens: NDArray[np.float32], picks: Sequence[int]
+    frames: Frames, truth: SceneTruth, lens: NDArray[np.float32], picks: Sequence[int]
 ) -> CameraFollowing:
-    """Locate frames in the place itself and compare with where they should be; world poses are [F, 4, 4]."""
-    size = frames.shape[2], frames.shape[1]
-    found = [locate(frames[n], views_around(place, world[n], lens, size), lens) for n in picks]
-    return compare_poses(found, world[list(picks)])
+    """Locate frames in the place itself and compare with where they should be."""
+    found = [locate(frames[n], truth.views(n), lens) for n in picks]
+    return compare_poses(found, truth.c2w[list(picks)])
 
 
-def _sharpness_lost(frames: Frames, truth: Mapping[int, Frames]) -> float:
+def _sharpness_lost(frames: Frames, truth: Mapping[int, Frames], windows: Sequence[range]) -> float:
     """Share of sharpness that the last window has less than the first, beside the truth at its frames where there is one."""
-    window = min(WINDOW_FRAMES, len(frames) // 2)
     ends = []
-    for part in (range(window), range(len(frames) - window, len(frames))):
+    for part in windows:
         known = [n for n in part if n in truth]
-        own = sharpness(frames[known] if known else frames[part.start : part.stop : 4])
+        own = sharpness(frames[known] if known else frames[part.start : part.stop : LOOK_EVERY])
         ends.append(own / max(sharpness(np.stack([truth[n] for n in known])), 1e-6) if known else own)
     return float(1.0 - ends[1] / max(ends[0], 1e-6))
 
@@ -191,46 +226,46 @@ def _recovered(
 
 def score_films(
     scenes: Sequence[BenchScene],
-    folder: Path,
+    folders: Sequence[Path],
     seconds: float,
-    measures: Sequence[Measure],
-    estimator: PoseEstimator | None,
+    judges: Judges,
     earlier: Mapping[str, FilmScore],
     save: Callable[[Sequence[FilmScore]], None],
     advance: Callable[[int], None],
 ) -> tuple[list[FilmScore], list[str]]:
-    """Score the videos NAME.mp4 of a folder.
+    """Score the videos NAME.mp4 of folders, scene by scene, so that the truth is drawn once for all.
 
     Args:
-        earlier: What an earlier call scored, by scene.
-        save: Told of all scores after each video.
+        earlier: What an earlier call scored, by video.
+        save: Told of all scores after each scene.
 
     Returns:
-        Scores, and one sentence for each scene that has no video or a broken one.
+        Scores, folder by folder, and one sentence for each video that is missing or broken.
 
     Raises:
-        ValueError: There is no video at all.
+        ValueError: A folder has no video at all.
     """
-    made_by = film_identities(scenes, folder, seconds, measures)
+    made_by = film_identities(scenes, folders, seconds, judges)
     known, missing = dict(earlier), []
     for done, scene in enumerate(scenes, 1):
-        path = film_path(folder, scene)
-        try:
-            if not path.is_file():
-                raise ValueError(f"there is no video {path}")
-            if scene.name not in known:
-                score = score_film(scene, path, seconds, measures, estimator)
-                known[scene.name] = replace(score, made_by=made_by[scene.name])
-                save(_in_order(scenes, known))
-        except ValueError as error:
-            missing.append(str(error))
+        truths: Truths = {}
+        for folder in folders:
+            path = film_path(folder, scene)
+            key = film_key(folder, scene)
+            try:
+                if not path.is_file():
+                    raise ValueError(f"there is no video {path}")
+                if key not in known:
+                    score = score_film(scene, path, seconds, judges, truths)
+                    known[key] = replace(score, made_by=made_by[key])
+            except ValueError as error:
+                missing.append(str(error))
+        save(list(known.values()))
         advance(done)
-    if not known:
-        raise ValueError(
-            f"{folder} holds no video of the scenes; name them after scenes, such as {scenes[0].name}.mp4"
-        )
-    return _in_order(scenes, known), missing
-
-
-def _in_order(scenes: Sequence[BenchScene], scores: Mapping[str, FilmScore]) -> list[FilmScore]:
-    return [scores[scene.name] for scene in scenes if scene.name in scores]
+    for folder in folders:
+        if not any(film_key(folder, scene) in known for scene in scenes):
+            raise ValueError(
+                f"{folder} holds no video of the scenes; name them after scenes, such as {scenes[0].name}.mp4"
+            )
+    keys = [film_key(folder, scene) for folder in folders for scene in scenes]
+    return [known[key] for key in keys if key in known], missing

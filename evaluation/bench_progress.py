@@ -19,7 +19,9 @@ class Scored(Protocol):
     """A row of a table of scores."""
 
     @property
-    def scene(self) -> str: ...
+    def key(self) -> str:
+        """Name of the row within its table."""
+        ...
 
     @property
     def made_by(self) -> str:
@@ -37,11 +39,11 @@ def identity(*parts: object, files: tuple[Path, ...] = ()) -> str:
 
 
 def read_rows(path: Path, field: str, kind: type[Row], expected: Mapping[str, str]) -> dict[str, Row]:
-    """Read the rows by scene that an earlier call left in a table.
+    """Read the rows by key that an earlier call left in a table.
 
     Args:
         field: Of the table's JSON object, that holds the rows.
-        expected: By scene: what a row must be made by.
+        expected: By key: what a row must be made by.
 
     Raises:
         ValueError: The table is of something else, so that going on would write over it.
@@ -55,8 +57,8 @@ def read_rows(path: Path, field: str, kind: type[Row], expected: Mapping[str, st
         rows = [reader.validate_python(row) for row in json.loads(path.read_text())[field]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
         rows = None
-    if rows is None or any(expected.get(row.scene) != row.made_by for row in rows):
+    if rows is None or any(expected.get(row.key) != row.made_by for row in rows):
         raise ValueError(
             f"{path} is of other videos, scenes or options; name another folder, or give --overwrite"
         )
-    return {row.scene: row for row in rows}
+    return {row.key: row for row in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,23 +32,33 @@ PUBLISHED = {
 }
 """Method, RotErr in degrees, TransErr, CamMC, PSNR, SSIM and LPIPS of revisits, loss of imaging quality; on SANA-WM-Bench's own
 scenes, so nothing but the order of magnitude compares with other scenes."""
-PUBLISHED_COSTS = {
-    "Infinite-World": ("5.9", "53.5 GB"),
-    "LingBot-World": ("0.6", "454.1 GB"),
-    "HY-WorldPlay": ("1.1", "215.5 GB"),
-    "Matrix-Game 3.0": ("3.1", "106.2 GB"),
-    "SANA-WM": ("24.1", "51.1 GB"),
-    "SANA-WM, refined": ("22.0", "74.7 GB"),
+PUBLISHED_VBENCH = {
+    "simple": ("79.18", "81.82", "68.82", "78.53", "79.29", "80.62", "79.39"),
+    "hard": ("79.51", "81.89", "70.46", "78.79", "79.60", "81.89", "80.18"),
 }
-"""Videos of a minute an hour on eight H100, and memory of its GPUs, by method."""
+"""Overall, of 100, in the order of the methods."""
+PUBLISHED_COSTS = (
+    ("5.9", "53.5 GB"),
+    ("0.6", "454.1 GB"),
+    ("1.1", "215.5 GB"),
+    ("3.1", "106.2 GB"),
+    ("24.1", "51.1 GB"),
+    ("22.0", "74.7 GB"),
+    ("29.5", "49.2 GB"),
+)
+"""Videos of a minute an hour on eight H100, and memory of its GPUs, in the order of the methods."""
 COLUMNS = (
     "videos", "scenes", "RotErr, deg", "TransErr, m", "CamMC", "located", "revisit PSNR", "revisit SSIM", "revisit LPIPS",
-    "PSNR to the truth", "SSIM to the truth", "quality lost", "videos an hour", "peak memory",
+    "PSNR to the truth", "SSIM to the truth", "quality lost", "VBench", "videos an hour", "peak memory",
 )  # fmt: skip
 
 
-def films_table(name: str, split: str, scores: Sequence[FilmScore], costs: Costs) -> str:
-    """Format scores as Markdown: the published rows of the split, then one row per category and one for all."""
+def films_table(split: str, scores: Sequence[FilmScore], costs: Mapping[str, Costs]) -> str:
+    """Format scores as Markdown: the published rows of the split, then each folder's by category and for all.
+
+    Args:
+        costs: By folder.
+    """
     rows = [
         [
             f"{method} (paper)",
@@ -59,17 +69,19 @@ def films_table(name: str, split: str, scores: Sequence[FilmScore], costs: Costs
             "",
             "",
             f"{lost:.2f} of 100",
-            *PUBLISHED_COSTS.get(method, ("", "")),
+            vbench,
+            *costs_told,
         ]
-        for method, rot, trans, mc, psnr, ssim, lpips, lost in PUBLISHED[split]
+        for (method, rot, trans, mc, psnr, ssim, lpips, lost), vbench, costs_told in zip(
+            PUBLISHED[split], PUBLISHED_VBENCH[split], PUBLISHED_COSTS, strict=True
+        )
     ]
-    groups = {
-        category: [s for s in scores if s.category == category]
-        for category in dict.fromkeys(s.category for s in scores)
-    }
-    for category, group in (groups | {"all": list(scores)}).items():
-        cost = _cost_cells(costs) if category == "all" else ["", ""]
-        rows.append([f"{name}, {category}", str(len(group)), *_row(group), *cost])
+    for name in dict.fromkeys(score.videos for score in scores):
+        own = [score for score in scores if score.videos == name]
+        for category in dict.fromkeys(score.category for score in own):
+            group = [score for score in own if score.category == category]
+            rows.append([f"{name}, {category}", str(len(group)), *_row(group), "", ""])
+        rows.append([f"{name}, all", str(len(own)), *_row(own), *_cost_cells(costs.get(name, Costs()))])
     return "\n".join(table(COLUMNS, rows))
 
 
@@ -81,12 +93,22 @@ def _row(scores: Sequence[FilmScore]) -> list[str]:
         float(np.mean([getattr(e, f) for e in errors])) if errors else None
         for f in ("rotation_deg", "translation_m", "matrix")
     ]
+    musiq = [score.networks.musiq for score in scores if score.networks.musiq is not None]
+    lost = (
+        f"{np.mean([first - last for first, last in musiq]):.2f} of 100"
+        if musiq
+        else f"{np.mean([s.sharpness_lost for s in scores]):.0%} of sharpness"
+    )
+    vbench = [value for score in scores for value in score.networks.vbench.values()]
+    lpips = [score.networks.lpips for score in scores if score.networks.lpips is not None]
+    revisits = [_mean([s.revisit for s in scores], measure) for measure in ("psnr", "ssim", "lpips")]
     return [
         *_cells(*means),
         f"{located:.0%}" if cameras else "",
-        *_cells(*(_mean([s.revisit for s in scores], measure) for measure in ("psnr", "ssim", "lpips"))),
+        *_cells(*revisits[:2], float(np.mean(lpips)) if lpips else revisits[2]),
         *_cells(*(_mean([s.likeness for s in scores], measure) for measure in ("psnr", "ssim"))),
-        f"{np.mean([s.sharpness_lost for s in scores]):.0%} of sharpness",
+        lost,
+        f"{100 * np.mean(vbench):.2f}" if vbench else "",
     ]
 
 

@@ -51,6 +51,11 @@ class BenchScore:
     made_by: str
     """Hash of all that it depends on."""
 
+    @property
+    def key(self) -> str:
+        """Name of the row within its table."""
+        return self.scene
+
 
 @dataclass(frozen=True)
 class BenchModel:

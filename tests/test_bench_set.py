@@ -13,9 +13,9 @@ pytest.importorskip("scipy")
 from cli.app import run
 from engine.camera.tracks import at_fps
 from evaluation import bench_films, bench_set
-from evaluation.bench_films import read_film
 from evaluation.bench_layout import read_bench
 from evaluation.benchmark_tracks import RADIUS_M
+from evaluation.film_reading import read_film
 from holodeck import get_place
 from holodeck.walks import clear_points
 
