@@ -14,11 +14,14 @@ from cli.arguments import Json, pixels
 from cli.report import extra_needed, print_json, print_table, say, stages
 
 if TYPE_CHECKING:
+    from evaluation.poses.estimator import PoseEstimator
     from training.data.annotation.annotate import Annotation, AnnotationPlan
     from training.data.annotation.cameras import CameraSettings
     from training.data.annotation.clip_job import ClipSettings
+    from training.data.annotation.cut_detectors import CutDetector
+    from training.data.annotation.dover import QualityScorer
     from training.data.annotation.runners import Runner
-    from training.data.annotation.vision_language import VisionLanguageServer
+    from training.data.annotation.vision_language import Describer
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 """Environment variable with the key of a hosted model."""
@@ -31,6 +34,21 @@ class PoseMode(StrEnum):
 
     ESTIMATED = "estimated"
     GIVEN = "given"
+
+
+class Estimator(StrEnum):
+    """What recovers poses."""
+
+    PYCOLMAP = "pycolmap"
+    VIPE = "vipe"
+    PI3X = "pi3x"
+
+
+class Cuts(StrEnum):
+    """What looks for cuts."""
+
+    ADAPTIVE = "adaptive"
+    TRANSNETV2 = "transnetv2"
 
 
 class DepthMode(StrEnum):
@@ -76,6 +94,21 @@ Speed = Annotated[
 Poses = Annotated[
     PoseMode, typer.Option(help="Recover poses from the frames, or take those beside each video.")
 ]
+EstimatorOption = Annotated[
+    Estimator, typer.Option(help="What recovers poses: pycolmap, or VIPE or Pi3X where installed.")
+]
+VipeProgram = Annotated[str, typer.Option("--vipe", help="The program of VIPE, where it is not on the path.")]
+CutsOption = Annotated[
+    Cuts, typer.Option(help="PySceneDetect's adaptive detector, or TransNetV2 where installed.")
+]
+DoverFolder = Annotated[
+    Path | None,
+    typer.Option("--dover", help="Clone of DOVER with its weights, for scores of picture quality."),
+]
+DoverPython = Annotated[
+    Path | None,
+    typer.Option(help="Python that DOVER is installed for; default: .venv/bin/python of its clone."),
+]
 MetresPerUnit = Annotated[
     float, typer.Option(min=1e-6, max=1e6, help="Length of the unit that given poses are in.")
 ]
@@ -90,9 +123,12 @@ Captions = Annotated[
 ]
 Vlm = Annotated[
     str | None,
-    typer.Option(help="Address of an OpenAI-compatible server, for captions, counts and a quality flag."),
+    typer.Option(
+        help="Vision-language model for captions, counts and a quality flag: address of an OpenAI-compatible server, "
+        "or folder or name of a model that transformers runs here."
+    ),
 ]
-VlmModel = Annotated[str, typer.Option(help="Name of the model there.")]
+VlmModel = Annotated[str, typer.Option(help="Name of the model on the server.")]
 FrameSize = Annotated[str, typer.Option(help="Width and height of the archives' clips.")]
 Autoencoder = Annotated[
     Path | None, typer.Option(help="Folder with the autoencoder; default: the shipped one.")
@@ -116,12 +152,17 @@ def annotate(
     stride: Stride = 480,
     lens: Lens = None,
     speed: Speed = 1.0,
+    cuts: CutsOption = Cuts.ADAPTIVE,
     poses: Poses = PoseMode.ESTIMATED,
+    estimator: EstimatorOption = Estimator.PYCOLMAP,
+    vipe: VipeProgram = "vipe",
     metres_per_unit: MetresPerUnit = 1.0,
     depth: Depth = DepthMode.NONE,
     captions: Captions = None,
     vlm: Vlm = None,
     vlm_model: VlmModel = "default",
+    dover: DoverFolder = None,
+    dover_python: DoverPython = None,
     frame_size: FrameSize = "320x192",
     autoencoder: Autoencoder = None,
     workers: Workers = 1,
@@ -137,9 +178,12 @@ def annotate(
     from engine.machine import assets
 
     cameras = _cameras(poses, lens, depth, speed, metres_per_unit)
+    if estimator is not Estimator.PYCOLMAP:
+        cameras = replace(cameras, estimator=_estimator(estimator, vipe, depth))
     settings = _settings(preset, keep_missing, frames, least_frames, stride, cameras)
+    settings = replace(settings, cuts=_checked_cuts(cuts), quality=_quality(dover, dover_python))
     if vlm is not None:
-        settings = replace(settings, describer=_server(vlm, vlm_model))
+        settings = replace(settings, describer=_describer(vlm, vlm_model))
     words = SidecarCaptions() if captions is None else TableCaptions.read(captions)
     plan = annotation.AnnotationPlan(sources, output, settings, pixels(frame_size), words)
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
@@ -150,10 +194,43 @@ def annotate(
     _report(plan, done, page, as_json)
 
 
-def _server(address: str, model: str) -> VisionLanguageServer:
+def _describer(vlm: str, model: str) -> Describer:
+    """A server where the name is an address, else a model of this process, which is opened at once."""
+    if "://" not in vlm:
+        from training.data.annotation.local_vision_language import LocalVisionLanguage, open_model
+
+        open_model(vlm)
+        return LocalVisionLanguage(vlm)
     from training.data.annotation.vision_language import VisionLanguageServer, check_address
 
-    return VisionLanguageServer(check_address(address), model, os.environ.get(KEY_VARIABLE, ""))
+    return VisionLanguageServer(check_address(vlm), model, os.environ.get(KEY_VARIABLE, ""))
+
+
+def _estimator(estimator: Estimator, vipe: str, depth: DepthMode) -> PoseEstimator:
+    from evaluation.poses.pi3x import Pi3X
+    from evaluation.poses.vipe import Vipe
+
+    if estimator is Estimator.PI3X:
+        return Pi3X()
+    return Vipe(vipe, keyframe_depth=None if depth is DepthMode.NONE else Pi3X())
+
+
+def _checked_cuts(cuts: Cuts) -> CutDetector:
+    from training.data.annotation.cut_detectors import cut_finder
+
+    detector: CutDetector = "transnetv2" if cuts is Cuts.TRANSNETV2 else "adaptive"
+    cut_finder(detector)
+    return detector
+
+
+def _quality(folder: Path | None, python: Path | None) -> QualityScorer | None:
+    if folder is None:
+        return None
+    from training.data.annotation.dover import Dover
+
+    if not (folder / "dover.yml").is_file():
+        raise ValueError(f"{folder} is no clone of DOVER, since it has no dover.yml; name its folder")
+    return Dover(folder, python or folder / ".venv" / "bin" / "python")
 
 
 def _runner(ray: str | None, workers: int) -> Runner:

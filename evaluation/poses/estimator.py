@@ -31,6 +31,10 @@ class CameraEstimate:
     """What the estimate was judged by."""
     problem: str = ""
     """Why it is not to be trusted, in a few words; empty where it is."""
+    is_metric: bool = False
+    """Whether the estimator takes its unit to be the metre."""
+    depths: Mapping[int, NDArray[np.float32]] | None = field(default=None, repr=False)
+    """Depth along the optical axis in the poses' unit by number of the frame, [h, w], not a number where it is not believed."""
     points: NDArray[np.float64] | None = field(default=None, repr=False)
     """Points that frames see: number of the frame, column and row in pixels, depth in the poses' unit, [N, 4]."""
 

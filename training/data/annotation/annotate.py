@@ -13,6 +13,7 @@ from engine.files.bundle import hash_file
 from model.vae.guided import GuidedAutoencoder
 from training.data.annotation.captions import Captions, SidecarCaptions
 from training.data.annotation.clip_job import ClipSettings, clip_frames, kept_plan
+from training.data.annotation.cut_detectors import cut_finder
 from training.data.annotation.given import given_scores
 from training.data.annotation.results import CLIPS_FOLDER, ClipResult, digest, read_camera, read_result
 from training.data.annotation.runners import ClipJob, Runner, in_this_process
@@ -110,7 +111,7 @@ def _planned(plan: AnnotationPlan, source: Source, content: str) -> tuple[list[C
     """Plan a source's clips, or read how they were planned before."""
     lengths = plan.settings.lengths
     path = plan.folder / CLIPS_FOLDER / f"{source.name}.shots"
-    identity = digest(content, lengths)
+    identity = digest(content, lengths, plan.settings.cuts)
     try:
         kept = json.loads(path.read_text())
         if kept["identity"] == identity:
@@ -120,7 +121,7 @@ def _planned(plan: AnnotationPlan, source: Source, content: str) -> tuple[list[C
             return clips, kept["cuts_s"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    clips, cuts = plan_clips(source, lengths)
+    clips, cuts = plan_clips(source, lengths, cut_finder(plan.settings.cuts))
     listed = [(clip.key, clip.start_s, clip.num_frames) for clip in clips]
     with replacing(path) as file:
         file.write_text(json.dumps({"identity": identity, "clips": listed, "cuts_s": cuts}) + "\n")

@@ -11,7 +11,7 @@ from engine.camera.tracks import map_intrinsics
 from evaluation.poses.estimator import CameraEstimate, Frames, PoseEstimator, PosesRefused
 from evaluation.poses.structure_from_motion import StructureFromMotion
 from training.data.annotation.given import DepthSource, given_cameras
-from training.data.annotation.scale import depth_scale, similar_scale, speed_scale
+from training.data.annotation.scale import dense_scale, depth_scale, similar_scale, speed_scale
 from training.data.annotation.sources import Source
 from training.data.videos.frames import VideoFrames
 
@@ -68,6 +68,8 @@ def find_cameras(clip: FilmedClip, settings: CameraSettings) -> tuple[CameraEsti
         lens = map_intrinsics(np.array([settings.lens]), clip.video.size, clip.size)[0]
     if not settings.given:
         found = settings.estimator.estimate(clip.frames, clip.fps, lens)
+        if settings.depth is None and found.is_metric:
+            return found, settings.estimator.name
         if settings.depth is None:
             return _scaled(found, speed_scale(found.c2w, clip.fps, settings.metres_per_s)), "speed"
         return _by_depth(found, clip, settings.depth)
@@ -85,13 +87,17 @@ def find_cameras(clip: FilmedClip, settings: CameraSettings) -> tuple[CameraEsti
 
 
 def _by_depth(found: CameraEstimate, clip: FilmedClip, depth: DepthSource) -> tuple[CameraEstimate, str]:
-    if found.points is None or not len(found.points):
+    if found.depths is None and (found.points is None or not len(found.points)):
         raise PosesRefused("no points were recovered whose depth could be compared")
 
     def depths(numbers: list[int]) -> NDArray[np.float32]:
         return depth.depths(clip.source, clip.video, clip.moments_s, clip.frames, numbers)
 
-    scale, variation = depth_scale(found.points, depths, clip.size)
+    if found.depths is not None:
+        scale, variation = dense_scale(found.depths, depths)
+    else:
+        assert found.points is not None, "one of both is there"
+        scale, variation = depth_scale(found.points, depths, clip.size)
     return replace(
         _scaled(found, scale), measures={**found.measures, "scale_variation": variation}
     ), depth.name

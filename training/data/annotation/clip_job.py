@@ -17,12 +17,14 @@ from engine.files.atomic import replacing
 from evaluation.poses.estimator import CameraEstimate, PosesRefused
 from training.data.annotation import measures
 from training.data.annotation.cameras import CameraSettings, FilmedClip, find_cameras
+from training.data.annotation.cut_detectors import CutDetector, cut_finder
+from training.data.annotation.dover import QualityScorer
 from training.data.annotation.filters import Judge, camera_scores, pose_problem
 from training.data.annotation.given import given_scores
 from training.data.annotation.results import ClipResult, camera_path, picture_path, write_camera, write_result
-from training.data.annotation.shots import ClipLengths, ClipPlan, adaptive_cuts
+from training.data.annotation.shots import ClipLengths, ClipPlan
 from training.data.annotation.sources import frame_times_s, nearest_frames, within_area
-from training.data.annotation.vision_language import VisionLanguageServer
+from training.data.annotation.vision_language import Describer
 from training.data.clip_quality import camera_words
 from training.data.videos.frames import VideoFrames
 
@@ -40,8 +42,17 @@ class ClipSettings:
     lengths: ClipLengths
     judge: Judge
     cameras: CameraSettings = field(default_factory=CameraSettings)
-    describer: VisionLanguageServer | None = None
+    describer: Describer | None = None
     """Writes captions, counts and judges; without one, captions are given and those scores are missing."""
+    quality: QualityScorer | None = None
+    """Scores the picture quality; without one it is given or missing."""
+    cuts: CutDetector = "adaptive"
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether any step runs on a GPU of this process."""
+        parts = (self.cameras, self.describer, self.quality)
+        return any(part is not None and part.needs_gpu for part in parts)
 
 
 class _Clock:
@@ -80,8 +91,11 @@ def annotate_clip(
             "flow": measures.flow_magnitude(frames, fps),
             "color": measures.saturation(frames),
             "blank_share": measures.nearly_blank_share(frames),
-            "scene_cut": float(len(adaptive_cuts(_InMemory(frames), fps))),
+            "scene_cut": float(len(cut_finder(settings.cuts)(_InMemory(frames), fps))),
         }
+    if settings.quality is not None and "dover" not in scores:
+        with clock("quality"):
+            scores["dover"] = settings.quality.score(frames, fps)
     if settings.describer is not None:
         with clock("words"):
             described = settings.describer.describe(frames)

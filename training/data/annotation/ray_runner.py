@@ -56,12 +56,13 @@ def _connect(address: str, num_workers: int) -> None:
 def _all(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
     cpu, gpu = (ray.remote(num_cpus=1, num_gpus=share, max_retries=TRIES)(do_job) for share in (0, 1))
     room = max(1, AHEAD * int(ray.cluster_resources().get("CPU", 1)))
+    has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
     waiting, running = list(reversed(jobs)), {}
     while waiting or running:
         while waiting and len(running) < room:
             job = waiting.pop()
-            # Steps that need a GPU wait for one in a pool of their own, so the others never do.
-            task = gpu if job.settings.cameras.needs_gpu else cpu
+            # Steps that want a GPU wait for one in a pool of their own, so the others never do; where there is none, none waits.
+            task = gpu if job.settings.needs_gpu and has_gpu else cpu
             running[task.remote(job)] = job
         [done], _ = ray.wait(list(running))
         job = running.pop(done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -80,6 +80,25 @@ def depth_scale(
     unit = float(np.median(known)) if known else 1.0
     smoothed = smooth_scales([None if scale is None else scale / unit for scale in scales])
     return unit * float(np.median(smoothed)), scale_variation(scales)
+
+
+def dense_scale(maps: Mapping[int, Depths], depths: Callable[[list[int]], Depths]) -> tuple[float, float]:
+    """Metres per unit of recovered poses, from metric depth and the depth of keyframes in the poses' unit.
+
+    Args:
+        maps: By number of the frame, [h, w], not numbers where they are not believed.
+        depths: Gives the metric depth of frames by number, [K, H, W].
+
+    Returns:
+        The scale, and how much it varies from frame to frame: standard deviation over mean.
+
+    Raises:
+        ValueError: No frame has enough points.
+    """
+    numbers = sorted(maps)
+    pairs = zip(numbers, depths(numbers), strict=True)
+    scales = [frame_scale(maps[number], metric) for number, metric in pairs]
+    return float(np.median(smooth_scales(scales))), scale_variation(scales)
 
 
 def frame_scale(depth: Depths, metric: Depths, mask: NDArray[np.bool_] | None = None) -> float | None:

@@ -1,4 +1,4 @@
-"""Captions, counts and a quality flag by a vision-language model behind an OpenAI-compatible address.
+"""Captions, counts and a quality flag by a vision-language model; here one behind an OpenAI-compatible address.
 
 Any server will do that speaks `POST /v1/chat/completions` with pictures: vLLM, llama.cpp, Ollama, a hosted one. The key of the
 latter is read by the command line from the environment and never written to a set.
@@ -11,8 +11,9 @@ import json
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -46,6 +47,52 @@ class Described:
     """`vlm_entity_filter` and `vlm_quality_filter`, where it gave numbers."""
 
 
+class Describer(Protocol):
+    """Describes clips."""
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the model runs on a GPU of the process that asks."""
+        ...
+
+    def describe(self, frames: NDArray[np.uint8]) -> Described:
+        """Ask for a caption and scores of a clip, [F, H, W, 3].
+
+        Raises:
+            ValueError: There is no model, or it does not answer with what was asked for.
+        """
+        ...
+
+
+def describe_by(ask: Callable[[], str]) -> Described:
+    """Ask a model, and once more where its caption speaks of the camera.
+
+    Raises:
+        ValueError: It does not answer with a JSON object.
+    """
+    described = Described("", {})
+    for _ in range(TRIES):
+        answer = _object(ask())
+        caption = " ".join(str(answer.get("caption", "")).split())
+        scores = {
+            f"vlm_{name}_filter": float(answer[said])
+            for name, said in (("entity", "entities"), ("quality", "quality"))
+            if isinstance(answer.get(said), int | float)
+        }
+        if caption and not camera_words(caption):
+            return Described(caption, scores)
+        described = Described("", scores)
+    return described
+
+
+def shown_frames(frames: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """The frames of a clip that a model is shown, FRAME_WIDTH_PX wide, RGB."""
+    picks = np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int)
+    height, width = frames.shape[1:3]
+    size = FRAME_WIDTH_PX, max(1, round(FRAME_WIDTH_PX * height / width))
+    return [np.asarray(cv2.resize(frames[n], size, interpolation=cv2.INTER_AREA), np.uint8) for n in picks]
+
+
 @dataclass(frozen=True)
 class VisionLanguageServer:
     """A model at an address."""
@@ -57,25 +104,15 @@ class VisionLanguageServer:
     """Sent as a bearer token; not part of what a result depends on."""
     timeout_s: float = 120.0
 
+    needs_gpu: bool = False
+
     def describe(self, frames: NDArray[np.uint8]) -> Described:
         """Ask for a caption and scores of a clip, [F, H, W, 3].
 
         Raises:
             ValueError: The server does not answer, or not with what was asked for.
         """
-        described = Described("", {})
-        for _ in range(TRIES):
-            answer = _object(self._ask(frames))
-            caption = " ".join(str(answer.get("caption", "")).split())
-            scores = {
-                f"vlm_{name}_filter": float(answer[said])
-                for name, said in (("entity", "entities"), ("quality", "quality"))
-                if isinstance(answer.get(said), int | float)
-            }
-            if caption and not camera_words(caption):
-                return Described(caption, scores)
-            described = Described("", scores)
-        return described
+        return describe_by(lambda: self._ask(frames))
 
     def _ask(self, frames: NDArray[np.uint8]) -> str:
         content: list[dict[str, Any]] = [{"type": "text", "text": QUESTION}]
@@ -132,12 +169,8 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _data_urls(frames: NDArray[np.uint8]) -> list[str]:
-    picks = np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int)
     urls = []
-    for n in picks:
-        height, width = frames.shape[1:3]
-        size = FRAME_WIDTH_PX, max(1, round(FRAME_WIDTH_PX * height / width))
-        small = cv2.resize(frames[n], size, interpolation=cv2.INTER_AREA)
+    for small in shown_frames(frames):
         ok, encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         assert ok, "a uint8 picture always encodes"
         urls.append("data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode())
