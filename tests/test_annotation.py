@@ -24,8 +24,8 @@ from training.data.annotation.annotate import AnnotationPlan, annotate
 from training.data.annotation.cameras import CameraSettings
 from training.data.annotation.clip_job import ClipSettings
 from training.data.annotation.filters import PRESETS, Judge, camera_scores, count_reasons
-from training.data.annotation.report_page import write_report
-from training.data.annotation.results import camera_path, read_camera
+from training.data.annotation.report_page import histogram, write_report
+from training.data.annotation.results import camera_path, read_camera, read_seconds
 from training.data.annotation.shots import ClipLengths, plan_clips
 from training.data.annotation.sources import Source, find_sources
 from training.data.sets import open_set
@@ -181,6 +181,22 @@ def test_a_set_is_made_of_what_passes(films, tmp_path):
     assert "two-shots-000" in page
     assert "vmafmotion" in page
     assert page.count("<polyline") == 2
+    # Every rejection is counted by what it is for, and shown with its reason; every step with what it took.
+    [still] = [clip for clip in done.clips if not clip.kept]
+    assert all(
+        f"<td>{kind}</td><td class=number>{count}</td>" in page
+        for kind, count in count_reasons([still.reasons]).items()
+    )
+    assert "; ".join(still.reasons) in page
+    assert all(f"<td>{step}</td>" in page for step in ("decode", "pictures", "cameras"))
+    took = read_seconds(plan.folder, "two-shots-000")
+    assert list(took.wall_s) == list(took.cpu_s) == ["decode", "pictures", "cameras"]
+
+
+def test_a_histogram_of_equal_values_reaches_to_its_bound():
+    drawn = histogram(np.zeros(3), (0.0, 1.0))
+    assert 'text-anchor="end">1</text>' in drawn
+    assert 'fill="#e3efe0"' in drawn
 
 
 def test_scores_of_other_programs_lie_beside_a_video(films, tmp_path):

@@ -205,7 +205,8 @@ class Pipeline:
             return path
         if not self.preset.trains_what_is_needed:
             raise ValueError(
-                f"{name} needs the checkpoint of {earlier}, and {path} is not there; run `flaneur train {earlier}` first"
+                f"{name} needs the checkpoint of {earlier}, and {path} is not there; run `flaneur train {earlier}` first, "
+                "or name a network with --from"
             )
         start_from = self.start_from
         with torch.random.fork_rng():

@@ -21,7 +21,14 @@ from training.data.annotation.cut_detectors import CutDetector, cut_finder
 from training.data.annotation.dover import QualityScorer
 from training.data.annotation.filters import Judge, camera_scores, pose_problem
 from training.data.annotation.given import given_scores
-from training.data.annotation.results import ClipResult, camera_path, picture_path, write_camera, write_result
+from training.data.annotation.results import (
+    ClipResult,
+    StepSeconds,
+    camera_path,
+    picture_path,
+    write_camera,
+    write_result,
+)
 from training.data.annotation.shots import ClipLengths, ClipPlan
 from training.data.annotation.sources import frame_times_s, nearest_frames, within_area
 from training.data.annotation.vision_language import Describer
@@ -56,18 +63,24 @@ class ClipSettings:
 
 
 class _Clock:
-    """Adds up the seconds of steps."""
+    """Adds up the seconds of steps, by the clock and of this process's processors."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.wall_s: dict[str, float] = {}
+        self.cpu_s: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
+            self.wall_s[step] = self.wall_s.get(step, 0.0) + time.perf_counter() - start_s
+            self.cpu_s[step] = self.cpu_s.get(step, 0.0) + time.process_time() - start_cpu_s
+
+    @property
+    def seconds(self) -> StepSeconds:
+        return StepSeconds(wall_s=self.wall_s, cpu_s=self.cpu_s)
 
 
 def annotate_clip(

@@ -21,6 +21,8 @@ REPORT_FILE = "report.html"
 MOST_SHOWN = 200
 """Clips with pictures, of kept and of rejected ones each."""
 BINS = 24
+ENDS = ("first_frame", "last_frame")
+"""Scores that say where a clip was cut; no histogram of them tells anything."""
 CHART_WIDTH, CHART_HEIGHT = 300, 120
 PATH_SIDE = 130
 CLIP_STYLE = """
@@ -72,18 +74,19 @@ def _in_short(
     if done.left_out:
         yield "<h2>Left out</h2>"
         yield table(("what", "why"), [(item.name, item.reason) for item in done.left_out])
-    steps: dict[str, list[float]] = {}
-    for clip in done.clips:
-        for step, value in read_seconds(plan.folder, clip.key).items():
-            steps.setdefault(step, []).append(value)
-    if steps:
+    took = [read_seconds(plan.folder, clip.key) for clip in done.clips]
+    if steps := list(dict.fromkeys(step for each in took for step in each.wall_s)):
         yield "<h2>Seconds a clip</h2>"
-        rows = [(step, f"{np.mean(values):.1f}", str(len(values))) for step, values in steps.items()]
-        yield table(("step", "seconds", "clips"), rows, [1, 2])
+        rows = []
+        for step in steps:
+            wall = [each.wall_s[step] for each in took if step in each.wall_s]
+            cpu = [each.cpu_s[step] for each in took if step in each.cpu_s]
+            rows.append((step, f"{np.mean(wall):.1f}", f"{np.mean(cpu):.1f}", str(len(wall))))
+        yield table(("step", "by the clock", "of a core", "clips"), rows, [1, 2, 3])
 
 
 def _histograms(clips: Sequence[ClipResult], bounds: Mapping[str, Range]) -> Iterator[str]:
-    names = list(dict.fromkeys(name for clip in clips for name in clip.scores))
+    names = [n for n in dict.fromkeys(n for clip in clips for n in clip.scores) if n not in ENDS]
     if not names:
         return
     yield "<h2>Scores</h2><p class=quiet>Shaded: what is kept.</p><div class=charts>"
@@ -98,7 +101,7 @@ def histogram(values: NDArray[np.float64], kept: Range | None) -> str:
     low, high = float(values.min()), float(values.max())
     if kept is not None:
         # A far bound would squeeze all values into one bar; it is only shown where it is near.
-        reach = max(high - low, abs(high), 1e-9)
+        reach = max(high - low, abs(high)) or kept[1] - kept[0]
         low, high = min(low, max(kept[0], low - reach)), max(high, min(kept[1], high + reach))
     if high <= low:
         low, high = low - 0.5, high + 0.5

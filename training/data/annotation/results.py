@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +47,17 @@ class ClipResult(BaseModel):
         return not self.reasons
 
 
+class StepSeconds(BaseModel):
+    """How long each step of a clip took."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wall_s: dict[str, float]
+    """By the clock."""
+    cpu_s: dict[str, float]
+    """Of processors, which other work on the machine does not change."""
+
+
 def result_path(folder: Path, key: str) -> Path:
     """Where the result of a clip lies in a set."""
     return folder / CLIPS_FOLDER / f"{key}.json"
@@ -74,11 +84,11 @@ def read_result(folder: Path, key: str) -> ClipResult | None:
         return None
 
 
-def write_result(folder: Path, result: ClipResult, seconds: dict[str, float]) -> None:
+def write_result(folder: Path, result: ClipResult, seconds: StepSeconds) -> None:
     """Write what became of a clip; it comes last of the clip's files and says that they are whole."""
     (folder / SECONDS_FOLDER).mkdir(parents=True, exist_ok=True)
     with replacing(folder / SECONDS_FOLDER / f"{result.key}.json") as file:
-        file.write_text(json.dumps(seconds) + "\n")
+        file.write_text(seconds.model_dump_json() + "\n")
     with replacing(result_path(folder, result.key)) as file:
         file.write_text(result.model_dump_json(indent=1) + "\n")
 
@@ -104,12 +114,12 @@ def read_camera(folder: Path, key: str) -> tuple[NDArray[np.float64], NDArray[np
     return arrays["c2w"].astype(np.float64), arrays["intrinsics"].astype(np.float64), (width, height)
 
 
-def read_seconds(folder: Path, key: str) -> dict[str, float]:
+def read_seconds(folder: Path, key: str) -> StepSeconds:
     """Read how long each step of a clip took; empty where nothing says so."""
     try:
-        return dict(json.loads((folder / SECONDS_FOLDER / f"{key}.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
+        return StepSeconds.model_validate_json((folder / SECONDS_FOLDER / f"{key}.json").read_bytes())
+    except (OSError, ValidationError):
+        return StepSeconds(wall_s={}, cpu_s={})
 
 
 def digest(*parts: object) -> str:
