@@ -55,6 +55,14 @@ def make(
     revisits: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of clips that come back the way they went.")
     ] = 0.5,
+    most_empty: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of a frame's tiles that are empty, above which it is nearly blank; the paper's is 0.65.",
+        ),
+    ] = 0.8,
     seed: Annotated[int, typer.Option(min=0, max=80_000, help="Seed of the first clip.")] = 0,
     autoencoder: Weights = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG that shows the clips.")] = None,
@@ -72,7 +80,7 @@ def make(
     weights = load_autoencoder(autoencoder or assets.checkpoints_dir())
     output.mkdir(parents=True, exist_ok=True)
     with progress("drawing clips", len(jobs)) as advance:
-        summary = sets.make_holodeck_set(output, jobs, weights, advance)
+        summary = sets.make_holodeck_set(output, jobs, weights, advance, most_empty)
     if sheet is not None:
         out = {item.name for item in summary.left_out}
         sets.write_sheet(sheet, [job for job in jobs if job.label not in out], output / sets.RENDERED_FOLDER)

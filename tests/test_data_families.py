@@ -120,6 +120,11 @@ def test_frames_of_one_colour_are_blank_and_places_are_not():
     seen = np.stack([place.render(place.spawn, lens, 160, 96)] * 8)
     assert blank_share(seen) == 0.0
     assert blank_share(np.concatenate([plain, seen])) == pytest.approx(2 / 3)
+    # Seven tenths of one colour: nearly blank by the paper's 65 %, not by the 80 % that painted places are judged by.
+    noise = np.random.default_rng(0).integers(0, 255, (96, 160, 3)).astype(np.uint8)
+    noise[:, : 7 * 16] = 90
+    assert blank_share(noise[None], 0.65) == 1.0
+    assert blank_share(noise[None]) == 0.0
 
 
 def test_a_blank_clip_is_rejected_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -128,6 +133,8 @@ def test_a_blank_clip_is_rejected_and_counted(tmp_path: Path, monkeypatch: pytes
     source = HolodeckClips([replace(FILM, num_frames=9)], tmp_path)
     left_out: list[LeftOut] = []
     assert list(readable(source, left_out)) == []
+    strict = HolodeckClips(source.jobs, tmp_path, most_empty=0.65)
+    assert strict.content(0) != source.content(0)
     assert count_left_out(left_out) == {"rejected": 1, "broken": 0}
     assert "town-walk-00000 is nearly blank in 100%" in left_out[0].reason
 

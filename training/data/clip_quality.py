@@ -39,10 +39,10 @@ CAMERA_WORDS = re.compile(
 """Words that speak of how a place is filmed instead of what it looks like."""
 
 
-def blank_share(frames: NDArray[np.uint8]) -> float:
-    """Share of frames [F, H, W, 3] in which nearly every tile is empty."""
+def blank_share(frames: NDArray[np.uint8], most_empty: float = EMPTY_TILES) -> float:
+    """Share of frames [F, H, W, 3] of which more than a share of the tiles is empty."""
     judged = frames[::LOOK_EVERY]
-    return sum(empty_share(frame) > EMPTY_TILES for frame in judged) / len(judged)
+    return sum(empty_share(frame) > most_empty for frame in judged) / len(judged)
 
 
 def empty_share(frame: NDArray[np.uint8]) -> float:

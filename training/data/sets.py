@@ -21,7 +21,7 @@ from model.vae.guided import GuidedAutoencoder
 from training.data.archives.reader import ArchiveOptions, ClipArchives
 from training.data.archives.writer import LATENTS_FOLDER, RAW_FOLDER, write_archive
 from training.data.clip import FPS, Clip, ClipSource, LeftOut, readable
-from training.data.clip_quality import camera_words
+from training.data.clip_quality import EMPTY_TILES, camera_words
 from training.data.holodeck.families import FAMILIES
 from training.data.holodeck.rendering import (
     HolodeckClips,
@@ -138,7 +138,11 @@ def _chosen(text: str, known: Sequence[str], what: str) -> list[str]:
 
 
 def make_holodeck_set(
-    folder: Path, jobs: Sequence[RenderJob], autoencoder: GuidedAutoencoder, advance: Advance
+    folder: Path,
+    jobs: Sequence[RenderJob],
+    autoencoder: GuidedAutoencoder,
+    advance: Advance,
+    most_empty: float = EMPTY_TILES,
 ) -> SetSummary:
     """Draw videos of holodeck places, encode them and write one archive per place.
 
@@ -146,6 +150,7 @@ def make_holodeck_set(
 
     Args:
         advance: Told how many videos are drawn.
+        most_empty: Share of empty tiles above which a frame is nearly blank.
     """
     rendered = folder / RENDERED_FOLDER
     for done, _ in enumerate(render_walks(jobs, rendered, torch.get_num_threads()), 1):
@@ -155,7 +160,7 @@ def make_holodeck_set(
     summaries: list[Clip] = []
     for place in dict.fromkeys(job.place for job in jobs):
         mine = [job for job in jobs if job.place == place]
-        source = EncodedClips(HolodeckClips(mine, rendered), cache, autoencoder)
+        source = EncodedClips(HolodeckClips(mine, rendered, most_empty), cache, autoencoder)
         clips = list(readable(source, left_out))
         summaries += clips
         if clips:

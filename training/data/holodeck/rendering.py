@@ -24,7 +24,7 @@ from engine.files.atomic import replacing
 from holodeck import Place, get_place
 from holodeck.compiled import render_rgbd
 from training.data.clip import Clip, ClipRejected, LeftOut
-from training.data.clip_quality import BLANK_FRAMES, blank_share
+from training.data.clip_quality import BLANK_FRAMES, EMPTY_TILES, blank_share
 from training.data.holodeck import families
 from training.data.holodeck.families import draw_poses
 
@@ -186,8 +186,9 @@ class HolodeckClips:
 
     name = "holodeck"
 
-    def __init__(self, jobs: Sequence[RenderJob], directory: Path) -> None:
-        self.jobs, self.directory = jobs, directory
+    def __init__(self, jobs: Sequence[RenderJob], directory: Path, most_empty: float = EMPTY_TILES) -> None:
+        """Prepare; a frame is nearly blank where more than `most_empty` of its tiles are empty."""
+        self.jobs, self.directory, self.most_empty = jobs, directory, most_empty
         self.left_out: list[LeftOut] = []
 
     def __len__(self) -> int:
@@ -204,7 +205,7 @@ class HolodeckClips:
         render_walk(job, self.directory)
         clip = rendered_clip(job, self.directory)
         assert clip.frames is not None, "a rendered clip has frames"
-        if (share := blank_share(clip.frames)) > BLANK_FRAMES:
+        if (share := blank_share(clip.frames, self.most_empty)) > BLANK_FRAMES:
             raise ClipRejected(f"{job.label} is nearly blank in {share:.0%} of its frames")
         return clip
 
@@ -212,8 +213,9 @@ class HolodeckClips:
         return self.jobs[index].label
 
     def content(self, index: int) -> str:
-        """Name of all that a video is drawn from."""
-        return self.jobs[index].stem
+        """Name of all that a video is drawn and judged from."""
+        stem = self.jobs[index].stem
+        return stem if self.most_empty == EMPTY_TILES else f"{stem} {self.most_empty}"
 
 
 def family_jobs(
