@@ -85,8 +85,7 @@ def evaluate_films(folders: Sequence[Path], folder: Path, asked: Asked) -> None:
 
 def evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
     """Measure so many scenes of each category of a split."""
-    with extra_needed("reading the benchmark's pictures", "worlds"):
-        from export.photo import fit_photo, read_photo
+    from engine.files.pictures import open_rgb
     from engine.session.picture_world import depth_teller
     from evaluation.bench_progress import read_rows
     from evaluation.image_metrics import OPENERS, open_measures
@@ -100,9 +99,10 @@ def evaluate_pictures(subject: Subject, folder: Path, asked: Asked) -> None:
         evaluate_bench,
         scene_identities,
     )
+    from export.photo import fit_photo
 
     def read(path: Path, width: int, height: int) -> tuple[Frames, tuple[int, int]]:
-        photo = read_photo(path)
+        photo = open_rgb(path)
         return fit_photo(photo, width, height)[0], photo.size
 
     chosen, broken = _scenes(folder, asked)

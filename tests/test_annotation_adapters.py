@@ -292,7 +292,6 @@ class Talking:
 
 
 def test_a_model_of_this_process_is_asked_as_a_server_is(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("PIL")
     answers = [{"caption": "The camera pans.", "entities": 3, "quality": 1}, {"caption": "A red wall."}]
     talking = Talking(*map(json.dumps, answers))
     monkeypatch.setattr(local_vision_language, "open_model", lambda name: (talking, talking))

@@ -89,7 +89,12 @@ LIBRARY_HOMES = {
     "tensorrt_rtx": ("engine.backends.tensorrt", "export"),
     "cuda": ("engine.backends.tensorrt",),
     "transformers": ("export.text", "training.data.annotation.local_vision_language"),
-    "PIL": ("export.photo", "training.data.annotation.local_vision_language"),
+    "PIL": (
+        "engine.files.pictures",
+        "engine.memory.codec",
+        "export.photo",
+        "training.data.annotation.local_vision_language",
+    ),
     "skimage": ("evaluation",),
     "scipy": ("evaluation",),
     "numba": ("holodeck.kernels",),

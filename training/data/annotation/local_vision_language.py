@@ -62,7 +62,7 @@ def open_model(name: str) -> tuple[Any, Any]:
         from transformers import AutoModelForImageTextToText, AutoProcessor
     except ImportError as error:
         raise ValueError(
-            "a vision-language model in this process needs transformers; run pip install 'transformers>=5.0' pillow "
+            "a vision-language model in this process needs transformers; run pip install 'transformers>=5.0' "
             "torchvision, or give --vlm the address of a server"
         ) from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
