@@ -130,7 +130,9 @@ def test_pi3x_gives_cameras_and_moge_their_scale(scene: Scene, networks: ExactPi
 def test_depth_of_frames_with_known_cameras_is_in_their_unit(scene: Scene, networks: ExactPi3X):
     given = scene.c2w.copy()
     given[:, :3, 3] *= 7.0
-    maps = Pi3X(keyframes_per_s=8.0).depths_of(scene.frames, FPS, given, np.tile(LENS, (NUM_FRAMES, 1)))
+    maps = Pi3X(keyframes_per_s=8.0).depths_of(
+        scene.frames, FPS, given, np.tile(LENS.astype(np.float64), (NUM_FRAMES, 1))
+    )
     assert sorted(maps) == [*range(0, 49, 2)]
     near = scene.depth[8] < 80.0
     np.testing.assert_allclose(maps[8][near], 7.0 * scene.depth[8][near], rtol=1e-3)

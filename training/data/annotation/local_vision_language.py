@@ -68,7 +68,7 @@ def open_model(name: str) -> tuple[Any, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
+        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype="auto")
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
