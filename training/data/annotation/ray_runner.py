@@ -47,10 +47,21 @@ def _connect(address: str, num_workers: int) -> None:
             ray.init(num_cpus=num_workers, include_dashboard=False, **shared)
         else:
             ray.init(address=address, **shared)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    # A node that does not start in time is a bare Exception.
+    except Exception as error:
+        if address == LOCAL:
+            raise ValueError(
+                f"Ray does not start on this machine ({_first_line(error)}); try again when less runs here, or take "
+                "--workers without --ray"
+            ) from error
         raise ValueError(
-            f"no Ray cluster answers at {address}; start one with `ray start --head`, or leave the address out"
+            f"no Ray cluster answers at {address} ({_first_line(error)}); start one with `ray start --head`, or leave "
+            "the address out"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _all(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
