@@ -17,6 +17,7 @@ pytest.importorskip("ray")
 from evaluation.poses.estimator import CameraEstimate
 from tests.test_annotation import GivenCameras, no_bar, plan_for, small_encoder
 from tests.test_annotation import films as films
+from training.data.annotation import ray_runner
 from training.data.annotation.annotate import annotate
 from training.data.annotation.ray_runner import in_ray
 
@@ -70,3 +71,18 @@ def test_two_workers_one_of_them_killed_make_the_files_that_one_process_makes(
     assert marker.read_text() == "killed"
     assert [clip.kept for clip in done.clips].count(True) == 2
     assert set_files(shared.folder) == set_files(alone.folder)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [("local", "take --workers without --ray"), ("10.0.0.1:6379", "no Ray cluster answers")],
+)
+def test_ray_that_does_not_start_is_one_sentence(
+    address: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(**options: object) -> None:
+        raise Exception("The node timed out.\nmore")
+
+    monkeypatch.setattr(ray_runner.ray, "init", broken)
+    with pytest.raises(ValueError, match=sentence):
+        next(iter(in_ray(address, 2)([])))
