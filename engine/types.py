@@ -146,6 +146,8 @@ class LatentChunk:
     """The rollout's memory behind it, where the session was asked to keep snapshots."""
     rendering: MemoryRendering | None = field(default=None, repr=False)
     """What the spatial memory shows of its frames, where the model reads one."""
+    memory: NDArray[np.float32] | None = field(default=None, repr=False)
+    """The same as model and refiner read it, encoding and coverage, [M, T, H, W]."""
     refined: RefinedHistory | None = field(default=None, repr=False)
     """Of the refiner behind it, where the session has one."""
     refine_start_s: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 
 from engine.backends.protocol import Backend, State
 from engine.files.bundle import EngineSpec
+from engine.files.world import World
+from engine.memory.keyframes import Keyframe
+from engine.types import CameraTrack
 from tests.conftest import CACHES, STATE, WEIGHTS_SHA256, C, R
 
 HEIGHT, WIDTH, STRIDE = 32, 64, 16
+INTRINSICS = np.array([40, 40, 32, 16], np.float32)
 
 
 class GuidedBackend(Backend):
@@ -93,3 +98,37 @@ def guided_spec() -> EngineSpec:
             "text_dim": 6,
         }
     )
+
+
+def wall(depth_m: float = 3.0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Colour and inverse depth of a grey wall."""
+    return np.full((HEIGHT, WIDTH, 3), 90, np.uint8), np.full((HEIGHT, WIDTH), 1 / depth_m, np.float32)
+
+
+def guided_world(toy_world: World) -> World:
+    """A world that remembers what one keyframe saw."""
+    color, depth = wall()
+    return replace(
+        toy_world,
+        first_latent=np.zeros((C, HEIGHT // STRIDE, WIDTH // STRIDE), np.float32),
+        first_frame=color,
+        intrinsics=INTRINSICS,
+        c2w=np.eye(4),
+        keyframes=(Keyframe.of(color, depth, np.eye(4), INTRINSICS),),
+    )
+
+
+def turn_round(first: int, count: int, refine: bool = False) -> list[CameraTrack]:
+    """Turn right by 8 degrees a chunk."""
+    tracks = []
+    for chunk in range(first, first + count):
+        c2w = np.tile(np.eye(4), (R, 1, 1))
+        for frame in range(R):
+            angle = np.radians(8 * (chunk + (frame + 1) / R))
+            c2w[frame, :3, :3] = [
+                [np.cos(angle), 0, np.sin(angle)],
+                [0, 1, 0],
+                [-np.sin(angle), 0, np.cos(angle)],
+            ]
+        tracks.append(CameraTrack(c2w, np.tile(INTRINSICS, (R, 1)), refine=refine))
+    return tracks

@@ -55,6 +55,37 @@ def test_four_blocks_of_graphs_equal_pytorch(refiner: Refiner, folder: RefinerFo
     assert 0 < max(report.latents) < 1e-5
 
 
+def test_the_embed_graph_reads_the_memory_where_the_refiner_does(folder: RefinerFolder, tmp_path: Path):
+    refiner = small_refiner(torch.float32, num_layers=1, memory_channels=5)
+    seeing = open_refiner(export_refiner(refiner, tmp_path / "seeing", SIZES))
+    assert (folder.spec.memory_channels, seeing.spec.memory_channels) == (0, 5)
+    inputs = [
+        [given.name for given in onnx.load(each.path / each.spec.embed_graph).graph.input]
+        for each in (folder, seeing)
+    ]
+    assert inputs == [["latents", "sigma"], ["latents", "sigma", "memory"]]
+    runner = OnnxRuntimeGraphs(seeing, num_threads=1)
+    report = verify_refiner(seeing, runner, refiner)
+    assert 0 < max(report.latents) < 1e-5
+    blind = small_refiner(torch.float32, num_layers=1, memory_channels=5)
+    with torch.no_grad():
+        blind.memory_embedder.weight.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+    assert not verify_refiner(seeing, runner, blind, num_blocks=1).passed
+    stream = open_stream(seeing)
+    stream.begin(np.zeros((6, 3, 4), np.float32))
+    block = np.zeros((1, 6, 3, 3, 4), np.float32)
+    with pytest.raises(ValueError, match="a block's is"):
+        stream.refine(block, block, block)
+
+
+def test_a_description_from_before_the_memory_still_opens(folder: RefinerFolder, tmp_path: Path):
+    path = shutil.copytree(folder.path, tmp_path / "small")
+    spec = json.loads((path / REFINER_FILE).read_text())
+    del spec["memory_channels"], spec["model"]["memory_channels"]
+    (path / REFINER_FILE).write_text(json.dumps(spec))
+    assert open_refiner(path).spec == folder.spec.model_copy(update={"model": spec["model"]})
+
+
 def test_graphs_of_another_network_do_not_pass(folder: RefinerFolder):
     other = small_refiner(torch.float32, gated_attn=True, num_layers=2)
     with torch.no_grad():

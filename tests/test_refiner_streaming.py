@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.refiner import Refiner
+from model.refiner import Refiner, RefinerConfig
 from model.refiner import state as state_module
 from model.refiner.rotary import video_rotary
 from model.refiner.state import RefinerState, sink_frame, state_shapes
@@ -22,6 +22,7 @@ from tests.refiner_cases import (
     FPS,
     random_clip,
     random_text,
+    refiner_config,
     relative_error,
     small_refiner,
 )
@@ -36,7 +37,9 @@ def open_stream(refiner: Refiner, clip: Tensor, history: int = 10) -> tuple[Text
 
 
 @torch.no_grad()
-def masked_refinement(refiner: Refiner, clip: Tensor, block_size: int) -> Tensor:
+def masked_refinement(
+    refiner: Refiner, clip: Tensor, block_size: int, memory: Tensor | None = None
+) -> Tensor:
     """Refine by passes over the clip so far, under a mask that hides later blocks: slow, and without any cache."""
     context = refiner.encode_text(*random_text(clip.dtype))
     generator = torch.Generator().manual_seed(42)
@@ -49,10 +52,13 @@ def masked_refinement(refiner: Refiner, clip: Tensor, block_size: int) -> Tensor
         mask = torch.where(order[None] <= order[:, None], 0.0, float("-inf"))
         table = video_rotary(refiner.config, torch.arange(float(stop)), *GRID, FPS)
         noise = torch.randn(block.shape, generator=generator, dtype=clip.dtype)
+        shown = None
+        if memory is not None:
+            shown = torch.cat([0 * memory[:, :, :start], memory[:, :, start:stop]], 2)
         x = (1 - SIGMAS[0]) * block + SIGMAS[0] * noise
         for sigma, following in pairwise(SIGMAS):
             sigmas = torch.cat([torch.zeros(1, start), torch.full((1, stop - start), sigma)], 1)
-            velocity = refiner(torch.cat([done, x], 2), sigmas, context, table, mask=mask)
+            velocity = refiner(torch.cat([done, x], 2), sigmas, context, table, mask=mask, memory=shown)
             x = x + (following - sigma) * velocity[:, :, start:]
         done = torch.cat([done, x], 2)
     return done
@@ -65,6 +71,41 @@ def test_a_stream_that_forgets_nothing_equals_passes_over_the_whole_clip(block_s
     streamed = refiner.refine(clip, *text, fps=FPS, block_size=block_size, window=10)
     # The bound of float64 sums in another order.
     assert relative_error(streamed, masked_refinement(refiner, clip, block_size)) < 1e-10
+
+
+@pytest.mark.parametrize("block_size", [2, 9])
+def test_the_memory_is_shown_to_the_block_at_hand_alone(block_size: int):
+    refiner, clip = small_refiner(memory_channels=5), random_clip(10, torch.float64)
+    text = random_text(torch.float64)
+    memory = torch.randn(1, 5, 10, *GRID, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    streamed = refiner.refine(clip, *text, fps=FPS, block_size=block_size, window=10, memory=memory)
+    assert relative_error(streamed, masked_refinement(refiner, clip, block_size, memory)) < 1e-10
+    plain = refiner.refine(clip, *text, fps=FPS, block_size=block_size, window=10)
+    assert relative_error(streamed, plain) > 0.01
+    nothing = refiner.refine(clip, *text, fps=FPS, block_size=block_size, window=10, memory=0 * memory)
+    torch.testing.assert_close(nothing, plain, rtol=0, atol=0)
+
+
+def test_a_new_refiner_does_not_see_its_memory_yet():
+    torch.manual_seed(0)
+    refiner = Refiner(RefinerConfig.from_dict(refiner_config(memory_channels=5))).double()
+    clip, text = random_clip(4, torch.float64), random_text(torch.float64)
+    memory = torch.ones(1, 5, 4, *GRID, dtype=torch.float64)
+    plain = refiner.refine(clip, *text, fps=FPS)
+    torch.testing.assert_close(refiner.refine(clip, *text, fps=FPS, memory=memory), plain, rtol=0, atol=0)
+
+
+def test_a_memory_that_does_not_fit_is_refused():
+    clip, text = random_clip(4, torch.float64), random_text(torch.float64)
+    memory = torch.zeros(1, 5, 4, *GRID, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"give \(1, 0, 4, 3, 4\), or none"):
+        small_refiner().refine(clip, *text, fps=FPS, memory=memory)
+    refiner = small_refiner()
+    context, state = open_stream(refiner, clip)
+    with pytest.raises(ValueError, match="reads no spatial memory"):
+        refiner.step(clip[:, :, 1:], clip[:, :, 1:], context, state, FPS, memory[:, :, 1:])
+    with pytest.raises(ValueError, match="memory_channels is -1"):
+        RefinerConfig.from_dict(refiner_config(memory_channels=-1))
 
 
 class ProductCounter(TorchDispatchMode):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
@@ -23,11 +22,18 @@ from engine.memory.keyframes import UNKNOWN, Grown, Keyframe
 from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
 from engine.memory.store import INVERSE_DEPTH_STEP, compressed, decode_keyframes, encode_keyframes
 from engine.session.model_session import ModelSession
-from engine.types import CameraTrack, FrameChunk
-from tests.conftest import C, R
-from tests.guided import HEIGHT, WIDTH, GuidedBackend, guided_spec
-
-INTRINSICS = np.array([40, 40, 32, 16], np.float32)
+from engine.types import FrameChunk
+from tests.conftest import C
+from tests.guided import (
+    HEIGHT,
+    INTRINSICS,
+    WIDTH,
+    GuidedBackend,
+    guided_spec,
+    guided_world,
+    turn_round,
+    wall,
+)
 
 
 def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> Keyframe:
@@ -46,10 +52,6 @@ def assert_equal(left: Keyframe, right: Keyframe) -> None:
     for name in ("color", "codes", "c2w", "intrinsics"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
     assert left.scale == right.scale
-
-
-def wall(depth_m: float = 3.0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    return np.full((HEIGHT, WIDTH, 3), 90, np.uint8), np.full((HEIGHT, WIDTH), 1 / depth_m, np.float32)
 
 
 def rendered(memory: SpatialMemory, chunk_index: int):
@@ -288,15 +290,7 @@ def test_a_world_carries_its_keyframes(toy_world: World, tmp_path: Path) -> None
 @pytest.fixture
 def walk_session(toy_world: World, tmp_path: Path) -> Callable[[], ModelSession]:
     """Open sessions on a world that remembers what one keyframe saw."""
-    color, depth = wall()
-    world = replace(
-        toy_world,
-        first_latent=np.zeros((C, 2, 4), np.float32),
-        first_frame=color,
-        intrinsics=INTRINSICS,
-        c2w=np.eye(4),
-        keyframes=(Keyframe.of(color, depth, np.eye(4), INTRINSICS),),
-    )
+    world = guided_world(toy_world)
     bundle = Bundle(tmp_path, guided_spec(), "cd" * 32)
 
     def start() -> ModelSession:
@@ -306,22 +300,6 @@ def walk_session(toy_world: World, tmp_path: Path) -> Callable[[], ModelSession]
         return session
 
     return start
-
-
-def turn_round(first: int, count: int) -> list[CameraTrack]:
-    """Turn right by 8 degrees a chunk."""
-    tracks = []
-    for chunk in range(first, first + count):
-        c2w = np.tile(np.eye(4), (R, 1, 1))
-        for frame in range(R):
-            angle = np.radians(8 * (chunk + (frame + 1) / R))
-            c2w[frame, :3, :3] = [
-                [np.cos(angle), 0, np.sin(angle)],
-                [0, 1, 0],
-                [-np.sin(angle), 0, np.cos(angle)],
-            ]
-        tracks.append(CameraTrack(c2w, np.tile(INTRINSICS, (R, 1))))
-    return tracks
 
 
 def run(session: ModelSession, first: int, count: int) -> list[FrameChunk]:

@@ -121,6 +121,7 @@ def _miniature_refining() -> RefiningConfig:
         cross_attention_dim=32,
         num_layers=2,
         caption_channels=sizes.text_dim,
+        memory_channels=sizes.memory_channels,
     )
     return RefiningConfig(network, rank=2, num_pairs=2, timesteps=(1000.0, 700.0), block_size=1)
 

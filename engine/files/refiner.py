@@ -76,12 +76,14 @@ class RefinerSpec(BaseModel):
     sigmas: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=2, max_length=256)]
     """Noise levels: where a block starts, and what each Euler step leads to; strictly decreasing to 0."""
     text_dim: Size
+    memory_channels: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    """Of what a spatial memory shows of a latent frame, which the embed graph reads beside the latents; 0 where it reads none."""
     caption_graph: Name
     """Text and mask to captions and an additive mask, once per text."""
     positions_graph: Name
     """Rotary tables, attention mask and rotated sinks, once per block of latents."""
     embed_graph: Name
-    """Noisy latents and sigma to tokens, time and modulation."""
+    """Noisy latents, sigma and the memory, where it is read, to tokens, time and modulation."""
     head_graph: Name
     """Tokens and time to velocity."""
     segments: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=1024)]

@@ -56,14 +56,24 @@ class ChunkRefiner:
         self.history = history
         self._is_live = False
 
-    def refine(self, latents: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Refine the latents [C, T, h, w] that follow, from unit Gaussian noise of the same shape."""
+    def refine(
+        self,
+        latents: NDArray[np.float32],
+        noise: NDArray[np.float32],
+        memory: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Refine the latents [C, T, h, w] that follow, from unit Gaussian noise of the same shape.
+
+        Args:
+            memory: What the spatial memory shows of them, [M, T, h, w].
+        """
         assert self._stream is not None, "a world was entered"
         if not self._is_live:
             self._rebuild(self._stream)
         # A pass that fails leaves keys and values half written; they are rebuilt then.
         self._is_live = False
-        refined = self._stream.refine(np.ascontiguousarray(latents[None]), noise[None])[0]
+        shown = None if memory is None else np.ascontiguousarray(memory[None])
+        refined = self._stream.refine(np.ascontiguousarray(latents[None]), noise[None], shown)[0]
         self._is_live = True
         before = self.history
         self.history = RefinedHistory(
@@ -135,6 +145,11 @@ def open_chunk_refiner(bundle: Bundle, folder: Path, num_threads: int) -> ChunkR
         raise SpecMismatch(
             f"the refiner {folder} takes latents {list(block_shape(spec))} at {spec.fps:g} frames a second, {model.name} makes "
             f"{list(chunk)} at {model.fps:g}; export it for this bundle"
+        )
+    if spec.memory_channels not in (0, model.memory_channels):
+        raise SpecMismatch(
+            f"the refiner {folder} reads a memory of {spec.memory_channels} channels, {model.name} has one of "
+            f"{model.memory_channels}; export it for this bundle"
         )
     return ChunkRefiner(opened, _open_graphs(opened, num_threads))
 

@@ -137,6 +137,7 @@ class ModelSession(Session):
             self._clock(),
             state,
             rendering,
+            None if conditioning.memory is None else conditioning.memory[0],
         )
 
     def refine(self, chunk: LatentChunk) -> LatentChunk:
@@ -150,7 +151,8 @@ class ModelSession(Session):
         start_s = self._clock()
         given = 1 if chunk.start_frame == 0 else 0
         noise = refiner_noise(self._seed, chunk.chunk_index, refiner.block_shape)
-        refined = refiner.refine(chunk.latents[:, given:], noise)
+        memory = None if chunk.memory is None else chunk.memory[:, given:]
+        refined = refiner.refine(chunk.latents[:, given:], noise, memory)
         _check_finite({"refined latents": refined}, chunk.chunk_index)
         latents = np.concatenate([chunk.latents[:, :given], refined], 1)
         return replace(

@@ -85,16 +85,26 @@ class RefinerStream:
         block[0, :, 0] = latent
         self._commit(block, self._positions(), num_frames=1)
 
-    def refine(self, latents: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Refine the latents [1, C, T, h, w] that follow, T being the block size, from unit Gaussian noise; and commit them."""
+    def refine(
+        self,
+        latents: NDArray[np.float32],
+        noise: NDArray[np.float32],
+        memory: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Refine the latents [1, C, T, h, w] that follow, T being the block size, from unit Gaussian noise; and commit them.
+
+        Args:
+            memory: What a spatial memory shows of them, [1, M, T, h, w], for refiners that read one; None shows nothing.
+        """
         if latents.shape != self._shape or noise.shape != self._shape:
             raise ValueError(f"latents are {latents.shape} and noise {noise.shape}; a block is {self._shape}")
+        shown = self._shown(memory)
         sigmas = self._spec.sigmas
         x = latents.copy()
         x += np.float32(sigmas[0]) * (noise - latents)
         positions = self._positions()
         for sigma, following in pairwise(sigmas):
-            tokens, time, _ = self._through_blocks(x, sigma, positions, keep=False)
+            tokens, time, _ = self._through_blocks(x, sigma, positions, shown, keep=False)
             head = {"hidden": tokens, "time": time}
             velocity = self._runner.run(self._spec.head_graph, head, ["velocity"])["velocity"]
             x += np.float32(following - sigma) * np.asarray(velocity)
@@ -122,11 +132,22 @@ class RefinerStream:
         outputs = ["cos", "sin", "mask", *(name + OUT for name in sinks)]
         return self._runner.run(self._spec.positions_graph, inputs, outputs)
 
+    def _shown(self, memory: NDArray[np.float32] | None) -> dict[str, NDArray[np.float32]]:
+        """Give the embed graph's input for a memory; none where the refiner reads none."""
+        if not self._spec.memory_channels:
+            return {}
+        shape = (1, self._spec.memory_channels, *self._shape[2:])
+        if memory is None:
+            return {"memory": np.zeros(shape, np.float32)}
+        if memory.shape != shape:
+            raise ValueError(f"the memory is {memory.shape}; a block's is {shape}")
+        return {"memory": memory}
+
     def _through_blocks(
-        self, x: NDArray[np.float32], sigma: float, positions: Tensors, keep: bool
+        self, x: NDArray[np.float32], sigma: float, positions: Tensors, shown: Tensors, keep: bool
     ) -> tuple[Any, Any, dict[str, Any]]:
         """Run the transformer up to its head: tokens, time, and where kept each block's own keys and values."""
-        noisy = {"latents": x, "sigma": np.full((1, 1), sigma, np.float32)}
+        noisy = {"latents": x, "sigma": np.full((1, 1), sigma, np.float32), **shown}
         embedded = self._runner.run(self._spec.embed_graph, noisy, ["hidden", "time", "modulation"])
         hidden, kept = embedded["hidden"], dict[str, Any]()
         shared = {"modulation": embedded["modulation"], "text_bias": self._text["text_bias"]}
@@ -143,7 +164,8 @@ class RefinerStream:
         return hidden, embedded["time"], kept
 
     def _commit(self, x: NDArray[np.float32], positions: Tensors, num_frames: int) -> None:
-        _, _, own = self._through_blocks(x, 0.0, positions, keep=True)
+        # What is committed is latents alone, so that they can be committed again without what they were refined with.
+        _, _, own = self._through_blocks(x, 0.0, positions, self._shown(None), keep=True)
         shared = {NUM_FRAMES: self.state[NUM_FRAMES], "cos": positions["cos"], "sin": positions["sin"]}
         for segment in self._spec.segments:
             inputs = {**shared, **{name: own[name] for name in names(segment, OWN)}}

@@ -90,6 +90,7 @@ def _describe(
         window=sizes.window,
         sigmas=refiner.sigmas,
         text_dim=config.caption_channels,
+        memory_channels=config.memory_channels,
         caption_graph="captions.onnx",
         positions_graph="positions.onnx",
         embed_graph="embed.onnx",
@@ -139,6 +140,7 @@ class _Writer:
             "captions": torch.zeros(1, TEXT_LENGTH, width),
             "latents": torch.zeros(1, config.in_channels, sizes.block_size, *sizes.grid),
             "sigma": torch.zeros(1, 1),
+            "memory": torch.zeros(1, config.memory_channels, sizes.block_size, *sizes.grid),
             "hidden": torch.zeros(1, sizes.block_size, sizes.tokens, width),
             "time": torch.zeros(1, 1, width),
             "modulation": torch.zeros(1, 1, 6, width),
@@ -165,7 +167,8 @@ class _Writer:
             [NUM_FRAMES, *sinks],
             ["cos", "sin", "mask", *(name + OUT for name in sinks)],
         )
-        self._write("embed", EmbedGraph(refiner), ["latents", "sigma"], ["hidden", "time", "modulation"])
+        given = ["latents", "sigma", *(["memory"] if refiner.config.memory_channels else [])]
+        self._write("embed", EmbedGraph(refiner), given, ["hidden", "time", "modulation"])
         self._write("head", HeadGraph(refiner, self.sizes.grid), ["hidden", "time"], ["velocity"])
 
     def write_segment(self, index: int, blocks: range) -> Segment:

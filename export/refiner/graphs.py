@@ -105,14 +105,19 @@ class PositionsGraph(nn.Module):
 
 
 class EmbedGraph(nn.Module):
-    """Noisy latents and their sigma to tokens, time and modulation."""
+    """Noisy latents, their sigma, and what the memory shows where the refiner reads one, to tokens, time and modulation."""
 
     def __init__(self, refiner: Refiner) -> None:
         super().__init__()
-        self.model = _part(refiner, proj_in=refiner.proj_in, time_embed=refiner.time_embed)
+        own = {"proj_in": refiner.proj_in, "time_embed": refiner.time_embed}
+        if refiner.memory_embedder is not None:
+            own["memory_embedder"] = refiner.memory_embedder
+        self.model = _part(refiner, **own)
 
-    def forward(self, latents: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.model.embed(latents, sigma)
+    def forward(
+        self, latents: Tensor, sigma: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model.embed(latents, sigma, memory)
 
 
 class HeadGraph(nn.Module):

@@ -34,16 +34,24 @@ def refiner_recipe(low: Low, algorithm: Algorithm = "max") -> Recipe:
 
 
 def calibrate_refiner(
-    refiner: Refiner, recipe: Recipe, latents: Tensor, text: Tensor, text_mask: Tensor, fps: float
+    refiner: Refiner,
+    recipe: Recipe,
+    latents: Tensor,
+    text: Tensor,
+    text_mask: Tensor,
+    fps: float,
+    memory: Tensor | None = None,
 ) -> Calibration:
     """Let ModelOpt calibrate a refiner, which is quantised in place, while it refines a clip.
 
     Args:
-        latents, text, text_mask, fps: As `Refiner.refine` takes them.
+        latents, text, text_mask, fps, memory: As `Refiner.refine` takes them.
     """
     if not quantised_layers(refiner, recipe):
         return Calibration({}, "")
-    quantise_network(refiner, recipe, lambda network: network.refine(latents, text, text_mask, fps=fps))
+    quantise_network(
+        refiner, recipe, lambda network: network.refine(latents, text, text_mask, fps=fps, memory=memory)
+    )
     origin = f"{recipe.algorithm} of {modelopt_version()}, {latents.shape[2] - 1} latent frames refined"
     return Calibration(layer_scales(refiner, recipe), origin)
 

@@ -30,6 +30,20 @@ class Clip:
     """[1, L, D]."""
     text_mask: Tensor
     """[1, L]."""
+    memory: Tensor | None = None
+    """What a memory shows, for refiners that read one, [1, M, T, h, w]: random numbers, too."""
+
+    def refined_by(self, refiner: Refiner, spec: RefinerSpec) -> Tensor:
+        """Refine it with the sizes that a refiner was exported with."""
+        return refiner.refine(
+            self.latents,
+            self.text,
+            self.text_mask,
+            fps=spec.fps,
+            block_size=spec.block_size,
+            window=spec.window,
+            memory=self.memory,
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,12 @@ def made_up_clip(spec: RefinerSpec, num_blocks: int, seed: int = 0) -> Clip:
     still, moving = rng.standard_normal((*shape[:2], 1, *shape[3:])), rng.standard_normal(shape)
     latents = torch.from_numpy((0.9 * still + np.sqrt(1 - 0.9**2) * moving).astype(np.float32))
     text = torch.from_numpy(rng.standard_normal((1, TEXT_LENGTH, spec.text_dim), np.float32))
-    return Clip(latents, text, torch.ones(1, TEXT_LENGTH))
+    memory = None
+    if spec.memory_channels:
+        memory = torch.from_numpy(
+            rng.standard_normal((1, spec.memory_channels, num_frames, *shape[3:]), np.float32)
+        )
+    return Clip(latents, text, torch.ones(1, TEXT_LENGTH), memory)
 
 
 def measure_precision(
@@ -72,10 +91,8 @@ def measure_precision(
         spec: For the sizes that it was exported with.
     """
     other, clip = (made_up_clip(spec, num_blocks, number) for number in (seed + 1, seed))
-    twin = quantised(
-        refiner, recipe, lambda net: net.refine(other.latents, other.text, other.text_mask, fps=spec.fps)
-    )
-    refined = [_refined(model, clip, spec) for model in (refiner, twin)]
+    twin = quantised(refiner, recipe, lambda net: other.refined_by(net, spec))
+    refined = [clip.refined_by(model, spec) for model in (refiner, twin)]
     errors = []
     for start in range(SINK_FRAMES, clip.latents.shape[2], spec.block_size):
         exact, rounded, given = (
@@ -85,9 +102,3 @@ def measure_precision(
             float((rounded - exact).square().mean().sqrt() / (exact - given).square().mean().sqrt())
         )
     return PrecisionReport(recipe.low, tuple(errors))
-
-
-def _refined(refiner: Refiner, clip: Clip, spec: RefinerSpec) -> Tensor:
-    return refiner.refine(
-        clip.latents, clip.text, clip.text_mask, fps=spec.fps, block_size=spec.block_size, window=spec.window
-    )

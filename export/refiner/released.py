@@ -135,7 +135,7 @@ def build_exported(
         stage("calibrating", None)
         refiner = _weights_of(folder, weights)
         calibration = calibrate_refiner(
-            refiner, recipe, clip.latents, clip.text, clip.text_mask, folder.spec.fps
+            refiner, recipe, clip.latents, clip.text, clip.text_mask, folder.spec.fps, clip.memory
         )
     return open_refiner(build_refiner(folder, destination, target, recipe, calibration, stage))
 

@@ -64,9 +64,17 @@ def verify_refiner(
     latent_errors, state_errors = [], []
     for _ in range(num_blocks):
         latents, noise = (rng.standard_normal(shape, np.float32) for _ in range(2))
-        refined = stream.refine(latents, noise)
+        memory = None
+        if spec.memory_channels:
+            memory = rng.standard_normal((1, spec.memory_channels, *shape[2:]), np.float32)
+        refined = stream.refine(latents, noise, memory)
         expected, state = refiner.step(
-            torch.from_numpy(latents), torch.from_numpy(noise), context, state, spec.fps
+            torch.from_numpy(latents),
+            torch.from_numpy(noise),
+            context,
+            state,
+            spec.fps,
+            None if memory is None else torch.from_numpy(memory),
         )
         latent_errors.append(_relative(torch.from_numpy(refined), expected))
         state_errors += [

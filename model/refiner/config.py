@@ -117,6 +117,9 @@ class RefinerConfig(_DiffusersConfig):
     """How channels pair up in rotations; the class's default is not what LTX-2 uses."""
     gated_attn: bool = False
     """Whether each head's output is scaled by a gate."""
+    memory_channels: int = 0
+    """Channels of what a spatial memory shows of each latent frame, as `ModelConfig.memory_channels`. They are embedded beside
+    the latents to refine, never beside those refined before, by a projection that starts at zero. 0 = no memory, as released."""
 
     def __post_init__(self) -> None:
         self._check_whole(
@@ -144,6 +147,9 @@ class RefinerConfig(_DiffusersConfig):
             raise ValueError(
                 f"cross_attention_dim is {self.cross_attention_dim}; captions are projected to the width, {self.hidden_size}"
             )
+        memory = self.memory_channels
+        if not isinstance(memory, int) or isinstance(memory, bool) or not 0 <= memory <= MAX_SIZE:
+            raise ValueError(f"memory_channels is {memory!r}; it must be a whole number from 0 to {MAX_SIZE}")
         if self.in_channels != self.out_channels:
             raise ValueError(
                 f"{self.in_channels} channels in and {self.out_channels} out; a velocity has the latent's channels"

@@ -45,7 +45,13 @@ class Refiner(RefinerTransformer):
         return RefinerState.start(kept, history)
 
     def step(
-        self, latents: Tensor, noise: Tensor, text: TextContext, state: RefinerState, fps: float
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        text: TextContext,
+        state: RefinerState,
+        fps: float,
+        memory: Tensor | None = None,
     ) -> tuple[Tensor, RefinerState]:
         """Refine the latent frames that follow `state`, and commit them; the same work for every block of a size.
 
@@ -53,17 +59,25 @@ class Refiner(RefinerTransformer):
             latents: As stage 1 made them, [1, C, T, H, W].
             noise: Unit Gaussian of the same shape.
             text, fps: As in `begin`.
+            memory: What a spatial memory shows of these latent frames, for refiners that read one,
+                [1, memory_channels, T, H, W]. The commit is not shown it, so that a state is one of latents alone.
 
         Returns:
             The refined latents [1, C, T, H, W], float32 at least, and the state after them.
         """
-        refined, table, prefix = self.denoise(latents, noise, text, state, fps)
+        refined, table, prefix = self.denoise(latents, noise, text, state, fps, memory)
         kept: list[KeysValues] = []
         self(refined, self._sigma(0.0), text, table, prefix, kept=kept)
         return refined, state.append(kept)
 
     def denoise(
-        self, latents: Tensor, noise: Tensor, text: TextContext, state: RefinerState, fps: float
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        text: TextContext,
+        state: RefinerState,
+        fps: float,
+        memory: Tensor | None = None,
     ) -> tuple[Tensor, RotaryTable, Prefix]:
         """Refine as `step` does, without the commit; returns also what a commit of the block would see."""
         num_frames = latents.shape[2]
@@ -74,7 +88,7 @@ class Refiner(RefinerTransformer):
         wide = wide_dtype(self.dtype)
         x = (1 - self.sigmas[0]) * latents.to(wide) + self.sigmas[0] * noise.to(wide)
         for sigma, following in pairwise(self.sigmas):
-            velocity = self(x, self._sigma(sigma), text, table, prefix)
+            velocity = self(x, self._sigma(sigma), text, table, prefix, memory=memory)
             x = x + (following - sigma) * velocity.to(wide)
         return x, table, prefix
 
@@ -89,6 +103,7 @@ class Refiner(RefinerTransformer):
         block_size: int = BLOCK_SIZE,
         window: int = WINDOW,
         generator: torch.Generator | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """Refine a clip of latents; one block over all of them is the offline form.
 
@@ -100,6 +115,7 @@ class Refiner(RefinerTransformer):
             block_size: Latent frames refined at a time; the last block may be shorter.
             window: Latent frames that a block sees besides its own: the first, and the newest refined ones.
             generator: Of the noise, drawn block by block in the precision of the weights; seed 42 where none is given.
+            memory: What a spatial memory shows of all latent frames, [1, memory_channels, T, H, W]; None shows nothing.
 
         Returns:
             [1, C, T, H, W] like `latents`; latent frame 0 is unchanged.
@@ -108,6 +124,8 @@ class Refiner(RefinerTransformer):
             ValueError: A shape or number cannot be used.
         """
         self._check(latents, text, text_mask, fps, block_size, window)
+        if memory is not None:
+            self._check_memory(latents, memory)
         if generator is None:
             generator = torch.Generator(self.device).manual_seed(SEED)
         clip = latents.to(self.device)
@@ -119,13 +137,14 @@ class Refiner(RefinerTransformer):
         parts = [clip[:, :, :SINK_FRAMES]]
         for start in starts:
             block = clip[:, :, start : start + block_size]
+            shown = None if memory is None else memory[:, :, start : start + block_size]
             noise = torch.randn(
                 block.shape, generator=generator, device=generator.device, dtype=self.dtype
             ).to(self.device)
             if start == starts[-1]:
-                refined, _, _ = self.denoise(block, noise, context, state, fps)
+                refined, _, _ = self.denoise(block, noise, context, state, fps, shown)
             else:
-                refined, state = self.step(block, noise, context, state, fps)
+                refined, state = self.step(block, noise, context, state, fps, shown)
             parts.append(refined.to(clip.dtype))
         return torch.cat(parts, dim=2).to(latents.device)
 
@@ -134,6 +153,11 @@ class Refiner(RefinerTransformer):
 
     def _table(self, frames: Tensor, latents: Tensor, fps: float) -> RotaryTable:
         return video_rotary(self.config, frames, latents.shape[-2], latents.shape[-1], fps)
+
+    def _check_memory(self, latents: Tensor, memory: Tensor) -> None:
+        wanted = (1, self.config.memory_channels, *latents.shape[2:])
+        if memory.shape != wanted:
+            raise ValueError(f"memory has the shape {tuple(memory.shape)}; give {wanted}, or none")
 
     def _check(
         self, latents: Tensor, text: Tensor, text_mask: Tensor, fps: float, block_size: int, window: int

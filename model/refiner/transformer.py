@@ -161,6 +161,11 @@ class RefinerBlock(nn.Module):
         return x, KeysValues(raw_keys, keys, values)
 
 
+def _as_tokens(grid: Tensor) -> Tensor:
+    """Turn [B, C, T, H, W] into [B, T, S, C]."""
+    return grid.permute(0, 2, 3, 4, 1).flatten(2, 3)
+
+
 class RefinerTransformer(nn.Module):
     """Noisy latents, their noise levels and a text to velocities."""
 
@@ -174,6 +179,11 @@ class RefinerTransformer(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
         self.transformer_blocks = nn.ModuleList(RefinerBlock(config) for _ in range(config.num_layers))
         self.proj_out = nn.Linear(width, config.out_channels)
+        self.memory_embedder: nn.Linear | None = None
+        if config.memory_channels:
+            # Without a bias, so that a memory of zeros is none.
+            self.memory_embedder = nn.Linear(config.memory_channels, width, bias=False)
+            nn.init.zeros_(self.memory_embedder.weight)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -202,13 +212,25 @@ class RefinerTransformer(nn.Module):
         bias = None if bool((mask == 1).all()) else text_bias(mask)
         return TextContext(tuple(keys for keys, _ in pairs), tuple(values for _, values in pairs), bias)
 
-    def embed(self, latents: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(
+        self, latents: Tensor, sigmas: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Embed latents [B, C, T, H, W] and sigmas [B, T or 1].
+
+        Args:
+            memory: What a spatial memory shows of the frames, [B, memory_channels, T, H, W]; None shows nothing, as zeros do.
 
         Returns:
             Tokens [B, T, S, C], time [B, T or 1, C] for the head, modulation [B, T or 1, 6, C] for the blocks.
+
+        Raises:
+            ValueError: There is a memory, and the network reads none.
         """
-        tokens = self.proj_in(latents.to(self.dtype).permute(0, 2, 3, 4, 1).flatten(2, 3))
+        tokens = self.proj_in(_as_tokens(latents.to(self.dtype)))
+        if memory is not None:
+            if self.memory_embedder is None:
+                raise ValueError("this refiner reads no spatial memory; leave `memory` out")
+            tokens = tokens + self.memory_embedder(_as_tokens(memory.to(self.device, self.dtype)))
         return tokens, *self.time_embed(sigmas)
 
     def head(self, x: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -226,6 +248,7 @@ class RefinerTransformer(nn.Module):
         prefix: Prefix | None = None,
         mask: Tensor | None = None,
         kept: list[KeysValues] | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """Predict the velocity of some latent frames.
 
@@ -237,11 +260,12 @@ class RefinerTransformer(nn.Module):
             prefix: Tokens to see besides.
             mask: Additive, over the tokens at hand, where there is no prefix, [N, N].
             kept: Takes each block's own keys and values.
+            memory: As `embed` takes it.
 
         Returns:
             [B, C, T, H, W]; the clean latents are latents - sigma * velocity.
         """
-        x, time, modulation = self.embed(latents, sigmas)
+        x, time, modulation = self.embed(latents, sigmas, memory)
         for index, block in enumerate(self.blocks()):
             seen = ((), ()) if prefix is None else (prefix.keys[index], prefix.values[index])
             x, own = block(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from training.checkpoint import load_state, save_state
 
-FILES_HELD = 64
+FILES_HELD = 128
 """In memory: a clip of the released sizes takes 7 MB."""
 SUFFIX = ".pairs.safetensors"
 
@@ -31,15 +31,21 @@ class PairBatch:
     """What the refiner reads, [B, L, D]."""
     text_mask: Tensor
     """1 for tokens that count, [B, L]."""
+    memory: Tensor | None = None
+    """What the spatial memory showed the first stage, for refiners that read it, [B, M, T, h, w]."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What there is, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def to(self, device: torch.device) -> PairBatch:
         """The same batch on a device."""
-        return PairBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return PairBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 def save_pairs(path: Path, batch: PairBatch) -> None:
     """Write clips as float16, whole or not at all."""
-    save_state(path, {name: tensor.half() for name, tensor in vars(batch).items()})
+    save_state(path, {name: tensor.half() for name, tensor in batch.tensors().items()})
 
 
 class RefinerPairs:
@@ -61,11 +67,14 @@ class RefinerPairs:
             raise ValueError(f"{folders[0]} holds no *{SUFFIX} files; leave --data out to make pairs here")
         return cls(files)
 
-    def check(self, channels: int, text_dim: int) -> None:
+    def check(self, channels: int, text_dim: int, memory_channels: int = 0) -> None:
         """Refuse pairs that a refiner cannot read, by the first of them.
 
+        Args:
+            memory_channels: Of the memory that it reads; pairs may have none.
+
         Raises:
-            ValueError: Latents or text are of another size.
+            ValueError: Latents, text or memory are of another size.
         """
         first = load_state(self.files[0])
         found = (first["target"].shape[1], first["text"].shape[2])
@@ -74,12 +83,17 @@ class RefinerPairs:
                 f"{self.files[0]} has latents of {found[0]} channels and text of {found[1]} numbers a token, the refiner reads "
                 f"{channels} and {text_dim}; make pairs with its own text, and name their folder with --data"
             )
+        if memory_channels and "memory" in first and first["memory"].shape[1] != memory_channels:
+            raise ValueError(
+                f"{self.files[0]} shows a memory of {first['memory'].shape[1]} channels, the refiner reads {memory_channels}; "
+                "make pairs of its own first stage"
+            )
 
     def draw(self, batch_size: int, num_frames: int, degraded: float, rng: np.random.Generator) -> PairBatch:
-        """Cut windows out of random clips.
+        """Take the first latent frames of random clips, and windows from anywhere behind: a stream's sink never moves on.
 
         Args:
-            num_frames: Latent frames of a window.
+            num_frames: Latent frames, the first included.
             degraded: Chance that a clip of less detail stands for what the first stage made.
 
         Raises:
@@ -95,9 +109,13 @@ class RefinerPairs:
                     f"{self.files[number]} has clips of {length} latent frames and the stage takes {num_frames}; make longer ones"
                 )
             start = int(rng.integers(length - num_frames + 1))
-            window = slice(start, start + num_frames)
+            window = [0, *range(start + 1, start + num_frames)]
             part = {name: tree[name][clip].float() for name in ("text", "text_mask")}
-            part |= {name: tree[name][clip, :, window].float() for name in ("made", "target")}
+            part |= {
+                name: tree[name][clip, :, window].float()
+                for name in ("made", "target", "memory")
+                if name in tree
+            }
             if rng.random() < degraded:
                 part["made"] = without_detail(part["target"])
             parts.append(part)

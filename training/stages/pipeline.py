@@ -44,7 +44,7 @@ from training.stages.model_file import (
     starting_models,
 )
 from training.stages.refiner_pairs import pairs_tag, store_pairs
-from training.stages.refining import RefinerStage
+from training.stages.refining import RefinerStage, new_refiner
 from training.stages.scenic_model import ScenicModel
 from training.stages.table import STAGES, TEACHER
 
@@ -170,7 +170,7 @@ class Pipeline:
             raise ValueError(
                 f"{config.stage} of {self.preset.name} trains adapters on LTX-2's own refiner; name its folder with --from"
             )
-        return Refiner(config.refining.network)
+        return new_refiner(config.refining)
 
     def pairs(self, config: StageConfig) -> RefinerPairs:
         if self.pair_folders:

@@ -2,7 +2,8 @@
 
 With z of the first stage, x0 the truth and noise eps: x1 = (1 - s) z + s eps at the level s that sampling starts from. For
 sigma in (0, s] and a = sigma / s the network sees x_t = (1 - a) x0 + a x1, and is to say (x1 - x0) / s. Latent frames before the
-block are given clean, and see one another as in a stream.
+block are given clean, and see one another as in a stream. Where there is a spatial memory, the block alone is shown it, and an
+error counts by how much of its cell is covered: what is not shown nobody can tell, and would drown the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from model.refiner.state import SINK_FRAMES
 from training.data.refiner_pairs import RefinerPairs
 from training.optimizer import MasterOptimizer
 from training.parallel.shards import whole
-from training.stages.config import StageConfig
+from training.stages.config import RefiningConfig, StageConfig
 
 if TYPE_CHECKING:
     from training.parallel.single_process import Cluster
@@ -34,6 +35,8 @@ LOW_MEAN, HIGH_MEAN = 0.95, 2.05
 LOW_QUANTILE, HIGH_QUANTILE = -2.5758, 3.0902
 """Deviations of the 0.5 % and 99.9 % points, which levels are stretched to 0 and 1 from."""
 UNIFORM_SHARE = 0.1
+UNSEEN_WEIGHT = 0.1
+"""Of errors in cells that the memory does not cover, beside 1 in those that it covers."""
 LAYERS = r"transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
 """What an adapter changes: queries, keys, values, outputs and feed-forward layers."""
 
@@ -78,6 +81,15 @@ def add_adapter(network: Refiner, rank: int) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), network)
 
 
+def new_refiner(refining: RefiningConfig) -> Refiner:
+    """Draw a refiner; where all of it is trained it begins with no velocity, so with its input but for the noise."""
+    refiner = Refiner(refining.network)
+    if refining.rank is None:
+        for parameter in refiner.proj_out.parameters():
+            nn.init.zeros_(parameter)
+    return refiner
+
+
 class RefinerStage:
     """Batches of half-noised clips and the velocity loss."""
 
@@ -85,7 +97,8 @@ class RefinerStage:
         """Prepare the stage; adapters are trained in place of weights where the config has a rank."""
         assert config.refining is not None
         self.name, self.config, self.refining = config.stage, config, config.refining
-        pairs.check(network.config.in_channels, network.config.caption_channels)
+        sizes = network.config
+        pairs.check(sizes.in_channels, sizes.caption_channels, sizes.memory_channels)
         self.model, self.pairs = network.train().requires_grad_(True), pairs
         if self.refining.rank is not None:
             add_adapter(self.model, self.refining.rank)
@@ -124,8 +137,13 @@ class RefinerStage:
         table = video_rotary(self.model.config, frames, height, width, refining.fps)
         mask = stream_mask(num_given, size, tokens).to(truth.device)
         noisy = torch.cat([given, (1 - share) * truth + share * start], 2)
-        velocity = self.model(noisy, sigmas, text, table, mask=mask)[:, :, num_given:]
-        loss = (velocity - (start - truth) / noise).square().mean()
+        memory = batch.memory if self.model.config.memory_channels else None
+        shown = (
+            None if memory is None else torch.cat([0 * memory[:, :, :num_given], memory[:, :, num_given:]], 2)
+        )
+        velocity = self.model(noisy, sigmas, text, table, mask=mask, memory=shown)[:, :, num_given:]
+        error = (velocity - (start - truth) / noise).square()
+        loss = (error * _weight(shown, num_given)).mean()
         loss.backward()
         return {"loss": float(loss.detach())}
 
@@ -138,6 +156,13 @@ class RefinerStage:
         network.load_state_dict(weights)
         network.sigmas = self.refining.sigmas
         return network.float().eval(), adapter
+
+
+def _weight(memory: Tensor | None, num_given: int) -> Tensor | float:
+    """How much an error counts in each cell of a block, broadcastable to [B, C, T, h, w]."""
+    if memory is None:
+        return 1.0
+    return UNSEEN_WEIGHT + (1 - UNSEEN_WEIGHT) * memory[:, -1:, num_given:]
 
 
 def _is_block_matrix(name: str, parameter: nn.Parameter | Tensor) -> bool:
