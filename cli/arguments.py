@@ -90,8 +90,8 @@ Backend = Annotated[BackendChoice, typer.Option(help="What makes the picture; ho
 Refiner = Annotated[
     RefinerChoice,
     typer.Option(
-        help="The engine's refiner: on; off, not even loaded; or auto, where there is one, and dropped in the window while "
-        "chunks are late."
+        help="The engine's refiner: on; off, not even loaded; or auto, as its bundle has it (an option waits for F7), and "
+        "dropped in the window while chunks are late."
     ),
 ]
 KEYS_OF_ACTIONS = "w/s walk, a/d turn, j/l step aside, i/k look up and down, none lets go"

@@ -50,7 +50,9 @@ def bench(
         str | None, typer.Option(help="Estimate a card's best, such as rtx5090; measures only with --engine.")
     ] = None,
     model: Annotated[str, typer.Option(help="Sizes to estimate: sana-wm or pocket.")] = "sana-wm",
-    refiner: Annotated[bool, typer.Option("--refiner", help="Estimate the second stage too.")] = False,
+    refiner: Annotated[
+        bool, typer.Option("--refiner", help="Refine every chunk, or with --roofline estimate that too.")
+    ] = False,
     precision: Annotated[Precision, typer.Option(help="To estimate: nvfp4, fp8 or bf16.")] = Precision.NVFP4,
     layers: Annotated[
         bool, typer.Option("--layers", help="Estimate sana-wm's decoder, convolution by convolution.")
@@ -68,23 +70,23 @@ def bench(
         _print_layers(roofline or "rtx5090", as_json)
         return
     if roofline is not None:
-        measured = None if engine is None else _measure(world, request, seed, chunks)
+        measured = None if engine is None else _measure(world, request, seed, chunks, False)
         _print_roofline(roofline, model, precision.value, refiner, measured, as_json)
         return
-    report = _measure(world, request, seed, chunks)
+    report = _measure(world, request, seed, chunks, refiner)
     if as_json:
         print_json(report.as_json())
         return
     _print(report)
 
 
-def _measure(world: str | None, request: EngineRequest, seed: int, chunks: int) -> BenchReport:
+def _measure(world: str | None, request: EngineRequest, seed: int, chunks: int, refiner: bool) -> BenchReport:
     """Walk, and return what it took."""
     started_s = time.perf_counter()
     from cli.walks import open_walk
     from engine.machine.bench import run_bench
 
-    session = open_walk(world, request, keep_latents=False)
+    session = open_walk(world, request, keep_latents=False, refiner="on" if refiner else "off")
     try:
         with progress("measuring", chunks) as bar:
             return run_bench(session, chunks, seed, lambda done, _: bar(done), started_s=started_s)

@@ -23,7 +23,14 @@ from cli.arguments import (
     pixels,
 )
 from cli.export_quality import Asked, open_student, search, verify_decoder, verify_quality
-from cli.export_refiner import build_plans, is_refiner, refiner, verify_folder
+from cli.export_refiner import (
+    build_plans,
+    described,
+    is_refiner,
+    refiner,
+    show_folder,
+    verify_folder,
+)
 from cli.report import extra_needed, print_json, print_rows, print_table, say, stages
 from engine.files.atomic import check_absent
 
@@ -201,12 +208,18 @@ def engine(
 
 @app.command()
 def show(bundle: NamedBundle, as_json: Json = False) -> None:
-    """Show what a bundle says of itself, and check its files."""
+    """Show what a bundle or an exported refiner says of itself, and check its files."""
+    from engine.files.refiner import bundled_refiner
     from engine.machine.assets import find_bundle
 
+    if is_refiner(bundle):
+        show_folder(Path(bundle), as_json)
+        return
     opened = find_bundle(bundle)
     spec = opened.spec
     result = {"path": str(opened.path), "sha256": opened.sha256, **spec.model_dump(mode="json")}
+    if (folder := bundled_refiner(opened)) is not None:
+        result["refiner"] = described(folder, as_json)
     if as_json:
         print_json(result)
         return

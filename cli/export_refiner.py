@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,12 @@ def refiner(
     half_state: Annotated[
         bool, typer.Option("--half-state", help="Keep keys and values in float16: half the memory.")
     ] = False,
+    half_weights: Annotated[
+        bool, typer.Option("--half-weights", help="Round the weights to float16: half the size.")
+    ] = False,
+    option: Annotated[
+        bool, typer.Option("--option", help="Leave chunks as they are under --refiner auto until asked.")
+    ] = False,
     adapter: Annotated[
         Path | None, typer.Option(help="LoRA of `flaneur train refiner` to merge into the weights first.")
     ] = None,
@@ -52,7 +58,19 @@ def refiner(
             stage(what, None)
 
         made = export_released(
-            weights, output, size, fps, window, segment, half_state, verify, report, adapter, block
+            weights,
+            output,
+            size,
+            fps,
+            window,
+            segment,
+            half_state,
+            verify,
+            report,
+            adapter,
+            block,
+            half_weights,
+            not option,
         )
     result = {
         "path": str(output),
@@ -71,6 +89,31 @@ def is_refiner(name: str) -> bool:
     from engine.files.refiner import REFINER_FILE
 
     return (Path(name) / REFINER_FILE).is_file()
+
+
+def described(folder: Path, as_json: bool) -> dict[str, Any] | str:
+    """Say in a line what a bundle's refiner is; with `as_json`, all that it says of itself."""
+    from engine.files.refiner import open_refiner
+
+    opened = open_refiner(folder)
+    spec = opened.spec
+    if as_json:
+        return {"path": str(folder), "sha256": opened.sha256, **spec.model_dump(mode="json")}
+    size = sum((folder / name).stat().st_size for name in spec.files) / 2**20
+    shown = "shown the spatial memory" if spec.memory_channels else "shown no memory"
+    return f"{spec.use}; {size:.1f} MiB, from noise level {spec.sigmas[0]:g}, {shown}"
+
+
+def show_folder(folder: Path, as_json: bool) -> None:
+    """Print what an exported refiner says of itself."""
+    full = described(folder, as_json=True)
+    assert isinstance(full, dict)
+    if as_json:
+        print_json(full)
+        return
+    for name in ("model", "layer_groups", "state", "segments"):
+        del full[name]
+    print_table(full | {"use": described(folder, as_json=False)})
 
 
 def build_plans(

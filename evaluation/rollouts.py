@@ -93,7 +93,7 @@ def stream(session: Session, poses: Poses, seed: int) -> Iterator[Frames]:
     for start in range(1, len(poses), length):
         part = poses[start : start + length]
         intrinsics = np.repeat(session.world.intrinsics[None], len(part), 0)
-        yield session.step(CameraTrack(part, intrinsics, refine=session.has_refiner)).frames
+        yield session.step(CameraTrack(part, intrinsics, refine=session.refines_by_default)).frames
 
 
 def roll_out(

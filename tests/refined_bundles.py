@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from engine.files.bundle import Bundle, open_bundle
-from engine.session.chunk_refiner import FOLDER
+from engine.files.refiner import FOLDER
 from tests.refiner_cases import small_refiner
 
 
-def with_refiner(bundle: Bundle, folder: Path, window: int = 3, blocks_per_segment: int = 2) -> Bundle:
+def with_refiner(
+    bundle: Bundle, folder: Path, window: int = 3, blocks_per_segment: int = 2, by_default: bool = True
+) -> Bundle:
     """Copy a bundle and export a refiner of two blocks into it, which reads the world's own text."""
     from export.refiner.folder import export_refiner
     from export.refiner.graphs import Sizes
@@ -27,5 +29,7 @@ def with_refiner(bundle: Bundle, folder: Path, window: int = 3, blocks_per_segme
         caption_channels=spec.text_dim,
     )
     sizes = Sizes((spec.latent_height, spec.latent_width), spec.fps, spec.chunk_size, window)
-    export_refiner(refiner, folder / FOLDER, sizes, blocks_per_segment=blocks_per_segment)
+    export_refiner(
+        refiner, folder / FOLDER, sizes, blocks_per_segment=blocks_per_segment, by_default=by_default
+    )
     return open_bundle(folder)

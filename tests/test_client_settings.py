@@ -29,6 +29,14 @@ def test_an_older_file_without_newer_fields_still_opens(tmp_path: Path) -> None:
     assert load_settings(file) == (Settings(invert_y=True), "")
 
 
+@pytest.mark.parametrize(("value", "setting"), [("true", "auto"), ("false", "off"), ('"on"', "on")])
+def test_a_refiner_that_was_switched_off_stays_off(tmp_path: Path, value: str, setting: str) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(f'{{"refiner": {value}}}')
+    settings, sentence = load_settings(file)
+    assert (settings.refiner, sentence) == (setting, "")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -40,6 +48,8 @@ def test_an_older_file_without_newer_fields_still_opens(tmp_path: Path) -> None:
         b'{"mouse_deg_px": NaN}',
         b'{"window_width": 999999999}',
         b'{"unknown": 1}',
+        b'{"refiner": "perhaps"}',
+        b'{"refiner": 1}',
         b'{"keys": {"sing": [4]}}',
         b'{"keys": {"photo": [41]}}',
         b'{"keys": {"photo": [100000]}}',

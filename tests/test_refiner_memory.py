@@ -13,8 +13,9 @@ pytest.importorskip("onnxscript")
 
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
+from engine.files.refiner import FOLDER
 from engine.files.world import World
-from engine.session.chunk_refiner import FOLDER, open_chunk_refiner
+from engine.session.chunk_refiner import open_chunk_refiner
 from engine.session.model_session import ModelSession
 from engine.session.sampler import refiner_noise
 from engine.types import LatentChunk
@@ -88,10 +89,9 @@ def test_chunks_are_refined_as_pytorch_refines_them_from_the_same_memory(
         assert made.memory is not None
         np.testing.assert_array_equal(made.memory[None], backend.memories[-1])
         noise = refiner_noise(SEED, made.chunk_index, made.latents.shape)
-        given = [torch.from_numpy(array)[None] for array in (made.latents, noise)]
-        memory = torch.from_numpy(made.memory)[None]
-        blind, _ = refiner.step(*given, context, state, session.fps)
-        expected, state = refiner.step(*given, context, state, session.fps, memory)
+        latents, eps, memory = (torch.from_numpy(a)[None] for a in (made.latents, noise, made.memory))
+        blind, _ = refiner.step(latents, eps, context, state, session.fps)
+        expected, state = refiner.step(latents, eps, context, state, session.fps, memory)
         np.testing.assert_allclose(refined.latents, expected[0], atol=1e-4)
         assert np.abs(refined.latents - blind[0].numpy()).max() > 0.01
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pygame
@@ -25,18 +25,19 @@ from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.recording import read_recording
 from engine.files.recording_writer import RecordingWriter
-from engine.files.refiner import open_refiner
+from engine.files.refiner import bundled_refiner, open_refiner
 from engine.files.saved_walk import SavedInfo, SavedWalk, read_saved_walk, session_spec, write_saved_walk
 from engine.files.world import World, read_world, write_world
-from engine.session.chunk_refiner import ChunkRefiner, bundled_refiner
+from engine.session.chunk_refiner import ChunkRefiner
 from engine.session.headless import run_headless
-from engine.session.opening import open_session
+from engine.session.opening import RefinerMode, open_session
 from engine.session.protocol import Session
 from engine.session.replay import Comparison, header_for
 from engine.types import CameraTrack, FrameChunk
 from evaluation.rollouts import stream
 from tests.refined_bundles import with_refiner
 from tests.replays import verify_replay
+from training.pocket.publish import kept_refiner
 
 if TYPE_CHECKING:
     from tests.player import Player
@@ -290,6 +291,77 @@ def test_a_refiner_is_opened_where_there_is_one_that_fits(
     session.reset(0)
     with pytest.raises(ValueError, match="without a refiner"):
         session.step(track_of(session, 0, refine=True))
+
+
+@pytest.fixture(scope="module")
+def optional(make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose refiner is an option."""
+    return with_refiner(make_bundle(), tmp_path_factory.mktemp("optional") / "toy", by_default=False)
+
+
+def test_a_refiner_that_is_an_option_refines_once_it_is_asked_to(
+    optional: Bundle, toy_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    modes: dict[RefinerMode, tuple[bool, bool]] = {}
+    for mode in get_args(RefinerMode):
+        session = open_session(toy_world, optional, refiner=mode)
+        modes[mode] = session.has_refiner, session.refines_by_default
+    assert modes == {"on": (True, True), "off": (False, False), "auto": (True, False)}
+    world = tmp_path / "toy.world"
+    write_world(world, toy_world)
+    arguments = ["play", str(world), "--engine", str(optional.path), "--headless", "--chunks", "2", "--json"]
+    made = {}
+    for mode in modes:
+        assert run([*arguments, "--refiner", mode]) == 0
+        made[mode] = json.loads(capsys.readouterr().out.splitlines()[-1])["latents_sha256"]
+    assert made["auto"] == made["off"] != made["on"]
+
+
+def test_the_key_turns_an_optional_refiner_on_and_the_recording_verifies(
+    optional: Bundle, toy_world: World, tmp_path: Path, play: Callable[..., Player]
+):
+    world, file = tmp_path / "toy.world", tmp_path / "walk.flaneur"
+    write_world(world, toy_world)
+    player = play(PlayOptions(world=str(world), engine=str(optional.path), record=file), [tmp_path])
+    player.wait_for(WalkScreen)
+    walk = player.walk.walk
+    assert (walk.session.has_refiner, walk.refiner_wanted) == (True, False)
+    player.key(pygame.KSCAN_W, down=True)
+    for wanted in (True, False):
+        player.frames_go_by(4 * walk.session.frames_per_chunk)
+        player.key(pygame.KSCAN_F7)
+        assert walk.refiner_wanted is wanted
+        assert player.app.settings.refiner == ("on" if wanted else "off")
+    player.frames_go_by(2 * walk.session.frames_per_chunk)
+    player.key(pygame.KSCAN_W, down=False)
+    player.walk.leave()
+    recording = read_recording(file)
+    refined = [chunk.track.refine for chunk in recording.chunks]
+    assert not refined[0]
+    assert any(refined)
+    other = open_session(read_world(world), optional, refiner=recording.header.refiner_mode)
+    assert verify_replay(recording, other).identical
+
+
+def test_commands_say_what_a_bundle_s_refiner_is_for(
+    bundle: Bundle, optional: Bundle, capsys: pytest.CaptureFixture[str]
+):
+    for refined, use in ((bundle, "refines unless"), (optional, "an option: --refiner on, F7")):
+        for shown in (refined.path, refined.path / "refiner"):
+            assert run(["export", "show", str(shown)]) == 0
+            assert use in capsys.readouterr().out
+    assert run(["export", "show", str(optional.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["refiner"]["by_default"] is False
+
+
+def test_publishing_keeps_the_refiner_of_the_same_generator(
+    bundle: Bundle, toy_bundle: Bundle, tmp_path: Path
+):
+    generator = bundle.spec.weights_sha256
+    assert kept_refiner(bundle.path, generator) == bundle.path / "refiner"
+    assert kept_refiner(bundle.path, "ab" * 32) is None
+    assert kept_refiner(toy_bundle.path, generator) is None
+    assert kept_refiner(tmp_path / "nothing", generator) is None
 
 
 def test_evaluation_refines_where_it_is_asked_to(bundle: Bundle, toy_world: World):

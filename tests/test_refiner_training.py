@@ -12,14 +12,22 @@ import torch
 from cli.app import run as flaneur
 from engine.files.refiner import open_refiner
 from model.checkpoint import weights_sha256
-from model.refiner import Refiner, load_refiner
+from model.refiner import Refiner, RefinerConfig, load_refiner
 from model.refiner.adapter import merge_adapter, read_adapter
 from model.refiner.checkpoint import save_refiner
 from model.refiner.rotary import video_rotary
 from model.refiner.streaming import SIGMAS
 from tests.cluster_cases import NUM_BATCHES, train_refiner, train_refiner_shared
 from tests.processes import Processes
-from tests.refiner_cases import CAPTION_WIDTH, CHANNELS, FPS, random_clip, random_text, small_refiner
+from tests.refiner_cases import (
+    CAPTION_WIDTH,
+    CHANNELS,
+    FPS,
+    random_clip,
+    random_text,
+    refiner_config,
+    small_refiner,
+)
 from training.data.refiner_pairs import PairBatch, RefinerPairs, save_pairs, without_detail
 from training.loop import LoopConfig, run_stage
 from training.optimizer import NO_MATRIX, OptimizerConfig
@@ -28,7 +36,13 @@ from training.parallel.single_process import Cluster
 from training.presets import miniature_preset
 from training.stages.model_file import adapter_path, save_refiner_stage
 from training.stages.presets import paper_stages
-from training.stages.refining import RefinerStage, add_adapter, refiner_sigmas, stream_mask
+from training.stages.refining import (
+    RefinerStage,
+    add_adapter,
+    new_refiner,
+    refiner_sigmas,
+    stream_mask,
+)
 
 
 @pytest.fixture
@@ -90,6 +104,77 @@ def test_all_weights_learn_to_bring_detail_back(pairs: RefinerPairs) -> None:
         losses.append(stage.backward(rng)["loss"])
         stage.optimizer.step(1.0)
     assert np.mean(losses[-15:]) < 0.9 * np.mean(losses[:15])
+
+
+def test_a_window_begins_with_the_first_frame_of_its_clip(tmp_path: Path) -> None:
+    target = torch.arange(6.0).reshape(1, 1, 6, 1, 1).expand(1, CHANNELS, 6, 2, 2)
+    text, mask = random_text(torch.float32)
+    save_pairs(tmp_path / "0.pairs.safetensors", PairBatch(target, target, text, mask, 10 + target[:, :2]))
+    pairs, rng = RefinerPairs.find([tmp_path]), np.random.default_rng(0)
+    seen = set()
+    for _ in range(40):
+        batch = pairs.draw(1, 3, 0.0, rng)
+        assert batch.memory is not None
+        assert torch.equal(batch.memory, 10 + batch.target[:, :2])
+        seen.add(tuple(batch.target[0, 0, :, 0, 0].tolist()))
+    assert seen == {(0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5)}
+
+
+def test_a_refiner_learns_to_read_the_memory_where_it_covers(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    text, mask = random_text(torch.float32)
+    for number in range(2):
+        target = torch.randn(4, CHANNELS, 4, 4, 4, generator=rng)
+        coverage = (torch.rand(4, 1, 4, 4, 4, generator=rng) > 0.5).float()
+        memory = torch.cat([target * coverage, coverage], 1)
+        batch = PairBatch(
+            torch.zeros_like(target), target, text.expand(4, -1, -1), mask.expand(4, -1), memory
+        )
+        save_pairs(tmp_path / f"{number}.pairs.safetensors", batch)
+    pairs = RefinerPairs.find([tmp_path])
+    config = miniature_preset().stage("refiner")
+    assert config.refining is not None
+    torch.manual_seed(0)
+    sizes = RefinerConfig.from_dict(refiner_config(num_layers=1, memory_channels=CHANNELS + 1))
+    refining = replace(
+        config.refining, network=sizes, rank=None, rough_history=0.0, degraded_share=0.0, sigmas=(0.5, 0.0)
+    )
+    adam = OptimizerConfig(adam_lr=1e-2, min_side=NO_MATRIX, ema_decay=0.0)
+    stage = RefinerStage(replace(config, refining=refining, optimizer=adam), new_refiner(refining), pairs)
+    draws = np.random.default_rng(0)
+    for _ in range(150):
+        stage.backward(draws)
+        stage.optimizer.step(1.0)
+    refined = stage.finished()[0]
+    assert refined.memory_embedder is not None
+    assert refined.memory_embedder.weight.abs().max() > 0
+    batch = pairs.draw(8, 4, 0.0, draws)
+    assert batch.memory is not None
+    errors = [
+        (refined.refine(made[None], text, mask, fps=FPS, block_size=1, memory=memory[None])[0] - target)
+        for made, text, mask, target, memory in (
+            (batch.made[i], batch.text[i : i + 1], batch.text_mask[i : i + 1], batch.target[i], shown)
+            for i, shown in enumerate(batch.memory)
+        )
+    ]
+    error = torch.stack(errors)[:, :, 1:].square().mean(1)
+    covered = batch.memory[:, -1, 1:] > 0
+    # Of unit deviation, so that 1 is what stage 1 left.
+    assert error[covered].mean() < 0.5
+    assert error[covered].mean() < 0.6 * error[~covered].mean()
+    wrong = Refiner(RefinerConfig.from_dict(refiner_config(num_layers=1, memory_channels=3)))
+    with pytest.raises(ValueError, match="shows a memory of 7 channels, the refiner reads 3"):
+        RefinerStage(replace(config, refining=refining), wrong, pairs)
+
+
+def test_a_new_refiner_hands_on_what_it_is_given() -> None:
+    config = miniature_preset().stage("refiner").refining
+    assert config is not None
+    sizes = RefinerConfig.from_dict(refiner_config(num_layers=1))
+    refiner = new_refiner(replace(config, network=sizes, rank=None)).eval()
+    refiner.sigmas = (1e-6, 0.0)
+    clip, (text, mask) = random_clip(4, torch.float32), random_text(torch.float32)
+    torch.testing.assert_close(refiner.refine(clip, text, mask, fps=FPS), clip, atol=1e-4, rtol=0)
 
 
 def test_adapters_alone_are_trained_and_fit_another_refiner(pairs: RefinerPairs, tmp_path: Path) -> None:

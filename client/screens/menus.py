@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from client.input.actions import ACTIONS
 from client.input.bindings import RESERVED, Bindings
-from client.setup.settings import Settings
+from client.setup.settings import Settings, Switch
 from client.ui.menu import Choice, Menu
 from client.ui.picture import Style
 from engine.errors import EngineError
@@ -64,6 +64,10 @@ def _scaled(value: float, direction: int, low: float, high: float) -> float:
     return max(low, min(high, round(value * _STEP**direction, 4)))
 
 
+def _turned(values: Sequence[str], value: str, direction: int) -> str:
+    return values[(values.index(value) + direction) % len(values)]
+
+
 def changed_pace(pace: float, direction: int) -> float:
     """Return the walking speed one step faster (1) or slower (-1), within a quarter and four times the world's."""
     return _scaled(pace, direction, 0.25, 4.0)
@@ -107,7 +111,7 @@ _SETTINGS: Mapping[str, _Setting] = {
         "Edges",
         "How the model's small frames are enlarged.",
         lambda settings: settings.picture,
-        lambda settings, direction: _STYLES[(_STYLES.index(settings.picture) + direction) % len(_STYLES)],
+        lambda settings, direction: _turned(_STYLES, settings.picture, direction),
     ),
     "text_size": _Setting(
         "Size of texts",
@@ -117,7 +121,12 @@ _SETTINGS: Mapping[str, _Setting] = {
     ),
     "sound": _switch("sound", "Sound", "Footsteps, and the place around you."),
     "reproject": _switch("reproject", "Late reprojection", "The view turns before the model answers."),
-    "refiner": _switch("refiner", "Refiner", "A second stage, where there is time."),
+    "refiner": _Setting(
+        "Refiner",
+        "A second stage, where there is time; auto is the engine's own choice.",
+        lambda settings: settings.refiner,
+        lambda settings, direction: _turned(get_args(Switch), settings.refiner, direction),
+    ),
     "hud": _switch("hud", "Metrics", "What is shown, what makes it, where you are."),
     "show_map": _switch("show_map", "Map", "The walk from above."),
     "show_held": _switch("show_held", "Held keys", "What keys and sticks ask for just now."),

@@ -10,7 +10,9 @@ from client.playback.walk import Walk
 from client.screens.capture import CaptureController
 from client.screens.menus import adjust, changed_pace
 from client.screens.rewind import RewindController
+from client.setup.settings import Settings
 from client.ui.app_context import AppContext
+from engine.session.protocol import Session
 
 IN_PAUSE = frozenset({"quick_save", "quick_load", "clip", "photo", "record", "help"})
 """Actions that work behind the pause menu: they keep or fetch something, and nothing moves."""
@@ -64,6 +66,11 @@ class WalkActions:
         self._app.say(f"{label[:1].upper()}{label[1:]}: {first} first.")
 
 
+def wants_refiner(settings: Settings, session: Session) -> bool:
+    """Whether chunks are to be refined by what the player set, or as the engine has it where nothing was."""
+    return session.refines_by_default if settings.refiner == "auto" else settings.refiner == "on"
+
+
 class SettingKeys:
     """The settings that have a key of their own, and the walker's gait and speed."""
 
@@ -91,8 +98,8 @@ class SettingKeys:
         if not self._walk.session.has_refiner:
             self._app.say("This engine was opened without a refiner.")
             return
-        self.switch("refiner")
-        on = self._app.settings.refiner
+        on = not self._walk.refiner_wanted
+        self._app.apply_settings(self._app.settings.model_copy(update={"refiner": "on" if on else "off"}))
         self._app.say("Refiner on: a chunk comes later for it." if on else "Refiner off.")
 
     def toggle_flying(self) -> None:

@@ -26,7 +26,7 @@ from client.screens.replay_controls import ReplayControls
 from client.screens.rewind import RewindController
 from client.screens.saved_walks import SAVED, SavedWalks
 from client.screens.truth_view import TruthMode, TruthView
-from client.screens.walk_actions import SettingKeys, WalkActions
+from client.screens.walk_actions import SettingKeys, WalkActions, wants_refiner
 from client.setup.catalog import index_of
 from client.setup.opening import Opened
 from client.setup.options import PlayOptions
@@ -71,7 +71,7 @@ class WalkScreen(Screen):
             app.clock,
             history_bytes=app.settings.past_mb << 20,
             record_latents=options.record_latents,
-            refiner=app.settings.refiner or options.refiner == "on",
+            refiner=options.refiner == "on" or wants_refiner(app.settings, opened.session),
             keep_refiner=options.refiner == "on",
             span=opened.span,
         )
@@ -333,7 +333,8 @@ class WalkScreen(Screen):
     def _follow_refiner(self) -> None:
         """Take over the setting once it changes; what the command line asked for holds until then."""
         if self._app.settings.refiner != self._refiner_setting:
-            self._refiner_setting = self.walk.refiner_wanted = self._app.settings.refiner
+            self._refiner_setting = self._app.settings.refiner
+            self.walk.refiner_wanted = wants_refiner(self._app.settings, self.walk.session)
 
     def _turn_truth(self, _now_s: float) -> None:
         """Show the truth beside the picture, then alone, then not."""

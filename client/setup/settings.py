@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from client.input.bindings import DEFAULT_KEYS, RESERVED
 from client.setup.folders import make_folder
@@ -26,6 +26,12 @@ def _check_free(scancode: int) -> int:
     return scancode
 
 
+def _as_switch(value: object) -> object:
+    """Read what was a truth value in earlier files: true was what nobody had changed."""
+    return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Switch = Literal["auto", "on", "off"]
 Scancode = Annotated[int, Field(ge=1, le=511), AfterValidator(_check_free)]
 ActionName = Annotated[str, AfterValidator(_check_action)]
 
@@ -48,8 +54,8 @@ class Settings(BaseModel):
     """Whether the metrics are on."""
     reproject: bool = True
     """Whether the mouse turns the picture at once, before the model answers."""
-    refiner: bool = True
-    """Whether chunks are refined by the second stage, where the engine has one and there is time."""
+    refiner: Annotated[Switch, BeforeValidator(_as_switch)] = "auto"
+    """Whether chunks are refined by the second stage, where the engine has one and there is time; "auto" as the engine has it."""
     show_map: bool = False
     """Whether the map of the walk is on."""
     show_held: bool = False

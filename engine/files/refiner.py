@@ -17,6 +17,7 @@ from engine.errors import SpecMismatch
 from engine.files.bundle import (
     MAX_SPEC_BYTES,
     MAX_STATE_BYTES,
+    Bundle,
     LayerGroup,
     Name,
     Sha256,
@@ -29,6 +30,8 @@ from engine.files.bundle import (
 from engine.files.git_lfs import check_fetched
 
 REFINER_FILE = "refiner.json"
+FOLDER = "refiner"
+"""Of a bundle's refiner, inside the bundle's folder."""
 NUM_FRAMES = "num_frames"
 """State tensor that counts the latent frames committed, float32 [1]; it starts as zero."""
 CACHES = ("sink_key", "sink_value", "history_key", "history_value")
@@ -78,6 +81,8 @@ class RefinerSpec(BaseModel):
     text_dim: Size
     memory_channels: Annotated[int, Field(ge=0, le=1 << 20)] = 0
     """Of what a spatial memory shows of a latent frame, which the embed graph reads beside the latents; 0 where it reads none."""
+    by_default: bool = True
+    """Whether chunks are refined where nobody says otherwise; where not, `--refiner on`, F7 or the settings switch it on."""
     caption_graph: Name
     """Text and mask to captions and an additive mask, once per text."""
     positions_graph: Name
@@ -122,6 +127,13 @@ class RefinerSpec(BaseModel):
         own = ((s.text_graph, s.blocks_graph, s.commit_graph) for s in self.segments)
         return (*shared, *(name for names in own for name in names))
 
+    @property
+    def use(self) -> str:
+        """When it refines, in words."""
+        if self.by_default:
+            return "refines unless it is switched off"
+        return "an option: --refiner on, F7 or the settings switch it on"
+
 
 @dataclass(frozen=True)
 class RefinerFolder:
@@ -131,6 +143,12 @@ class RefinerFolder:
     spec: RefinerSpec
     sha256: str
     """Of `refiner.json`, which holds the hash of every other file."""
+
+
+def bundled_refiner(bundle: Bundle) -> Path | None:
+    """Return the folder of a bundle's refiner, None where it has none."""
+    folder = bundle.path / FOLDER
+    return folder if (folder / REFINER_FILE).is_file() else None
 
 
 def open_refiner(path: str | Path, verify: bool = True) -> RefinerFolder:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from engine.backends.providers import CPU_PROVIDER
 from engine.errors import EngineError
+from engine.files.refiner import bundled_refiner, open_refiner
 from engine.files.world import list_worlds
 from engine.machine import assets
 from engine.machine.hardware import (
@@ -191,11 +192,16 @@ def check_bundles() -> Check:
         remedy = "install Flaneur again, or make one with `flaneur export onnx`"
         return Check("bundles", "problem", f"none in {assets.bundles_dir()}", remedy)
     try:
-        for name in names:
-            assets.find_bundle(name)
+        told = [_told_bundle(name) for name in names]
     except EngineError as error:
         return Check("bundles", "problem", str(error), "install Flaneur again")
-    return Check("bundles", "ok", ", ".join(names))
+    return Check("bundles", "ok", ", ".join(told))
+
+
+def _told_bundle(name: str) -> str:
+    """Name a bundle that is whole, and say what its refiner is for, where it has one."""
+    folder = bundled_refiner(assets.find_bundle(name))
+    return name if folder is None else f"{name} (its refiner: {open_refiner(folder).spec.use})"
 
 
 def check_worlds() -> Check:

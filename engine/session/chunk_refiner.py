@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import CPU, Bundle
-from engine.files.refiner import REFINER_FILE, RefinerFolder, RefinerSpec, open_refiner
+from engine.files.refiner import RefinerFolder, RefinerSpec, open_refiner
 from engine.files.world import World
 from engine.session.refiner import GraphRunner, RefinerStream
 from engine.types import RefinedHistory
-
-FOLDER = "refiner"
-"""Of a bundle's refiner, inside the bundle's folder."""
 
 
 class ChunkRefiner:
@@ -123,12 +120,6 @@ def refiner_text(world: World, spec: RefinerSpec) -> tuple[NDArray[np.float32], 
         f"the world {world.name} has no text for this refiner; make it with `flaneur world create --refiner`, "
         "or play it with --refiner off"
     )
-
-
-def bundled_refiner(bundle: Bundle) -> Path | None:
-    """Return the folder of a bundle's refiner, None where it has none."""
-    folder = bundle.path / FOLDER
-    return folder if (folder / REFINER_FILE).is_file() else None
 
 
 def open_chunk_refiner(bundle: Bundle, folder: Path, num_threads: int) -> ChunkRefiner:

@@ -88,7 +88,7 @@ def run_headless(
         progress: Gets the number of chunks done and of all.
         started_s: When the engine began to be opened, for the time to the first frame; now without it.
         num_steps: Denoising steps of each chunk, as its `CameraTrack` has them; the whole schedule beyond them.
-        refined: Whether each chunk is refined, none beyond them; by default all where the session has a refiner.
+        refined: Whether each chunk is refined, none beyond them; by default all or none, as the session's refiner says.
     """
     if not 1 <= num_chunks <= MAX_CHUNKS:
         raise ValueError(f"the number of chunks must lie between 1 and {MAX_CHUNKS}, got {num_chunks}")
@@ -114,7 +114,7 @@ def run_headless(
         for step in range(num_chunks):
             cameras = _cut(track, step, session.frames_per_chunk, clock())
             steps = num_steps[step] if step < len(num_steps) else None
-            refine = session.has_refiner if refined is None else step < len(refined) and refined[step]
+            refine = session.refines_by_default if refined is None else step < len(refined) and refined[step]
             latents = session.denoise(replace(cameras, num_steps=steps, refine=refine))
             if len(under_way) > session.has_refiner:
                 finish(under_way.popleft())

@@ -40,6 +40,7 @@ class ModelSession(Session):
         clock: Clock = time.perf_counter,
         keep_latents: bool = False,
         refiner: ChunkRefiner | None = None,
+        refines_by_default: bool = True,
     ) -> None:
         super().__init__()
         spec = model.spec
@@ -57,6 +58,7 @@ class ModelSession(Session):
         if refiner is not None:
             self.refined_block, self.refined_reach = refiner.block_shape, refiner.reach
             self.refiner_sha256 = refiner.sha256
+            self.refines_by_default = refines_by_default
         self.enter(world)
         self._state = backend.new_state()
         self._caches = backend.new_caches()

@@ -12,12 +12,13 @@ from engine.backends.protocol import Backend
 from engine.backends.providers import CPU_PROVIDER, choose_provider
 from engine.errors import BackendUnavailable, SpecMismatch
 from engine.files.bundle import Bundle
+from engine.files.refiner import FOLDER as REFINER_FOLDER
+from engine.files.refiner import bundled_refiner
 from engine.files.world import World
 from engine.machine import assets
 from engine.machine.hardware import TENSORRT_LIBRARIES, find_gpus, num_cores
 from engine.machine.installing import install_line
-from engine.session.chunk_refiner import FOLDER as REFINER_FOLDER
-from engine.session.chunk_refiner import ChunkRefiner, bundled_refiner, open_chunk_refiner, refiner_text
+from engine.session.chunk_refiner import ChunkRefiner, open_chunk_refiner, refiner_text
 from engine.session.holodeck_session import HolodeckSession
 from engine.session.model_session import ModelSession, check_fit
 from engine.session.protocol import Clock, Session
@@ -28,7 +29,8 @@ RELEASED = "sana-wm"
 Provider = Literal["auto", "cpu", "cuda", "dml", "coreml", "openvino", "nv_tensorrt_rtx"]
 """What ONNX Runtime runs graphs on; "auto" is whatever was checked against the CPU and is faster."""
 RefinerMode = Literal["on", "off", "auto"]
-"""Whether a bundle's refiner is opened: "on" asks for it, "auto" takes it where there is one that can play."""
+"""Whether a bundle's refiner is opened: "on" asks for it, "auto" takes it where there is one that can play. One that its folder
+calls an option is ready then, and refines once somebody asks for it."""
 MAX_DENOISE_THREADS = 4
 
 
@@ -141,7 +143,8 @@ def open_session(
     threads = denoise_threads or default_denoise_threads()
     runner = _open_backend(bundle, backend, provider, threads, decode_threads)
     second_stage = _open_refiner(bundle, world, refiner, decode_threads)
-    return ModelSession(bundle, world, runner, clock, keep_latents, second_stage)
+    by_default = second_stage is not None and (refiner == "on" or second_stage.spec.by_default)
+    return ModelSession(bundle, world, runner, clock, keep_latents, second_stage, by_default)
 
 
 def _open_refiner(bundle: Bundle, world: World, mode: RefinerMode, num_threads: int) -> ChunkRefiner | None:

@@ -43,6 +43,8 @@ class Session(ABC):
     """Most refined blocks that a snapshot holds."""
     refiner_sha256: str = ""
     """Of the refiner, empty where there is none."""
+    refines_by_default: bool = False
+    """Whether chunks are to be refined where nobody says otherwise: a refiner may be an option."""
 
     def __init__(self) -> None:
         self.keep_snapshots = False

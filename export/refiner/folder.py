@@ -46,6 +46,7 @@ def export_refiner(
     blocks_per_segment: int = BLOCKS_PER_SEGMENT,
     notes: str = "",
     progress: Progress | None = None,
+    by_default: bool = True,
 ) -> Path:
     """Write a refiner for ONNX Runtime, float32, whole or not at all.
 
@@ -53,6 +54,7 @@ def export_refiner(
         destination: Folder to make; an exported refiner there is replaced.
         sizes: What the graphs are made for.
         progress: Told the name of each graph as it starts.
+        by_default: Whether `--refiner auto` refines with it.
 
     Raises:
         ValueError: The destination is something else, or the sizes cannot be used.
@@ -69,12 +71,18 @@ def export_refiner(
         parts = [range(start, min(start + blocks_per_segment, num_layers)) for start in starts]
         segments = tuple(writer.write_segment(index, blocks) for index, blocks in enumerate(parts))
         writer.write_shared()
-        write_spec(partial, _describe(refiner, sizes, segments, partial, notes), REFINER_FILE)
+        described = _describe(refiner, sizes, segments, partial, notes, by_default)
+        write_spec(partial, described, REFINER_FILE)
     return Path(destination)
 
 
 def _describe(
-    refiner: Refiner, sizes: Sizes, segments: tuple[Segment, ...], folder: Path, notes: str
+    refiner: Refiner,
+    sizes: Sizes,
+    segments: tuple[Segment, ...],
+    folder: Path,
+    notes: str,
+    by_default: bool,
 ) -> RefinerSpec:
     config = refiner.config
     state = state_shapes(config, sizes.tokens, sizes.history)
@@ -91,6 +99,7 @@ def _describe(
         sigmas=refiner.sigmas,
         text_dim=config.caption_channels,
         memory_channels=config.memory_channels,
+        by_default=by_default,
         caption_graph="captions.onnx",
         positions_graph="positions.onnx",
         embed_graph="embed.onnx",

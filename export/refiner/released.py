@@ -52,6 +52,8 @@ def export_released(
     progress: Progress,
     adapter: Path | None = None,
     block_size: int = BLOCK_SIZE,
+    half_weights: bool = False,
+    by_default: bool = True,
 ) -> ReleasedExport:
     """Export a release's refiner folder, or its single file.
 
@@ -62,6 +64,8 @@ def export_released(
         progress: Told the name of each graph as it starts.
         adapter: LoRA to merge into the weights, whichever refiner it was trained on.
         block_size: Latent frames refined at a time.
+        half_weights: Round the weights to float16, which halves the files; graphs compute in float32 all the same.
+        by_default: Whether `--refiner auto` refines with it.
 
     Raises:
         ValueError: The weights or the sizes cannot be used.
@@ -70,6 +74,8 @@ def export_released(
     loaded = load_refiner(weights)
     if adapter is not None:
         merge_adapter(loaded.model, read_adapter(adapter))
+    if half_weights:
+        loaded.model.half().float()
     width, height = frame_size
     _, row_px, column_px = loaded.model.config.vae_scale_factors
     if width % column_px or height % row_px:
@@ -78,7 +84,9 @@ def export_released(
         )
     grid = (height // row_px, width // column_px)
     sizes = Sizes(grid, fps, block_size, window or WINDOW, half_state)
-    export_refiner(loaded.model, destination, sizes, blocks_per_segment, progress=progress)
+    export_refiner(
+        loaded.model, destination, sizes, blocks_per_segment, progress=progress, by_default=by_default
+    )
     folder = open_refiner(destination)
     report = None
     if num_verified:
@@ -142,6 +150,9 @@ def build_exported(
 
 def _weights_of(folder: RefinerFolder, weights: Path) -> Refiner:
     model = load_refiner(weights).model.float()
+    if weights_sha256(model) != folder.spec.weights_sha256:
+        # Perhaps they were rounded when they were exported.
+        model.half().float()
     if weights_sha256(model) != folder.spec.weights_sha256:
         raise ValueError(f"{folder.path} was exported from other weights than {weights}; name its own")
     return model

@@ -18,6 +18,8 @@ import holodeck
 from engine.errors import SpecMismatch
 from engine.files.atomic import set_mode
 from engine.files.bundle import Bundle, open_bundle
+from engine.files.refiner import FOLDER as REFINER_FOLDER
+from engine.files.refiner import bundled_refiner
 from engine.files.world import SUFFIX, World, WorldInfo, read_world, write_world
 from engine.memory.codec import THOROUGH
 from engine.memory.keyframes import Keyframe
@@ -159,7 +161,8 @@ def publish(
 ) -> Bundle:
     """Write `bundles/pocket`, `checkpoints` and `worlds/<place>.world` under `destination`.
 
-    Weights are rounded to float16 first, which halves every file. All is made before anything there changes.
+    Weights are rounded to float16 first, which halves every file. All is made before anything there changes. A refiner in an
+    earlier bundle of the same generator stays: it knows those latents.
 
     Args:
         places: In the order of the model's scenes.
@@ -187,11 +190,22 @@ def publish(
             memory = keyframes[place]
             world = make_world(place, scene, model, autoencoder, memory, intrinsics, weights)
             write_world(staged / f"{place}{SUFFIX}", world)
+        bundle = destination / BUNDLES / "pocket"
+        if (refiner := kept_refiner(bundle, weights)) is not None:
+            shutil.copytree(refiner, made / REFINER_FOLDER)
         replace_folder(staged / CHECKPOINTS, destination / CHECKPOINTS)
         for folder in (BUNDLES, WORLDS):
             (destination / folder).mkdir(exist_ok=True)
-        bundle = destination / BUNDLES / "pocket"
         replace_folder(made, bundle)
         for place in places:
             (staged / f"{place}{SUFFIX}").replace(destination / WORLDS / f"{place}{SUFFIX}")
     return open_bundle(bundle)
+
+
+def kept_refiner(bundle: Path, weights_sha256: str) -> Path | None:
+    """Return the folder of a bundle's refiner, if there is one and the bundle is of this generator."""
+    try:
+        earlier = open_bundle(bundle, verify=False)
+    except SpecMismatch:
+        return None
+    return bundled_refiner(earlier) if earlier.spec.weights_sha256 == weights_sha256 else None

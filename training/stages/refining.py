@@ -35,8 +35,9 @@ LOW_MEAN, HIGH_MEAN = 0.95, 2.05
 LOW_QUANTILE, HIGH_QUANTILE = -2.5758, 3.0902
 """Deviations of the 0.5 % and 99.9 % points, which levels are stretched to 0 and 1 from."""
 UNIFORM_SHARE = 0.1
-UNSEEN_WEIGHT = 0.1
-"""Of errors in cells that the memory does not cover, beside 1 in those that it covers."""
+UNSEEN_WEIGHT, SHARPNESS = 0.02, 8
+"""Weight of errors in cells that the memory does not cover, beside 1 in those that it covers; and how soon it falls off, as a
+power of coverage. In cells that are covered by nine tenths nothing that is shown tells what stage 1 has wrong."""
 LAYERS = r"transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
 """What an adapter changes: queries, keys, values, outputs and feed-forward layers."""
 
@@ -162,7 +163,7 @@ def _weight(memory: Tensor | None, num_given: int) -> Tensor | float:
     """How much an error counts in each cell of a block, broadcastable to [B, C, T, h, w]."""
     if memory is None:
         return 1.0
-    return UNSEEN_WEIGHT + (1 - UNSEEN_WEIGHT) * memory[:, -1:, num_given:]
+    return UNSEEN_WEIGHT + (1 - UNSEEN_WEIGHT) * memory[:, -1:, num_given:] ** SHARPNESS
 
 
 def _is_block_matrix(name: str, parameter: nn.Parameter | Tensor) -> bool:
