@@ -272,6 +272,7 @@ def show(
 ) -> None:
     """Show what a world file says of itself, and what its spatial memory holds."""
     from engine.files.world import find_world, memory_bytes
+    from engine.machine.assets import shipped_refiner
 
     found = find_world(world, known_folders())
     width, height = found.frame_size
@@ -284,6 +285,7 @@ def show(
         "latent_shape": list(found.first_latent.shape),
         "text_shape": list(found.text.shape),
         "refiner_text_shape": None if found.refiner_text is None else list(found.refiner_text.shape),
+        "refiner": shipped_refiner(found.info.model),
         "intrinsics": [round(float(value), 4) for value in found.intrinsics],
         "c2w": found.c2w.tolist(),
     }

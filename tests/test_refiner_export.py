@@ -56,9 +56,9 @@ def test_four_blocks_of_graphs_equal_pytorch(refiner: Refiner, folder: RefinerFo
 
 
 def test_the_embed_graph_reads_the_memory_where_the_refiner_does(folder: RefinerFolder, tmp_path: Path):
-    refiner = small_refiner(torch.float32, num_layers=1, memory_channels=5)
+    refiner = small_refiner(torch.float32, num_layers=1, memory_channels=7)
     seeing = open_refiner(export_refiner(refiner, tmp_path / "seeing", SIZES))
-    assert (folder.spec.memory_channels, seeing.spec.memory_channels) == (0, 5)
+    assert (folder.spec.memory_channels, seeing.spec.memory_channels) == (0, 7)
     inputs = [
         [given.name for given in onnx.load(each.path / each.spec.embed_graph).graph.input]
         for each in (folder, seeing)
@@ -67,7 +67,7 @@ def test_the_embed_graph_reads_the_memory_where_the_refiner_does(folder: Refiner
     runner = OnnxRuntimeGraphs(seeing, num_threads=1)
     report = verify_refiner(seeing, runner, refiner)
     assert 0 < max(report.latents) < 1e-5
-    blind = small_refiner(torch.float32, num_layers=1, memory_channels=5)
+    blind = small_refiner(torch.float32, num_layers=1, memory_channels=7)
     with torch.no_grad():
         blind.memory_embedder.weight.zero_()  # pyright: ignore[reportOptionalMemberAccess]
     assert not verify_refiner(seeing, runner, blind, num_blocks=1).passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,8 @@ WINDOW, SEED = 3, 3
 
 @pytest.fixture(scope="module")
 def refiner() -> Refiner:
-    return refiner_with(C + 1)
-
-
-def refiner_with(memory_channels: int) -> Refiner:
-    text_dim = guided_spec().text_dim
-    sizes = {"in_channels": C, "out_channels": C, "caption_channels": text_dim}
-    return small_refiner(torch.float32, num_layers=2, memory_channels=memory_channels, **sizes)
+    sizes = {"in_channels": C, "out_channels": C, "caption_channels": guided_spec().text_dim}
+    return small_refiner(torch.float32, num_layers=2, memory_channels=C + 1, **sizes)
 
 
 def bundle_with(refiner: Refiner, folder: Path) -> Bundle:
@@ -106,7 +102,8 @@ def test_a_snapshot_goes_on_with_the_memory(start: Callable[[], ModelSession]):
     assert walked_hashes(other, 6, 5) == expected
 
 
-def test_a_refiner_that_reads_another_memory_is_refused(tmp_path: Path):
-    bundle = bundle_with(refiner_with(C), tmp_path)
-    with pytest.raises(SpecMismatch, match="reads a memory of 4 channels, guided has one of 5"):
-        open_chunk_refiner(bundle, tmp_path / FOLDER, 1)
+def test_a_refiner_that_reads_a_memory_needs_a_model_that_has_one(refiner: Refiner, tmp_path: Path):
+    bundle = bundle_with(refiner, tmp_path)
+    without = replace(bundle, spec=bundle.spec.model_copy(update={"memory_channels": 0}))
+    with pytest.raises(SpecMismatch, match="reads a memory of 5 channels, guided has one of 0"):
+        open_chunk_refiner(without, tmp_path / FOLDER, 1)

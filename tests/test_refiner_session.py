@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,8 @@ from engine.files.recording_writer import RecordingWriter
 from engine.files.refiner import bundled_refiner, open_refiner
 from engine.files.saved_walk import SavedInfo, SavedWalk, read_saved_walk, session_spec, write_saved_walk
 from engine.files.world import World, read_world, write_world
+from engine.machine import assets
+from engine.machine.doctor import check_bundles
 from engine.session.chunk_refiner import ChunkRefiner
 from engine.session.headless import run_headless
 from engine.session.opening import RefinerMode, open_session
@@ -331,7 +334,7 @@ def test_the_key_turns_an_optional_refiner_on_and_the_recording_verifies(
         player.frames_go_by(4 * walk.session.frames_per_chunk)
         player.key(pygame.KSCAN_F7)
         assert walk.refiner_wanted is wanted
-        assert player.app.settings.refiner == ("on" if wanted else "off")
+        assert player.context.settings.refiner == ("on" if wanted else "off")
     player.frames_go_by(2 * walk.session.frames_per_chunk)
     player.key(pygame.KSCAN_W, down=False)
     player.walk.leave()
@@ -344,14 +347,26 @@ def test_the_key_turns_an_optional_refiner_on_and_the_recording_verifies(
 
 
 def test_commands_say_what_a_bundle_s_refiner_is_for(
-    bundle: Bundle, optional: Bundle, capsys: pytest.CaptureFixture[str]
+    bundle: Bundle,
+    optional: Bundle,
+    toy_world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    for refined, use in ((bundle, "refines unless"), (optional, "an option: --refiner on, F7")):
+    for refined, use in ((bundle, "refines unless"), (optional, "is an option: --refiner on, F7")):
         for shown in (refined.path, refined.path / "refiner"):
             assert run(["export", "show", str(shown)]) == 0
             assert use in capsys.readouterr().out
     assert run(["export", "show", str(optional.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["refiner"]["by_default"] is False
+    shutil.copytree(optional.path, tmp_path / "bundles" / "toy")
+    monkeypatch.setattr(assets, "assets_dir", lambda: tmp_path)
+    use = "is an option: --refiner on, F7 or the settings switch it on"
+    assert check_bundles().detail == f"toy (its refiner {use})"
+    write_world(tmp_path / "toy.world", toy_world)
+    assert run(["world", "show", str(tmp_path / "toy.world"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["refiner"] == use
 
 
 def test_publishing_keeps_the_refiner_of_the_same_generator(

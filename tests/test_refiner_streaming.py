@@ -75,9 +75,11 @@ def test_a_stream_that_forgets_nothing_equals_passes_over_the_whole_clip(block_s
 
 @pytest.mark.parametrize("block_size", [2, 9])
 def test_the_memory_is_shown_to_the_block_at_hand_alone(block_size: int):
-    refiner, clip = small_refiner(memory_channels=5), random_clip(10, torch.float64)
+    refiner, clip = small_refiner(memory_channels=CHANNELS + 1), random_clip(10, torch.float64)
     text = random_text(torch.float64)
-    memory = torch.randn(1, 5, 10, *GRID, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    memory = torch.randn(
+        1, CHANNELS + 1, 10, *GRID, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     streamed = refiner.refine(clip, *text, fps=FPS, block_size=block_size, window=10, memory=memory)
     assert relative_error(streamed, masked_refinement(refiner, clip, block_size, memory)) < 1e-10
     plain = refiner.refine(clip, *text, fps=FPS, block_size=block_size, window=10)
@@ -88,16 +90,16 @@ def test_the_memory_is_shown_to_the_block_at_hand_alone(block_size: int):
 
 def test_a_new_refiner_does_not_see_its_memory_yet():
     torch.manual_seed(0)
-    refiner = Refiner(RefinerConfig.from_dict(refiner_config(memory_channels=5))).double()
+    refiner = Refiner(RefinerConfig.from_dict(refiner_config(memory_channels=CHANNELS + 1))).double()
     clip, text = random_clip(4, torch.float64), random_text(torch.float64)
-    memory = torch.ones(1, 5, 4, *GRID, dtype=torch.float64)
+    memory = torch.ones(1, CHANNELS + 1, 4, *GRID, dtype=torch.float64)
     plain = refiner.refine(clip, *text, fps=FPS)
     torch.testing.assert_close(refiner.refine(clip, *text, fps=FPS, memory=memory), plain, rtol=0, atol=0)
 
 
 def test_a_memory_that_does_not_fit_is_refused():
     clip, text = random_clip(4, torch.float64), random_text(torch.float64)
-    memory = torch.zeros(1, 5, 4, *GRID, dtype=torch.float64)
+    memory = torch.zeros(1, CHANNELS + 1, 4, *GRID, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"give \(1, 0, 4, 3, 4\), or none"):
         small_refiner().refine(clip, *text, fps=FPS, memory=memory)
     refiner = small_refiner()

@@ -162,9 +162,9 @@ def test_a_refiner_learns_to_read_the_memory_where_it_covers(tmp_path: Path) -> 
     # Of unit deviation, so that 1 is what stage 1 left.
     assert error[covered].mean() < 0.5
     assert error[covered].mean() < 0.6 * error[~covered].mean()
-    wrong = Refiner(RefinerConfig.from_dict(refiner_config(num_layers=1, memory_channels=3)))
-    with pytest.raises(ValueError, match="shows a memory of 7 channels, the refiner reads 3"):
-        RefinerStage(replace(config, refining=refining), wrong, pairs)
+    save_pairs(tmp_path / "0.pairs.safetensors", replace(batch, memory=batch.memory[:, :3]))
+    with pytest.raises(ValueError, match="shows a memory of 3 channels, the refiner reads 7"):
+        RefinerStage(replace(config, refining=refining), new_refiner(refining), pairs)
 
 
 def test_a_new_refiner_hands_on_what_it_is_given() -> None:

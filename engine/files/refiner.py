@@ -132,7 +132,7 @@ class RefinerSpec(BaseModel):
         """When it refines, in words."""
         if self.by_default:
             return "refines unless it is switched off"
-        return "an option: --refiner on, F7 or the settings switch it on"
+        return "is an option: --refiner on, F7 or the settings switch it on"
 
 
 @dataclass(frozen=True)

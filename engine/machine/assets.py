@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.files.bundle import SPEC_FILE, Bundle, open_bundle
+from engine.files.refiner import bundled_refiner, open_refiner
 
 
 def assets_dir() -> Path:
@@ -45,10 +46,19 @@ def find_bundle(name_or_path: str, verify: bool = True) -> Bundle:
     )
 
 
+def shipped_refiner(weights_sha256: str) -> str | None:
+    """Say when the refiner refines that ships with a model; None where it has none."""
+    bundle = _unverified(weights_sha256)
+    folder = None if bundle is None else bundled_refiner(bundle)
+    return None if folder is None else open_refiner(folder, verify=False).spec.use
+
+
 def bundle_for(weights_sha256: str) -> Bundle | None:
     """Open the shipped bundle made from these weights, None if there is none."""
-    for name in bundle_names():
-        bundle = open_bundle(bundles_dir() / name, verify=False)
-        if bundle.spec.weights_sha256 == weights_sha256:
-            return open_bundle(bundle.path)
-    return None
+    bundle = _unverified(weights_sha256)
+    return None if bundle is None else open_bundle(bundle.path)
+
+
+def _unverified(weights_sha256: str) -> Bundle | None:
+    opened = (open_bundle(bundles_dir() / name, verify=False) for name in bundle_names())
+    return next((bundle for bundle in opened if bundle.spec.weights_sha256 == weights_sha256), None)

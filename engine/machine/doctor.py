@@ -201,7 +201,7 @@ def check_bundles() -> Check:
 def _told_bundle(name: str) -> str:
     """Name a bundle that is whole, and say what its refiner is for, where it has one."""
     folder = bundled_refiner(assets.find_bundle(name))
-    return name if folder is None else f"{name} (its refiner: {open_refiner(folder).spec.use})"
+    return name if folder is None else f"{name} (its refiner {open_refiner(folder).spec.use})"
 
 
 def check_worlds() -> Check:

@@ -118,8 +118,9 @@ class RefinerConfig(_DiffusersConfig):
     gated_attn: bool = False
     """Whether each head's output is scaled by a gate."""
     memory_channels: int = 0
-    """Channels of what a spatial memory shows of each latent frame, as `ModelConfig.memory_channels`. They are embedded beside
-    the latents to refine, never beside those refined before, by a projection that starts at zero. 0 = no memory, as released."""
+    """Channels of what a spatial memory shows of each latent frame, as `ModelConfig.memory_channels`: its encoding and its
+    coverage, `in_channels` + 1. By how much the encoding differs from the latents to refine, where it covers them, is embedded
+    beside those by a projection that starts at zero; latents refined before are shown none. 0 = no memory, as released."""
 
     def __post_init__(self) -> None:
         self._check_whole(
@@ -147,9 +148,10 @@ class RefinerConfig(_DiffusersConfig):
             raise ValueError(
                 f"cross_attention_dim is {self.cross_attention_dim}; captions are projected to the width, {self.hidden_size}"
             )
-        memory = self.memory_channels
-        if not isinstance(memory, int) or isinstance(memory, bool) or not 0 <= memory <= MAX_SIZE:
-            raise ValueError(f"memory_channels is {memory!r}; it must be a whole number from 0 to {MAX_SIZE}")
+        if self.memory_channels not in (0, self.in_channels + 1) or isinstance(self.memory_channels, bool):
+            raise ValueError(
+                f"memory_channels is {self.memory_channels!r}; it must be 0, or {self.in_channels + 1}: encoding and coverage"
+            )
         if self.in_channels != self.out_channels:
             raise ValueError(
                 f"{self.in_channels} channels in and {self.out_channels} out; a velocity has the latent's channels"

@@ -161,6 +161,12 @@ class RefinerBlock(nn.Module):
         return x, KeysValues(raw_keys, keys, values)
 
 
+def _difference(memory: Tensor, latents: Tensor) -> Tensor:
+    """By how much a memory's encoding differs from latents, where it covers them, and its coverage; zeros where it has none."""
+    encoding, coverage = memory[:, :-1], memory[:, -1:]
+    return torch.cat([(encoding - latents) * coverage, coverage], 1)
+
+
 def _as_tokens(grid: Tensor) -> Tensor:
     """Turn [B, C, T, H, W] into [B, T, S, C]."""
     return grid.permute(0, 2, 3, 4, 1).flatten(2, 3)
@@ -218,7 +224,8 @@ class RefinerTransformer(nn.Module):
         """Embed latents [B, C, T, H, W] and sigmas [B, T or 1].
 
         Args:
-            memory: What a spatial memory shows of the frames, [B, memory_channels, T, H, W]; None shows nothing, as zeros do.
+            memory: What a spatial memory shows of the frames, encoding and coverage, [B, memory_channels, T, H, W]; None shows
+                nothing, as zeros do.
 
         Returns:
             Tokens [B, T, S, C], time [B, T or 1, C] for the head, modulation [B, T or 1, 6, C] for the blocks.
@@ -230,7 +237,8 @@ class RefinerTransformer(nn.Module):
         if memory is not None:
             if self.memory_embedder is None:
                 raise ValueError("this refiner reads no spatial memory; leave `memory` out")
-            tokens = tokens + self.memory_embedder(_as_tokens(memory.to(self.device, self.dtype)))
+            shown = _difference(memory.to(self.device, self.dtype), latents.to(self.dtype))
+            tokens = tokens + self.memory_embedder(_as_tokens(shown))
         return tokens, *self.time_embed(sigmas)
 
     def head(self, x: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
