@@ -16,34 +16,43 @@ if TYPE_CHECKING:
 
 EXIT_DIFFERENT = 1
 
+Window = Annotated[
+    int | None, typer.Option(min=2, help="Latent frames that a block sees besides its own; default: 11.")
+]
+BlockSize = Annotated[
+    int, typer.Option(min=1, help="Latent frames refined at a time: the first stage's chunk.")
+]
+SegmentSize = Annotated[int, typer.Option(min=1, help="Blocks of the network in one graph.")]
+HalfState = Annotated[
+    bool, typer.Option("--half-state", help="Keep keys and values in float16: half the memory.")
+]
+HalfWeights = Annotated[
+    bool, typer.Option("--half-weights", help="Round the weights to float16: half the size.")
+]
+AsOption = Annotated[
+    bool, typer.Option("--option", help="Leave chunks as they are under --refiner auto until asked.")
+]
+Lora = Annotated[
+    Path | None, typer.Option(help="LoRA of `flaneur train refiner` to merge into the weights first.")
+]
+NumVerified = Annotated[
+    int, typer.Option(min=0, help="Hold this many blocks of latents against PyTorch afterwards.")
+]
+
 
 def refiner(
     weights: Annotated[Path, typer.Argument(help="The release's refiner folder, or its single file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")] = Path("refiner-fp32"),
     frame_size: Annotated[str, typer.Option(help="Pixels of a frame.")] = "1280x704",
     fps: Annotated[float, typer.Option(help="Video frames per second.")] = 16.0,
-    window: Annotated[
-        int | None, typer.Option(min=2, help="Latent frames that a block sees besides its own; default: 11.")
-    ] = None,
-    block: Annotated[
-        int, typer.Option(min=1, help="Latent frames refined at a time: the first stage's chunk.")
-    ] = 3,
-    segment: Annotated[int, typer.Option(min=1, help="Blocks of the network in one graph.")] = 12,
-    half_state: Annotated[
-        bool, typer.Option("--half-state", help="Keep keys and values in float16: half the memory.")
-    ] = False,
-    half_weights: Annotated[
-        bool, typer.Option("--half-weights", help="Round the weights to float16: half the size.")
-    ] = False,
-    option: Annotated[
-        bool, typer.Option("--option", help="Leave chunks as they are under --refiner auto until asked.")
-    ] = False,
-    adapter: Annotated[
-        Path | None, typer.Option(help="LoRA of `flaneur train refiner` to merge into the weights first.")
-    ] = None,
-    verify: Annotated[
-        int, typer.Option(min=0, help="Hold this many blocks of latents against PyTorch afterwards.")
-    ] = 0,
+    window: Window = None,
+    block: BlockSize = 3,
+    segment: SegmentSize = 12,
+    half_state: HalfState = False,
+    half_weights: HalfWeights = False,
+    option: AsOption = False,
+    adapter: Lora = None,
+    verify: NumVerified = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> int:
