@@ -113,6 +113,12 @@ def test_the_command_exports_a_released_folder_and_verifies_it(
     assert result["audio_tensors_skipped"] == 1
     assert len(result["latents"]) == 2
     assert open_refiner("small").spec.latent_width == 3
+    small = ["--frame-size", "96x64", "--window", "4", "--half-weights", "--option"]
+    assert flaneur(["export", "refiner", ".", "-o", "half", *small]) == 0
+    assert [open_refiner(name).spec.by_default for name in ("small", "half")] == [True, False]
+    sizes = [(tmp_path / name / "blocks_0.onnx").stat().st_size for name in ("small", "half")]
+    assert sizes[1] < 0.75 * sizes[0]
+    assert flaneur(["export", "verify", "half", "--model", ".", "--chunks", "1"]) == 0
 
 
 def test_a_stream_put_back_to_an_older_state_goes_on_the_same_way(folder: RefinerFolder):
