@@ -123,7 +123,7 @@ _SETTINGS: Mapping[str, _Setting] = {
     "reproject": _switch("reproject", "Late reprojection", "The view turns before the model answers."),
     "refiner": _Setting(
         "Refiner",
-        "A second stage, where there is time; auto is the engine's own choice.",
+        "A second stage; auto is the engine's choice.",
         lambda settings: settings.refiner,
         lambda settings, direction: _turned(get_args(Switch), settings.refiner, direction),
     ),
