@@ -16,8 +16,10 @@ SAME_SURFACE = np.float32(0.97)
 """Points whose inverse depth is at least this share of the nearest one's are of the same surface."""
 FAR = np.float32(0.02)
 """Inverse depth, 1/m, at which a pixel counts a quarter of what the sky does when holes are filled."""
-LEAST_WEIGHT = 1e-6
-"""Of a cell, below which it is filled from larger ones."""
+GAP_LEVELS = 5
+"""Sizes of cells, 1 to 16 pixels, in which far surfaces count more."""
+LEAST_WEIGHT, LEAST_COVERAGE = 1e-6, 1e-3
+"""Of a cell, below which it is filled from larger ones: there, and in larger cells."""
 
 
 class Blend:
@@ -83,7 +85,7 @@ class Blend:
 def fill(image: Array, coverage: Array) -> Array:
     """Fill what is not covered smoothly from around it, by averages over ever larger cells.
 
-    What is farther off counts more: holes open where something in front hid what is behind it.
+    In small cells what is farther off counts more: gaps open where something in front hid what is behind it.
 
     Args:
         image: Red, green, blue and inverse depth, [H, W, 4], 0 where not covered.
@@ -93,16 +95,24 @@ def fill(image: Array, coverage: Array) -> Array:
         return image
     share = FAR / (image[..., 3] + FAR)
     weight = np.asarray(coverage * share * share, np.float32)
-    levels = [(weighted(image, weight), weight)]
-    while min(levels[-1][1].shape) > 2:
-        height, width = levels[-1][1].shape
-        size = ((width + 1) // 2, (height + 1) // 2)
-        smaller, weight = (resized(part, size, cv2.INTER_AREA) for part in levels[-1])
-        levels.append((smaller, weight))
+    levels = _pyramid(image, coverage)
+    levels[:GAP_LEVELS] = _pyramid(weighted(image, weight), weight, GAP_LEVELS)
     total, weight = levels[-1]
     below = np.zeros_like(total) + total.sum((0, 1)) / max(float(weight.sum()), 1e-6)
-    for total, weight in reversed(levels):
+    for level, (total, weight) in reversed(list(enumerate(levels))):
         below = resized(below, weight.shape[::-1], LINEAR)
-        mean = weighted(total, np.reciprocal(at_least(weight, LEAST_WEIGHT)))
-        overwrite(below, weight > LEAST_WEIGHT, mean)
+        least = LEAST_WEIGHT if level < GAP_LEVELS else LEAST_COVERAGE
+        mean = weighted(total, np.reciprocal(at_least(weight, least)))
+        overwrite(below, weight > least, mean)
     return below
+
+
+def _pyramid(total: Array, weight: Array, most: int | None = None) -> list[tuple[Array, Array]]:
+    """Weighted sums [H, W, 4] and weights [H, W] over cells of 1, 2, 4 ... pixels."""
+    levels = [(total, weight)]
+    while min(weight.shape) > 2 and len(levels) != most:
+        height, width = weight.shape
+        size = ((width + 1) // 2, (height + 1) // 2)
+        total, weight = (resized(part, size, cv2.INTER_AREA) for part in levels[-1])
+        levels.append((total, weight))
+    return levels
