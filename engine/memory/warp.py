@@ -328,17 +328,15 @@ def _clear_background(color: NDArray[np.uint8], inverse_depth: Array, beside: Ma
         beside: Pixels on either side of a silhouette, [H, W].
     """
     middle = np.float32(0.5) * (nearest_around(inverse_depth) + farthest_around(inverse_depth))
-    row, column = np.nonzero(beside & (inverse_depth < middle))
-    own = inverse_depth[row, column]
     height, width = inverse_depth.shape
-    source = np.full(len(own), -1)
+    row, column = np.nonzero(beside & (inverse_depth < middle))
+    own, mixed = inverse_depth[row, column], color.copy()
     for down, right in CLEAR_FROM:
         there = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
         alike = np.abs(inverse_depth[there] - own) < 0.05 * own + np.float32(0.002)
-        taken = (source < 0) & alike & ~beside[there]
-        source[taken] = (there[0] * width + there[1])[taken]
-    found = source >= 0
-    color[row[found], column[found]] = color.reshape(-1, 4)[source[found]]
+        clear = alike & ~beside[there]
+        color[row[clear], column[clear]] = mixed[there[0][clear], there[1][clear]]
+        row, column, own = row[~clear], column[~clear], own[~clear]
 
 
 def _matrices(intrinsics: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
