@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from evaluation.rollouts import Frames, Poses, Rollout
 
-MODEL, REMEMBERED, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
+MODEL, REMEMBERED, ORACLE, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
     "model",
     "memory alone",
+    "truth where the picture shows it",
     "first frame, reprojected",
     "previous frame repeated",
     "first frame repeated",
@@ -85,6 +86,17 @@ def _bent_to_ground(rays: NDArray[np.float64], source: Poses, target: Poses) -> 
     return np.where(meets[..., None], points, rays)
 
 
+def truth_where_covered(truth: Frames, covered: NDArray[np.bool_]) -> Frames:
+    """The truth where something is known, and the mean colour of what each row hides elsewhere, [F, H, W, 3].
+
+    An oracle: it remembers without a fault, and knows how bright what it never saw is, but not what stands there.
+    """
+    hidden = ~covered[..., None]
+    count = np.maximum(hidden.sum(2, keepdims=True), 1)
+    mean = (truth * hidden).sum(2, keepdims=True, dtype=np.float64) / count
+    return np.where(hidden, np.round(mean), truth).astype(np.uint8)
+
+
 def videos_of(rollout: Rollout) -> dict[str, Frames]:
     """The model's video and those it is held beside, each [F, H, W, 3]."""
     truth = rollout.truth
@@ -96,6 +108,8 @@ def videos_of(rollout: Rollout) -> dict[str, Frames]:
     }
     if rollout.remembered is not None:
         videos[REMEMBERED] = rollout.remembered
+    if rollout.covered is not None:
+        videos[ORACLE] = truth_where_covered(truth, rollout.covered)
     if rollout.reconstructed is not None:
         videos[CEILING] = rollout.reconstructed
     return videos

@@ -51,6 +51,8 @@ class Rollout:
     """[F, H, W, 3]; frame 0 is the world's own first frame."""
     remembered: Frames | None = None
     """What the world's spatial memory alone shows, its holes filled from around, [F, H, W, 3]; None where it holds nothing."""
+    covered: NDArray[np.bool_] | None = None
+    """Where a world that began with one picture shows anything of it, [F, H, W]; None for other worlds."""
     reconstructed: Frames | None = None
     """The truth as the autoencoder keeps it, [F, H, W, 3]; None where it was not at hand."""
 
@@ -115,6 +117,7 @@ def roll_out(
     truth: list[Frames] = [world.first_frame[None]]
     generated: list[Frames] = [world.first_frame[None]]
     remembered: list[Frames] = [world.first_frame[None]]
+    covered = [np.ones((1, *world.first_frame.shape[:2]), bool)]
     memory = MemoryRenderer(world.keyframes) if world.keyframes else None
     for chunk in stream(session, poses, seed):
         start = sum(map(len, truth))
@@ -122,7 +125,9 @@ def roll_out(
         truth.append(draw(place, seen_from, world.intrinsics, world.frame_size))
         if memory is not None:
             lenses = np.repeat(world.intrinsics[None], len(chunk), 0)
-            remembered.append(memory.render(seen_from, lenses, *world.frame_size).color)
+            rendering = memory.render(seen_from, lenses, *world.frame_size)
+            remembered.append(rendering.color)
+            covered.append(rendering.coverage > 0)
         generated.append(chunk)
         if progress is not None:
             progress(len(generated) - 1)
@@ -136,5 +141,6 @@ def roll_out(
         truth=true_video,
         generated=np.concatenate(generated),
         remembered=None if memory is None else np.concatenate(remembered),
+        covered=np.concatenate(covered) if len(world.keyframes) == 1 else None,
         reconstructed=None if reconstruct is None else reconstruct(true_video, poses, world),
     )

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from engine.files.atomic import replacing
-from evaluation.baselines import CEILING, MODEL, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED, TRUTH
+from evaluation.baselines import CEILING, MODEL, ORACLE, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED, TRUTH
 from evaluation.camera_following import CameraFollowing
 from evaluation.consistency import Drift, Revisits
 from evaluation.rollouts import Frames
 
-VIDEOS = (MODEL, REMEMBERED, REPROJECTED, PREVIOUS, REPEATED, CEILING)
+VIDEOS = (MODEL, REMEMBERED, ORACLE, REPROJECTED, PREVIOUS, REPEATED, CEILING)
 TITLES = {
     "psnr": "PSNR, dB, higher is better",
     "ssim": "SSIM, higher is better",
@@ -106,25 +106,33 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ]
 
 
+def _videos_shown(rollouts: Sequence[RolloutScores]) -> list[str]:
+    """The videos that any rollout has, in the tables' order."""
+    shown = {video for r in rollouts for h in r.horizons for video in h.scores}
+    return [video for video in VIDEOS if video in shown]
+
+
 def _by_horizon(rollouts: Sequence[RolloutScores], measure: str) -> list[str]:
     times = list(dict.fromkeys(h.seconds for r in rollouts for h in r.horizons))
+    videos = _videos_shown(rollouts)
     rows = []
     for seconds in times:
         at = [h.scores for r in rollouts for h in r.horizons if h.seconds == seconds]
-        rows.append([f"{seconds:g} s", *(_mean(at, video, measure) for video in VIDEOS)])
+        rows.append([f"{seconds:g} s", *(_mean(at, video, measure) for video in videos)])
     if settled := [r.settled for r in rollouts if r.settled]:
-        rows.append(["mean from 1 s on", *(_mean(settled, video, measure) for video in VIDEOS)])
-    return table((TITLES[measure], *VIDEOS), rows)
+        rows.append(["mean from 1 s on", *(_mean(settled, video, measure) for video in videos)])
+    return table((TITLES[measure], *videos), rows)
 
 
 def _by_world(rollouts: Sequence[RolloutScores], worlds: Sequence[str], measures: Sequence[str]) -> list[str]:
     rows = []
+    videos = _videos_shown(rollouts) if "psnr" in measures else []
     for world in worlds:
         settled = [r.settled for r in rollouts if r.world == world and r.settled]
-        cells = [_mean(settled, video, "psnr") for video in VIDEOS] if "psnr" in measures else []
+        cells = [_mean(settled, video, "psnr") for video in videos]
         others = [_mean(settled, MODEL, m) for m in measures if m != "psnr"]
         rows.append([world, *cells, *others])
-    heads = [f"{video}, dB" for video in VIDEOS] if "psnr" in measures else []
+    heads = [f"{video}, dB" for video in videos]
     return table(("mean from 1 s on", *heads, *(f"{m} of model" for m in measures if m != "psnr")), rows)
 
 

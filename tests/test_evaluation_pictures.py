@@ -9,7 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.baselines import first_frame_repeated, first_frame_reprojected, previous_frame_repeated
+from evaluation.baselines import (
+    first_frame_repeated,
+    first_frame_reprojected,
+    previous_frame_repeated,
+    truth_where_covered,
+)
 from evaluation.consistency import measure_drift, revisit_pairs, score_revisits
 from evaluation.image_metrics import OPENERS, gmsd, open_measures, psnr
 from holodeck import get_place
@@ -182,3 +187,12 @@ def test_drift_sees_a_film_decay_and_none_in_the_truth():
     assert drift.worst_second_db <= drift.last.psnr_db
     with pytest.raises(ValueError, match="3 s or more"):
         measure_drift(truth[:40], truth[:40], 16.0)
+
+
+def test_the_oracle_of_one_picture_knows_what_is_covered_and_each_row_s_mean_elsewhere():
+    truth = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
+    covered = np.zeros((2, 4, 6), bool)
+    covered[:, :, :2] = covered[:, 0] = True
+    shown = truth_where_covered(truth, covered)
+    assert np.array_equal(shown[covered], truth[covered])
+    assert np.array_equal(shown[0, 2, 2:], np.tile(np.round(truth[0, 2, 2:].mean(0)), (4, 1)))
