@@ -25,6 +25,26 @@ if TYPE_CHECKING:
     from client.setup.options import PlayOptions
     from tests.player import Player, VirtualPad
 
+PRECISIONS = ("float32", "autocast", "bfloat16")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--precision",
+        choices=PRECISIONS,
+        help="what stages of training compute in wherever they would take what is fastest here; by default float32 or "
+        "bfloat16, as the processor has it",
+    )
+
+
+@pytest.fixture(autouse=True)
+def forced_precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `--precision` choose in the place of a measurement."""
+    name = request.config.getoption("--precision")
+    if name is not None and request.node.get_closest_marker("measures_precision") is None:
+        monkeypatch.setattr("training.throughput._fastest", lambda *_: (name, {}, ("forced by the test",)))
+
+
 C, H, W, R, SPATIAL, TEXT_DIM = 4, 2, 3, 4, 8, 6
 WEIGHTS_SHA256 = "ab" * 32
 STATE = [

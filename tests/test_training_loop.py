@@ -172,6 +172,7 @@ def test_matrix_peak_is_more_than_one_product_reaches() -> None:
     assert count_operations(lambda: matrix @ matrix) == 2 * 16**3
 
 
+@pytest.mark.measures_precision
 def test_measuring_a_stage_leaves_no_trace(tmp_path: Path) -> None:
     stage = LineStage()
     stage.last = torch.ones(BATCH, WIDTH)
@@ -233,12 +234,14 @@ def test_a_compiled_stage_is_refused_where_there_is_no_compiler(
         run_stage(LineStage(), LoopConfig(1, precision="float32 compiled"), tmp_path, seed=1)
 
 
+@pytest.mark.measures_precision
 def test_a_short_stage_compares_nothing() -> None:
     throughput = measure_throughput(LineStage(), Remaining(10**6, 1e-6))
     assert throughput.step_s == {}
     assert "too short" in throughput.notes[-1]
 
 
+@pytest.mark.measures_precision
 def test_compiling_is_tried_where_a_stage_is_long_and_a_compiler_that_fails_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
