@@ -40,10 +40,10 @@ LEAST_GAIN = 1e-4
 class Placement:
     """How many keyframes a place gets."""
 
-    most: int = 130
-    mending: float = 0.5
+    most: int = 170
+    mending: float = 0.56
     """Share of them that is placed where the memory of those before was rendered wrong."""
-    rounds: int = 4
+    rounds: int = 5
     """In which that is found out."""
     num_mended_views: int = 300
     """Views that are rendered in each round."""
