@@ -248,7 +248,7 @@ def test_a_recording_over_a_new_world_is_two_that_both_verify(
         recording = read_recording(file)
         assert recording.complete
         assert recording.header.world == world
-        session = open_session(find_world(world, player.context.folders), keep_latents=True)
+        session = open_session(find_world(world, player.context.folders), keep_latents=True, refiner="auto")
         assert verify_replay(recording, session).identical
         session.close()
 
