@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.blend import fill
-from engine.memory.images import Array, farthest_around
+from engine.memory.images import Array, far_side, farthest_around
 from engine.memory.keyframes import silhouettes
 from engine.memory.warp import View
 
@@ -108,8 +108,7 @@ class DepthFrame:
     def _fringe(self) -> NDArray[np.uint8]:
         """Background beside a silhouette, [H, W]: what stands in front is mixed into it, and stays behind when that moves."""
         beside = cv2.dilate(self._steps, np.ones((FRINGE_PX, FRINGE_PX), np.uint8)) > 0
-        middle = np.float32(0.5) * (cv2.dilate(self._inverse, AROUND) + cv2.erode(self._inverse, AROUND))
-        return (beside & (self._inverse < middle)).astype(np.uint8)
+        return (beside & far_side(self._inverse, len(AROUND))).astype(np.uint8)
 
     def seen_from(self, view: View) -> SourceMap:
         """Return where the pixels of a view look into the frame."""

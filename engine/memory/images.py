@@ -59,3 +59,9 @@ def farthest_around(inverse_depth: Array, size: int = 3) -> Array:
 def nearest_around(inverse_depth: Array, size: int = 3) -> Array:
     """Take the nearest depth of each neighbourhood of `size` pixels, [H, W]."""
     return np.asarray(cv2.dilate(inverse_depth, np.ones((size, size), np.uint8)), np.float32)
+
+
+def far_side(inverse_depth: Array, size: int = 3) -> Mask:
+    """Find pixels whose depth is nearer to the farthest than to the nearest of their neighbourhood, [H, W]."""
+    middle = np.float32(0.5) * (nearest_around(inverse_depth, size) + farthest_around(inverse_depth, size))
+    return inverse_depth < middle

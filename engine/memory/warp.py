@@ -22,6 +22,7 @@ from engine.memory.images import (
     Mask,
     add_scaled,
     at_least,
+    far_side,
     farthest_around,
     nearest_around,
     overwrite,
@@ -327,9 +328,8 @@ def _clear_background(color: NDArray[np.uint8], inverse_depth: Array, beside: Ma
         color: [H, W, 4].
         beside: Pixels on either side of a silhouette, [H, W].
     """
-    middle = np.float32(0.5) * (nearest_around(inverse_depth) + farthest_around(inverse_depth))
     height, width = inverse_depth.shape
-    row, column = np.nonzero(beside & (inverse_depth < middle))
+    row, column = np.nonzero(beside & far_side(inverse_depth))
     own, mixed = inverse_depth[row, column], color.copy()
     for down, right in CLEAR_FROM:
         there = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
