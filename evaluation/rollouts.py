@@ -117,6 +117,7 @@ def roll_out(
     truth: list[Frames] = [world.first_frame[None]]
     generated: list[Frames] = [world.first_frame[None]]
     remembered: list[Frames] = [world.first_frame[None]]
+    is_of_one_picture = len(world.keyframes) == 1
     covered = [np.ones((1, *world.first_frame.shape[:2]), bool)]
     memory = MemoryRenderer(world.keyframes) if world.keyframes else None
     for chunk in stream(session, poses, seed):
@@ -127,7 +128,8 @@ def roll_out(
             lenses = np.repeat(world.intrinsics[None], len(chunk), 0)
             rendering = memory.render(seen_from, lenses, *world.frame_size)
             remembered.append(rendering.color)
-            covered.append(rendering.coverage > 0)
+            if is_of_one_picture:
+                covered.append(rendering.coverage > 0)
         generated.append(chunk)
         if progress is not None:
             progress(len(generated) - 1)
@@ -141,6 +143,6 @@ def roll_out(
         truth=true_video,
         generated=np.concatenate(generated),
         remembered=None if memory is None else np.concatenate(remembered),
-        covered=np.concatenate(covered) if len(world.keyframes) == 1 else None,
+        covered=np.concatenate(covered) if is_of_one_picture else None,
         reconstructed=None if reconstruct is None else reconstruct(true_video, poses, world),
     )
