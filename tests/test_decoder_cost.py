@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cli.app import run as flaneur
@@ -21,6 +23,7 @@ from engine.machine.assets import find_bundle
 from engine.machine.decoder_cost import decoder_layers
 from engine.machine.memory_plan import DecoderSizes, DenoiserSizes
 from evaluation.image_metrics import psnr
+from evaluation.rollouts import Frames
 from export.graph import GraphWeights, SharedWeights, layer_of
 from export.onnx import export_decoder
 from export.progress import unseen
@@ -34,7 +37,7 @@ from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_config import LtxAutoencoderConfig
 
 SMALL = LtxAutoencoderConfig(
-    latent_channels=16, decoder_block_out_channels=(32, 64, 128), decoder_layers_per_block=(1, 2, 1, 1)
+    latent_channels=16, decoder_block_out_channels=(32, 64, 128), decoder_layers_per_block=(1, 1, 1, 1)
 )
 
 
@@ -45,12 +48,31 @@ def small_decoder() -> LtxStreamingDecoder:
     return LtxStreamingDecoder(autoencoder).eval().requires_grad_(False)
 
 
+@pytest.fixture(scope="module")
+def decoder() -> LtxStreamingDecoder:
+    return small_decoder()
+
+
+Decoded = Callable[[nn.Module], Frames]
+
+
+@pytest.fixture(scope="module")
+def decoded(decoder: LtxStreamingDecoder) -> Decoded:
+    """Decode the same four latent frames by any decoder."""
+    latents, caches = list(torch.randn(1, 16, 4, 2, 3).split(1, 2)), caches_of(decoder, 2, 3)
+    return lambda network: decode(network, latents, caches)
+
+
+@pytest.fixture(scope="module")
+def in_fp8(decoder: LtxStreamingDecoder, decoded: Decoded) -> nn.Module:
+    return quantised_decoder(decoder, "fp8", decoded)
+
+
 def caches_of(decoder: LtxStreamingDecoder, rows: int, columns: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.zeros(shape) for _, shape in decoder.cache_spec(rows, columns))
 
 
-def test_operations_are_those_that_are_done():
-    decoder = small_decoder()
+def test_operations_are_those_that_are_done(decoder: LtxStreamingDecoder):
     sizes = DecoderSizes.of(
         SMALL.latent_channels, SMALL.decoder_block_out_channels, SMALL.decoder_layers_per_block
     )
@@ -87,33 +109,28 @@ def test_bench_tells_the_decoder_layer_by_layer(capsys: pytest.CaptureFixture[st
     assert flaneur(["bench", "--layers", "--roofline", "abacus"]) == 2
 
 
-def test_fp8_convolutions_stay_near_bf16_and_are_not_bf16():
-    decoder = small_decoder()
-    latents = list(torch.randn(1, 16, 4, 2, 3).split(1, 2))
-    caches = caches_of(decoder, 2, 3)
-    half, low = (
-        quantised_decoder(decoder, name, lambda net: decode(net, latents, caches)) for name in ("bf16", "fp8")
-    )
-    found = list(convolutions(low))
-    fp8 = [name for name in found if "weight_quantizer(4, 3)" in quantisers(low.get_submodule(name))]
+def test_fp8_convolutions_stay_near_bf16_and_are_not_bf16(
+    decoder: LtxStreamingDecoder, decoded: Decoded, in_fp8: nn.Module
+):
+    in_bf16 = quantised_decoder(decoder, "bf16", decoded)
+    found = list(convolutions(in_fp8))
+    fp8 = [name for name in found if "weight_quantizer(4, 3)" in quantisers(in_fp8.get_submodule(name))]
     # Latents and colours stay in bf16.
     assert fp8 == found[1:-1]
-    exact, half, low = (decode(network, latents, caches) for network in (decoder, half, low))
+    exact, half, low = (decoded(network) for network in (decoder, in_bf16, in_fp8))
     assert 30 < psnr(half, low) < 60
     assert psnr(exact, half) > psnr(exact, low)
 
 
-def quantisers(layer: torch.nn.Module) -> str:
+def quantisers(layer: nn.Module) -> str:
     """Name a layer's quantisers that are on, each with its bits."""
     parts = {name: part for name, part in layer.named_children() if name.endswith("_quantizer")}
     return " ".join(f"{name}{part.num_bits}" for name, part in parts.items() if part.is_enabled)
 
 
 def test_weights_are_rounded_channel_by_channel():
-    decoder = torch.nn.Module()
-    decoder.decoder = torch.nn.Sequential(
-        *(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 2, 1), torch.nn.Conv2d(2, 1, 1))
-    )
+    decoder = nn.Module()
+    decoder.decoder = nn.Sequential(*(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 2, 1), nn.Conv2d(2, 1, 1)))
     weight = torch.tensor([1e-3, 300.0]).view(2, 1, 1, 1)
     decoder.decoder[1].load_state_dict({"weight": weight, "bias": torch.zeros(2)})
     twin = quantised_decoder(decoder, "fp8", lambda net: net.decoder(torch.ones(1, 1, 1, 1)))
@@ -121,16 +138,14 @@ def test_weights_are_rounded_channel_by_channel():
     torch.testing.assert_close(rounded, weight, rtol=1e-6, atol=0)
 
 
-def test_an_engine_stores_convolutions_as_they_were_quantised(tmp_path: Path):
-    decoder = small_decoder()
-    latents = list(torch.randn(1, 16, 4, 2, 3).split(1, 2))
-    caches = caches_of(decoder, 2, 3)
-    twin = quantised_decoder(decoder, "fp8", lambda net: decode(net, latents, caches))
+def test_an_engine_stores_convolutions_as_they_were_quantised(
+    decoder: LtxStreamingDecoder, in_fp8: nn.Module, tmp_path: Path
+):
     source = tmp_path / "decoder.onnx"
     export_decoder(decoder, (16, 2, 3), decoder.cache_spec(2, 3), source, SharedWeights(tmp_path))
     graph_file = onnx.load(source)
     names = [layer_of(node) for node in graph_file.graph.node if node.op_type == "Conv"]
-    layers: dict[str, Any] = {name: twin.get_submodule(name) for name in dict.fromkeys(names)}
+    layers: dict[str, Any] = {name: in_fp8.get_submodule(name) for name in dict.fromkeys(names)}
     inner = [name for name in layers if name not in (names[0], names[-1])]
     scales = {name: LayerScales(float(layers[name].input_quantizer.amax)) for name in inner}
     recipe = Recipe("fp8", rules=low_decoder_rules(names[0], names[-1]))
@@ -155,12 +170,12 @@ def test_an_engine_stores_convolutions_as_they_were_quantised(tmp_path: Path):
 def test_a_decoder_is_calibrated_on_what_the_model_generates(monkeypatch: pytest.MonkeyPatch):
     bundle = find_bundle("pocket")
 
-    def one_chunk(*arguments: Any) -> Walks:
-        return replace(
-            calibration_walks(*arguments), scenes=calibration_walks(*arguments).scenes[:1], num_chunks=1
-        )
+    def one_world(*arguments: Any) -> Walks:
+        walks = calibration_walks(*arguments)
+        return replace(walks, scenes=walks.scenes[:1])
 
-    monkeypatch.setattr("export.quantization.decoder.calibration_walks", one_chunk)
+    monkeypatch.setattr("export.quantization.decoder.calibration_walks", one_world)
+    monkeypatch.setattr("export.quantization.calibration.NUM_CHUNKS", 1)
     recipe, calibration = calibrate_decoder(bundle, "pocket", unseen, pytest.fail)
     assert set(calibration.layers) == set(low_decoder(bundle)[1])
     assert recipe.is_quantised("autoencoder.decoder.blocks.0.conv_in")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,10 @@ from tests.refined_bundles import with_refiner
 
 
 @pytest.fixture(scope="module")
-def folder(make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> RefinerFolder:
-    bundle = with_refiner(
-        make_bundle(3, 4), tmp_path_factory.mktemp("refined") / "bundle", 5, blocks_per_segment=1
-    )
+def folder(
+    make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory, shared_folder: Path
+) -> RefinerFolder:
+    bundle = with_refiner(make_bundle(3, 4), tmp_path_factory.mktemp("refined") / "bundle", shared_folder)
     return open_refiner(bundle.path / "refiner")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,20 +35,21 @@ def refiner() -> Refiner:
     return small_refiner(torch.float32, num_layers=2, memory_channels=C + 1, **sizes)
 
 
-def bundle_with(refiner: Refiner, folder: Path) -> Bundle:
-    spec = guided_spec()
+@pytest.fixture(scope="module")
+def bundle(refiner: Refiner, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    spec, folder = guided_spec(), tmp_path_factory.mktemp("guided")
     sizes = Sizes((spec.latent_height, spec.latent_width), spec.fps, spec.chunk_size, WINDOW)
     export_refiner(refiner, folder / FOLDER, sizes)
     return Bundle(folder, spec, "cd" * 32)
 
 
 @pytest.fixture
-def start(refiner: Refiner, toy_world: World, tmp_path: Path) -> Callable[[], ModelSession]:
+def start(bundle: Bundle, toy_world: World) -> Callable[[], ModelSession]:
     """Open sessions of one refiner at the start of a walk."""
-    bundle, world = bundle_with(refiner, tmp_path), guided_world(toy_world)
+    world = guided_world(toy_world)
 
     def opened() -> ModelSession:
-        second_stage = open_chunk_refiner(bundle, tmp_path / FOLDER, 1)
+        second_stage = open_chunk_refiner(bundle, bundle.path / FOLDER, 1)
         session = ModelSession(bundle, world, GuidedBackend(), refiner=second_stage)
         session.reset(SEED)
         session.keep_snapshots = True
@@ -102,8 +102,7 @@ def test_a_snapshot_goes_on_with_the_memory(start: Callable[[], ModelSession]):
     assert walked_hashes(other, 6, 5) == expected
 
 
-def test_a_refiner_that_reads_a_memory_needs_a_model_that_has_one(refiner: Refiner, tmp_path: Path):
-    bundle = bundle_with(refiner, tmp_path)
+def test_a_refiner_that_reads_a_memory_needs_a_model_that_has_one(bundle: Bundle):
     without = replace(bundle, spec=bundle.spec.model_copy(update={"memory_channels": 0}))
     with pytest.raises(SpecMismatch, match="reads a memory of 5 channels, guided has one of 0"):
-        open_chunk_refiner(without, tmp_path / FOLDER, 1)
+        open_chunk_refiner(without, bundle.path / FOLDER, 1)

@@ -49,9 +49,11 @@ ON_AND_OFF = [True, True, False, False, True, True, True, True, True, True]
 
 
 @pytest.fixture(scope="module")
-def bundle(make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(
+    make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory, shared_folder: Path
+) -> Bundle:
     """Chunks of three latent frames, the first of four, as the released model makes them."""
-    return with_refiner(make_bundle(3, 4), tmp_path_factory.mktemp("refined") / "toy")
+    return with_refiner(make_bundle(3, 4), tmp_path_factory.mktemp("refined") / "toy", shared_folder)
 
 
 def opened(bundle: Bundle, world: World) -> Session:
@@ -297,9 +299,12 @@ def test_a_refiner_is_opened_where_there_is_one_that_fits(
 
 
 @pytest.fixture(scope="module")
-def optional(make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def optional(
+    make_bundle: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory, shared_folder: Path
+) -> Bundle:
     """A bundle whose refiner is an option."""
-    return with_refiner(make_bundle(), tmp_path_factory.mktemp("optional") / "toy", by_default=False)
+    folder = tmp_path_factory.mktemp("optional") / "toy"
+    return with_refiner(make_bundle(3, 4), folder, shared_folder, by_default=False)
 
 
 def test_a_refiner_that_is_an_option_refines_once_it_is_asked_to(
