@@ -11,15 +11,21 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+import engine.files.world
 from engine.files.bundle import Bundle, hash_file, open_bundle
 from engine.files.world import World, WorldInfo
+from engine.machine.assets import worlds_dir
+from engine.memory.keyframes import Keyframe
+from engine.memory.store import decode_keyframes
 
 if TYPE_CHECKING:
     from client.setup.options import PlayOptions
@@ -43,6 +49,23 @@ def forced_precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     name = request.config.getoption("--precision")
     if name is not None and request.node.get_closest_marker("measures_precision") is None:
         monkeypatch.setattr("training.throughput._fastest", lambda *_: (name, {}, ("forced by the test",)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoded_once() -> Iterator[None]:
+    """Decompress the memory of each shipped world once a process: tests open them over a hundred times."""
+    decoded: dict[str, list[Keyframe]] = {}
+
+    def once(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyframe]:
+        if str(worlds_dir()) not in what:
+            return decode_keyframes(arrays, what)
+        if what not in decoded:
+            decoded[what] = decode_keyframes(arrays, what)
+        return [replace(keyframe) for keyframe in decoded[what]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.files.world, "decode_keyframes", once)
+        yield
 
 
 C, H, W, R, SPATIAL, TEXT_DIM = 4, 2, 3, 4, 8, 6

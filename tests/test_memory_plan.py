@@ -93,7 +93,7 @@ def measured_bytes(config: ModelConfig, autoencoder: LtxAutoencoder, dtype: str)
     return weights + step.peak_bytes + decode.peak_bytes
 
 
-@pytest.mark.parametrize(("config", "dtype"), [(WIDE, "bfloat16"), (DEEP, "bfloat16"), (DEEP, "float32")])
+@pytest.mark.parametrize(("config", "dtype"), [(WIDE, "bfloat16"), (DEEP, "float32")])
 def test_the_plan_is_near_the_measured_peak(config: ModelConfig, dtype: str):
     autoencoder = LtxAutoencoder(NARROW)
     del autoencoder.encoder

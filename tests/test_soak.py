@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,31 @@ from scripts.stroll import Report
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def soak(*arguments: str, timeout_s: float) -> dict[str, Any]:
-    command = [sys.executable, "scripts/soak.py", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
-    assert done.returncode in (0, 1), done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, f"scripts/{script}.py", *arguments, "--json"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_seconds_of_random_events_end_no_screen_and_leave_nothing_open(worlds: Path) -> None:
-    found = soak(
-        "--minutes", "0.1", "--seed", "7", "--backend", "holodeck", "--worlds", str(worlds), timeout_s=120
-    )
+def report(script: subprocess.Popen[str], timeout_s: float, statuses: tuple[int, ...]) -> dict[str, Any]:
+    out, err = script.communicate(timeout=timeout_s)
+    assert script.returncode in statuses, out + err
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def started(worlds: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Both scripts side by side: most of the time they wait for the clock."""
+    random_hands = ["--minutes", "0.1", "--seed", "7", "--backend", "holodeck", "--worlds", str(worlds)]
+    with start("soak", *random_hands) as soak, start("stroll", "--minutes", "0.1") as stroll:
+        yield {"soak": soak, "stroll": stroll}
+        soak.kill()
+        stroll.kill()
+
+
+def test_seconds_of_random_events_end_no_screen_and_leave_nothing_open(
+    started: dict[str, subprocess.Popen[str]],
+) -> None:
+    found = report(started["soak"], 120, (0, 1))
     assert found["events"] > 900
     assert found["screens"]["WalkScreen"] >= 1
     assert found["problems"] == []
@@ -33,17 +48,16 @@ def test_seconds_of_random_events_end_no_screen_and_leave_nothing_open(worlds: P
 
 @pytest.mark.slow
 def test_ten_minutes_of_random_events_leave_nothing_behind() -> None:
-    found = soak("--minutes", "10", timeout_s=1200)
+    found = report(start("soak", "--minutes", "10"), 1200, (0, 1))
     assert found["events"] > 95_000
     assert found["problems"] == []
     assert found["leaks"] == []
 
 
-def test_a_minute_of_calm_play_is_recorded_whole_and_leaves_nothing_open() -> None:
-    command = [sys.executable, "scripts/stroll.py", "--minutes", "0.2", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_seconds_of_calm_play_are_recorded_whole_and_leaves_nothing_open(
+    started: dict[str, subprocess.Popen[str]],
+) -> None:
+    found = report(started["stroll"], 600, (0,))
     assert found["problems"] == found["leaks"] == []
     assert found["recordings"] >= 2
     assert found["recorded_chunks"] >= found["recordings"]
@@ -64,7 +78,7 @@ def test_a_minute_of_calm_play_is_recorded_whole_and_leaves_nothing_open() -> No
 def test_a_stroll_judges_the_most_that_was_held_but_for_the_past(
     memory_mb: list[int], past_mb: list[int], growth_mb: int
 ) -> None:
-    report = Report(0, 0.0, "town", "auto")
-    report.each_minute = [ResourceUsage(held << 20, 1, 10) for held in memory_mb]
-    report.past_bytes = [held << 20 for held in past_mb]
-    assert report.growth_mb == growth_mb
+    judged = Report(0, 0.0, "town", "auto")
+    judged.each_minute = [ResourceUsage(held << 20, 1, 10) for held in memory_mb]
+    judged.past_bytes = [held << 20 for held in past_mb]
+    assert judged.growth_mb == growth_mb
