@@ -72,8 +72,8 @@ def films(
     as_json: Json = False,
 ) -> None:
     """Write the videos that need no model, for `flaneur eval --films`; those that are there stay."""
-    from evaluation.bench_baselines import write_baselines
     from evaluation.bench_layout import first_of_each, read_bench
+    from evaluation.bench_set import write_baselines
 
     chosen = first_of_each(read_bench(folder, tracks.value)[0], scenes)
     with progress("drawing videos", len(chosen)) as advance:

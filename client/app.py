@@ -21,9 +21,8 @@ from client.setup.opening import Opened, check_options
 from client.setup.options import PlayOptions
 from client.setup.settings import load_settings, save_settings
 from client.ui.app_context import AppContext, Screen
-from client.ui.job_progress import draw_job
 from client.ui.picture import stay_on_one_thread
-from client.ui.toasts import message_area
+from client.ui.toasts import draw_job, message_area
 from client.ui.window import Window
 
 DISPLAY_FPS = 60

@@ -21,8 +21,7 @@ from export.photo import (
     intrinsics_of_fov,
     read_intrinsics,
 )
-from export.refiner.text import encode_refiner_text, find_text_folders
-from export.text import load_text_encoder, read_preamble
+from export.text import encode_refiner_text, find_text_folders, load_text_encoder, read_preamble
 from model.checkpoint import load_ltx_autoencoder, weights_sha256
 from model.config import ModelConfig, sana_wm
 from model.decoders import LTX_FOLDERS

@@ -136,7 +136,7 @@ def _lens_weights() -> NDArray[np.float32]:
 def _kernels() -> SimpleNamespace:
     """Import the kernels on first use, so that this module can be imported without Numba."""
     try:
-        from holodeck.kernels import casting, coloring, lens
+        from holodeck.kernels import casting, coloring
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
@@ -144,5 +144,8 @@ def _kernels() -> SimpleNamespace:
             "the compiled renderer needs Numba, which is not installed; in a clone run pip install -e '.[train]'"
         ) from error
     return SimpleNamespace(
-        cast=casting.cast, pixel_depth=casting.pixel_depth, color_rows=coloring.color_rows, reduce=lens.reduce
+        cast=casting.cast,
+        pixel_depth=casting.pixel_depth,
+        color_rows=coloring.color_rows,
+        reduce=casting.reduce,
     )

@@ -33,8 +33,7 @@ from training.distillation.quantized import QuantizedDistillationStage
 from training.loop import LoopConfig, run_stage
 from training.optimizer import NO_MATRIX, MasterOptimizer, OptimizerConfig
 from training.parallel import sharded_checkpoint as checkpoint
-from training.parallel.cluster import ClusterConfig, ProcessCluster
-from training.parallel.sharding import ShardingConfig
+from training.parallel.cluster import ClusterConfig, ProcessCluster, ShardingConfig
 from training.parallel.single_process import Cluster
 from training.presets import miniature_preset
 from training.progress import RecipeProgress

@@ -19,7 +19,6 @@ from engine.files.video import open_video
 from evaluation.poses.estimator import CameraEstimate, PosesRefused
 from model.vae.guided import GuidedAutoencoder
 from tests.models import small_autoencoder
-from training.data.annotation import measures
 from training.data.annotation.annotate import AnnotationPlan, annotate
 from training.data.annotation.cameras import CameraSettings
 from training.data.annotation.clip_job import ClipSettings
@@ -28,6 +27,7 @@ from training.data.annotation.report_page import histogram, write_report
 from training.data.annotation.results import camera_path, read_camera, read_seconds
 from training.data.annotation.shots import ClipLengths, plan_clips
 from training.data.annotation.sources import Source, find_sources
+from training.data.clip_quality import flow_magnitude, nearly_blank_share, saturation, vmaf_motion
 from training.data.sets import open_set
 
 SIZE = (96, 64)
@@ -128,17 +128,17 @@ def test_long_shots_become_clips_that_overlap(tmp_path):
 
 def test_scores_tell_motion_from_standstill():
     still, moving = np.repeat(moving_picture(1, 5), 33, 0), moving_picture(33, 5)
-    assert measures.vmaf_motion(still, 16) == 0.0
-    assert measures.vmaf_motion(moving, 16) > 1.0
-    assert measures.flow_magnitude(still, 16) < 0.5
+    assert vmaf_motion(still, 16) == 0.0
+    assert vmaf_motion(moving, 16) > 1.0
+    assert flow_magnitude(still, 16) < 0.5
     # 2 pixels a frame, 8 frames apart, told for frames 640 wide.
     expected = 2 * 8 * 640 / SIZE[0]
-    assert measures.flow_magnitude(moving, 16) == pytest.approx(expected, rel=0.15)
+    assert flow_magnitude(moving, 16) == pytest.approx(expected, rel=0.15)
     grey = np.full((9, 64, 96, 3), 90, np.uint8)
-    assert measures.saturation(grey) == 0.0
-    assert measures.nearly_blank_share(grey) == 1.0
+    assert saturation(grey) == 0.0
+    assert nearly_blank_share(grey) == 1.0
     noise = np.random.default_rng(0).integers(0, 255, grey.shape).astype(np.uint8)
-    assert measures.nearly_blank_share(noise) == 0.0
+    assert nearly_blank_share(noise) == 0.0
 
 
 def test_bounds_reject_with_a_reason_each():

@@ -28,15 +28,14 @@ from holodeck.compiled import render_rgbd
 from holodeck.walks import walk
 from tests.test_annotation import moving_picture
 from training.data.annotation import local_vision_language, moge
-from training.data.annotation.cameras import CameraSettings, FilmedClip, find_cameras
+from training.data.annotation.cameras import CameraSettings, FilmedClip, dense_scale, find_cameras
 from training.data.annotation.clip_job import _InMemory
+from training.data.annotation.cut_detectors import cuts_of
 from training.data.annotation.dover import Dover
 from training.data.annotation.given import GivenDepth
 from training.data.annotation.local_vision_language import LocalVisionLanguage
 from training.data.annotation.moge import MoGeDepth
-from training.data.annotation.scale import dense_scale
 from training.data.annotation.sources import Source
-from training.data.annotation.transnet import cuts_of
 
 SIZE, LENS = (112, 70), np.array([72.0, 72.0, 56.0, 35.0], np.float32)
 UNIT = 2.5

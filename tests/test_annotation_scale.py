@@ -28,10 +28,8 @@ from tests.test_annotation import (
 )
 from tests.test_annotation import films as films
 from training.data.annotation.annotate import annotate
-from training.data.annotation.cameras import CameraSettings
-from training.data.annotation.given import GivenDepth
-from training.data.annotation.results import read_camera
-from training.data.annotation.scale import (
+from training.data.annotation.cameras import (
+    CameraSettings,
     depth_scale,
     fit_scale,
     frame_scale,
@@ -39,6 +37,8 @@ from training.data.annotation.scale import (
     similar_scale,
     smooth_scales,
 )
+from training.data.annotation.given import GivenDepth
+from training.data.annotation.results import read_camera
 
 LENS = np.array([104.0, 104.0, 80.0, 48.0], np.float32)
 

@@ -25,7 +25,7 @@ from tests.cluster_cases import (
     train_stages_shared,
 )
 from tests.processes import Processes
-from training.parallel.sharding import ShardingConfig
+from training.parallel.cluster import ShardingConfig
 from training.parallel.single_process import Cluster
 from training.stage_log import read_log
 from training.stages.model_file import GENERATOR, load_models

@@ -33,7 +33,7 @@ from export.refiner.plans import (
     rewrite_refiner_graph,
     text_lengths,
 )
-from export.refiner.quality import PrecisionReport, measure_precision
+from export.refiner.verify import PrecisionReport, measure_precision
 
 SIZES = Sizes(grid=(3, 4), fps=FPS, block_size=3, window=4, half_state=True)
 

@@ -13,7 +13,7 @@ import torch
 
 from engine.files.own_worlds import world_from_walk
 from engine.files.world import World, read_world, sealed, write_world
-from export.refiner.text import encode_refiner_text, find_text_folders
+from export.text import encode_refiner_text, find_text_folders
 from tests.refiner_cases import connector_pair, relative_error
 
 WORDS = ["<pad>", "<bos>", "<unk>", "a", "quiet", "harbour", "at", "dawn"]

@@ -8,7 +8,7 @@ import pytest
 
 from model.config import sana_wm
 from training.parallel.cost_model import GIB
-from training.parallel.memory_check import MemoryBudget, check_memory, expected_gib
+from training.stages.plan import MemoryBudget, check_memory, expected_gib
 from training.stages.presets import paper_stages
 
 STAGE, MODEL = paper_stages()["minute-camera"], sana_wm()

@@ -27,11 +27,11 @@ from training.data.latent_cache import LatentCache
 from training.data.sets import open_set
 from training.data.stream import ClipStream
 from training.data.texts import CaptionTable, EncodedTexts
-from training.parallel.memory_check import MemoryBudget
 from training.stages import request as stage_request
 from training.stages.data import SetData
 from training.stages.flow_matching import FlowMatchingStage
 from training.stages.model_file import GENERATOR, load_models
+from training.stages.plan import MemoryBudget
 from training.stages.presets import paper_stages
 from training.stages.scenic_model import ScenicModel
 

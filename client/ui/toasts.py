@@ -108,3 +108,24 @@ def _free(window: pygame.Rect, taken: Sequence[pygame.Rect]) -> Iterator[pygame.
                 if place.top > top:
                     yield pygame.Rect(left, top, right - left, place.top - top)
                 top = max(top, place.bottom)
+
+
+def draw_job(target: pygame.Surface, look: Theme, name: str, percent: int | None) -> pygame.Rect:
+    """Draw a job's name and its bar, without a bar where it does not say how far it is; return where they lie."""
+    text = (
+        f"{name[:1].upper()}{name[1:]} ..."
+        if percent is None
+        else f"{name[:1].upper()}{name[1:]}, {percent} %"
+    )
+    label = look.text(text, 14)
+    pad, bar_px = look.px(1.5), max(2, look.px(0.5))
+    width = max(label.get_width(), look.px(16)) + 2 * pad
+    height = label.get_height() + look.px(1) + (bar_px + look.px(0.75) if percent is not None else 0)
+    place = pygame.Rect((target.get_width() - width) // 2, look.px(2), width, height)
+    target.blit(look.panel(*place.size), place)
+    target.blit(label, (place.left + pad, place.top + look.px(0.5)))
+    if percent is not None:
+        track = pygame.Rect(place.left + pad, place.bottom - bar_px - look.px(0.75), width - 2 * pad, bar_px)
+        target.fill(theme.INK_RAISED, track)
+        target.fill(theme.AMBER, (*track.topleft, track.width * percent // 100, bar_px))
+    return place

@@ -19,8 +19,13 @@ from export.quantization.quantize import nominal_calibration, quantised_layers
 from export.refiner.folder import export_refiner
 from export.refiner.graphs import Sizes
 from export.refiner.plans import build_refiner, calibrate_refiner
-from export.refiner.quality import PrecisionReport, made_up_clip, measure_precision
-from export.refiner.verify import RefinerReport, verify_refiner
+from export.refiner.verify import (
+    PrecisionReport,
+    RefinerReport,
+    made_up_clip,
+    measure_precision,
+    verify_refiner,
+)
 from model.checkpoint import weights_sha256
 from model.refiner import Refiner, RefinerConfig, load_refiner
 from model.refiner.adapter import merge_adapter, read_adapter

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
 from holodeck.generator import interiors
-from holodeck.generator.captions import describe
 from holodeck.generator.dice import Dice
 from holodeck.generator.features import FEATURES
 from holodeck.generator.grounds import GROUNDS, draw_soil
 from holodeck.generator.names import MAX_SEED, generated_name
-from holodeck.generator.palette import draw_palette, mix
+from holodeck.generator.palette import color_name, draw_palette, mix
 from holodeck.generator.plan import Plan, Rectangle, outline, paint_brushes
 from holodeck.generator.side import Side
 from holodeck.generator.sides import SIDES, skyline
@@ -25,6 +25,15 @@ from holodeck.sky import Sky
 CEILING_GAP_M = 0.45
 """Least distance of the camera from a ceiling."""
 HIGHEST_M = 2.9
+HALL_THINGS = replace(
+    THEMES["colonnade"],
+    landmarks=("fountain", "statue", "totem", "cube", "ball"),
+    furniture=("statue", "planter", "bench", "crates", "totem"),
+    num_furniture=(2, 5),
+)
+MOST_NAMED = 5
+PLURALS = {feature.phrase: feature.plural for feature in FEATURES.values()}
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 def place_kind(seed: int) -> str:
@@ -140,14 +149,6 @@ def _indoors(seed: int, dice: Dice, kind: str) -> Place:
     return replace(_finish(seed, plan, noun, caption, soil, sky, bounds, None), ceiling_m=ceiling_m)
 
 
-HALL_THINGS = replace(
-    THEMES["colonnade"],
-    landmarks=("fountain", "statue", "totem", "cube", "ball"),
-    furniture=("statue", "planter", "bench", "crates", "totem"),
-    num_furniture=(2, 5),
-)
-
-
 def _finish(
     seed: int,
     plan: Plan,
@@ -172,3 +173,25 @@ def _finish(
         spawn_xz=start.xz,
         spawn_yaw_deg=start.yaw_deg,
     )
+
+
+def describe(plan: Plan, noun: str, time: str, sides: list[str]) -> str:
+    """Write one sentence: kind of place, time of day, what surrounds it, what stands in it."""
+    colors = list(dict.fromkeys(color_name(color) for color in plan.palette.walls))[:3]
+    parts = [f"{noun} {time} in {_joined(colors)}"]
+    around = list(dict.fromkeys(sides))
+    if around:
+        parts.append(f"with {_joined(around)}")
+    counts = Counter(group.phrase for group in plan.groups if group.phrase and group.phrase not in around)
+    things = [_counted(phrase, count) for phrase, count in counts.most_common(MOST_NAMED)]
+    return " ".join(parts) + (f"; {', '.join(things)}." if things else ".")
+
+
+def _counted(phrase: str, count: int) -> str:
+    if count == 1 or phrase not in PLURALS:
+        return phrase
+    return f"{NUMBERS.get(count, 'many')} {PLURALS[phrase]}"
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -3,15 +3,19 @@
 A clip must have frames with something in them, and words without a camera. The best are chosen as the paper does for every
 source: motion, colour saturation and cuts within bounds, and of what passes the best quarter by picture quality. Motion is what
 VMAF calls so, the mean change of blurred luma from frame to frame; quality, for which the paper has a network (DOVER), is the
-sharpness of the luma here.
+sharpness of the luma here. Clips of videos without poses are scored by FFmpeg's own motion filter, and by optical flow.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
+import av
+import av.filter
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +41,23 @@ CAMERA_WORDS = re.compile(
     re.IGNORECASE,
 )
 """Words that speak of how a place is filmed instead of what it looks like."""
+BEST_SHARE = 50_000 / 212_975
+"""Of all clips, in the paper."""
+CUT_FACTOR = 8.0
+"""A frame that changes more than this many times the median, and by more than `LEAST_CUT`, follows a cut."""
+LEAST_CUT = 12.0
+"""In steps of 8-bit luma."""
+Frames = NDArray[np.uint8]
+FLOW_PAIR_S = 0.5
+"""Between the frames of a pair."""
+FLOW_FIRST_S = 60.0
+"""Of a clip that flow is measured in."""
+FLOW_WIDTH_PX = 640
+"""Width that flow is given for."""
+FLOW_SMALL_PX = 320
+"""Width that it is computed at."""
+MOST_EMPTY = 0.65
+"""Share of empty tiles above which a frame is nearly blank (the paper's)."""
 
 
 def blank_share(frames: NDArray[np.uint8], most_empty: float = EMPTY_TILES) -> float:
@@ -57,14 +78,6 @@ def empty_share(frame: NDArray[np.uint8]) -> float:
 def camera_words(caption: str) -> list[str]:
     """Words of a caption that speak of the camera."""
     return [match.group(0) for match in CAMERA_WORDS.finditer(caption)]
-
-
-BEST_SHARE = 50_000 / 212_975
-"""Of all clips, in the paper."""
-CUT_FACTOR = 8.0
-"""A frame that changes more than this many times the median, and by more than `LEAST_CUT`, follows a cut."""
-LEAST_CUT = 12.0
-"""In steps of 8-bit luma."""
 
 
 @dataclass(frozen=True)
@@ -126,3 +139,57 @@ def best_clips(
         )
     passing.sort(key=lambda number: -scores[number].quality)
     return passing[: max(1, round(share * len(scores)))]
+
+
+def vmaf_motion(frames: Frames, fps: float) -> float:
+    """Mean VMAF motion of frames [F, H, W, 3], by FFmpeg's own filter."""
+    height, width = frames.shape[1:3]
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=width, height=height, format=av.VideoFormat("yuv420p"), time_base=Fraction(1, round(fps))
+    )
+    motion, sink = graph.add("vmafmotion"), graph.add("buffersink")
+    source.link_to(motion)
+    motion.link_to(sink)
+    graph.configure()
+    scores = []
+    for number, picture in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
+            format="yuv420p"
+        )
+        frame.pts = number
+        graph.push(frame)
+        scores.append(float(graph.pull().metadata["lavfi.vmafmotion.score"]))
+    # The first frame has nothing before it and always scores 0.
+    return float(np.mean(scores[1:])) if len(scores) > 1 else 0.0
+
+
+def flow_magnitude(frames: Frames, fps: float) -> float:
+    """Mean length of the optical flow (DIS) between frames half a second apart, in pixels of frames 640 wide."""
+    step = max(1, round(FLOW_PAIR_S * fps))
+    height, width = frames.shape[1:3]
+    size = FLOW_SMALL_PX, max(2, round(FLOW_SMALL_PX * height / width))
+    last = min(len(frames), round(FLOW_FIRST_S * fps))
+    grey = [
+        cv2.cvtColor(cv2.resize(frames[n], size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        for n in range(0, last, step)
+    ]
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    lengths = [
+        np.linalg.norm(method.calc(first, second, None), axis=-1).mean()  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for first, second in itertools.pairwise(grey)
+    ]
+    return float(np.mean(lengths)) * FLOW_WIDTH_PX / FLOW_SMALL_PX if lengths else 0.0
+
+
+def saturation(frames: Frames) -> float:
+    """Mean HSV saturation, 0 to 255."""
+    return float(
+        np.mean([cv2.cvtColor(frame, cv2.COLOR_RGB2HSV)[..., 1].mean() for frame in frames[::LOOK_EVERY]])
+    )
+
+
+def nearly_blank_share(frames: Frames) -> float:
+    """Share of frames of which over 65 % of the tiles are empty."""
+    judged = frames[::LOOK_EVERY]
+    return float(np.mean([empty_share(frame) > MOST_EMPTY for frame in judged]))

@@ -43,8 +43,7 @@ from training.stages.model_file import (
     save_refiner_stage,
     starting_models,
 )
-from training.stages.refiner_pairs import pairs_tag, store_pairs
-from training.stages.refining import RefinerStage, new_refiner
+from training.stages.refining import RefinerStage, new_refiner, pairs_tag, store_pairs
 from training.stages.scenic_model import ScenicModel
 from training.stages.table import STAGES, TEACHER
 

@@ -22,13 +22,6 @@ from training.data.sets import open_set
 from training.data.texts import EncodedTexts, Texts
 from training.parallel.cluster import joined
 from training.parallel.cost_model import GIB, num_parameters, refiner_parameters
-from training.parallel.memory_check import (
-    MemoryBudget,
-    budget_alone,
-    budget_here,
-    check_memory,
-    expected_gib,
-)
 from training.parallel.single_process import Cluster
 from training.presets import PRESETS
 from training.progress import RecipeProgress
@@ -37,7 +30,14 @@ from training.stages.config import Preset
 from training.stages.data import SetData, StageData, WalkData, WorldData, caption_table
 from training.stages.model_file import model_path
 from training.stages.pipeline import STAGES_FOLDER, Pipeline
-from training.stages.plan import stage_plan
+from training.stages.plan import (
+    MemoryBudget,
+    budget_alone,
+    budget_here,
+    check_memory,
+    expected_gib,
+    stage_plan,
+)
 from training.stages.table import STAGES
 
 PresetName = Literal["pocket", "miniature", "paper"]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from engine.camera.tracks import map_intrinsics
 from engine.files.atomic import replacing
 from evaluation.poses.estimator import CameraEstimate, PosesRefused
-from training.data.annotation import measures
 from training.data.annotation.cameras import CameraSettings, FilmedClip, find_cameras
 from training.data.annotation.cut_detectors import CutDetector, cut_finder
 from training.data.annotation.dover import QualityScorer
@@ -32,7 +31,13 @@ from training.data.annotation.results import (
 from training.data.annotation.shots import ClipLengths, ClipPlan
 from training.data.annotation.sources import frame_times_s, nearest_frames, within_area
 from training.data.annotation.vision_language import Describer
-from training.data.clip_quality import camera_words
+from training.data.clip_quality import (
+    camera_words,
+    flow_magnitude,
+    nearly_blank_share,
+    saturation,
+    vmaf_motion,
+)
 from training.data.videos.frames import VideoFrames
 
 ANALYSIS_PIXELS = 255_000
@@ -100,10 +105,10 @@ def annotate_clip(
         frames = clip_frames(source, plan, fps, within_area(source.size, ANALYSIS_PIXELS))
     with clock("pictures"):
         scores = given_scores(plan.source) | {
-            "vmafmotion": measures.vmaf_motion(frames, fps),
-            "flow": measures.flow_magnitude(frames, fps),
-            "color": measures.saturation(frames),
-            "blank_share": measures.nearly_blank_share(frames),
+            "vmafmotion": vmaf_motion(frames, fps),
+            "flow": flow_magnitude(frames, fps),
+            "color": saturation(frames),
+            "blank_share": nearly_blank_share(frames),
             "scene_cut": float(len(cut_finder(settings.cuts)(_InMemory(frames), fps))),
         }
     if settings.quality is not None and "dover" not in scores:
