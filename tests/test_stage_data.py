@@ -111,8 +111,8 @@ def test_a_stage_of_the_paper_that_is_stopped_goes_on_with_the_next_clip(
         return window(self, clip, *arguments)
 
     def stopped(self: FlowMatchingStage, rng: np.random.Generator) -> dict[str, float]:
-        # One batch is measured by, then two steps of four are taken.
-        if next(batches) == 8:
+        # One batch is measured by, then one step of three is taken.
+        if next(batches) == 4:
             os.kill(os.getpid(), signal.SIGINT)
         return backward(self, rng)
 
@@ -120,17 +120,17 @@ def test_a_stage_of_the_paper_that_is_stopped_goes_on_with_the_next_clip(
     with monkeypatch.context() as patched:
         opening = Mock(side_effect=open_set)
         patched.setattr(stage_request, "open_set", opening)
-        assert cli.run(command(data, network, numbers, tmp_path / "whole")) == 0
+        assert cli.run(command(data, network, numbers, tmp_path / "whole", 3)) == 0
     opening.assert_called_once()
-    assert len(names) == 1 + 4 * 4
+    assert len(names) == 1 + 3 * 4
     assert "left out: " in (told := capsys.readouterr()).err
     assert re.search(r"clips left out +1", told.out)
     whole, names[:] = names[1:], []
     assert set(whole[:NUM_CLIPS]) == {f"clip{number}" for number in range(NUM_CLIPS)}
 
     monkeypatch.setattr(FlowMatchingStage, "backward", stopped)
-    assert cli.run(command(data, network, numbers, tmp_path / "cut")) == 130
-    assert cli.run(command(data, network, numbers, tmp_path / "cut")) == 0
+    assert cli.run(command(data, network, numbers, tmp_path / "cut", 3)) == 130
+    assert cli.run(command(data, network, numbers, tmp_path / "cut", 3)) == 0
     assert names[1:] == whole
     resumed = weights(tmp_path / "cut")
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in weights(tmp_path / "whole").items())

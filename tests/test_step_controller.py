@@ -122,11 +122,11 @@ def test_the_refiner_is_dropped_before_any_step_and_brought_back_after_the_last(
     assert run_refining(controller, 4, 0.05, 0.2) == [(2, True)] * 4
     late = run_refining(controller, 12, 0.15, 0.6)
     assert late[2:] == [(2, True)] + [(2, False)] * 3 + [(1, False)] * 6
-    assert controller.dropped_refiner
+    assert not controller.refines
     quick = run_refining(controller, 40, 0.05, 0.2)
     order = [entry for i, entry in enumerate(quick) if i == 0 or entry != quick[i - 1]]
     assert order == [(1, False), (2, False), (2, True)]
-    assert not controller.dropped_refiner
+    assert controller.refines
 
 
 def test_a_refiner_that_cannot_keep_up_costs_no_steps() -> None:
@@ -140,7 +140,7 @@ def test_a_refiner_that_cannot_keep_up_costs_no_steps() -> None:
 def test_the_players_wish_goes_before_the_controller() -> None:
     controller = StepController(REFINING)
     controller.allow_refiner(False)
-    assert (controller.num_steps, controller.refines, controller.dropped_refiner) == (2, False, False)
+    assert (controller.num_steps, controller.refines) == (2, False)
     run_refining(controller, 40, 0.05, 0.2)
     assert not controller.refines
     controller.allow_refiner(True)

@@ -62,11 +62,6 @@ class StepController:
         """Whether chunks are made with fewer steps than the whole schedule."""
         return self._level < self.config.most_steps
 
-    @property
-    def dropped_refiner(self) -> bool:
-        """Whether chunks are not refined for want of time."""
-        return self._level <= self.config.most_steps < self._top
-
     def allow_refiner(self, allowed: bool) -> None:
         """Follow the player's wish; refining that is allowed again begins at once unless steps are lowered."""
         top = self.config.most_steps + (allowed and self.config.refines)
