@@ -1,5 +1,7 @@
 """Laws of the ray caster and of collision: what is drawn is where geometry says, and walkers stay out of walls."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 import holodeck
 from holodeck.collision import is_free
 from holodeck.place import EYE_HEIGHT_M, GroundPainter, Place
-from holodeck.shapes import Paint, box, cone, cylinder, sphere
+from holodeck.shapes import Kind, Paint, box, cone, cylinder, sphere
 from holodeck.sky import Sky
 from holodeck.walks import walk
 
@@ -141,3 +143,24 @@ def test_slide_refuses_numbers_that_are_not_finite():
 def test_unknown_place_lists_the_known_ones():
     with pytest.raises(ValueError, match="town"):
         holodeck.get_place("atlantis")
+
+
+@pytest.mark.parametrize("name", holodeck.place_names())
+def test_no_two_colours_share_a_plane_that_is_seen(name: str) -> None:
+    """Which of two boxes is drawn, where their faces lie in one plane, depends on the camera."""
+    place = holodeck.get_place(name)
+    low, high = (np.asarray(side, np.float64) for side in (place.arrays.low, place.arrays.high))
+    boxes = [n for n, shape in enumerate(place.shapes) if shape.kind is Kind.BOX]
+    left, front, right, back = place.bounds
+    for first, second in itertools.combinations(boxes, 2):
+        if place.shapes[first].paint == place.shapes[second].paint:
+            continue
+        near, far = np.maximum(low[first], low[second]), np.minimum(high[first], high[second])
+        for axis, (corner, outwards) in itertools.product(range(3), ((low, -0.02), (high, 0.02))):
+            others = [n for n in range(3) if n != axis]
+            if abs(corner[first, axis] - corner[second, axis]) > 1e-4 or (far - near)[others].min() < 0.02:
+                continue
+            before = (near + far) / 2
+            before[axis] = corner[first, axis] + outwards
+            is_inside = left < before[0] < right and front < before[2] < back and before[1] < 0
+            assert not is_inside or ((low < before) & (before < high)).all(1).any()

@@ -1,5 +1,7 @@
 """Gallery: four rooms, each of one colour, joined by doorways, with a statue in each."""
 
+import math
+
 from holodeck.place import GroundPainter, Place
 from holodeck.shapes import Color, Paint, Pattern, Shape, box, cone, cylinder, hex_color, sphere
 from holodeck.sky import Sky
@@ -16,10 +18,11 @@ _DOOR, _THICK = 2.2, 0.4
 
 
 def _lining(x: float, z: float, color: Color) -> list[Shape]:
-    """The outer corner of the room whose centre is (x, z), in the room's own colour."""
+    """The outer walls of the room on this side of x and z, in the room's own colour; neighbours meet behind a partition."""
     paint = Paint(color, _BLACK, Pattern.TRIM, period_v=1.0, duty=0.35)
-    out_x, out_z = (7.7 if x > 0 else -7.7), (7.7 if z > 0 else -7.7)
-    return [box(out_x, z, _THICK, 8.2, _HEIGHT, paint), box(x, out_z, 8.2, _THICK, _HEIGHT, paint)]
+    x, z = math.copysign(3.95, x), math.copysign(3.95, z)
+    out_x, out_z = math.copysign(7.7, x), math.copysign(7.7, z)
+    return [box(out_x, z, _THICK, 7.9, _HEIGHT, paint), box(x, out_z, 7.9, _THICK, _HEIGHT, paint)]
 
 
 def _partition(x: float, z: float, along_x: bool, near: Color, far: Color) -> list[Shape]:
@@ -42,7 +45,7 @@ def _partition(x: float, z: float, along_x: bool, near: Color, far: Color) -> li
 
 def _shapes() -> list[Shape]:
     shapes: list[Shape] = []
-    for x, z, color in ((-3.8, -3.8, _RED), (3.8, -3.8, _BLUE), (3.8, 3.8, _GREEN), (-3.8, 3.8, _YELLOW)):
+    for x, z, color in ((-1, -1, _RED), (1, -1, _BLUE), (1, 1, _GREEN), (-1, 1, _YELLOW)):
         shapes += _lining(x, z, color)
     shapes += _partition(-3.75, 0, True, _RED, _YELLOW) + _partition(3.75, 0, True, _BLUE, _GREEN)
     shapes += _partition(0, -3.75, False, _RED, _BLUE) + _partition(0, 3.75, False, _YELLOW, _GREEN)
