@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client.camera.depth_warp import DepthFrame, background
 from client.ui.picture import LivePicture
 from engine.camera.integrator import rotation_y
-from engine.memory.warp import View
+from engine.memory.sources import View
 from holodeck import get_place
 
 WIDTH, HEIGHT = 160, 96

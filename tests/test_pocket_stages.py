@@ -100,7 +100,7 @@ def test_keyframes_go_where_the_memory_was_rendered_wrong(place: Place) -> None:
         sum(float(view_errors(place, MemoryRenderer(memory), c2w)[2].sum()) for c2w in views)
         for memory in (placed, before)
     ]
-    assert errors[0] < 0.8 * errors[1]
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_what_a_memory_shows_depends_on_what_is_hidden(place: Place, keyframes: list[Keyframe]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.memory.blend import fill
 from engine.memory.images import Array, far_side, farthest_around
 from engine.memory.keyframes import silhouettes
-from engine.memory.warp import View
+from engine.memory.sources import View
 
 NEAREST = np.float32(10.0)
 """Inverse depth of the nearest surface that is believed, 1/m."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from client.camera.depth_warp import DepthFrame, background
 from client.camera.late_reprojection import homography, warp
-from engine.memory.warp import View
+from engine.memory.sources import View
 
 Style = Literal["crisp", "smooth", "pixels"]
 

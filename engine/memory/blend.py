@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 
 from engine.memory.images import LINEAR, Array, at_least, at_most, overwrite, resized, weighted
-from engine.memory.warp import NOTHING, Pixels, Surface
+from engine.memory.sources import NOTHING, Pixels
+from engine.memory.warp import Surface
 
 TOLERANCE_PX = 0.6
 """Greatest distance of a surface point's projection from the pixel's centre."""
+LEAST_SCALE = 1 / 3
+"""Pixels of a keyframe per pixel of the view, down to which that distance is measured in the larger of the two."""
 BEHIND = np.float32(0.75)
 """Points whose inverse depth is less than this share of what is known to stand there are hidden by it."""
 SAME_SURFACE = np.float32(0.97)
@@ -34,7 +37,9 @@ class Blend:
 
     def add(self, surface: Surface) -> None:
         """Take in what one keyframe shows."""
-        error, scale = surface.error_px, surface.scale
+        scale = surface.scale
+        # Where pixels of the keyframe are larger than those of the view, projections lie farther apart.
+        error = surface.error_px * at_most(at_least(scale, LEAST_SCALE), 1.0)
         # Weights fall with the fourth power of how much finer or coarser the keyframe is.
         weight = np.minimum(scale, np.reciprocal(at_least(scale, 1e-3)))
         weight *= weight

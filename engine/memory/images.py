@@ -35,6 +35,11 @@ def overwrite(image: Array, where: Mask, values: Array) -> Array:
     return np.asarray(cv2.copyTo(values, where.view(np.uint8), image), np.float32)
 
 
+def chosen(values: Array, where: Mask, others: Array) -> Array:
+    """Return `values` where a mask is set, and `others` elsewhere."""
+    return overwrite(others.copy(), where, values)
+
+
 def weighted(image: NDArray[Any], weight: Array) -> Array:
     """Multiply an image of four channels by one weight a pixel."""
     return np.asarray(cv2.multiply(image, cv2.merge([weight] * 4), dtype=cv2.CV_32F), np.float32)

@@ -12,26 +12,26 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.blend import BEHIND, TOLERANCE_PX, Blend, fill
+from engine.memory.anchor import anchor_depth, beside_nearer
+from engine.memory.blend import BEHIND, Blend, fill
 from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
 from engine.memory.keyframes import Keyframe, MemoryRendering, silhouettes
 from engine.memory.selection import (
-    CELL,
     MAX_FILLERS,
     MAX_SELECTED,
-    CoarseDepth,
     coarse_depth,
     find_candidates,
     rank_keyframes,
 )
-from engine.memory.warp import NOTHING, Link, Pixels, Source, View, split
+from engine.memory.sources import NOTHING, Pixels, Source, View, split
+from engine.memory.warp import Link
 
 ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5
 """The anchor has half the resolution of the frames and one and a half times their field of view."""
@@ -49,7 +49,7 @@ POINTS_WITHIN = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0
 """Offsets in pixels, right and down, of the points that a pixel at a silhouette is the mean of: a rotated grid."""
 LEAST_POINTS = 2
 """Of them that must show something."""
-CRACK_PX = 5
+CRACK_PX = 3
 """Open pixels are closed from surfaces that show within this square around them."""
 
 
@@ -100,7 +100,7 @@ class MemoryRenderer:
         ranked = [candidates[n] for n in rank_keyframes(anchor, coarse.looked_for, candidates)]
         sources = self._prepared(ranked)
         selected, others = sources[:MAX_SELECTED], sources[MAX_SELECTED:]
-        depth, fillers = _anchor_depth(anchor, coarse, selected, others, self._pool)
+        depth, fillers = anchor_depth(anchor, coarse, selected, others, self._pool)
         guides = [Source.of_depth(anchor, part) for part in split(depth)]
         frames = list(self._pool.map(partial(_render_frame, guides, selected, fillers), views))
         color, coverage, inverse_depth = (np.stack(part) for part in zip(*frames, strict=True))
@@ -114,70 +114,6 @@ class MemoryRenderer:
         kept = list(self._sources.items())[max(0, len(self._sources) + len(used) - MAX_SOURCES) :]
         self._sources = {**dict(kept), **used}
         return list(used.values())
-
-
-def _anchor_depth(
-    anchor: View, coarse: CoarseDepth, selected: Sequence[Source], others: Sequence[Source], pool: Executor
-) -> tuple[Array, list[Source]]:
-    """Search the inverse depth of the anchor's pixels, and what fills the pixels that the selected keyframes leave open.
-
-    Returns:
-        Inverse depth [H, W], the coarse one where no keyframe has any, and those of the others that fill anything.
-    """
-    inner, near, far = (
-        _enlarged(cells, anchor) for cells in (farthest_around(coarse.solid), coarse.near, coarse.far)
-    )
-    nearest, farthest = near * np.float32(1.25), far * np.float32(0.75)
-    everything = Pixels.of_view(anchor)
-    march = partial(_march, nearest=nearest, farthest=farthest)
-    best = np.full((anchor.height, anchor.width), NOTHING)
-    for found in pool.map(march, [Link(anchor, source, everything) for source in selected]):
-        np.maximum(best, found, out=best)
-    # What is seen behind the middle of something near is seen through it, from where it does not stand in the way.
-    least = BEHIND * inner
-    best[best < least] = NOTHING
-    fillers: list[Source] = []
-    for source in others:
-        open_pixels = np.flatnonzero(best < 0)
-        if not len(open_pixels):
-            break
-        pixels = everything.among(open_pixels)
-        found = march(Link(anchor, source, pixels))
-        found[found < pixels.take(least)] = NOTHING
-        pixels.put(best, found)
-        if np.count_nonzero(best.reshape(-1)[open_pixels] >= 0) > 4:
-            fillers.append(source)
-    return np.where(best < 0, np.maximum(far, inner), best), fillers
-
-
-def _enlarged(cells: Array, view: View) -> Array:
-    """Values of cells for the pixels of a view, [H, W]."""
-    size = (cells.shape[1] * CELL, cells.shape[0] * CELL)
-    large = resized(cells, size, NEAREST)
-    return np.ascontiguousarray(large[: view.height, : view.width], np.float32)
-
-
-def _march(link: Link, nearest: Array, farthest: Array) -> Array:
-    """Inverse depth of the nearest surface that a keyframe shows to each pixel, NOTHING where it shows none.
-
-    `nearest` and `farthest` bound it; they are of the whole view.
-    """
-    first, last = link.crossings(link.pixels.take(nearest), link.pixels.take(farthest))
-    found = _verified(link, link.narrowed(*first))
-    again = np.flatnonzero(first[0] != last[0])
-    if len(again):
-        # Few rays pass behind something twice.
-        part = link.among(again)
-        second = _verified(part, part.narrowed(*(part.pixels.take(bound) for bound in last)))
-        part.pixels.put(found, np.maximum(part.pixels.take(found), second))
-    return found
-
-
-def _verified(link: Link, guess: Array) -> Array:
-    """Inverse depth of the surface points behind guesses that project into their pixels; NOTHING elsewhere."""
-    surface = link.surface(guess, search=True, colors=False)
-    sound = (surface.error_px < 2 * TOLERANCE_PX) & (guess >= 0)
-    return overwrite(np.full_like(guess, NOTHING), sound, surface.inverse_depth)
 
 
 def _render_frame(
@@ -199,6 +135,7 @@ def _render_frame(
     image, coverage = picture.result()
     _fill_open(view, image, coverage, (near, far), fillers, least)
     _fill_open(view, image, coverage, _surroundings(image[..., 3], coverage, CRACK_PX), selected, None)
+    _extend_surfaces(view, image, coverage, selected)
     _smooth_edges(view, image, coverage, selected)
     filled = fill(image, coverage)
     color = cv2.convertScaleAbs(filled)[..., :3]
@@ -240,6 +177,28 @@ def _fill_open(
     found, known = patch.result()
     pixels.put(image, found)
     pixels.put(coverage, known)
+
+
+def _extend_surfaces(view: View, image: Array, coverage: Array, sources: Sequence[Source]) -> None:
+    """Let what stands in front reach as far as the keyframes show it, in place: guesses from the anchor's pixels end too soon.
+
+    Args:
+        image: Red, green, blue and inverse depth, [H, W, 4].
+        coverage: [H, W].
+    """
+    depth = overwrite(image[..., 3].copy(), coverage == 0, np.full_like(coverage, NOTHING))
+    near, beside = beside_nearer(depth)
+    if not len(beside) or not sources:
+        return
+    pixels = Pixels.of_view(view).among(beside)
+    guess, patch = pixels.take(near), Blend(np.float32(1.05) * pixels.take(depth))
+    for source in sources:
+        link = Link(view, source, pixels)
+        patch.add(link.surface(link.solve(guess), search=True))
+    found, known = (pixels.unfolded(part) for part in patch.result())
+    shown = known > 0
+    image.reshape(-1, 4)[beside[shown]] = found[shown]
+    coverage.reshape(-1)[beside[shown]] = 1
 
 
 def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[Source]) -> None:

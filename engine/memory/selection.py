@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.memory.images import farthest_around, nearest_around
 from engine.memory.keyframes import SKY_M, UNKNOWN, Array, Keyframe
-from engine.memory.warp import View, farthest_around, nearest_around
+from engine.memory.sources import View
 
 CELL = 4
 """Pixels of the view behind one cell of the coarse depth, along each side."""
@@ -21,6 +22,9 @@ MAX_CANDIDATES, MAX_SELECTED, MAX_FILLERS = 40, 4, 6
 """Keyframes whose points are considered, that are looked into for all pixels, and for those that are left open."""
 CLOSE = np.float32(1.0)
 """Inverse depth of surfaces that are close, 1/m."""
+REACHES = {3: 1, 5: 3, 9: 5}
+"""Sides of the squares of cells that points of ever larger blocks reach into, and of the gaps, where those are close, between
+such points that are no gaps in a surface."""
 SAMPLE_STEP = 3
 """Every third cell is a sample for which keyframes are compared."""
 LEAST_GAIN = 1e-3
@@ -68,7 +72,7 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
     width, height = -(-view.width // CELL), -(-view.height // CELL)
     near, far = np.zeros(width * height, np.float32), np.full(width * height, np.inf, np.float32)
     sky = np.zeros(width * height, np.bool_)
-    wide = {size: np.zeros(width * height, np.float32) for size in (3, 5, 9)}
+    wide = {size: np.zeros(width * height, np.float32) for size in REACHES}
     fx, fy, cx, cy = view.intrinsics / np.float32(CELL)
     to_cells = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32) @ view.rotation.T
     for keyframe in keyframes:
@@ -98,7 +102,10 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
     filled, far = _filled_cells(solid, far.reshape(shape))
     near = filled
     for size, grown in wide.items():
-        near = np.maximum(near, nearest_around(grown.reshape(shape), size))
+        points = grown.reshape(shape)
+        near = np.maximum(near, nearest_around(points, size))
+        closed = farthest_around(nearest_around(points, REACHES[size]), REACHES[size])
+        solid = np.where(closed > CLOSE, np.maximum(solid, closed), solid)
     return CoarseDepth(solid, filled, nearest_around(near), farthest_around(far))
 
 

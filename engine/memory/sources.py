@@ -1,0 +1,169 @@
+"""What is warped: views, the pixels of one, and keyframes as they are sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.memory.images import Array, Mask, chosen, far_side, farthest_around, nearest_around
+from engine.memory.keyframes import UNKNOWN, Keyframe, silhouettes
+
+NOTHING = np.float32(-1.0)
+"""Stands for no surface where inverse depths are given."""
+NAN = float("nan")
+CLEAR_FROM = sorted(
+    ((down, right) for down in range(-2, 3) for right in range(-2, 3) if down or right),
+    key=lambda offset: offset[0] ** 2 + offset[1] ** 2,
+)
+"""Offsets in pixels, the nearest first, of where a clear colour is looked for."""
+LIST_WIDTH = 256
+"""Lists of pixels are folded into images of this width, since OpenCV bounds the sides of an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A pinhole camera and its picture size."""
+
+    c2w: NDArray[np.float64]
+    """[4, 4]."""
+    intrinsics: Array
+    """fx, fy, cx, cy in pixels, [4]."""
+    width: int
+    height: int
+
+    @property
+    def rotation(self) -> Array:
+        """Camera-to-world, [3, 3]."""
+        return self.c2w[:3, :3].astype(np.float32)
+
+    @property
+    def position(self) -> Array:
+        """Metres, [3]."""
+        return self.c2w[:3, 3].astype(np.float32)
+
+    def scaled(self, factor: float, width: int, height: int) -> View:
+        """The same camera with pixels `1 / factor` as large, and its picture in the middle of one of another size."""
+        fx, fy, cx, cy = self.intrinsics * np.float32(factor)
+        cx += (width - self.width * factor) / 2
+        cy += (height - self.height * factor) / 2
+        return View(self.c2w, np.array([fx, fy, cx, cy], np.float32), width, height)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A keyframe as it is sampled."""
+
+    c2w: NDArray[np.float64]
+    intrinsics: Array
+    color: NDArray[np.uint8]
+    """[H, W, 4], RGB and a byte that only makes sampling faster. On the far side of silhouettes it is that of the surface."""
+    clear_color: NDArray[np.uint8]
+    """The same, clear on the near side too."""
+    depth: Array
+    """Inverse depth, 1/m, [H, W]."""
+    smooth: Array
+    """The same, NaN beside silhouettes too, where depths must not be interpolated."""
+
+    @classmethod
+    def of_keyframe(cls, keyframe: Keyframe) -> Source:
+        depth = keyframe.inverse_depth
+        beside = silhouettes(depth)
+        smooth = np.where(beside, np.float32(NAN), depth)
+        color = np.asarray(cv2.cvtColor(keyframe.color, cv2.COLOR_RGB2RGBA), np.uint8)
+        clear, behind = _cleared(color, depth, beside), beside & far_side(depth)
+        color[behind] = clear[behind]
+        depth[keyframe.codes == UNKNOWN] = NAN
+        return cls(keyframe.c2w, keyframe.intrinsics, color, clear, depth, smooth)
+
+    @classmethod
+    def of_depth(cls, view: View, inverse_depth: Array) -> Source:
+        """Make one without colours."""
+        smooth = np.where(silhouettes(inverse_depth), np.float32(NAN), inverse_depth)
+        blank = np.zeros((1, 1, 4), np.uint8)
+        return cls(view.c2w, view.intrinsics, blank, blank, inverse_depth, smooth)
+
+
+class Pixels:
+    """All pixels of a view, or some of other pixels as a list, folded into rows."""
+
+    def __init__(
+        self, columns: Array, rows: Array, folded: NDArray[np.intp] | None = None, count: int = 0
+    ) -> None:
+        self.columns, self.rows = columns, rows
+        self._folded, self._count = folded, count
+
+    @classmethod
+    def of_view(cls, view: View) -> Pixels:
+        columns = np.arange(view.width, dtype=np.float32)[None]
+        return cls(columns, np.arange(view.height, dtype=np.float32)[:, None])
+
+    def among(self, chosen: NDArray[np.intp]) -> Pixels:
+        """Some of these, at least one, by their flat indices."""
+        num_rows = -(-len(chosen) // LIST_WIDTH)
+        padding = np.repeat(chosen[-1:], num_rows * LIST_WIDTH - len(chosen))
+        folded = np.concatenate([chosen, padding]).reshape(num_rows, LIST_WIDTH)
+        columns, rows = np.broadcast_arrays(self.columns, self.rows)
+        return Pixels(columns.reshape(-1)[folded], rows.reshape(-1)[folded], folded, len(chosen))
+
+    def points_within(self, chosen: NDArray[np.intp], offsets: Array) -> Pixels:
+        """Several points within each of some pixels, [K * N]: all pixels with the first offset, then with the second.
+
+        Args:
+            chosen: Flat indices, [N], at least one.
+            offsets: From a pixel's centre, right and down, in pixels, [K, 2].
+        """
+        pixels = self.among(np.tile(chosen, len(offsets)))
+        for positions, shift in zip((pixels.columns, pixels.rows), offsets.T, strict=True):
+            positions.reshape(-1)[: pixels._count] += np.repeat(shift, len(chosen))
+        return pixels
+
+    def repeated(self, times: int) -> Pixels:
+        """These several times, so that each may have several guesses; `Surface.parts` takes the answers apart."""
+        return Pixels(np.concatenate([self.columns] * times), np.concatenate([self.rows] * times))
+
+    def unfolded(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of a list, [N] or [N, C]."""
+        return values.reshape(-1, *values.shape[2:])[: self._count]
+
+    def take(self, image: Array) -> Array:
+        """Their values in an image of what they were chosen among."""
+        return image if self._folded is None else image.reshape(-1, *image.shape[2:])[self._folded]
+
+    def put(self, image: NDArray, values: NDArray) -> None:
+        """Write their values into an image [H, W] or [H, W, C] of what they were chosen among."""
+        assert self._folded is not None
+        channels = image.shape[2:]
+        index = self._folded.reshape(-1)[: self._count]
+        image.reshape(-1, *channels)[index] = self.unfolded(values)
+
+
+def _cleared(color: NDArray[np.uint8], inverse_depth: Array, beside: Mask) -> NDArray[np.uint8]:
+    """Give pixels beside silhouettes the colour of the nearest pixel of the same surface.
+
+    What stands on the other side is mixed into theirs, and would be seen as a thin line wherever another camera sees past it.
+
+    Args:
+        color: [H, W, 4].
+        beside: Pixels on either side of a silhouette, [H, W].
+    """
+    height, width = inverse_depth.shape
+    row, column = np.nonzero(beside)
+    own, cleared = inverse_depth[row, column], color.copy()
+    for down, right in CLEAR_FROM:
+        there = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
+        alike = np.abs(inverse_depth[there] - own) < 0.05 * own + np.float32(0.002)
+        clear = alike & ~beside[there]
+        cleared[row[clear], column[clear]] = color[there[0][clear], there[1][clear]]
+        row, column, own = row[~clear], column[~clear], own[~clear]
+    return cleared
+
+
+def split(inverse_depth: Array) -> tuple[Array, Array]:
+    """Take the near and the far side of every silhouette a pixel wider on both sides, [H, W] each; equal elsewhere."""
+    beside = cv2.dilate(silhouettes(inverse_depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    near = chosen(nearest_around(inverse_depth), beside, inverse_depth)
+    return near, chosen(farthest_around(inverse_depth), beside, inverse_depth)
