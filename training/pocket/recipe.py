@@ -66,7 +66,7 @@ class PocketRecipe:
     """How the pocket world is made; minutes are of training, on whatever machine this is."""
 
     placement: Placement = field(default_factory=Placement)
-    num_published: int = 112
+    num_published: int = 102
     """Keyframes of a place that its world gets, the first so many; training is shown all."""
     counts: ClipCounts = field(default_factory=ClipCounts)
     clips: ClipSettings = field(default_factory=ClipSettings)
