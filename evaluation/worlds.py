@@ -34,8 +34,7 @@ LATENTS_PER_CALL = 16
 def fitting_worlds(weights_sha256: str, folder: Path | None = None) -> list[World]:
     """Return the worlds of a folder, the shipped ones by default, that were made for some weights."""
     entries = list_worlds([folder or worlds_dir()])
-    worlds = [read_world(entry.path) for entry in entries if not entry.problem]
-    return [world for world in worlds if world.info.model == weights_sha256]
+    return [read_world(entry.path) for entry in entries if entry.model == weights_sha256]
 
 
 def held_out_walk(world: World, num_frames: int, fps: float) -> Poses:

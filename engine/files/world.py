@@ -166,6 +166,8 @@ class WorldEntry:
     """Of its spatial memory."""
     made_as: str = ""
     """Its name when it was made, which recordings and saved walks know it by; empty where it cannot be read."""
+    model: str = ""
+    """SHA-256 of the weights that it was made for; empty where it cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,7 +329,9 @@ def _list_entry(file: Path) -> WorldEntry:
         return WorldEntry(file.stem, file.stem, file, f"cannot read {file}: {error.strerror}")
     num_keyframes = memory.shape[0] if memory is not None and memory.shape else 0
     title = title_shown(info, file)
-    return WorldEntry(file.stem, title, file, num_keyframes=num_keyframes, made_as=info.name)
+    return WorldEntry(
+        file.stem, title, file, num_keyframes=num_keyframes, made_as=info.name, model=info.model
+    )
 
 
 def _parse_info(text: str, file: Path) -> WorldInfo:

@@ -9,19 +9,14 @@ Letters: N pictures, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.vae.guided import RGB, STEM, ChannelNorm, ResidualBlock
-from model.weight_files import read_safetensors
 
-DEPTH_FILE = "depth.safetensors"
-"""Weights of the network, in the folder of the checkpoint."""
 FAR = 0.01
 """Inverse depth, 1/m, that is added before the logarithm is taken: beyond a hundred metres differences hardly count."""
 SKY = 0.003
@@ -123,29 +118,3 @@ class DepthGraph(nn.Module):
         told = self.network(picture.to(dtype).permute(2, 0, 1)[None] / 127.5 - 1.0)[0].float()
         inverse = told.exp() - FAR
         return torch.where(inverse < SKY, 0.0, inverse)
-
-
-def load_depth_weights(path: Path) -> DepthNetwork:
-    """Read a network, fp32, in evaluation mode.
-
-    Raises:
-        ValueError: The file is missing, damaged, or holds something else.
-    """
-    try:
-        weights = {name: tensor.float() for name, tensor in read_safetensors(path)[0].items()}
-        network = DepthNetwork(sizes_of(weights))
-        network.load_state_dict(weights)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(":")
-        raise ValueError(f"the depth network {path} cannot be used ({reason})") from None
-    return network.eval()
-
-
-def sizes_of(weights: Mapping[str, Tensor]) -> DepthConfig:
-    """Return the sizes of a network with such weights.
-
-    Raises:
-        KeyError: A tensor is missing.
-    """
-    wide, deep, deepest = (len(weights[f"{name}.weight"]) for name in ("conv_in", "down", "deeper"))
-    return DepthConfig((wide, deep, deepest))
