@@ -38,7 +38,7 @@ ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5
 NUM_THREADS = 2
 """Frames of a chunk, and keyframes of its anchor, are worked on two at a time."""
 MAX_SOURCES = MAX_SELECTED + MAX_FILLERS
-"""Keyframes that are kept ready to be sampled; each takes 3 MB at 512x512."""
+"""Keyframes that are kept ready to be sampled; each takes 4 MB at 512x512."""
 LARGEST_RECYCLED_BYTES = 31 << 20
 """Just under the largest mmap threshold of glibc."""
 EDGE_PX = 3
