@@ -108,6 +108,8 @@ def evaluate_bundle(
     """Roll worlds out and measure them: likeness by horizon, revisits, drift, camera."""
     if refiner is not RefinerChoice.OFF and (bench is not None or films or ablate):
         raise ValueError("--refiner goes with walks through places; leave --bench, --films and --ablate out")
+    if bench is not None and (unseen or ablate):
+        raise ValueError("--bench has places of its own; leave --unseen and --ablate out")
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
     output = output or _new_folder(Path("runs/eval"))
     for table in TABLES:
@@ -131,7 +133,7 @@ def evaluate_bundle(
         evaluate_pictures(subject, bench, asked)
         return
     if ablate:
-        _ablate(subject, autoencoder, asked)
+        _ablate(subject, autoencoder, unseen, asked)
         return
     _evaluate_places(subject, unseen, refiner, asked)
 
@@ -143,20 +145,13 @@ def _new_folder(folder: Path) -> Path:
 
 
 def _evaluate_places(subject: Subject, unseen: bool, refiner: RefinerChoice, asked: Asked) -> None:
-    from engine.session.picture_world import depth_teller
     from evaluation.evaluate import METRICS, EvaluationPlan, evaluate, track_maker
-    from evaluation.rollouts import place_of
     from evaluation.scores import as_markdown
-    from evaluation.worlds import reconstruct, unseen_worlds
+    from evaluation.worlds import reconstruct
 
     with extra_needed(f"{asked.tracks.value} tracks", "eval"):
         lay_track = track_maker(asked.tracks.value)
-    if unseen:
-        pairs = unseen_worlds(
-            subject.chosen, subject.fitting, subject.encoder(), depth_teller(subject.bundle)
-        )
-    else:
-        pairs = [(world, place_of(world)) for world in subject.chosen]
+    pairs = subject.places(unseen)
     plan = EvaluationPlan(
         tracks=asked.tracks.value,
         lay_track=lay_track,
@@ -180,15 +175,14 @@ def _evaluate_places(subject: Subject, unseen: bool, refiner: RefinerChoice, ask
     )
 
 
-def _ablate(subject: Subject, checkpoints: Path | None, asked: Asked) -> None:
+def _ablate(subject: Subject, checkpoints: Path | None, unseen: bool, asked: Asked) -> None:
     """Measure the whole, the memory alone, and the whole without each part."""
     from evaluation.evaluate import EvaluationPlan, track_maker
-    from evaluation.rollouts import place_of
     from evaluation.worlds import beside
 
     with extra_needed("silencing parts", "train"):
         from training.pocket.ablation import measure_parts, parts_table
-    pairs = tuple((world, place_of(world)) for world in subject.chosen)
+    pairs = tuple(subject.places(unseen))
     measured = ("psnr",) if asked.metrics is None else asked.metrics
     plan = EvaluationPlan(
         asked.tracks.value, track_maker(asked.tracks.value), pairs, asked.walks or 1, asked.seconds, measured

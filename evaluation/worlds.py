@@ -16,7 +16,7 @@ from engine.files.world import World, find_world, list_worlds, read_world, seale
 from engine.machine.assets import worlds_dir
 from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
-from engine.session.picture_world import DepthOf, told_depth
+from engine.session.picture_world import DepthOf, depth_teller, told_depth
 from evaluation.rollouts import HELD_OUT_SEED, Frames, Poses, place_of
 from holodeck import Place
 from holodeck.variants import mirrored, recoloured
@@ -216,6 +216,12 @@ class Subject:
                 "name its folder with --autoencoder"
             )
         return self.autoencoder
+
+    def places(self, unseen: bool) -> list[tuple[World, Place]]:
+        """Return the worlds that were asked for, or unseen twins of them, each with its place."""
+        if not unseen:
+            return [(world, place_of(world)) for world in self.chosen]
+        return unseen_worlds(self.chosen, self.fitting, self.encoder(), depth_teller(self.bundle))
 
 
 def open_subject(

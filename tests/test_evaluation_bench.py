@@ -139,3 +139,5 @@ def test_eval_rolls_the_benchmarks_pictures_out(tmp_path, capsys):
     assert "is of other videos, scenes or options" in capsys.readouterr().err
     assert run(["eval", "--bench", str(folder)]) == 2
     assert "--tracks simple or --tracks hard" in capsys.readouterr().err
+    assert run(["eval", "--bench", str(folder), *options, "--unseen"]) == 2
+    assert "leave --unseen and --ablate out" in capsys.readouterr().err

@@ -76,6 +76,15 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     assert (played["num_chunks"], len(played["latents_sha256"])) == (3, 3)
 
 
+def test_parts_are_silenced_in_places_that_nothing_was_trained_on(whole: Path, tmp_path: Path) -> None:
+    asked = ["eval", str(whole / "assets" / "bundles" / "pocket"), "--ablate", "--unseen", "--seconds", "1.5"]
+    made = printed(flaneur(*asked, "--metrics", "psnr", "-o", str(tmp_path / "parts"), "--json"))
+    scores = {row["name"]: row["scores"]["psnr"] for row in made["rows"]}
+    assert len(scores) == 8
+    assert scores["without text"] != scores["the whole"]
+    assert (tmp_path / "parts" / "text" / "garden-mirrored-hue140.png").exists()
+
+
 def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
     runs = tmp_path / "killed"
     for point in ("rendering", "save", "encoding", "rollouts", "publishing"):

@@ -147,7 +147,7 @@ def parts_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         cells = [f"{row.scores[m]:.1f}" if m == "psnr" else f"{row.scores[m]:.3f}" for m in measures]
-        lost = "" if whole is None else f"{row.scores['psnr'] - whole:+.1f}"
+        lost = "" if whole is None else f"{row.scores['psnr'] - whole:+.2f}"
         lines.append((row.name, *cells, lost))
     return "\n".join(table(("mean from 1 s on", *measures, "dB"), lines))
 
