@@ -15,7 +15,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from model.refiner import Refiner
 from training.checkpoint import load_state
@@ -33,13 +40,6 @@ from training.trainable import CountsFrames, Trainable
 
 if TYPE_CHECKING:
     from training.parallel.single_process import SharedModel
-from torch.distributed.fsdp import (
-    FSDPModule,
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
-from torch.utils.checkpoint import checkpoint
 
 PATIENCE = timedelta(days=1)
 """For the others: the first process alone draws, encodes and reads what is missing. When one dies torchrun ends all."""
