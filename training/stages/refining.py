@@ -8,34 +8,29 @@ error counts by how much of its cell is covered: what is not shown nobody can te
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.checkpoint import weights_sha256
 from model.refiner import Refiner
 from model.refiner.adapter import Adapter
 from model.refiner.rotary import video_rotary
 from model.refiner.state import SINK_FRAMES
-from training.data.refiner_pairs import RefinerPairs
+from training.data.batches import ClipBatches
+from training.data.refiner_pairs import SUFFIX, PairBatch, RefinerPairs, save_pairs
 from training.optimizer import MasterOptimizer
 from training.parallel.shards import whole
-from training.stages.config import RefiningConfig, StageConfig
-
-if TYPE_CHECKING:
-    from training.parallel.single_process import Cluster
-import hashlib
-import json
-from collections.abc import Callable
-from pathlib import Path
-
-from model.checkpoint import weights_sha256
-from training.data.batches import ClipBatches
-from training.data.refiner_pairs import SUFFIX, PairBatch, save_pairs
 from training.parallel.single_process import Cluster
+from training.stages.config import RefiningConfig, StageConfig
 from training.stages.flow_matching import text_of
 from training.stages.rollout import make_again
 from training.stages.scenic_model import ScenicModel
