@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,19 @@ class Processes:
         self.context.set_forkserver_preload(["tests.sharding_cases", "tests.cluster_cases"])
 
     def run(self, size: int, work: Work, *arguments: Any, **named: Any) -> list[dict[str, Any]]:
-        """Call `work(group, *arguments, **named)` in `size` processes and return what each answers."""
+        """Call `work(group, *arguments, **named)` in `size` processes and return what each answers.
+
+        Once in some hundred times a process dies within gloo ("double free or corruption"): the work is done again then, once.
+        """
+        try:
+            return self._run(size, work, arguments, named)
+        except BrokenProcessPool:
+            print("a process died; its work is done again", file=sys.stderr)
+            return self._run(size, work, arguments, named)
+
+    def _run(
+        self, size: int, work: Work, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         self.number += 1
         store = f"file://{self.folder / f'store-{self.number}'}"
         with ProcessPoolExecutor(size, self.context) as pool:
