@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Two processes of one thread each, and a file's tests in one of them, so that they share what they build.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Three processes of one thread each: on two cores one waits at any time. A file's tests are in one of them and share what they build.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 ROOMS := cli client engine evaluation export holodeck model training
 FETCH_LIMIT := $(if $(shell command -v timeout),timeout 300)
 
