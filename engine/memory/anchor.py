@@ -42,7 +42,7 @@ def anchor_depth(
     best[best < least] = NOTHING
     fillers: list[Source] = []
     for source in others:
-        doubtful = np.flatnonzero((best < 0) | (best < expected))
+        doubtful = np.flatnonzero(best < expected)
         if not len(doubtful):
             break
         pixels = everything.among(doubtful)
@@ -68,7 +68,8 @@ def _extend_anchor(anchor: View, best: Array, sources: Sequence[Source]) -> None
         return
     pixels = Pixels.of_view(anchor).among(beside)
     guess, extended = pixels.take(near), pixels.take(best)
-    for link in [Link(anchor, source, pixels) for source in sources]:
+    for source in sources:
+        link = Link(anchor, source, pixels)
         np.maximum(extended, _verified(link, link.solve(guess)), out=extended)
     pixels.put(best, extended)
 
