@@ -59,7 +59,7 @@ def test_seconds_of_calm_play_are_recorded_whole_and_leave_nothing_open(
 ) -> None:
     found = report(started["stroll"], 600, (0,))
     assert found["problems"] == found["leaks"] == []
-    assert found["recordings"] >= 2
+    assert found["recordings"] >= 1
     assert found["recorded_chunks"] >= found["recordings"]
     assert len(found["at_rest"]) == 2
 
