@@ -158,7 +158,7 @@ def _keyframe(
 def _bounded(keyframes: Iterator[Keyframe], path: Path) -> Iterator[Keyframe]:
     pixels = 0
     for count, keyframe in enumerate(keyframes, 1):
-        pixels += keyframe.codes.size
+        pixels += keyframe.size[0] * keyframe.size[1]
         if count > MAX_KEYFRAMES or pixels > MAX_PIXELS:
             raise ValueError(
                 f"{path} holds more than {MAX_KEYFRAMES} pictures or {MAX_PIXELS >> 20} million pixels; leave some out"

@@ -6,18 +6,19 @@ finite everywhere. Sixteen bits hold it, scaled by the keyframe's largest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.codec import decode_color
+from engine.memory.codec import decode_color, decode_depth
 
 Array = NDArray[np.float32]
 
 BLOCK_PX = 8
 """Side of the blocks whose nearest and farthest pixel stand for a keyframe in the coarse depth."""
+ROUGH_STEP = 2
 SKY_M = 1e5
 """Distance of points that stand for the sky."""
 UNKNOWN = 65535
@@ -32,8 +33,8 @@ class Keyframe:
 
     picture: NDArray[np.uint8] | None
     """[H, W, 3], RGB; None where `color_blob` alone holds it, which takes a thirtieth of the memory."""
-    codes: NDArray[np.uint16]
-    """[H, W]: inverse depth over `scale`, or UNKNOWN."""
+    depth_codes: NDArray[np.uint16] | None
+    """[H, W]: inverse depth over `scale`, or UNKNOWN; None where `depth_blob` alone holds them, which takes a fiftieth."""
     scale: float
     """Inverse depth of one code, 1/m, a float32."""
     c2w: NDArray[np.float64]
@@ -43,7 +44,7 @@ class Keyframe:
     color_blob: NDArray[np.uint8] | None = None
     """Colour as a file holds it, so that it is not compressed again; None for pictures that come from no file."""
     depth_blob: NDArray[np.uint8] | None = None
-    """The same of `codes`."""
+    """The same of depth."""
 
     @classmethod
     def of(
@@ -56,46 +57,74 @@ class Keyframe:
             color, codes, float(scale), np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32)
         )
 
+    def packed(self) -> Keyframe:
+        """The same held as its files alone, with what every chunk asks of it beside them."""
+        light = replace(self, picture=None, depth_codes=None)
+        vars(light).update(size=self.size, points=self.points, rough_codes=self.rough_codes)
+        return light
+
+    @property
+    def codes(self) -> NDArray[np.uint16]:
+        """[H, W]: inverse depth over `scale`, or UNKNOWN."""
+        if self.depth_codes is not None:
+            return self.depth_codes
+        decoded = None if self.depth_blob is None else decode_depth(self.depth_blob)
+        assert decoded is not None, "what is read from a file was decoded once"
+        return decoded
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width = self.codes.shape
+        return width, height
+
+    @cached_property
+    def rough_codes(self) -> NDArray[np.uint16]:
+        """Those of every ROUGH_STEP-th pixel and row."""
+        return np.ascontiguousarray(self.codes[::ROUGH_STEP, ::ROUGH_STEP])
+
     @property
     def color(self) -> NDArray[np.uint8]:
         """[H, W, 3], RGB."""
         if self.picture is not None:
             return self.picture
-        decoded = None if self.color_blob is None else decode_color(self.color_blob, len(self.codes))
+        decoded = None if self.color_blob is None else decode_color(self.color_blob, self.size[1])
         assert decoded is not None, "what is read from a file was decoded once"
         return decoded
 
     @property
     def inverse_depth(self) -> Array:
         """1/m along the optical axis, [H, W]; -1 where it is unknown."""
-        inverse = self.codes.astype(np.float32) * np.float32(self.scale)
-        inverse[self.codes == UNKNOWN] = -1.0
+        codes = self.codes
+        inverse = codes.astype(np.float32) * np.float32(self.scale)
+        inverse[codes == UNKNOWN] = -1.0
         return inverse
 
     @property
     def num_bytes(self) -> int:
-        """Of colour, codes and what rendering keeps beside them."""
-        held = self.picture if self.color_blob is None else self.color_blob
-        return 2 * self.codes.nbytes + (0 if held is None else held.nbytes)
+        """Of colour, depth and what rendering keeps beside them."""
+        kept = self.picture, self.depth_codes, self.color_blob, self.depth_blob, self.points, self.rough_codes
+        return sum(array.nbytes for array in kept if array is not None)
 
     @cached_property
     def points(self) -> Array:
         """World points of the nearest and of the farthest pixel in every block, and each block's side in metres there,
         [4, P]; the sky's are SKY_M away."""
-        height, width = (side - side % BLOCK_PX for side in self.codes.shape)
+        inverse = self.inverse_depth
+        height, width = (side - side % BLOCK_PX for side in inverse.shape)
         rows, columns = height // BLOCK_PX, width // BLOCK_PX
-        blocks = self.inverse_depth[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+        blocks = inverse[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
         blocks = blocks.transpose(0, 2, 1, 3).reshape(rows * columns, BLOCK_PX**2)
         top, left = np.divmod(np.arange(rows * columns), columns)
         fx, fy, cx, cy = self.intrinsics
         found = []
         for picks in (blocks.argmax(1), np.where(blocks >= 0, blocks, np.inf).argmin(1)):
-            inverse = blocks[np.arange(len(blocks)), picks]
-            known = inverse >= 0
+            picked = blocks[np.arange(len(blocks)), picks]
+            known = picked >= 0
             u = left * BLOCK_PX + picks % BLOCK_PX + 0.5
             v = top * BLOCK_PX + picks // BLOCK_PX + 0.5
             ray = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], 1)[known]
-            depth = np.where(inverse > 1e-4, 1.0 / np.maximum(inverse, 1e-4), SKY_M)[known, None]
+            depth = np.where(picked > 1e-4, 1.0 / np.maximum(picked, 1e-4), SKY_M)[known, None]
             world = ray * depth @ self.c2w[:3, :3].T + self.c2w[:3, 3]
             found.append(np.concatenate([world, depth * (BLOCK_PX / fx)], 1))
         return np.ascontiguousarray(np.concatenate(found).T, np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.images import farthest_around, nearest_around
-from engine.memory.keyframes import SKY_M, UNKNOWN, Array, Keyframe
+from engine.memory.keyframes import ROUGH_STEP, SKY_M, UNKNOWN, Array, Keyframe
 from engine.memory.sources import View
 
 CELL = 4
@@ -175,9 +175,10 @@ def _qualities(view: View, rays: Array, inverse: Array, keyframes: Sequence[Keyf
 
 def _agreeing(keyframe: Keyframe, u: Array, v: Array, ahead: NDArray[np.bool_], expected: Array) -> Array:
     """Where a keyframe saw about the inverse depth that is expected there, [S]."""
-    height, width = keyframe.codes.shape
+    width, height = keyframe.size
     inside = ahead & (u >= 1) & (v >= 1) & (u < width - 1) & (v < height - 1)
-    codes = keyframe.codes[np.where(inside, v, 0).astype(int), np.where(inside, u, 0).astype(int)]
+    row, column = (np.where(inside, position, 0).astype(int) // ROUGH_STEP for position in (v, u))
+    codes = keyframe.rough_codes[row, column]
     gap = np.abs(codes * np.float32(keyframe.scale) - expected)
     return inside & (codes != UNKNOWN) & (gap < 0.15 * expected + 0.01)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.images import Array, Mask, chosen, far_side, farthest_around, nearest_around
-from engine.memory.keyframes import UNKNOWN, Keyframe, silhouettes
+from engine.memory.keyframes import Keyframe, silhouettes
 
 NOTHING = np.float32(-1.0)
 """Stands for no surface where inverse depths are given."""
@@ -76,7 +76,7 @@ class Source:
         color = np.asarray(cv2.cvtColor(keyframe.color, cv2.COLOR_RGB2RGBA), np.uint8)
         clear, behind = _cleared(color, depth, beside), beside & far_side(depth)
         color[behind] = clear[behind]
-        depth[keyframe.codes == UNKNOWN] = NAN
+        depth[depth < 0] = NAN
         return cls(keyframe.c2w, keyframe.intrinsics, color, clear, depth, smooth)
 
     @classmethod

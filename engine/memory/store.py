@@ -52,7 +52,7 @@ def compressed(keyframe: Keyframe, quality: int, speed: int = QUICK) -> Keyframe
     step = float(np.float32(max(keyframe.scale, INVERSE_DEPTH_STEP)))
     rounded = np.round(keyframe.codes * (keyframe.scale / step)).astype(np.uint16)
     codes = np.where(keyframe.codes == UNKNOWN, UNKNOWN, rounded).astype(np.uint16)
-    return replace(keyframe, picture=None, color_blob=blob, codes=codes, scale=step, depth_blob=None)
+    return replace(keyframe, picture=None, color_blob=blob, depth_codes=codes, scale=step, depth_blob=None)
 
 
 def encode_keyframes(keyframes: Sequence[Keyframe]) -> dict[str, NDArray[Any]]:
@@ -98,21 +98,27 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyf
             f"the spatial memory of {what} is too large; make it of fewer or smaller keyframes"
         )
     with ThreadPoolExecutor(NUM_THREADS, "keyframes") as pool:
-        decoded = list(pool.map(_decoded, colors, depths))
-    keyframes = []
-    for n, codes in enumerate(decoded):
-        if codes is None:
-            raise SpecMismatch(problem)
-        scale, pose, lens = (arrays[f"memory.{name}"][n] for name in ("depth_scale", "c2w", "intrinsics"))
-        keyframes.append(Keyframe(None, codes, float(scale), pose, lens, colors[n], depths[n]))
+        cameras = (arrays[f"memory.{name}"] for name in ("depth_scale", "c2w", "intrinsics"))
+        decoded = list(pool.map(_decoded, colors, depths, *cameras))
+    keyframes = [keyframe for keyframe in decoded if keyframe is not None]
+    if len(keyframes) < count:
+        raise SpecMismatch(problem)
     return keyframes
 
 
-def _decoded(color_blob: NDArray[np.uint8], depth_blob: NDArray[np.uint8]) -> NDArray[np.uint16] | None:
-    """Codes [H, W] of a keyframe whose colour can be decoded too; else None."""
+def _decoded(
+    color_blob: NDArray[np.uint8],
+    depth_blob: NDArray[np.uint8],
+    scale: np.float32,
+    c2w: NDArray[np.float64],
+    intrinsics: NDArray[np.float32],
+) -> Keyframe | None:
+    """A keyframe whose colour and depth can be decoded; else None."""
     codes = decode_depth(depth_blob)
     color = None if codes is None else decode_color(color_blob, len(codes))
-    return None if codes is None or color is None or color.shape[:2] != codes.shape else codes
+    if codes is None or color is None or color.shape[:2] != codes.shape:
+        return None
+    return Keyframe(None, codes, float(scale), c2w, intrinsics, color_blob, depth_blob).packed()
 
 
 def are_cameras(arrays: Mapping[str, NDArray[Any]]) -> bool:

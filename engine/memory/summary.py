@@ -42,7 +42,7 @@ def summarize(keyframes: Sequence[Keyframe]) -> MemorySummary:
     """Summarize keyframes."""
     if not keyframes:
         return MemorySummary(0, {}, 0, 0.0, "")
-    sizes = Counter("{1}x{0}".format(*keyframe.codes.shape) for keyframe in keyframes)
+    sizes = Counter("{}x{}".format(*keyframe.size) for keyframe in keyframes)
     positions = np.stack([keyframe.c2w[:3, 3] for keyframe in keyframes])
     ground = np.concatenate([_seen_ground(keyframe) for keyframe in keyframes])
     cells = np.unique(np.floor(ground).astype(np.int64), axis=0)
