@@ -22,9 +22,9 @@ from holodeck import Place
 from holodeck.variants import mirrored, recoloured
 from holodeck.walks import walk
 from model.vae.guided import (
-    AUTOENCODER_FILE,
     GuidedAutoencoder,
     GuidedStreamingDecoder,
+    autoencoder_in,
     load_autoencoder_weights,
 )
 
@@ -52,7 +52,7 @@ def open_autoencoder(folder: Path, spec: EngineSpec) -> GuidedAutoencoder:
     Raises:
         ValueError: There is none, it is damaged, or it makes other latents than the bundle takes.
     """
-    path = folder / AUTOENCODER_FILE
+    path = autoencoder_in(folder)
     found = load_autoencoder_weights(path)
     makes = found.config.latent_channels, found.config.temporal_stride, found.config.spatial_stride
     takes = spec.latent_channels, spec.temporal_stride, spec.spatial_stride

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,6 +115,30 @@ def prune(graph: onnx.GraphProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
+
+
+def refer_to(path: Path, tensors: Path) -> None:
+    """Let a graph read its weights from a safetensors file in its folder, wherever that holds the very same bytes."""
+    places = {content: place for place, content in _contents(tensors)}
+    graph_file = onnx.load(path, load_external_data=False)
+    for tensor in graph_file.graph.initializer:
+        place = places.get(tensor.raw_data) if len(tensor.raw_data) >= HALF_FROM_BYTES else None
+        if place is not None:
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", tensors.name), ("offset", place[0]), ("length", place[1])):
+                tensor.external_data.add(key=key, value=str(value))
+    onnx.save(graph_file, path)
+
+
+def _contents(path: Path) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Where each tensor of a safetensors file begins and how long it is, in bytes, and what stands there."""
+    raw = path.read_bytes()
+    data = 8 + int.from_bytes(raw[:8], "little")
+    for name, entry in json.loads(raw[8:data]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            yield (data + begin, end - begin), raw[data + begin : data + end]
 
 
 def num_bytes(tensor: onnx.TensorProto) -> int:

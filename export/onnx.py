@@ -21,7 +21,7 @@ from engine.backends.torch import model_spec
 from engine.errors import BuildFailed
 from engine.files.bundle import GUIDE_INPUTS, MEMORY, OUT, STEP_INPUTS, EngineSpec, ModelSpec, hash_file
 from export.folders import making_bundle, write_spec
-from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, store_in_int8, tidy_graph
+from export.graph import INLINE_LIMIT_BYTES, SharedWeights, fold_graph, refer_to, store_in_int8, tidy_graph
 from model.checkpoint import weights_sha256
 from model.conditioning import Conditioning
 from model.config import ModelConfig
@@ -96,6 +96,7 @@ def export_bundle(
     progress: Progress | None = None,
     encoder: nn.Module | None = None,
     depth: nn.Module | Path | None = None,
+    tensors: Path | None = None,
 ) -> Path:
     """Write a bundle for ONNX Runtime, float32, whole or not at all.
 
@@ -105,6 +106,7 @@ def export_bundle(
             model reads a spatial memory.
         encoder: `forward(frames) -> latent`, needed where the model reads a spatial memory; default: the decoder's own.
         depth: `forward(picture) -> inverse depth`, or its graph in another bundle, for worlds that begin with a photo.
+        tensors: Safetensors file of weights that becomes part of the bundle; graphs read from it what it holds.
         destination: Folder to make; an existing bundle there is replaced.
         timesteps: Step schedule, without the final 0.
         progress: Told the name of each stage as it starts.
@@ -117,7 +119,8 @@ def export_bundle(
     steps = check_timesteps(timesteps)
     with making_bundle(destination) as partial:
         encoder = encoder or encoder_of(decoder)
-        _fill(partial, model, decoder, encoder, depth, steps, fps, notes, progress or (lambda _stage: None))
+        report = progress or (lambda _stage: None)
+        _fill(partial, model, decoder, encoder, depth, tensors, steps, fps, notes, report)
     return destination
 
 
@@ -127,6 +130,7 @@ def _fill(
     decoder: nn.Module,
     encoder: nn.Module | None,
     depth: nn.Module | Path | None,
+    tensors: Path | None,
     timesteps: list[float],
     fps: float,
     notes: str,
@@ -157,6 +161,10 @@ def _fill(
         picture = torch.zeros(*frame[1:], 3, dtype=torch.uint8)
         write_graph(plain(depth), (picture,), folder / DEPTH_GRAPH, weights, [PICTURE], [INVERSE_DEPTH], None)
         store_in_int8(folder / DEPTH_GRAPH)
+    if tensors is not None:
+        shutil.copyfile(tensors, folder / tensors.name)
+        for graph in folder.glob("*.onnx"):
+            refer_to(graph, folder / tensors.name)
     report("description")
     described = model_spec(config, decoder, weights_sha256(model), timesteps, fps)
     spec = EngineSpec(

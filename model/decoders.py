@@ -9,11 +9,11 @@ from torch import nn
 from model.checkpoint import load_ltx_autoencoder
 from model.config import ModelConfig
 from model.vae.guided import (
-    AUTOENCODER_FILE,
     GuidedAutoencoder,
     GuidedAutoencoderConfig,
     GuidedStreamingDecoder,
     StreamingEncoder,
+    autoencoder_in,
     load_autoencoder_weights,
 )
 from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
@@ -26,14 +26,14 @@ LTX_FOLDERS = ("ltx2_causal_vae", "vae")
 def decoder_beside(checkpoint: Path, config: ModelConfig) -> nn.Module:
     """Load the decoder that lies with a checkpoint, float32, in evaluation mode.
 
-    It is `autoencoder.safetensors` beside the checkpoint, or for the released model a folder `ltx2_causal_vae` or `vae`
-    there or one level up.
+    It is `autoencoder.safetensors` beside the checkpoint or in the bundle that was published with it, or for the released
+    model a folder `ltx2_causal_vae` or `vae` beside the checkpoint or one level up.
 
     Raises:
         ValueError: It is missing or damaged, does not fit the model, or cannot be streamed.
     """
     if config.memory_channels:
-        weights = checkpoint.parent / AUTOENCODER_FILE
+        weights = autoencoder_in(checkpoint.parent)
         try:
             autoencoder = load_autoencoder_weights(weights)
         except ValueError as error:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnxruntime import InferenceSession
@@ -17,15 +18,21 @@ from engine.errors import BuildFailed
 from engine.files.bundle import Bundle, open_bundle
 from model.checkpoint import weights_sha256
 from model.config import tiny
-from model.vae.guided import GuidedAutoencoder, GuidedAutoencoderConfig, GuidedStreamingDecoder
+from model.vae.guided import (
+    AUTOENCODER_FILE,
+    GuidedAutoencoder,
+    GuidedAutoencoderConfig,
+    GuidedStreamingDecoder,
+)
 from model.world_model import WorldModel
 from tests.models import SmallDecoder, random_model
 
 pytest.importorskip("onnxscript")
-from export.graph import SharedWeights
+from export.graph import HALF_FROM_BYTES, SharedWeights, num_bytes
 from export.onnx import export_bundle, export_decoder, plain
 from export.verify import VerifyReport, verify_bundle
 from model.decoders import encoder_of
+from training.pocket.publish import in_half, save_autoencoder
 
 CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
 
@@ -152,7 +159,7 @@ def test_graphs_do_not_name_the_machine_that_made_them(bundle: Bundle) -> None:
         assert str(Path(__file__).parent.parent).encode() not in graph.read_bytes()
 
 
-def test_a_model_that_reads_a_memory_is_verified_with_one(tmp_path: Path) -> None:
+def test_a_published_bundle_holds_the_weights_of_its_autoencoder_once(tmp_path: Path) -> None:
     config = replace(
         CONFIG,
         name="remembering",
@@ -165,11 +172,25 @@ def test_a_model_that_reads_a_memory_is_verified_with_one(tmp_path: Path) -> Non
     )
     torch.manual_seed(0)
     sizes = GuidedAutoencoderConfig(8, 4, (8, 8, 8), 8, (8, 8, 8), (1, 1, 1))
-    decoder = GuidedStreamingDecoder(GuidedAutoencoder(sizes).eval())
+    autoencoder = in_half(GuidedAutoencoder(sizes))
+    decoder = GuidedStreamingDecoder(autoencoder).eval()
     model = random_model(config)
-    folder = export_bundle(
-        model, decoder, tmp_path / "remembering", timesteps=(1000,), encoder=encoder_of(decoder)
+    opened = open_bundle(
+        export_bundle(
+            model,
+            decoder,
+            tmp_path / "remembering",
+            timesteps=(1000,),
+            encoder=encoder_of(decoder),
+            tensors=save_autoencoder(autoencoder, tmp_path / AUTOENCODER_FILE),
+        )
     )
-    report = verified(open_bundle(folder), model, decoder, 2)
+    assert AUTOENCODER_FILE in opened.spec.files
+    for graph in ("encoder.onnx", "decoder.onnx"):
+        stored = onnx.load(opened.path / graph, load_external_data=False).graph.initializer
+        large = [tensor for tensor in stored if num_bytes(tensor) >= HALF_FROM_BYTES]
+        assert large
+        assert all(tensor.external_data for tensor in large)
+    report = verified(opened, model, decoder, 2)
     assert report.passed
     assert 0 < report.inverse_depth < 1e-3

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from model.checkpoint import weights_sha256
-from model.vae.guided import GuidedAutoencoder
+from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder
 from training.checkpoint import save_state
 from training.pocket.build import checked_start, prepare
 from training.pocket.plan import make_plan
-from training.pocket.publish import CHECKPOINTS, in_half, save_start
+from training.pocket.publish import CHECKPOINTS, in_half, save_autoencoder, save_start
 from training.pocket.run import PocketRun
 from training.run_folder import RECORD_FILE, RunFolder, RunRecord, Start
 from training.stages.scenic_model import ScenicModel
@@ -25,7 +25,8 @@ def publish_weights(folder: Path, generator_seed: int, autoencoder_seed: int = 0
     autoencoder = GuidedAutoencoder(run.autoencoder_config)
     torch.manual_seed(generator_seed)
     model = ScenicModel(run.config, 2)
-    save_start(model, autoencoder, folder / CHECKPOINTS)
+    save_start(model, folder / CHECKPOINTS)
+    save_autoencoder(autoencoder, folder / CHECKPOINTS / AUTOENCODER_FILE)
     return weights_sha256(in_half(model.world))
 
 

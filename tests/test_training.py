@@ -8,7 +8,7 @@ import torch
 
 from engine.files.world import World, WorldInfo, write_world
 from model.config import tiny
-from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, load_autoencoder_weights
+from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, autoencoder_in, load_autoencoder_weights
 from tests.models import small_autoencoder
 from training.checkpoint import load_state, save_state
 from training.data.batches import draw_windows
@@ -18,11 +18,13 @@ from training.data.memory_clips import MemoryClips
 from training.loop import LoopConfig, learning_rate_scale, run_stage
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.pocket.publish import (
+    BUNDLES,
     CHECKPOINTS,
     WORLDS,
     in_half,
     load_start,
     mend_publishing,
+    save_autoencoder,
     save_start,
 )
 from training.stages.autoencoder import AutoencoderStage
@@ -172,7 +174,9 @@ def test_a_later_training_starts_from_what_was_published(tmp_path):
     torch.manual_seed(5)
     places = ["town", "garden"]
     model, autoencoder = in_half(ScenicModel(CONFIG, 2)), in_half(GuidedAutoencoder(AUTOENCODER))
-    save_start(model, autoencoder, tmp_path / CHECKPOINTS)
+    save_start(model, tmp_path / CHECKPOINTS)
+    (tmp_path / BUNDLES / "pocket").mkdir(parents=True)
+    save_autoencoder(autoencoder, tmp_path / BUNDLES / "pocket" / AUTOENCODER_FILE)
     (tmp_path / WORLDS).mkdir()
     for scene, place in enumerate(places):
         world = World(
@@ -189,7 +193,7 @@ def test_a_later_training_starts_from_what_was_published(tmp_path):
     load_start(later, tmp_path, places)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(later.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
-    kept = load_autoencoder_weights(tmp_path / CHECKPOINTS / AUTOENCODER_FILE)
+    kept = load_autoencoder_weights(autoencoder_in(tmp_path / CHECKPOINTS))
     for name, tensor in autoencoder.state_dict().items():
         torch.testing.assert_close(kept.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
     with pytest.raises(ValueError, match="train from nothing"):

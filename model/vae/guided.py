@@ -24,7 +24,7 @@ from model.vae.ltx_blocks import once_started
 from model.weight_files import read_safetensors
 
 AUTOENCODER_FILE = "autoencoder.safetensors"
-"""Weights of the autoencoder, in the folder of the checkpoint."""
+"""Weights of the autoencoder."""
 RGB = 3
 STEM = 4
 """Side of the pixel blocks folded into channels before the first convolution."""
@@ -310,6 +310,16 @@ class StreamingEncoder(nn.Module):
         """Encode uint8 [R, H, W, 3] to a normalised latent frame [1, C, 1, h, w]."""
         pictures = frames.to(self.autoencoder.latents_mean.dtype).permute(0, 3, 1, 2) / 127.5 - 1.0
         return self.autoencoder.encode_groups(pictures.flatten(0, 1)[None])[:, :, None]
+
+
+def autoencoder_in(checkpoints: Path) -> Path:
+    """Return where the autoencoder of a folder of checkpoints lies, whether it is there or not.
+
+    Where it was published it lies in a bundle beside that folder: the bundle's graphs read their weights from it.
+    """
+    published = sorted(checkpoints.parent.glob(f"bundles/*/{AUTOENCODER_FILE}"))
+    beside = checkpoints / AUTOENCODER_FILE
+    return published[0] if published and not beside.exists() else beside
 
 
 def load_autoencoder_weights(path: Path) -> GuidedAutoencoder:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.vae.guided import AUTOENCODER_FILE, GuidedAutoencoder, load_autoencoder_weights
+from model.vae.guided import GuidedAutoencoder, autoencoder_in, load_autoencoder_weights
 from training.data.clip import Clip, ClipRejected, ClipSource
 from training.data.holodeck.rendering import RenderJob, rendered_clip
 from training.data.latent_cache import LatentCache
@@ -53,7 +53,7 @@ def load_autoencoder(folder: Path) -> GuidedAutoencoder:
     Raises:
         ValueError: There is none, or it is damaged.
     """
-    return load_autoencoder_weights(folder / AUTOENCODER_FILE)
+    return load_autoencoder_weights(autoencoder_in(folder))
 
 
 def weights_tag(autoencoder: GuidedAutoencoder) -> str:

@@ -20,9 +20,9 @@ from export.onnx import export_bundle
 from model.block import Block
 from model.checkpoint import load_checkpoint
 from model.vae.guided import (
-    AUTOENCODER_FILE,
     GuidedStreamingDecoder,
     StreamingEncoder,
+    autoencoder_in,
     load_autoencoder_weights,
 )
 from model.world_model import WorldModel
@@ -96,7 +96,7 @@ def silenced_bundle(bundle: Bundle, checkpoints: Path, part: str, folder: Path) 
         part: One of PARTS.
     """
     model = load_checkpoint(checkpoints / WORLD_FILE, dtype=torch.float32)
-    autoencoder = load_autoencoder_weights(checkpoints / AUTOENCODER_FILE)
+    autoencoder = load_autoencoder_weights(autoencoder_in(checkpoints))
     PARTS[part](model)
     made = export_bundle(
         model,

@@ -57,15 +57,20 @@ def in_half(module: ModuleT) -> ModuleT:
     return rounded
 
 
-def save_start(model: ScenicModel, autoencoder: GuidedAutoencoder, folder: Path) -> None:
-    """Write what a later training can start from beside the worlds, in float16: the network and the autoencoder."""
+def save_start(model: ScenicModel, folder: Path) -> None:
+    """Write the network that a later training can start from beside the bundle, in float16."""
     folder.mkdir(parents=True)
     save_checkpoint(copy.deepcopy(model.world).half(), folder / WORLD_FILE)
+    # Writers make files for their owner alone; these are there to be shared.
+    set_mode(folder / WORLD_FILE, 0o644)
+
+
+def save_autoencoder(autoencoder: GuidedAutoencoder, path: Path) -> Path:
+    """Write an autoencoder in float16, and return where."""
     weights = {name: tensor.half().contiguous() for name, tensor in autoencoder.state_dict().items()}
-    save_file(weights, folder / AUTOENCODER_FILE)
-    for file in folder.iterdir():
-        # The writers make files for their owner alone; these are there to be shared.
-        set_mode(file, 0o644)
+    save_file(weights, path)
+    set_mode(path, 0o644)
+    return path
 
 
 def load_start(model: ScenicModel, published: Path, places: Sequence[str]) -> None:
@@ -161,6 +166,8 @@ def publish(
 ) -> Bundle:
     """Write `bundles/pocket`, `checkpoints` and `worlds/<place>.world` under `destination`.
 
+    The autoencoder is a file of the bundle, whose graphs read their weights from it, and what a later training starts from.
+
     Weights are rounded to float16 first, which halves every file. All is made before anything there changes. A refiner in an
     earlier bundle of the same generator stays: it knows those latents.
 
@@ -183,9 +190,10 @@ def publish(
             progress=progress,
             encoder=StreamingEncoder(autoencoder),
             depth=DepthGraph(depth) if isinstance(depth, DepthNetwork) else depth,
+            tensors=save_autoencoder(autoencoder, staged / AUTOENCODER_FILE),
         )
         weights = open_bundle(made).spec.weights_sha256
-        save_start(model, autoencoder, staged / CHECKPOINTS)
+        save_start(model, staged / CHECKPOINTS)
         for scene, place in enumerate(places):
             memory = keyframes[place]
             world = make_world(place, scene, model, autoencoder, memory, intrinsics, weights)

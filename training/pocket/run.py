@@ -21,6 +21,7 @@ from model.vae.guided import (
     AUTOENCODER_FILE,
     GuidedAutoencoder,
     GuidedAutoencoderConfig,
+    autoencoder_in,
     load_autoencoder_weights,
 )
 from training.data.latents import weights_tag
@@ -155,8 +156,9 @@ class PocketRun:
     @property
     def autoencoder_path(self) -> Path:
         """Where the trained autoencoder is, or will be."""
-        folder = self.directory if self.start_from is None else self.start_from / CHECKPOINTS
-        return folder / AUTOENCODER_FILE
+        if self.start_from is None:
+            return self.directory / AUTOENCODER_FILE
+        return autoencoder_in(self.start_from / CHECKPOINTS)
 
     def autoencoder(self, clips: Sequence[MemoryClips]) -> GuidedAutoencoder:
         """Train the autoencoder; afterwards just load it."""
