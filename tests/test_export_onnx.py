@@ -137,14 +137,14 @@ def test_weights_that_half_precision_holds_are_stored_in_it(
 
 
 def test_graphs_share_the_file_of_their_large_weights(
-    model: WorldModel, decoder: SmallDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder: SmallDecoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.onnx.INLINE_LIMIT_BYTES", 0)
-    two_sizes = WorldModel(replace(CONFIG, chunk_size=2, first_chunk_size=3)).eval()
-    two_sizes.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    two_sizes = random_model(replace(CONFIG, num_layers=1, chunk_size=2, first_chunk_size=3))
     opened = open_bundle(export_bundle(two_sizes, decoder, tmp_path / "bundle", timesteps=[1000.0]))
     assert set(opened.spec.files) == {"step_2.onnx", "step_3.onnx", "decoder.onnx", "weights.bin"}
-    sizes = [tensor.numel() * 4 for tensor in [*model.parameters(), *decoder.parameters()]]
+    sizes = [tensor.numel() * 4 for tensor in [*two_sizes.parameters(), *decoder.parameters()]]
     # Each tensor begins at a multiple of 64 KiB.
     assert (opened.path / "weights.bin").stat().st_size < sum(size + (1 << 16) for size in sizes)
     for mapped in (False, True):
@@ -163,6 +163,7 @@ def test_a_published_bundle_holds_the_weights_of_its_autoencoder_once(tmp_path: 
     config = replace(
         CONFIG,
         name="remembering",
+        num_layers=1,
         in_channels=8,
         memory_channels=9,
         temporal_stride=4,
