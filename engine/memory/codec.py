@@ -10,6 +10,7 @@ difference (YCrCb) one below the other, and depth as 16-bit PNG; both are still 
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,10 +86,11 @@ def decode_depth(blob: NDArray[np.uint8]) -> NDArray[np.uint16] | None:
         return None if read is None or read.ndim != 2 else np.asarray(read, np.uint16)
     if read.ndim != 3:
         return None
-    rest = read[..., 1].astype(np.uint16) | read[..., 2].astype(np.uint16) << 8
-    for axis in (0, 1):
-        rest = np.cumsum(rest, axis, np.uint16)
-    return np.asarray(rest, np.uint16)
+    # Green and red lie side by side: together they are the number, low byte first.
+    codes = np.ndarray(read.shape[:2], "<u2", np.ascontiguousarray(read), 1, (3 * read.shape[1], 3)).copy()
+    for above, row in pairwise(codes):
+        np.add(row, above, out=row)
+    return np.add.accumulate(codes, 1, out=codes)
 
 
 def announced_size(color: NDArray[np.uint8], depth: NDArray[np.uint8]) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 BLOCK_PX = 8
 """Side of the blocks whose nearest and farthest pixel stand for a keyframe in the coarse depth."""
-ROUGH_STEP = 2
+ROUGH_STEP = 4
 SKY_M = 1e5
 """Distance of points that stand for the sky."""
 UNKNOWN = 65535
@@ -110,17 +110,20 @@ class Keyframe:
     def points(self) -> Array:
         """World points of the nearest and of the farthest pixel in every block, and each block's side in metres there,
         [4, P]; the sky's are SKY_M away."""
-        inverse = self.inverse_depth
-        height, width = (side - side % BLOCK_PX for side in inverse.shape)
+        codes = self.codes
+        height, width = (side - side % BLOCK_PX for side in codes.shape)
         rows, columns = height // BLOCK_PX, width // BLOCK_PX
-        blocks = inverse[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+        blocks = codes[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
         blocks = blocks.transpose(0, 2, 1, 3).reshape(rows * columns, BLOCK_PX**2)
         top, left = np.divmod(np.arange(rows * columns), columns)
         fx, fy, cx, cy = self.intrinsics
         found = []
-        for picks in (blocks.argmax(1), np.where(blocks >= 0, blocks, np.inf).argmin(1)):
-            picked = blocks[np.arange(len(blocks)), picks]
-            known = picked >= 0
+        # The code of what is unknown is larger than all others.
+        shown = np.where(blocks == UNKNOWN, -1, blocks.astype(np.int32)) if codes.max() == UNKNOWN else blocks
+        for picks in (shown.argmax(1), blocks.argmin(1)):
+            code = blocks[np.arange(len(blocks)), picks]
+            picked = code.astype(np.float32) * np.float32(self.scale)
+            known = code != UNKNOWN
             u = left * BLOCK_PX + picks % BLOCK_PX + 0.5
             v = top * BLOCK_PX + picks // BLOCK_PX + 0.5
             ray = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(len(u))], 1)[known]

@@ -37,8 +37,8 @@ ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5
 """The anchor has half the resolution of the frames and one and a half times their field of view."""
 NUM_THREADS = 2
 """Frames of a chunk, and keyframes of its anchor, are worked on two at a time."""
-MAX_SOURCES = MAX_SELECTED + MAX_FILLERS
-"""Keyframes that are kept ready to be sampled; each takes 4 MB at 512x512."""
+MAX_SOURCES = 3 * (MAX_SELECTED + MAX_FILLERS) // 2
+"""Keyframes that are kept ready to be sampled: those of a chunk, and some of those before. Each takes 4 MB at 512x512."""
 LARGEST_RECYCLED_BYTES = 31 << 20
 """Just under the largest mmap threshold of glibc."""
 EDGE_PX = 3
