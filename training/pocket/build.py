@@ -114,7 +114,7 @@ def train_pocket(
                 model,
                 autoencoder,
                 run.places,
-                {place: found[: recipe.num_published] for place, found in run.keyframes().items()},
+                run.keyframes(),
                 recipe.clips.intrinsics,
                 recipe.timesteps,
                 destination,

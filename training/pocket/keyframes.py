@@ -40,8 +40,8 @@ LEAST_GAIN = 1e-4
 class Placement:
     """How many keyframes a place gets."""
 
-    most: int = 170
-    mending: float = 0.56
+    most: int = 190
+    mending: float = 0.45
     """Share of them that is placed where the memory of those before was rendered wrong."""
     rounds: int = 5
     """In which that is found out."""

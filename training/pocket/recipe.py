@@ -66,8 +66,6 @@ class PocketRecipe:
     """How the pocket world is made; minutes are of training, on whatever machine this is."""
 
     placement: Placement = field(default_factory=Placement)
-    num_published: int = 102
-    """Keyframes of a place that its world gets, the first so many; training is shown all."""
     counts: ClipCounts = field(default_factory=ClipCounts)
     clips: ClipSettings = field(default_factory=ClipSettings)
     autoencoder_minutes: float = 60.0
