@@ -15,8 +15,10 @@ from engine.machine.assets import worlds_dir
 from engine.memory.keyframes import Keyframe, MemoryRendering
 from engine.memory.renderer import MemoryRenderer
 from evaluation.image_metrics import psnr
+from evaluation.rollouts import HELD_OUT_SEED
 from evaluation.worlds import held_out_walk
 from holodeck import get_place
+from holodeck.walks import walk
 
 WIDTH, HEIGHT, SIDE = 96, 64, 128
 INTRINSICS = np.array([62.4, 62.4, 48, 32], np.float32)
@@ -277,6 +279,15 @@ def test_a_wall_at_arms_length_is_not_seen_through() -> None:
     shown = MemoryRenderer(world.keyframes).render(poses, lens, 320, 192).color[-1]
     truth = get_place("gallery").render(poses[-1], world.intrinsics, 320, 192)
     assert psnr(shown, truth) > 30
+
+
+def test_a_near_wall_that_is_walked_past_within_a_chunk_ends_where_it_ends() -> None:
+    """Between the chunk's anchor and its last frame the wall's edge moves by more than what is looked for beside silhouettes."""
+    world, place = read_world(worlds_dir() / "gallery.world"), get_place("gallery")
+    poses = walk(place, 17, 16, HELD_OUT_SEED + 2)[13:]
+    lens = np.repeat(world.intrinsics[None], len(poses), 0)
+    shown = MemoryRenderer(world.keyframes).render(poses, lens, 320, 192).color[-1]
+    assert psnr(shown, place.render(poses[-1], world.intrinsics, 320, 192)) > 34
 
 
 @pytest.mark.parametrize(

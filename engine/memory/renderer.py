@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.anchor import anchor_depth, beside_nearer
-from engine.memory.blend import BEHIND, Blend, fill
+from engine.memory.blend import BEHIND, TOLERANCE_PX, Blend, fill
 from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
 from engine.memory.keyframes import Keyframe, MemoryRendering, silhouettes
 from engine.memory.selection import (
@@ -49,6 +49,10 @@ POINTS_WITHIN = np.array([(-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0
 """Offsets in pixels, right and down, of the points that a pixel at a silhouette is the mean of: a rotated grid."""
 LEAST_POINTS = 2
 """Of them that must show something."""
+FIRST_GUESS = 0.02
+"""Inverse depth from which a frame's own is searched in the anchor's, 1/m."""
+LEAST_SHIFT_PX = 2.0
+"""How far the nearest thing must shift between anchor and frame, at half the frame's resolution, to be searched for from near."""
 CRACK_PX = 3
 """Open pixels are closed from surfaces that show within this square around them."""
 
@@ -242,9 +246,23 @@ def _guesses(view: View, guides: Sequence[Source]) -> tuple[Array, Array]:
     pixels, size, found = Pixels.of_view(half), (view.width, view.height), []
     for guide, side in zip(guides, (0, 1), strict=True):
         link = Link(half, guide, pixels)
-        guess = link.solve(link.solve(np.full((half.height, half.width), 0.02, np.float32)))
+        guess = link.solve(link.solve(np.full((half.height, half.width), FIRST_GUESS, np.float32)))
+        shift_px = half.intrinsics[0] * np.linalg.norm(view.position - guide.c2w[:3, 3]) * guide.depth.max()
+        if shift_px > LEAST_SHIFT_PX:
+            guess = _nearest(link, guess, guide.depth.max())
         sides = split(guess)
         apart = resized((sides[0] != sides[1]).view(np.uint8), size, NEAREST)
         stepped = resized(sides[side], size, NEAREST)
         found.append(overwrite(resized(guess, size, LINEAR), apart, stepped))
     return found[0], found[1]
+
+
+def _nearest(link: Link, guess: Array, nearest: np.float32) -> Array:
+    """Replace guesses by nearer surfaces that also project into their pixels.
+
+    From far away the search passes by a near thing whose edge stands elsewhere in the anchor. Beside the anchor's own silhouettes
+    nothing is taken: there depth is that of either side.
+    """
+    surface = link.surface(link.solve(link.solve(np.full_like(guess, nearest))), search=True, colors=False)
+    sound = (surface.error_px < TOLERANCE_PX) & (surface.inverse_depth > guess) & ~surface.beside_silhouette
+    return overwrite(guess, sound, surface.inverse_depth)
