@@ -20,7 +20,7 @@ from engine.files.world import World, read_world
 from holodeck import get_place
 from model.checkpoint import load_checkpoint
 from model.conditioning import Conditioning
-from model.vae.guided import autoencoder_in, load_autoencoder_weights
+from training.data.latents import load_autoencoder
 from training.data.refiner_pairs import SUFFIX, PairBatch, save_pairs
 from training.pocket.clips import ClipSettings, make_clips
 from training.pocket.generator import LatentClips, encode_clips
@@ -73,7 +73,7 @@ def fresh(world: World, checkpoints: Path, seed: int) -> PairBatch:
     rendered = make_clips(
         get_place(str(world.place)), world.keyframes, SHARES, CLIPS_PER_FILE, settings, seed
     )
-    clips = encode_clips(load_autoencoder_weights(autoencoder_in(checkpoints)), rendered, 0)
+    clips = encode_clips(load_autoencoder(checkpoints), rendered, 0)
     text = text_of(world, len(clips.latents))
     return PairBatch(_made(clips, text, checkpoints, settings, seed), clips.latents, *text, clips.memory)
 

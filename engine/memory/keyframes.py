@@ -19,6 +19,7 @@ Array = NDArray[np.float32]
 BLOCK_PX = 8
 """Side of the blocks whose nearest and farthest pixel stand for a keyframe in the coarse depth."""
 ROUGH_STEP = 4
+"""Pixels and rows between the codes by which keyframes are ranked."""
 SKY_M = 1e5
 """Distance of points that stand for the sky."""
 UNKNOWN = 65535

@@ -247,9 +247,10 @@ def _guesses(view: View, guides: Sequence[Source]) -> tuple[Array, Array]:
     for guide, side in zip(guides, (0, 1), strict=True):
         link = Link(half, guide, pixels)
         guess = link.solve(link.solve(np.full((half.height, half.width), FIRST_GUESS, np.float32)))
-        shift_px = half.intrinsics[0] * np.linalg.norm(view.position - guide.c2w[:3, 3]) * guide.depth.max()
+        nearest = guide.depth.max()
+        shift_px = half.intrinsics[0] * np.linalg.norm(view.position - guide.c2w[:3, 3]) * nearest
         if shift_px > LEAST_SHIFT_PX:
-            guess = _nearest(link, guess, guide.depth.max())
+            guess = _nearest(link, guess, nearest)
         sides = split(guess)
         apart = resized((sides[0] != sides[1]).view(np.uint8), size, NEAREST)
         stepped = resized(sides[side], size, NEAREST)

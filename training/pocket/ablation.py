@@ -22,10 +22,9 @@ from model.checkpoint import load_checkpoint
 from model.vae.guided import (
     GuidedStreamingDecoder,
     StreamingEncoder,
-    autoencoder_in,
-    load_autoencoder_weights,
 )
 from model.world_model import WorldModel
+from training.data.latents import load_autoencoder
 from training.pocket.publish import WORLD_FILE
 
 FORGETTING = 30.0
@@ -96,7 +95,7 @@ def silenced_bundle(bundle: Bundle, checkpoints: Path, part: str, folder: Path) 
         part: One of PARTS.
     """
     model = load_checkpoint(checkpoints / WORLD_FILE, dtype=torch.float32)
-    autoencoder = load_autoencoder_weights(autoencoder_in(checkpoints))
+    autoencoder = load_autoencoder(checkpoints)
     PARTS[part](model)
     made = export_bundle(
         model,

@@ -12,7 +12,8 @@ from engine.files.bundle import Bundle
 from evaluation.evaluate import evaluate_worlds
 from evaluation.scores import EvaluationReport, as_markdown
 from model.checkpoint import load_checkpoint, weights_sha256
-from model.vae.guided import GuidedAutoencoder, autoencoder_in, load_autoencoder_weights
+from model.vae.guided import GuidedAutoencoder
+from training.data.latents import load_autoencoder
 from training.pocket.publish import (
     CHECKPOINTS,
     WORLD_FILE,
@@ -190,7 +191,7 @@ def read_start(run: PocketRun, published: Path) -> Start:
     Raises:
         ValueError: They are missing or damaged.
     """
-    autoencoder = load_autoencoder_weights(autoencoder_in(published / CHECKPOINTS))
+    autoencoder = load_autoencoder(published / CHECKPOINTS)
     if autoencoder.config != run.autoencoder_config:
         raise ValueError(f"the autoencoder in {published} is of another size; train from nothing instead")
     world = load_checkpoint(published / CHECKPOINTS / WORLD_FILE, dtype=torch.float32)
