@@ -263,6 +263,8 @@ def test_damaged_keyframes_are_refused_in_one_sentence(data: st.DataObject) -> N
         ("memory.c2w", 2.0),
         ("memory.intrinsics", 0.0),
         ("memory.intrinsics", np.inf),
+        ("memory.intrinsics", 1e-37),
+        ("memory.intrinsics", 1e37),
     ],
 )
 def test_keyframes_that_are_no_cameras_are_refused(

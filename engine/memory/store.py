@@ -32,6 +32,9 @@ MAX_KEYFRAMES = 4096
 MAX_BLOB_BYTES = 128 << 20
 MAX_PIXELS = 256 << 20
 """Of all keyframes together."""
+MAX_CAMERA = 1e6
+"""Of poses in metres, focal lengths in pixels and scales of depth in 1/m; focal lengths are above its inverse as well. Points
+seen by such cameras are far within float32."""
 INVERSE_DEPTH_STEP = 4.8e-4
 """Of compressed keyframes, 1/m: a fifth of a pixel at 208 px focal length from 2 m beside the keyframe."""
 LAYOUT: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -124,8 +127,9 @@ def _decoded(
 def are_cameras(arrays: Mapping[str, NDArray[Any]]) -> bool:
     """Whether keyframes have poses, focal lengths and scales of depth that can be computed with."""
     scale, lenses = arrays["memory.depth_scale"], arrays["memory.intrinsics"]
-    finite = all(np.isfinite(values).all() for values in (scale, lenses, arrays["memory.c2w"]))
-    return finite and bool((scale > 0).all() and (lenses[:, :2] > 0).all())
+    # False for NaN too.
+    bounded = all((np.abs(values) < MAX_CAMERA).all() for values in (scale, lenses, arrays["memory.c2w"]))
+    return bounded and bool((scale > 0).all() and (lenses[:, :2] > 1 / MAX_CAMERA).all())
 
 
 def _blobs(joined: NDArray[np.uint8], lengths: NDArray[np.int32], problem: str) -> list[NDArray[np.uint8]]:
