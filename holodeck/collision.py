@@ -13,6 +13,10 @@ STEP_M = 0.1
 """Longest move tested at once; thinner walls than this do not exist."""
 FLOOR_M = 0.3
 """Least height of the camera above the ground."""
+TOUCH_M = 1e-9
+"""Overlap from which something is touched."""
+POSITIONS_AT_ONCE = 64
+"""That are compared with all shapes: a few MB."""
 
 
 def slide(
@@ -55,7 +59,16 @@ def slide(
 
 def is_free(shapes: ShapeArrays, position: Vector, radius_m: float) -> bool:
     """Whether a ball of this radius touches nothing solid."""
-    return _push_out(shapes, np.asarray(position, np.float64), radius_m) is None
+    return bool(are_free(shapes, np.asarray(position, np.float64)[None], radius_m)[0])
+
+
+def are_free(shapes: ShapeArrays, positions: NDArray[np.float64], radius_m: float) -> NDArray[np.bool_]:
+    """Whether balls at positions [N, 3] touch nothing solid, [N]."""
+    free = np.ones(len(positions), bool)
+    for first in range(0, len(positions), POSITIONS_AT_ONCE):
+        part = positions[first : first + POSITIONS_AT_ONCE]
+        free[first : first + POSITIONS_AT_ONCE] = (_overlap(shapes, part, radius_m)[1] <= TOUCH_M).all(-1)
+    return free
 
 
 def _inside(
@@ -68,35 +81,47 @@ def _inside(
 
 def _push_out(shapes: ShapeArrays, position: Vector, radius_m: float) -> Vector | None:
     """Push the ball out of the deepest overlap; None where there is none."""
-    closest = np.clip(position, shapes.low, shapes.high).astype(np.float64)
-    curved = shapes.kind != Kind.BOX
-    closest[curved] = _closest_on_round(shapes, curved, position)
-    offset = position - closest
-    distance = np.linalg.norm(offset, axis=1)
-    overlap = np.where(shapes.solid, radius_m - distance, -1.0)
+    offset, overlap = _overlap(shapes, position, radius_m)
     deepest = int(overlap.argmax()) if len(overlap) else -1
-    if deepest < 0 or overlap[deepest] <= 1e-9:
+    if deepest < 0 or overlap[deepest] <= TOUCH_M:
         return None
-    if distance[deepest] < 1e-9:
+    distance = np.linalg.norm(offset[deepest])
+    if distance < 1e-9:
         # The centre itself is inside: leave by the nearest vertical side.
         return _leave_by_side(shapes.low[deepest], shapes.high[deepest], position, radius_m)
-    return position + offset[deepest] / distance[deepest] * (overlap[deepest] + 1e-6)
+    return position + offset[deepest] / distance * (overlap[deepest] + 1e-6)
 
 
-def _closest_on_round(shapes: ShapeArrays, curved: NDArray[np.bool_], position: Vector) -> Vector:
-    """Closest points of round shapes' solids to `position`, [M, 3]."""
+def _overlap(
+    shapes: ShapeArrays, positions: NDArray[np.float64], radius_m: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Offsets of positions [..., 3] from the closest points of M shapes, [..., M, 3], and how deep balls there overlap solid
+    ones, [..., M]."""
+    points = positions[..., None, :]
+    closest = np.clip(points, shapes.low, shapes.high).astype(np.float64)
+    curved = shapes.kind != Kind.BOX
+    closest[..., curved, :] = _closest_on_round(shapes, curved, points)
+    offset = points - closest
+    return offset, np.where(shapes.solid, radius_m - np.linalg.norm(offset, axis=-1), -1.0)
+
+
+def _closest_on_round(
+    shapes: ShapeArrays, curved: NDArray[np.bool_], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Closest points of the solids of K round shapes to `points` [..., 1, 3], [..., K, 3]."""
     low, high, kind = shapes.low[curved], shapes.high[curved], shapes.kind[curved]
     centre, half = (low + high) / 2, (high - low) / 2
-    offset = position - centre
-    flat = np.hypot(offset[:, 0], offset[:, 2])
-    height = np.clip(offset[:, 1], -half[:, 1], half[:, 1])
+    offset = points - centre
+    flat = np.hypot(offset[..., 0], offset[..., 2])
+    height = np.clip(offset[..., 1], -half[:, 1], half[:, 1])
     # A cone narrows towards its top (negative y); its radius at the walker's own height is what stops the walker.
     taper = np.where(kind == Kind.CONE, np.clip((height + half[:, 1]) / (2 * half[:, 1]), 0.0, 1.0), 1.0)
     reach = np.minimum(1.0, half[:, 0] * taper / np.maximum(flat, 1e-9))
-    closest = centre + np.stack([offset[:, 0] * reach, height, offset[:, 2] * reach], 1)
+    closest = centre + np.stack([offset[..., 0] * reach, height, offset[..., 2] * reach], -1)
     ball = kind == Kind.SPHERE
-    length = np.linalg.norm(offset[ball], axis=1, keepdims=True)
-    closest[ball] = centre[ball] + offset[ball] * np.minimum(1.0, half[ball, :1] / np.maximum(length, 1e-9))
+    away = offset[..., ball, :]
+    length = np.linalg.norm(away, axis=-1, keepdims=True)
+    closest[..., ball, :] = centre[ball] + away * np.minimum(1.0, half[ball, :1] / np.maximum(length, 1e-9))
     return closest
 
 

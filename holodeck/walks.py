@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from holodeck.collision import FLOOR_M, is_free
+from holodeck.collision import FLOOR_M, are_free, is_free
 from holodeck.place import Place
 
 Array = NDArray[np.float64]
@@ -190,6 +190,6 @@ def clear_points(place: Place, positions: NDArray[np.float64], radius_m: float) 
         & (-y >= FLOOR_M)
         & (-y <= place.ceiling_m)
     )
-    # Solids are asked one point at a time, so only where bounds have said nothing yet.
-    inside[inside] = [is_free(place.arrays, point, radius_m) for point in positions[inside]]
+    # Solids are asked only where bounds have said nothing yet.
+    inside[inside] = are_free(place.arrays, positions[inside], radius_m)
     return inside

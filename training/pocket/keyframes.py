@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
 from holodeck import Place
-from holodeck.collision import is_free
+from holodeck.collision import are_free, is_free
 from holodeck.compiled import render_rgbd
 from holodeck.walks import walk
 
@@ -175,18 +175,18 @@ def free_positions(place: Place, rng: np.random.Generator, count: int) -> list[N
     low_x, low_z, high_x, high_z = place.bounds
     found = [place.spawn[:3, 3]]
     while len(found) < count:
-        tried = [
-            np.array(
+        tried = np.array(
+            [
                 [
                     rng.uniform(low_x + 0.3, high_x - 0.3),
                     -float(rng.choice(HEIGHTS_M)),
                     rng.uniform(low_z + 0.3, high_z - 0.3),
                 ]
-            )
-            for _ in range(24)
-        ]
-        free = [point for point in tried if is_free(place.arrays, point, FREE_RADIUS_M)]
-        if not free:
+                for _ in range(24)
+            ]
+        )
+        free = tried[are_free(place.arrays, tried, FREE_RADIUS_M)]
+        if not len(free):
             continue
         gaps = [min(float(np.linalg.norm(point - other)) for other in found) for point in free]
         found.append(free[int(np.argmax(gaps))])
