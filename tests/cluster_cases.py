@@ -49,6 +49,9 @@ CONFIG = replace(tiny(), chunk_size=3, first_chunk_size=4, num_cached_chunks=2)
 WINDOW = 13
 """Latent frames of a batch's windows, without the first frame; with it they divide neither by 2 chunks nor by 4."""
 NUM_BATCHES = 4
+"""A step's."""
+NUM_STAGE_BATCHES = 2
+"""A step's of the other stages, each of which takes longer."""
 SEED = 7
 WHOLE = ShardingConfig(bfloat16=False)
 """In float32, for comparisons."""
@@ -163,7 +166,7 @@ def train_stages_shared(
     group: ProcessGroup, folder: Path, context_parallel: int = 1
 ) -> dict[str, NDArray[Any]]:
     """Do the same on the processes of a group."""
-    return train_stages(ProcessCluster(ClusterConfig(context_parallel, NUM_BATCHES, WHOLE)), folder)
+    return train_stages(ProcessCluster(ClusterConfig(context_parallel, NUM_STAGE_BATCHES, WHOLE)), folder)
 
 
 def train_refiner(cluster: Cluster, folder: Path, pairs: Path) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cli import app as cli
 from tests.cluster_cases import (
     NUM_BATCHES,
+    NUM_STAGE_BATCHES,
     break_off_saving,
     train,
     train_qad,
@@ -105,7 +106,7 @@ def test_blocks_can_compute_in_bfloat16(workers: Processes, whole: Weights, tmp_
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     """Autoencoder, regression and both self-forcing stages, trained by one process."""
-    return train_stages(Cluster(NUM_BATCHES), tmp_path_factory.mktemp("alone"))
+    return train_stages(Cluster(NUM_STAGE_BATCHES), tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize("context_parallel", [1, 2])

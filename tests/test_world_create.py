@@ -39,8 +39,7 @@ from model.world_model import WorldModel
 CONFIG = replace(
     tiny(),
     name="small",
-    num_layers=2,
-    softmax_every_n=2,
+    num_layers=1,
     in_channels=6,
     temporal_stride=8,
     spatial_stride=32,
