@@ -25,6 +25,7 @@ from model.config import tiny
 from model.rollout import RolloutState
 from model.world_model import WorldModel
 from tests.models import random_model
+from training.pocket.publish import kept_table
 
 CONFIG = replace(tiny(), hidden_size=32, num_layers=2, softmax_every_n=2)
 SENSITIVE = "blocks.1.attn.proj"
@@ -105,3 +106,15 @@ def test_files_that_are_no_tables_are_refused(tables: list[SearchedTable], tmp_p
 def test_budgets_lie_between_the_formats(model: WorldModel) -> None:
     with pytest.raises(ValueError, match=r"--bits takes 4\.5"):
         search_layers(model, [], [4.0])
+
+
+def test_publishing_keeps_the_table_of_the_same_generator(
+    tables: list[SearchedTable], tmp_path: Path
+) -> None:
+    table, path = tables[1], tmp_path / "pocket.layers.json"
+    assert kept_table(tmp_path, table.weights_sha256) is None
+    write_table(table, path)
+    assert kept_table(tmp_path, table.weights_sha256) == path
+    assert kept_table(tmp_path, "0" * 64) is None
+    path.write_text("{")
+    assert kept_table(tmp_path, table.weights_sha256) is None

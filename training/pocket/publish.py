@@ -26,6 +26,8 @@ from engine.memory.keyframes import Keyframe
 from engine.memory.store import compressed
 from export.folders import replace_folder
 from export.onnx import export_bundle
+from export.quantization.layers import SUFFIX as TABLE_SUFFIX
+from export.quantization.layers import read_table
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.vae.depth import DepthGraph, DepthNetwork
 from model.vae.guided import (
@@ -168,8 +170,8 @@ def publish(
 
     The autoencoder is a file of the bundle, whose graphs read their weights from it, and what a later training starts from.
 
-    Weights are rounded to float16 first, which halves every file. All is made before anything there changes. A refiner in an
-    earlier bundle of the same generator stays: it knows those latents.
+    Weights are rounded to float16 first, which halves every file. All is made before anything there changes. What was
+    made for the same generator stays: the refiner of an earlier bundle, and the layer table beside the checkpoint.
 
     Args:
         places: In the order of the model's scenes.
@@ -201,6 +203,8 @@ def publish(
         bundle = destination / BUNDLES / "pocket"
         if (refiner := kept_refiner(bundle, weights)) is not None:
             shutil.copytree(refiner, made / REFINER_FOLDER)
+        if (table := kept_table(destination / CHECKPOINTS, weights)) is not None:
+            shutil.copy(table, staged / CHECKPOINTS)
         replace_folder(staged / CHECKPOINTS, destination / CHECKPOINTS)
         for folder in (BUNDLES, WORLDS):
             (destination / folder).mkdir(exist_ok=True)
@@ -217,3 +221,12 @@ def kept_refiner(bundle: Path, weights_sha256: str) -> Path | None:
     except SpecMismatch:
         return None
     return bundled_refiner(earlier) if earlier.spec.weights_sha256 == weights_sha256 else None
+
+
+def kept_table(checkpoints: Path, weights_sha256: str) -> Path | None:
+    """Return the layer table beside a checkpoint, if there is one that can be read and is of this generator."""
+    path = checkpoints / f"pocket{TABLE_SUFFIX}"
+    try:
+        return path if read_table(path).weights_sha256 == weights_sha256 else None
+    except ValueError:
+        return None
