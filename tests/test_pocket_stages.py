@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from training.optimizer import OptimizerConfig
 from training.pocket.ablation import PARTS
 from training.pocket.clip_jobs import ClipJob, KeyframeJob, make_all
 from training.pocket.clips import SHARES, ClipSettings, make_clip, make_clips, shown_keyframes, stacked
-from training.pocket.decoder import DecoderStage
+from training.pocket.decoder import DECIBEL_WEIGHT, DecoderStage
 from training.pocket.depth import DepthStage
 from training.pocket.generator import GeneratorStage, LatentClips, balanced, encode_clips
 from training.pocket.keyframes import (
@@ -38,7 +39,7 @@ from training.pocket.keyframes import (
 )
 from training.pocket.own_history import OwnHistoryStage, roll_out
 from training.pocket.views import RgbdViews, ViewJob
-from training.stages.autoencoder import AutoencoderStage
+from training.stages.autoencoder import AutoencoderStage, reconstruction_loss
 from training.stages.scenic_model import NO_SCENE, ScenicModel
 
 LENS = (41.6, 41.6, 32.0, 32.0)
@@ -254,6 +255,16 @@ def test_the_decoder_learns_generated_latents_and_the_encoder_stays(
     for name, tensor in start.state_dict().items():
         same = torch.equal(finished.state_dict()[name], tensor)
         assert same == (not name.startswith("decoder.")), name
+    clean, poor = torch.zeros(2, 3, 8, 8), torch.full((3, 8, 8), 0.3)
+    losses_of = [
+        float(
+            stage.color_loss(torch.stack([poor, good]), clean)
+            - reconstruction_loss(torch.stack([poor, good]), clean)
+        )
+        for good in (poor, poor / 10)
+    ]
+    # 20 dB of one frame of two, as if the other were not there.
+    assert losses_of[0] - losses_of[1] == pytest.approx(DECIBEL_WEIGHT * math.log(100) / 2, rel=0.1)
 
 
 @pytest.mark.parametrize("part", PARTS)

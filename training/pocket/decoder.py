@@ -12,13 +12,17 @@ from model.vae.guided import NOTHING_SHOWN, RGB, GuidedAutoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
 from training.pocket.generator import LatentClips, balanced
-from training.stages.autoencoder import KNOWN, WELL_KNOWN, AutoencoderStage, Batch
+from training.stages.autoencoder import KNOWN, WELL_KNOWN, AutoencoderStage, Batch, reconstruction_loss
 
 GENERATED_SHARE, ECHO_SHARE = 0.7, 0.15
 """Shares of samples whose latents a rollout made, and are those of the memory's own rendering, where it knows enough; the others
 are the truth's."""
 BLIND_SHARE = 0.08
 """Share of samples whose guide is hidden."""
+DECIBEL_WEIGHT = 0.05
+"""Weight of the mean logarithm of each frame's squared error, which is what decibels are."""
+LEAST_ERROR = 2e-4
+"""Squared error far below which nothing is gained any more: 43 dB."""
 
 
 class DecoderStage(AutoencoderStage):
@@ -58,6 +62,11 @@ class DecoderStage(AutoencoderStage):
                 guide[:] = NOTHING_SHOWN
         truths, guides = ([part[n] for part in parts] for n in (0, 1))
         return self.assembled(truths, guides, [False] * len(crops), crops)
+
+    def color_loss(self, decoded: Tensor, clean: Tensor) -> Tensor:
+        """The autoencoder's loss, and the logarithm of each frame's squared error, so that good frames count as poor ones do."""
+        error = (decoded - clean).square().flatten(1).mean(1)
+        return reconstruction_loss(decoded, clean) + DECIBEL_WEIGHT * (error / LEAST_ERROR).log1p().mean()
 
     def raw_latents(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Latents of the samples' two groups and noise, not normalised, [B, 2, C, h, w]."""

@@ -137,11 +137,15 @@ class AutoencoderStage:
         off = (decoded[..., RGB, :, :] - batch.truth[..., RGB, :, :].nan_to_num()).abs() * known_depth
         depth_error = off.sum() / known_depth.sum().clamp_min(1)
         flicker = (_changes(decoded) - _changes(batch.truth)).abs().mean()
-        loss = reconstruction_loss(color, clean) + DEPTH_WEIGHT * depth_error + FLICKER_WEIGHT * flicker
+        loss = self.color_loss(color, clean) + DEPTH_WEIGHT * depth_error + FLICKER_WEIGHT * flicker
         size = raw.float().square().mean()
         (loss + KL_WEIGHT * 0.5 * size).backward()
         metrics = {"loss": float(loss.detach()), "depth": float(depth_error.detach())}
         return metrics | _metrics(batch, decoded.detach())
+
+    def color_loss(self, decoded: Tensor, clean: Tensor) -> Tensor:
+        """Of colours in [-1, 1], [N, 3, H, W] each."""
+        return reconstruction_loss(decoded, clean)
 
     def raw_latents(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         """What the decoder is given, not normalised, [B, 2, C, h, w]: the encoder's answer and noise."""
