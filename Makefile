@@ -22,7 +22,7 @@ check: setup-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	for system in Windows Darwin; do $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform $$system $(ROOMS) || exit 1; done
+	printf '%s\n' Windows Darwin | xargs -P 2 -I SYSTEM $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform SYSTEM $(ROOMS)
 
 # Two slow files belong to it, side by side: nothing else shows that a killed training goes on and that engines can be built.
 # Where the builder of engines cannot be fetched, their test is skipped and says so.
