@@ -21,7 +21,7 @@ from cli.app import run as run_cli
 from training.checkpoint import read_values, save_state, without_tensors
 from training.parallel.sharded_checkpoint import StateIndex
 from training.parallel.single_process import index_path
-from training.pocket.build import prepare
+from training.pocket.build import GOING_ON_LR, prepare
 from training.pocket.plan import as_json, as_text, expected_s, make_plan
 from training.pocket.recipe import PocketRecipe
 from training.pocket.run import PocketRun
@@ -267,6 +267,9 @@ def test_one_stage_alone_gets_all_minutes_and_goes_on_from_what_was_published(tm
     run = prepare("pocket", tmp_path, 30.0, start_from=assets, only="decoder")
     trained = {step.name: step.left_s for step in make_plan(run) if step.name in run.stages and step.left_s}
     assert trained == {"decoder": pytest.approx(1800.0)}
+    # At the rates of a training from nothing it would lose what it knows.
+    anew, gentle = (recipe.stages()["decoder"].optimizer for recipe in (PocketRecipe(), run.recipe))
+    assert gentle.muon_lr / anew.muon_lr == gentle.adam_lr / anew.adam_lr == GOING_ON_LR
     with pytest.raises(ValueError, match=r"name them with --start-from$"):
         prepare("pocket", tmp_path, only="decoder")
     with pytest.raises(ValueError, match=r"^autoencoder cannot be trained alone"):

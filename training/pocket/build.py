@@ -32,7 +32,7 @@ from training.run_folder import RunFolder, RunRecord, Start, holding, read_recor
 from training.throughput import machine_name
 
 GOING_ON_LR = 0.3
-"""Factor on the learning rates of a generator that is trained already: at full rate it loses what it knows."""
+"""Factor on the learning rates of a generator and a decoder that are trained already: at full rate they lose what they know."""
 GENERATOR_STAGES = (GENERATOR, OWN_HISTORY)
 """Of the recipe, those that take over what the run began with."""
 
@@ -67,6 +67,7 @@ def prepare(
             recipe,
             autoencoder_minutes=0.0,
             generator_lr=GOING_ON_LR,
+            decoder_lr=GOING_ON_LR,
             depth_minutes=0.0 if has_depth and only != DEPTH else recipe.depth_minutes,
         )
     if only is not None:

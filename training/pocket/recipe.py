@@ -76,6 +76,8 @@ class PocketRecipe:
     """Factor on the generator's learning rates."""
     decoder_minutes: float = 60.0
     """Decoder on latents that the generator made."""
+    decoder_lr: float = 1.0
+    """Factor on the decoder's learning rates."""
     depth_minutes: float = 25.0
     """Depth network on single pictures."""
     num_steps: int = UNLIMITED_STEPS
@@ -125,8 +127,6 @@ class PocketRecipe:
     def stages(self) -> dict[str, PocketStage]:
         """All stages by name, in their order."""
         brisk = OptimizerConfig(muon_lr=0.02, adam_lr=2e-3, ema_decay=0.99)
-        factor = self.generator_lr
-        generator = replace(brisk, muon_lr=factor * brisk.muon_lr, adam_lr=factor * brisk.adam_lr)
         middling = OptimizerConfig(muon_lr=0.012, adam_lr=1.5e-3, ema_decay=0.999)
         gentle = OptimizerConfig(muon_lr=0.004, adam_lr=4e-4, ema_decay=0.99)
         batches = self.batches
@@ -141,7 +141,7 @@ class PocketRecipe:
                 "generate latents from the memory, the past, scene and camera",
                 batches.clips,
                 self._loop(self.generator_minutes, 0.6, 0.02),
-                generator,
+                _scaled(brisk, self.generator_lr),
             ),
             OWN_HISTORY: PocketStage(
                 "go on from what was generated",
@@ -153,7 +153,7 @@ class PocketRecipe:
                 "decode what was generated",
                 batches.crops,
                 self._loop(self.decoder_minutes, 0.8, 0.02),
-                middling,
+                _scaled(middling, self.decoder_lr),
             ),
             DEPTH: PocketStage(
                 "tell the depth of single pictures",
@@ -173,3 +173,8 @@ class PocketRecipe:
             log_every=min(20, max(1, self.num_steps // 10)),
             precision=self.precision,
         )
+
+
+def _scaled(optimizer: OptimizerConfig, factor: float) -> OptimizerConfig:
+    """An optimizer with its learning rates times a factor."""
+    return replace(optimizer, muon_lr=factor * optimizer.muon_lr, adam_lr=factor * optimizer.adam_lr)
