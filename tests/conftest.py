@@ -76,7 +76,7 @@ def operators_parsed_once() -> Iterator[None]:
     if "export.onnx" not in sys.modules:
         yield
         return
-    from torch.onnx._internal._lazy_import import onnxscript_apis
+    from torch.onnx._internal._lazy_import import onnxscript_apis  # pyright: ignore[reportPrivateImportUsage]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnxscript_apis, "get_torchlib_ops", cache(onnxscript_apis.get_torchlib_ops))
