@@ -12,7 +12,7 @@ from model.vae.guided import NOTHING_SHOWN, RGB, GuidedAutoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
 from training.pocket.generator import LatentClips, balanced
-from training.stages.autoencoder import KNOWN, WELL_KNOWN, AutoencoderStage, Batch, reconstruction_loss
+from training.stages.autoencoder import KNOWN, WELL_KNOWN, AutoencoderStage, Batch
 
 GENERATED_SHARE, ECHO_SHARE = 0.7, 0.15
 """Shares of samples whose latents a rollout made, and are those of the memory's own rendering, where it knows enough; the others
@@ -66,7 +66,7 @@ class DecoderStage(AutoencoderStage):
     def color_loss(self, decoded: Tensor, clean: Tensor) -> Tensor:
         """The autoencoder's loss, and the logarithm of each frame's squared error, so that good frames count as poor ones do."""
         error = (decoded - clean).square().flatten(1).mean(1)
-        return reconstruction_loss(decoded, clean) + DECIBEL_WEIGHT * (error / LEAST_ERROR).log1p().mean()
+        return super().color_loss(decoded, clean) + DECIBEL_WEIGHT * (error / LEAST_ERROR).log1p().mean()
 
     def raw_latents(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         """Latents of the samples' two groups and noise, not normalised, [B, 2, C, h, w]."""
