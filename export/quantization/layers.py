@@ -207,9 +207,9 @@ def rules_for(path: Path | None, name: str, weights_sha256: str, notice: Callabl
     return STEP_RULES
 
 
-def shipped_table(name: str) -> Path | None:
-    """Return the table that lies beside a model's checkpoint."""
-    path = checkpoints_dir() / f"{name}{SUFFIX}"
+def shipped_table(name: str, checkpoints: Path | None = None) -> Path | None:
+    """Return the table that lies beside a model's checkpoint, in the folder that is shipped or in another."""
+    path = (checkpoints or checkpoints_dir()) / f"{name}{SUFFIX}"
     return path if path.is_file() else None
 
 

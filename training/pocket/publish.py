@@ -26,8 +26,7 @@ from engine.memory.keyframes import Keyframe
 from engine.memory.store import compressed
 from export.folders import replace_folder
 from export.onnx import export_bundle
-from export.quantization.layers import SUFFIX as TABLE_SUFFIX
-from export.quantization.layers import read_table
+from export.quantization.layers import read_table, shipped_table
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.vae.depth import DepthGraph, DepthNetwork
 from model.vae.guided import (
@@ -225,8 +224,8 @@ def kept_refiner(bundle: Path, weights_sha256: str) -> Path | None:
 
 def kept_table(checkpoints: Path, weights_sha256: str) -> Path | None:
     """Return the layer table beside a checkpoint, if there is one that can be read and is of this generator."""
-    path = checkpoints / f"pocket{TABLE_SUFFIX}"
+    path = shipped_table("pocket", checkpoints)
     try:
-        return path if read_table(path).weights_sha256 == weights_sha256 else None
+        return path if path is not None and read_table(path).weights_sha256 == weights_sha256 else None
     except ValueError:
         return None
