@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Three processes of one thread each: on two cores one waits at any time. A file's tests are in one of them and share what they build.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+# Files start in the order of tests/conftest.py, the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 ROOMS := cli client engine evaluation export holodeck model training
 FETCH_LIMIT := $(if $(shell command -v timeout),timeout 300)
 
@@ -21,15 +22,14 @@ setup-dev: $(VENV)/dev.stamp
 check: setup-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright --pythonpath $(BIN)/python
-	printf '%s\n' Windows Darwin | xargs -P 2 -I SYSTEM $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform SYSTEM $(ROOMS)
+	printf '%s\n' 'Linux $(ROOMS) tests' 'Windows $(ROOMS)' 'Darwin $(ROOMS)' | \
+		xargs -P 2 -L 1 $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform
 
-# Two slow files belong to it, side by side: nothing else shows that a killed training goes on and that engines can be built.
+# Slow tests marked `every_change` belong to it: nothing else shows that a killed training goes on and that engines can be built.
 # Where the builder of engines cannot be fetched, their test is skipped and says so.
 test: check
-	$(PYTEST)
 	$(FETCH_LIMIT) $(PIP) install --timeout 30 --retries 1 'tensorrt-rtx>=1.7' || echo "no TensorRT for RTX: no engine is built" >&2
-	$(PYTEST) -m slow tests/test_pocket_run.py tests/test_export_engine.py
+	$(PYTEST) -m "not gpu and (not slow or every_change)"
 
 test-slow: setup-dev
 	$(PIP) install --editable '.[rtx]'

@@ -35,6 +35,24 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "autocast", "bfloat16")
 
+LONGEST_FIRST = (
+    "test_pocket_run.py",
+    "test_cluster.py",
+    "test_export_onnx.py",
+    "test_anchor.py",
+    "test_export_engine.py",
+    "test_refiner_export.py",
+    "test_memory_plan.py",
+    "test_pocket_stages.py",
+    "test_stage_data.py",
+    "test_eval_command.py",
+    "test_recording_survives.py",
+    "test_decoder_cost.py",
+    "test_refiner_session.py",
+    "test_soak.py",
+)
+"""Files that start first where processes share the tests, so that in the end none has minutes to do alone."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -43,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what stages of training compute in wherever they would take what is fastest here; by default float32 or "
         "bfloat16, as the processor has it",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the order within each file."""
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,51 @@
-"""Toy bundles with a small random refiner inside; exports are made once a run, since each takes seconds."""
+"""A tiny model's bundle, and toy bundles with a small refiner inside; exports are made once a run, since each takes seconds."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from engine.files.bundle import Bundle, EngineSpec, open_bundle
 from engine.files.refiner import FOLDER, REFINER_FILE
+from model.config import tiny
+from model.world_model import WorldModel
+from tests.models import SmallDecoder, random_model
 from tests.refiner_cases import small_refiner
 
 WINDOW = 3
+TINY = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, frame_height=32, frame_width=48)
+
+
+def tiny_model() -> WorldModel:
+    """Return what `tiny_bundle` is exported from, with `tiny_decoder`."""
+    torch.manual_seed(0)
+    return random_model(TINY)
+
+
+def tiny_decoder() -> SmallDecoder:
+    torch.manual_seed(1)
+    return SmallDecoder(TINY).eval()
+
+
+def tiny_bundle(shared: Path) -> Bundle:
+    """Open the bundle of a model of two blocks, a linear and a softmax one; nobody may write into it.
+
+    Args:
+        shared: Where exports are kept for the whole run.
+    """
+    from export.onnx import export_bundle
+
+    def export(folder: Path) -> None:
+        export_bundle(tiny_model(), tiny_decoder(), folder, timesteps=(1000, 500), notes="a test")
+
+    return open_bundle(_made_once(shared, "tiny", export))
 
 
 def with_refiner(bundle: Bundle, folder: Path, shared: Path, by_default: bool = True) -> Bundle:
@@ -37,8 +68,7 @@ def _exported(spec: EngineSpec, shared: Path) -> Path:
     from export.refiner.folder import export_refiner
     from export.refiner.graphs import Sizes
 
-    made = shared / f"refiner-{spec.chunk_size}"
-    if not made.exists():
+    def export(folder: Path) -> None:
         refiner = small_refiner(
             torch.float32,
             num_layers=2,
@@ -47,8 +77,16 @@ def _exported(spec: EngineSpec, shared: Path) -> Path:
             caption_channels=spec.text_dim,
         )
         sizes = Sizes((spec.latent_height, spec.latent_width), spec.fps, spec.chunk_size, WINDOW)
-        own = Path(tempfile.mkdtemp(dir=shared)) / FOLDER
-        export_refiner(refiner, own, sizes, blocks_per_segment=1)
+        export_refiner(refiner, folder, sizes, blocks_per_segment=1)
+
+    return _made_once(shared, f"refiner-{spec.chunk_size}", export)
+
+
+def _made_once(shared: Path, name: str, export: Callable[[Path], None]) -> Path:
+    made = shared / name
+    if not made.exists():
+        own = Path(tempfile.mkdtemp(dir=shared)) / name
+        export(own)
         # Another process may have been quicker; both made the same.
         with suppress(OSError):
             own.rename(made)

@@ -31,7 +31,7 @@ from engine.types import CameraTrack, FrameChunk
 from tests.player import Player
 from tests.replays import verify_replay
 
-NUM_BEFORE, NUM_AFTER = 8, 5
+NUM_BEFORE, NUM_AFTER = 4, 3
 
 
 def chunk_track(track: CameraTrack, number: int, size: int) -> CameraTrack:

@@ -37,33 +37,30 @@ from export.quantization.quantize import Calibration, leaf_linears, nominal_cali
 from export.quantization.rewriting import LayerRecord, rewrite_products
 from export.sources import shipped
 from export.verify import check_sizes, made_up_scene, verify_bundle
-from model.config import ModelConfig, tiny
+from model.config import ModelConfig
 from model.config import pocket as pocket_sizes
 from model.decoders import encoder_of, new_decoder
 from model.world_model import WorldModel
+from tests.exported_bundles import TINY, tiny_bundle, tiny_decoder, tiny_model
 from tests.models import SmallDecoder, random_model
 
-CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2, spatial_stride=16, frame_height=32, frame_width=48)
 CHECKPOINT = Path(__file__).parent.parent / "assets" / "checkpoints" / "pocket.safetensors"
 NOTHING = Calibration({}, "")
 
 
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
-    torch.manual_seed(0)
-    return random_model(CONFIG)
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")
 def decoder() -> SmallDecoder:
-    torch.manual_seed(1)
-    return SmallDecoder(CONFIG).eval()
+    return tiny_decoder()
 
 
 @pytest.fixture(scope="module")
-def bundle(model: WorldModel, decoder: SmallDecoder, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("engine") / "tiny"
-    return open_bundle(export_bundle(model, decoder, folder, timesteps=(1000, 500)))
+def bundle(shared_folder: Path) -> Bundle:
+    return tiny_bundle(shared_folder)
 
 
 def rewritten(
@@ -115,7 +112,7 @@ def test_stored_weights_are_those_of_the_quantised_model(
         for record in records
         if record.precision == recipe.low
     }
-    assert len(names) == 8 * CONFIG.num_layers
+    assert len(names) == 8 * TINY.num_layers
     for layer, n in names.items():
         quantised_layer = twin.get_submodule(layer)
         expected = quantised_layer.weight_quantizer(quantised_layer.weight).detach().numpy()
@@ -223,7 +220,7 @@ def test_plans_are_not_built_from_plans(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_not_held_against_a_model_of_other_sizes(bundle: Bundle) -> None:
-    check_sizes(bundle.spec, CONFIG)
+    check_sizes(bundle.spec, TINY)
     with pytest.raises(ValueError, match="name the one it was made from with --model"):
         check_sizes(bundle.spec, pocket_sizes())
 
@@ -266,9 +263,14 @@ def pocket(pocket_model: tuple[WorldModel, nn.Module], tmp_path_factory: pytest.
     )
 
 
-@pytest.mark.slow
-def test_pocket_engines_are_built_without_a_gpu(pocket: Bundle, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tensorrt() -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install -e '.[rtx]'")
+
+
+@pytest.mark.slow
+@pytest.mark.every_change
+def test_pocket_engines_are_built_without_a_gpu(tensorrt: None, pocket: Bundle, tmp_path: Path) -> None:
     scales: dict[Low, Calibration] = {
         low: nominal_calibration(quantised_products(pocket, Recipe(low))) for low in ("nvfp4", "bf16")
     }

@@ -17,7 +17,6 @@ from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BuildFailed
 from engine.files.bundle import Bundle, open_bundle
 from model.checkpoint import weights_sha256
-from model.config import tiny
 from model.vae.guided import (
     AUTOENCODER_FILE,
     GuidedAutoencoder,
@@ -25,6 +24,7 @@ from model.vae.guided import (
     GuidedStreamingDecoder,
 )
 from model.world_model import WorldModel
+from tests.exported_bundles import TINY, tiny_bundle, tiny_decoder, tiny_model
 from tests.models import SmallDecoder, random_model
 
 pytest.importorskip("onnxscript")
@@ -34,29 +34,20 @@ from export.verify import VerifyReport, verify_bundle
 from model.decoders import encoder_of
 from training.pocket.publish import in_half, save_autoencoder
 
-CONFIG = replace(tiny(), num_layers=2, softmax_every_n=2)
-
 
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
-    torch.manual_seed(0)
-    return random_model(CONFIG)
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")
 def decoder() -> SmallDecoder:
-    torch.manual_seed(1)
-    return SmallDecoder(CONFIG).eval()
+    return tiny_decoder()
 
 
 @pytest.fixture(scope="module")
-def bundle(model: WorldModel, decoder: SmallDecoder, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    stages: list[str] = []
-    folder = tmp_path_factory.mktemp("export") / "tiny"
-    export_bundle(model, decoder, folder, timesteps=(1000, 500), notes="a test", progress=stages.append)
-    assert stages == ["step graph for 1 latent frames", "decoder graph", "description"]
-    assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
-    return open_bundle(folder)
+def bundle(shared_folder: Path) -> Bundle:
+    return tiny_bundle(shared_folder)
 
 
 def verified(
@@ -83,7 +74,7 @@ def test_graphs_follow_pytorch_over_four_chunks(
 
 def test_a_wrong_model_does_not_verify(bundle: Bundle, decoder: SmallDecoder) -> None:
     torch.manual_seed(5)
-    other = WorldModel(CONFIG, fresh=True).eval()
+    other = WorldModel(TINY, fresh=True).eval()
     report = verified(bundle, other, decoder, 1)
     assert report.velocity > 0.01
 
@@ -91,9 +82,9 @@ def test_a_wrong_model_does_not_verify(bundle: Bundle, decoder: SmallDecoder) ->
 def test_the_description_names_weights_and_sizes(bundle: Bundle, model: WorldModel) -> None:
     spec = bundle.spec
     assert spec.weights_sha256 == weights_sha256(model)
-    assert spec.model == CONFIG.to_dict()
+    assert spec.model == TINY.to_dict()
     assert set(spec.files) == {"step_1.onnx", "decoder.onnx"}
-    assert spec.frames_per_chunk == CONFIG.temporal_stride
+    assert spec.frames_per_chunk == TINY.temporal_stride
     assert spec.notes == "a test"
 
 
@@ -120,7 +111,7 @@ def test_weights_that_half_precision_holds_are_stored_in_it(
     bundle: Bundle, decoder: SmallDecoder, tmp_path: Path
 ) -> None:
     rounded = copy.deepcopy(decoder).half().float()
-    path, config = tmp_path / "decoder.onnx", CONFIG
+    path, config = tmp_path / "decoder.onnx", TINY
     caches = decoder.cache_spec(config.latent_height, config.latent_width)
     size = (config.in_channels, config.latent_height, config.latent_width)
     export_decoder(plain(rounded), size, caches, path, SharedWeights(tmp_path / "weights.bin"))
@@ -141,8 +132,15 @@ def test_graphs_share_the_file_of_their_large_weights(
 ) -> None:
     monkeypatch.setattr("export.onnx.INLINE_LIMIT_BYTES", 0)
     torch.manual_seed(0)
-    two_sizes = random_model(replace(CONFIG, num_layers=1, chunk_size=2, first_chunk_size=3))
-    opened = open_bundle(export_bundle(two_sizes, decoder, tmp_path / "bundle", timesteps=[1000.0]))
+    two_sizes = random_model(replace(TINY, num_layers=1, chunk_size=2, first_chunk_size=3))
+    stages: list[str] = []
+    folder = tmp_path / "export" / "bundle"
+    opened = open_bundle(
+        export_bundle(two_sizes, decoder, folder, timesteps=[1000.0], progress=stages.append)
+    )
+    step_stages = [f"step graph for {size} latent frames" for size in (2, 3)]
+    assert stages == [*step_stages, "decoder graph", "description"]
+    assert list(folder.parent.iterdir()) == [folder]
     assert set(opened.spec.files) == {"step_2.onnx", "step_3.onnx", "decoder.onnx", "weights.bin"}
     sizes = [tensor.numel() * 4 for tensor in [*two_sizes.parameters(), *decoder.parameters()]]
     # Each tensor begins at a multiple of 64 KiB.
@@ -161,7 +159,7 @@ def test_graphs_do_not_name_the_machine_that_made_them(bundle: Bundle) -> None:
 
 def test_a_published_bundle_holds_the_weights_of_its_autoencoder_once(tmp_path: Path) -> None:
     config = replace(
-        CONFIG,
+        TINY,
         name="remembering",
         num_layers=1,
         in_channels=8,

@@ -20,8 +20,8 @@ from engine.files.world import World
 from engine.machine import hardware
 from engine.session.chunk_refiner import ChunkRefiner
 from engine.session.refiner import RefinerStream
+from tests.exported_bundles import with_refiner
 from tests.host_device import Array, HostDevice, HostPlan
-from tests.refined_bundles import with_refiner
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from engine.session.protocol import Session
 from engine.session.replay import Comparison, header_for
 from engine.types import CameraTrack, FrameChunk
 from evaluation.rollouts import stream
-from tests.refined_bundles import with_refiner
+from tests.exported_bundles import with_refiner
 from tests.replays import verify_replay
 from training.pocket.publish import kept_refiner
 
