@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Files start in the order of tests/conftest.py, the longest first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 ROOMS := cli client engine evaluation export holodeck model training
+# What players run on Windows and macOS.
+PLAYED := cli client engine holodeck
 FETCH_LIMIT := $(if $(shell command -v timeout),timeout 300)
 
 .PHONY: play setup setup-dev check test test-slow clean
@@ -22,7 +24,7 @@ setup-dev: $(VENV)/dev.stamp
 check: setup-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	printf '%s\n' 'Linux $(ROOMS) tests' 'Windows $(ROOMS)' 'Darwin $(ROOMS)' | \
+	printf '%s\n' 'Linux $(ROOMS) tests' 'Windows $(PLAYED)' 'Darwin $(PLAYED)' | \
 		xargs -P 2 -L 1 $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform
 
 # Slow tests marked `every_change` belong to it: nothing else shows that a killed training goes on and that engines can be built.
@@ -32,6 +34,7 @@ test: check
 	$(PYTEST) -m "not gpu and (not slow or every_change)"
 
 test-slow: setup-dev
+	for system in Windows Darwin; do $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform $$system $(ROOMS) || exit 1; done
 	$(PIP) install --editable '.[rtx]'
 	$(PYTEST) -m "slow and not gpu"
 

@@ -99,6 +99,8 @@ POINTS: dict[str, Callable[[End], None]] = {
 
 if __name__ == "__main__":
     point, number, *arguments = sys.argv[1:]
+    # Whatever runs in the background of a shell is born deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     POINTS[point](lambda: os.kill(os.getpid(), getattr(signal, number)))
     from cli.app import run
 
