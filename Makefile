@@ -10,6 +10,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-lo
 ROOMS := cli client engine evaluation export holodeck model training
 # What players run on Windows and macOS.
 PLAYED := cli client engine holodeck
+# Reads lines of a platform and the folders to check for it.
+TYPES := xargs -P 2 -L 1 $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform
 FETCH_LIMIT := $(if $(shell command -v timeout),timeout 300)
 
 .PHONY: play setup setup-dev check test test-slow clean
@@ -24,8 +26,7 @@ setup-dev: $(VENV)/dev.stamp
 check: setup-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	printf '%s\n' 'Linux $(ROOMS) tests' 'Windows $(PLAYED)' 'Darwin $(PLAYED)' | \
-		xargs -P 2 -L 1 $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform
+	printf '%s\n' 'Linux $(ROOMS) tests' 'Windows $(PLAYED)' 'Darwin $(PLAYED)' | $(TYPES)
 
 # Slow tests marked `every_change` belong to it: nothing else shows that a killed training goes on and that engines can be built.
 # Where the builder of engines cannot be fetched, their test is skipped and says so.
@@ -34,7 +35,7 @@ test: check
 	$(PYTEST) -m "not gpu and (not slow or every_change)"
 
 test-slow: setup-dev
-	for system in Windows Darwin; do $(BIN)/pyright --pythonpath $(BIN)/python --pythonplatform $$system $(ROOMS) || exit 1; done
+	printf '%s\n' 'Windows $(ROOMS)' 'Darwin $(ROOMS)' | $(TYPES)
 	$(PIP) install --editable '.[rtx]'
 	$(PYTEST) -m "slow and not gpu"
 

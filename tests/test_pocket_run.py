@@ -13,18 +13,14 @@ from typing import Any
 
 import pytest
 
-from engine.files.bundle import open_bundle
-from evaluation.evaluate import EvaluationPlan, track_maker
-from evaluation.worlds import open_subject
 from training.checkpoint import load_state, read_values
-from training.pocket.ablation import NO_MEMORY, measure_parts
 from training.pocket.build import prepare, train_pocket
 from training.pocket.publish import WORLD_FILE
 from training.pocket.run import PocketRun
 from training.report.page import write_report
 from training.run_folder import LOCK_FILE, read_record
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_change]
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("autoencoder", "generator", "own-history", "decoder")
@@ -64,7 +60,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-@pytest.mark.every_change
 def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     assert all(read_values(whole / f"{stage}.state.safetensors")["finished"] for stage in STAGES)
     record = read_record(whole)
@@ -81,29 +76,15 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
     assert (played["num_chunks"], len(played["latents_sha256"])) == (3, 3)
 
 
-@pytest.mark.every_change
-def test_a_part_is_silenced_in_a_place_that_nothing_was_trained_on(whole: Path, tmp_path: Path) -> None:
-    bundle = open_bundle(whole / "assets" / "bundles" / "pocket")
-    places = open_subject(bundle, None, ["garden"], None).places(unseen=True)
-    plan = EvaluationPlan("walks", track_maker("walks"), tuple(places), seconds=1.5, metrics=("psnr",))
-    said: list[str] = []
-    checkpoints = whole / "assets" / "checkpoints"
-    rows = measure_parts(bundle, checkpoints, plan, tmp_path, said.append, ("text", NO_MEMORY))
-    scores = {row.name: row.scores["psnr"] for row in rows}
-    names = ["the whole", "memory's rendering alone", "without text", f"without {NO_MEMORY}"]
-    assert list(scores) == names
-    assert len(said) == 3
-    assert scores["without text"] != scores["the whole"]
-    assert (tmp_path / "text" / "garden-mirrored-hue140.png").exists()
-
-
-def test_eval_silences_every_part(whole: Path, tmp_path: Path) -> None:
+def test_parts_are_silenced_in_places_that_nothing_was_trained_on(whole: Path, tmp_path: Path) -> None:
     asked = ["eval", str(whole / "assets" / "bundles" / "pocket"), "--ablate", "--unseen", "--seconds", "1.5"]
     made = printed(flaneur(*asked, "--metrics", "psnr", "-o", str(tmp_path / "parts"), "--json"))
-    assert len({row["name"] for row in made["rows"]}) == 8
+    scores = {row["name"]: row["scores"]["psnr"] for row in made["rows"]}
+    assert len(scores) == 8
+    assert scores["without text"] != scores["the whole"]
+    assert (tmp_path / "parts" / "text" / "garden-mirrored-hue140.png").exists()
 
 
-@pytest.mark.every_change
 def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
     runs = tmp_path / "killed"
     for point in ("rendering", "save", "encoding", "rollouts", "publishing"):
@@ -121,7 +102,6 @@ def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_
     assert left == []
 
 
-@pytest.mark.every_change
 def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_called_again(
     whole: Path, tmp_path: Path
 ) -> None:
@@ -139,7 +119,6 @@ def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_c
     assert made[0][WORLD_FILE] != before
 
 
-@pytest.mark.every_change
 def test_ctrl_c_says_in_one_sentence_how_to_go_on(tmp_path: Path) -> None:
     for point in ("rendering", "save"):
         stopped = flaneur(*training(tmp_path), kill=(point, "SIGINT"))
