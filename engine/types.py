@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.keyframes import Grown, MemoryRendering
+from engine.memory.keyframes import Grown
+from engine.memory.rendering import MemoryRendering
 
 
 @dataclass(frozen=True)

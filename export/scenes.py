@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from engine.files.bundle import MEMORY
 from engine.files.world import World
-from engine.memory.keyframes import MemoryRendering
 from engine.memory.renderer import MemoryRenderer
+from engine.memory.rendering import MemoryRendering
 from evaluation.rollouts import place_of
 from evaluation.worlds import fitting_worlds, held_out_walk
 from model.camera import window_frames

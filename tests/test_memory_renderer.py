@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 import engine.memory.renderer
 from engine.files.world import read_world
 from engine.machine.assets import worlds_dir
-from engine.memory.keyframes import Keyframe, MemoryRendering
+from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
+from engine.memory.rendering import MemoryRendering
 from evaluation.image_metrics import psnr
 from evaluation.rollouts import HELD_OUT_SEED
 from evaluation.worlds import held_out_walk

@@ -331,6 +331,27 @@ def test_a_walk_shows_what_is_known_and_remembers_what_it_made(
     assert backend.memories[0].shape == (1, C + 1, 1, 2, 4)
 
 
+def test_a_session_says_what_is_around_a_chunk_before_it_is_made(
+    walk_session: Callable[[], ModelSession],
+) -> None:
+    session = walk_session()
+    assert session.surroundings is not None, "of the world's first view"
+    snapshot = session.snapshot()
+    track = turn_round(0, 1)[0]
+    chunk = session.denoise(track)
+    around = session.surroundings
+    assert chunk.rendering is not None
+    np.testing.assert_array_equal(around.view.c2w, track.c2w[-1])
+    np.testing.assert_array_equal(around.color, chunk.rendering.color[-1])
+    everywhere = np.ones((HEIGHT, WIDTH), np.bool_)
+    color, depth = around.look(around.view, everywhere)
+    assert (depth >= 0).mean() > 0.85
+    assert (color[depth >= 0, :3] == 90).all()
+    session.decode(chunk)
+    session.restore(snapshot)
+    assert session.surroundings is None, "they are those of another moment"
+
+
 def test_a_snapshot_brings_back_what_the_walk_had_added(walk_session: Callable[[], ModelSession]) -> None:
     session = walk_session()
     run(session, 0, 6)

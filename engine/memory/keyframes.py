@@ -143,18 +143,6 @@ class Grown:
     keyframe: Keyframe
 
 
-@dataclass(frozen=True, eq=False)
-class MemoryRendering:
-    """What the frames of a chunk see of a spatial memory, F frames."""
-
-    color: NDArray[np.uint8]
-    """[F, H, W, 3], RGB; filled smoothly from around where nothing is known."""
-    coverage: Array
-    """[F, H, W], 1 where something is known, else 0."""
-    inverse_depth: Array
-    """[F, H, W], 1/m along the optical axis; filled like colour."""
-
-
 def silhouettes(inverse_depth: Array) -> NDArray[np.bool_]:
     """Find pixels beside a jump of depth that neither neighbour's slope explains, [H, W]."""
     found = np.zeros(inverse_depth.shape, bool)

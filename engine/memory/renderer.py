@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from engine.memory.anchor import anchor_depth, beside_nearer
 from engine.memory.blend import BEHIND, TOLERANCE_PX, Blend, fill
 from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
-from engine.memory.keyframes import Keyframe, MemoryRendering, silhouettes
+from engine.memory.keyframes import Keyframe, silhouettes
+from engine.memory.rendering import MemoryRendering
 from engine.memory.selection import (
     MAX_FILLERS,
     MAX_SELECTED,
@@ -100,7 +101,7 @@ class MemoryRenderer:
         wide, tall = (round(side * ANCHOR_MARGIN * ANCHOR_SCALE) for side in (width, height))
         anchor = views[len(views) // 2].scaled(ANCHOR_SCALE, wide, tall)
         candidates = [self.keyframes[n] for n in find_candidates(anchor, self._poses[:num_keyframes])]
-        coarse = coarse_depth(anchor, candidates)
+        coarse = coarse_depth(anchor, [keyframe.points for keyframe in candidates])
         ranked = [candidates[n] for n in rank_keyframes(anchor, coarse.looked_for, candidates)]
         sources = self._prepared(ranked)
         selected, others = sources[:MAX_SELECTED], sources[MAX_SELECTED:]
@@ -108,7 +109,7 @@ class MemoryRenderer:
         guides = [Source.of_depth(anchor, part) for part in split(depth)]
         frames = list(self._pool.map(partial(_render_frame, guides, selected, fillers), views))
         color, coverage, inverse_depth = (np.stack(part) for part in zip(*frames, strict=True))
-        return MemoryRendering(color, coverage, inverse_depth)
+        return MemoryRendering(color, coverage, inverse_depth, list(zip(ranked, sources, strict=True)))
 
     def _prepared(self, keyframes: Sequence[Keyframe]) -> list[Source]:
         """Make keyframes ready to be sampled; those of the last chunks are still."""

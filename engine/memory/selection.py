@@ -67,16 +67,16 @@ def find_candidates(view: View, poses: Array, max_candidates: int = MAX_CANDIDAT
     return possible[order[:max_candidates]].tolist()
 
 
-def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
-    """Render the points of some keyframes into cells."""
+def coarse_depth(view: View, clouds: Sequence[Array]) -> CoarseDepth:
+    """Render the points of some keyframes, [4, P] each, into cells."""
     width, height = -(-view.width // CELL), -(-view.height // CELL)
     near, far = np.zeros(width * height, np.float32), np.full(width * height, np.inf, np.float32)
     sky = np.zeros(width * height, np.bool_)
     wide = {size: np.zeros(width * height, np.float32) for size in REACHES}
     fx, fy, cx, cy = view.intrinsics / np.float32(CELL)
     to_cells = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32) @ view.rotation.T
-    for keyframe in keyframes:
-        x, y, z = to_cells @ (keyframe.points[:3] - view.position[:, None])
+    for points in clouds:
+        x, y, z = to_cells @ (points[:3] - view.position[:, None])
         inverse = np.reciprocal(np.maximum(z, np.float32(0.05)))
         x *= inverse
         y *= inverse
@@ -92,7 +92,7 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
         np.maximum.at(near, cells, inverse)
         np.minimum.at(far, cells, inverse)
         # Points of large blocks reach into neighbouring cells, so that nothing shows through between them.
-        reach = keyframe.points[3, inside] * inverse * fx
+        reach = points[3, inside] * inverse * fx
         for size, grown in wide.items():
             large = np.flatnonzero(reach > size / 4)
             np.maximum.at(grown, cells[large], inverse[large])
@@ -102,9 +102,9 @@ def coarse_depth(view: View, keyframes: Sequence[Keyframe]) -> CoarseDepth:
     filled, far = _filled_cells(solid, far.reshape(shape))
     near = filled
     for size, grown in wide.items():
-        points = grown.reshape(shape)
-        near = np.maximum(near, nearest_around(points, size))
-        closed = farthest_around(nearest_around(points, REACHES[size]), REACHES[size])
+        reached = grown.reshape(shape)
+        near = np.maximum(near, nearest_around(reached, size))
+        closed = farthest_around(nearest_around(reached, REACHES[size]), REACHES[size])
         solid = np.where(closed > CLOSE, np.maximum(solid, closed), solid)
     return CoarseDepth(solid, filled, nearest_around(near), farthest_around(far))
 

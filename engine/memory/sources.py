@@ -70,14 +70,20 @@ class Source:
 
     @classmethod
     def of_keyframe(cls, keyframe: Keyframe) -> Source:
-        depth = keyframe.inverse_depth
+        return cls.of_picture(keyframe.color, keyframe.inverse_depth, keyframe.c2w, keyframe.intrinsics)
+
+    @classmethod
+    def of_picture(
+        cls, picture: NDArray[np.uint8], depth: Array, c2w: NDArray[np.float64], intrinsics: Array
+    ) -> Source:
+        """Take RGB [H, W, 3] and inverse depth [H, W], negative where it is unknown; the depth is changed in place."""
         beside = silhouettes(depth)
         smooth = np.where(beside, np.float32(NAN), depth)
-        color = np.asarray(cv2.cvtColor(keyframe.color, cv2.COLOR_RGB2RGBA), np.uint8)
+        color = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), np.uint8)
         clear, behind = _cleared(color, depth, beside), beside & far_side(depth)
         color[behind] = clear[behind]
         depth[depth < 0] = NAN
-        return cls(keyframe.c2w, keyframe.intrinsics, color, clear, depth, smooth)
+        return cls(c2w, intrinsics, color, clear, depth, smooth)
 
     @classmethod
     def of_depth(cls, view: View, inverse_depth: Array) -> Source:

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.keyframes import Grown, Keyframe, MemoryRendering
+from engine.memory.keyframes import Grown, Keyframe
 from engine.memory.renderer import MemoryRenderer
+from engine.memory.rendering import MemoryRendering
 
 GROWTH_DELAY = 2
 """Chunks between the one whose frame is fused and the first that sees it."""

@@ -82,8 +82,8 @@ class Link:
 
     def solve(self, inverse_depth: Array) -> Array:
         """Return what the search converges to from a guess; guesses that leave the keyframe stay where they left it."""
-        first = self._next_guess(inverse_depth)
-        second = self._next_guess(first)
+        first = self.step(inverse_depth)
+        second = self.step(first)
         step, change = first - inverse_depth, second - first
         bend = np.asarray(change - step, np.float32)
         overwrite(bend, np.abs(bend) < 1e-7, np.full_like(bend, np.inf))
@@ -91,9 +91,17 @@ class Link:
         sound = (limit >= 0) & (limit < 2 * np.maximum(first, inverse_depth) + np.float32(0.01))
         return chosen(limit, sound, second)
 
+    def step(self, inverse_depth: Array) -> Array:
+        """Return the next guess of the search; guesses that leave the keyframe stay."""
+        u, v, _ = self._project(inverse_depth)
+        found, _ = self._depth_at(u, v)
+        found /= at_least(self._returned(2, u, v, found), NEAR_Z)
+        overwrite(found, np.isnan(found), inverse_depth)
+        return found
+
     def surface(self, inverse_depth: Array, search: bool = False, colors: bool = True) -> Surface:
         """Return the surface points behind guesses, after one step of the search where it is asked for."""
-        guess = self._next_guess(inverse_depth) if search else inverse_depth
+        guess = self.step(inverse_depth) if search else inverse_depth
         u, v, one_over = self._project(guess)
         found, beside = self._depth_at(u, v)
         one_over_z = np.reciprocal(at_least(self._returned(2, u, v, found), NEAR_Z))
@@ -193,13 +201,6 @@ class Link:
         a, b, c = self._return[row]
         plane = np.asarray(cv2.addWeighted(u, a, v, b, c), np.float32)
         return add_scaled(found, -self._return_offset[row], plane)
-
-    def _next_guess(self, inverse_depth: Array) -> Array:
-        u, v, _ = self._project(inverse_depth)
-        found, _ = self._depth_at(u, v)
-        found /= at_least(self._returned(2, u, v, found), NEAR_Z)
-        overwrite(found, np.isnan(found), inverse_depth)
-        return found
 
     def _gap(self, inverse_depth: Array, how: int) -> Array:
         """How far points lie in front of what the keyframe saw, in its inverse depth, 1/m; NaN outside."""

@@ -15,7 +15,8 @@ from engine.backends.protocol import FRAMES, INVERSE_DEPTH, LATENT, Backend
 from engine.errors import RolloutDiverged, SpecMismatch
 from engine.files.bundle import GUIDE_INPUTS, ModelSpec, Playable, TensorSpec
 from engine.files.world import World
-from engine.memory.keyframes import Keyframe, MemoryRendering
+from engine.memory.keyframes import Keyframe
+from engine.memory.rendering import MemoryRendering
 from engine.memory.spatial_memory import SpatialMemory
 from engine.session.chunk_refiner import ChunkRefiner
 from engine.session.protocol import Clock, Session, check_seed, chunk_times
@@ -87,6 +88,7 @@ class ModelSession(Session):
             np.repeat(self.world.c2w[None], stride, 0), np.repeat(self.world.intrinsics[None], stride, 0)
         )
         rendering = self._render(0, still)
+        self._keep_surroundings(rendering, still)
         results, self._caches = self._backend.run_decoder(
             {LATENT: latent, **_guide(rendering, 0, stride)}, self._backend.new_caches()
         )
@@ -111,6 +113,7 @@ class ModelSession(Session):
         start_frame = 0 if index == 0 else spec.first_chunk_size + (index - 1) * spec.chunk_size
         size = spec.first_chunk_size if index == 0 else spec.chunk_size
         rendering = self._render(index, track)
+        self._keep_surroundings(rendering, track)
         conditioning = self._conditioning(start_frame, size, track, rendering)
         noise = chunk_noise(
             self._seed, index, (1, spec.latent_channels, size, spec.latent_height, spec.latent_width)
@@ -217,6 +220,7 @@ class ModelSession(Session):
         state = self._part(snapshot, "state", self._spec.state)
         caches = self._part(snapshot, "cache", self._spec.decoder_caches)
         self._seed = check_seed(snapshot.seed)
+        self.surroundings = None
         self._next_denoised = self._next_decoded = snapshot.chunk_index
         self._state = self._backend.from_arrays(state)
         self._caches = self._backend.from_arrays(caches)
@@ -259,6 +263,10 @@ class ModelSession(Session):
             return None
         width, height = self.frame_size
         return self._memory.render(chunk_index, track.c2w, track.intrinsics, width, height)
+
+    def _keep_surroundings(self, rendering: MemoryRendering | None, track: CameraTrack) -> None:
+        if rendering is not None:
+            self.surroundings = rendering.surroundings(track.c2w[-1], track.intrinsics[-1])
 
     def _grow(
         self, chunk: LatentChunk, frame: NDArray[np.uint8], inverse_depth: NDArray[np.float32] | None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from engine.errors import SpecMismatch
 from engine.files.world import World
 from engine.memory.keyframes import Keyframe
+from engine.memory.rendering import Surroundings
 from engine.session.sampler import MAX_SEED
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk, Snapshot
 
@@ -49,6 +50,9 @@ class Session(ABC):
     def __init__(self) -> None:
         self.keep_snapshots = False
         """Whether every chunk brings the snapshot behind it; may be set at any time, from any thread."""
+        self.surroundings: Surroundings | None = None
+        """What the memory shows around the chunk that was begun last, long before its frames are there; None where nothing was
+        rendered. May be read at any time, from any thread."""
         self._seed = 0
         self._next_denoised = 0
         self._next_decoded = 0

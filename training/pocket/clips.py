@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.memory.keyframes import Keyframe, MemoryRendering
+from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
+from engine.memory.rendering import MemoryRendering
 from engine.memory.spatial_memory import GROWTH_DELAY
 from holodeck import Place
 from holodeck.compiled import render_rgbd
@@ -153,8 +154,11 @@ def _rendered(
             fuse(stride * (chunk - GROWTH_DELAY))
         lenses = np.repeat(lens[None], end - first, 0)
         parts.append(memory.render(poses[first:end], lenses, settings.width, settings.height))
-    names = ("color", "coverage", "inverse_depth")
-    return MemoryRendering(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return MemoryRendering(
+        np.concatenate([part.color for part in parts]),
+        np.concatenate([part.coverage for part in parts]),
+        np.concatenate([part.inverse_depth for part in parts]),
+    )
 
 
 def _fused(

@@ -1,0 +1,123 @@
+"""What a chunk sees of a spatial memory, and what else can be seen with the keyframes that were made ready for it.
+
+Rendering a frame well takes longer than a display frame does. Where a picture only moves a little further than it was made
+for, what it uncovers can be taken from those keyframes at once: one guess for each pixel, corrected in one keyframe after
+the other until one of them shows what stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.camera.integrator import rotation_y
+from engine.memory.blend import LEAST_SCALE, TOLERANCE_PX
+from engine.memory.images import NEAREST, Array, Mask, at_least, at_most, resized
+from engine.memory.keyframes import Keyframe
+from engine.memory.selection import coarse_depth
+from engine.memory.sources import NOTHING, Pixels, Source, View
+from engine.memory.warp import Link
+
+GUESS_SCALE = 0.5
+"""Resolution, over that of the view, at which points are rendered into cells for a first guess."""
+AROUND_DEG, AROUND_SCALE = 40.0, 0.25
+"""How far a camera is turned to either side, and with which resolution, to see whether the surroundings are known."""
+LEAST_PIXELS = 200
+"""Fewer pixels than this are not worth a look into another keyframe."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryRendering:
+    """What the frames of a chunk see of a spatial memory, F frames."""
+
+    color: NDArray[np.uint8]
+    """[F, H, W, 3], RGB; filled smoothly from around where nothing is known."""
+    coverage: Array
+    """[F, H, W], 1 where something is known, else 0."""
+    inverse_depth: Array
+    """[F, H, W], 1/m along the optical axis; filled like colour."""
+    looked_into: Sequence[tuple[Keyframe, Source]] = ()
+    """Keyframes that it was made from, the most useful first."""
+
+    def surroundings(self, c2w: NDArray[np.float64], intrinsics: Array) -> Surroundings:
+        """Return what can be seen around its last frame, whose camera is [4, 4] and [4]."""
+        height, width = self.coverage.shape[1:]
+        depth = np.where(self.coverage[-1] > 0, self.inverse_depth[-1], NOTHING)
+        return Surroundings(self.color[-1], depth, View(c2w, intrinsics, width, height), self.looked_into)
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """A frame of a rendering and the keyframes it was made from; they show other views from close by too."""
+
+    color: NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+    inverse_depth: Array
+    """[H, W], 1/m; NOTHING where nothing is known."""
+    view: View
+    """Of the frame."""
+    looked_into: Sequence[tuple[Keyframe, Source]]
+
+    @cached_property
+    def _rendered(self) -> Source:
+        """The frame, to be sampled as keyframes are."""
+        return Source.of_picture(self.color, self.inverse_depth.copy(), self.view.c2w, self.view.intrinsics)
+
+    @cached_property
+    def _points(self) -> Array:
+        """Points of all keyframes, [4, P]."""
+        points = [keyframe.points for keyframe, _ in self.looked_into]
+        return np.concatenate([np.empty((4, 0), np.float32), *points], 1)
+
+    @cached_property
+    def share_known(self) -> float:
+        """Share of what the frame's camera would see, turned to the left and to the right, that is known."""
+        width, height = (round(side * AROUND_SCALE) for side in (self.view.width, self.view.height))
+        small = self.view.scaled(AROUND_SCALE, width, height)
+        shares = []
+        for angle in np.radians((-AROUND_DEG, AROUND_DEG)):
+            c2w = small.c2w.copy()
+            c2w[:3, :3] = c2w[:3, :3] @ rotation_y(angle)
+            _, depth = self.look(replace(small, c2w=c2w), np.ones((height, width), np.bool_))
+            shares.append(float((depth >= 0).mean()))
+        return min(shares)
+
+    def look(self, view: View, where: Mask) -> tuple[NDArray[np.uint8], Array]:
+        """Return what stands at some pixels of a view: the first that shows anything there is believed.
+
+        Args:
+            where: Pixels that are asked for, [H, W].
+
+        Returns:
+            RGB and a fourth byte, [H, W, 4], and inverse depth, 1/m, [H, W], NOTHING where none shows anything.
+        """
+        color = np.zeros((view.height, view.width, 4), np.uint8)
+        depth = np.full((view.height, view.width), NOTHING)
+        asked = open_ = np.flatnonzero(where)
+        pixels, guess = Pixels.of_view(view), self._guess(view)
+        for source in (self._rendered, *(source for _, source in self.looked_into)):
+            if len(asked) < LEAST_PIXELS:
+                break
+            pixels = pixels.among(open_)
+            guess = pixels.take(guess)
+            link = Link(view, source, pixels)
+            # Here two steps are as good as the limit that `solve` estimates from them, and sounder.
+            surface = link.surface(link.step(link.step(guess)), search=True)
+            error = surface.error_px * at_most(at_least(surface.scale, LEAST_SCALE), 1.0)
+            shown = pixels.unfolded(error) < TOLERANCE_PX
+            found = asked[shown]
+            color.reshape(-1, 4)[found] = pixels.unfolded(surface.color)[shown]
+            depth.reshape(-1)[found] = pixels.unfolded(surface.inverse_depth)[shown]
+            open_ = np.flatnonzero(~shown)
+            asked = asked[open_]
+        return color, depth
+
+    def _guess(self, view: View) -> Array:
+        """Inverse depths to search from, [H, W]."""
+        small = view.scaled(GUESS_SCALE, view.width // 2, view.height // 2)
+        coarse = coarse_depth(small, [self._points])
+        return resized(coarse.filled, (view.width, view.height), NEAREST)
