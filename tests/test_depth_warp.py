@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client.camera.depth_warp import DepthFrame, background
+from client.camera.depth_warp import DepthFrame, behind
 from client.ui.picture import LivePicture
 from engine.camera.integrator import rotation_y
+from engine.memory.keyframes import Keyframe
+from engine.memory.rendering import Surroundings
 from engine.memory.sources import View
+from engine.memory.spatial_memory import SpatialMemory
 from holodeck import get_place
 
 WIDTH, HEIGHT = 160, 96
@@ -103,9 +106,69 @@ def test_what_was_hidden_is_filled_from_the_background(
     seen = whole.seen_from(view)
     holes = seen.holes()[40:60, 20:120] > 0
     assert holes.mean() > 0.1
-    patch = background(whole, seen, view).repeat(2, 0).repeat(2, 1)[40:60, 20:120][holes]
+    patch = behind(whole, seen, view)[40:60, 20:120][holes]
     red = (patch[:, 2] > 200) & (patch[:, 1] < 60)
     assert red.mean() < 0.02
+
+
+@pytest.fixture(scope="module")
+def memory() -> SpatialMemory:
+    """Twelve pictures of a right angle each, around the start and a metre and a half to its right."""
+    side = 192
+    lens = np.full(4, side / 2, np.float32)
+    town, keyframes = get_place("town"), []
+    for right_m in (0.0, 1.5):
+        for turn_deg in range(0, 360, 60):
+            c2w = moved(right_m, 0.0, turn_deg)
+            near = np.reciprocal(town.depth(c2w, lens, side, side))
+            keyframes.append(Keyframe.of(town.render(c2w, lens, side, side), near, c2w, lens))
+    return SpatialMemory(keyframes)
+
+
+def surroundings_at(memory: SpatialMemory, c2w: NDArray[np.float64]) -> Surroundings:
+    rendering = memory.render(1, c2w[None], INTRINSICS[None], WIDTH, HEIGHT)
+    return rendering.surroundings(c2w, INTRINSICS)
+
+
+@pytest.mark.parametrize(
+    ("right_m", "forward_m", "turn_deg"), [(0.5, 0.0, 0.0), (0.0, 0.4, 40.0), (-0.3, 0.2, -30.0)]
+)
+def test_what_was_hidden_is_filled_from_the_memory(
+    memory: SpatialMemory,
+    frame: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    right_m: float,
+    forward_m: float,
+    turn_deg: float,
+) -> None:
+    """The memory was looked into for the frame's own camera, as it was when the player began to move."""
+    live = moved(right_m, forward_m, turn_deg)
+    truth, view = render(live), View(live, INTRINSICS, WIDTH, HEIGHT)
+    holes = DepthFrame(frame, depth, View(START, INTRINSICS, WIDTH, HEIGHT)).seen_from(view).holes() > 0
+    assert holes.sum() > 100
+    picture = LivePicture(INTRINSICS)
+    around = picture.show(frame, (START, live), (WIDTH, HEIGHT), "smooth", depth)[..., 2::-1]
+    known = surroundings_at(memory, START)
+    filled = picture.show(frame, (START, live), (WIDTH, HEIGHT), "smooth", depth, known)[..., 2::-1]
+    assert psnr(filled, truth, holes) > psnr(around, truth, holes) + 6.0
+    assert psnr(filled, truth, holes) > 22.0
+    unmoved = picture.show(frame, (START, live), (WIDTH, HEIGHT), "smooth", None, known)[..., 2::-1]
+    edges = np.ones_like(holes)
+    edges[:, 40:-40] = False
+    if turn_deg:
+        turned = show(frame, None, live)
+        assert psnr(unmoved, truth, edges) > psnr(turned, truth, edges) + 3.0, "without depth it turns alone"
+
+
+def test_the_memory_says_whether_it_knows_the_surroundings(memory: SpatialMemory) -> None:
+    assert surroundings_at(memory, START).share_known > 0.9
+    alone = SpatialMemory(memory.keyframes[:1])
+    assert surroundings_at(alone, START).share_known < 0.7
+    nothing = SpatialMemory([])
+    known = surroundings_at(nothing, START)
+    assert known.share_known == 0.0
+    _, inverse = known.look(View(START, INTRINSICS, WIDTH, HEIGHT), np.ones((HEIGHT, WIDTH), np.bool_))
+    assert (inverse < 0).all()
 
 
 def test_no_outline_of_what_moved_stays_behind() -> None:

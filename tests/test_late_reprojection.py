@@ -20,6 +20,8 @@ from client.playback.walk import Walk
 from client.ui.picture import LivePicture
 from engine.files.world import read_world
 from engine.machine.assets import worlds_dir
+from engine.memory.rendering import Surroundings
+from engine.memory.sources import View
 from engine.session.holodeck_session import HolodeckSession
 from engine.types import CameraTrack, LatentChunk
 
@@ -148,6 +150,26 @@ def test_what_it_shows_is_what_would_be_seen_there(session: PacedHolodeck) -> No
     decibels, shifts_px = zip(*seen, strict=True)
     assert min(decibels) > 32.0
     assert max(shifts_px) < 0.5
+
+
+@pytest.mark.parametrize(("share_known", "farthest_deg"), [(0.9, 45.0), (0.3, 20.0)])
+def test_a_frame_is_turned_further_where_the_memory_knows_what_is_around(
+    share_known: float, farthest_deg: float
+) -> None:
+    session = PacedHolodeck(FakeClock(), math.inf)
+    walk = Walk(session, rig_planner(session), 0, session._fake)
+    try:
+        view = View(session.world.c2w, session.world.intrinsics, *session.world.frame_size)
+        around = Surroundings(
+            session.world.first_frame, np.zeros((view.height, view.width), np.float32), view, ()
+        )
+        vars(around)["share_known"] = share_known
+        session.surroundings = around
+        walk.update(Intent(look_dx_rad=math.radians(80.0)), 0.02)
+        assert walk.live_turn_rad[0] == pytest.approx(math.radians(farthest_deg))
+    finally:
+        session.let_go.set()
+        walk.close()
 
 
 def _grey(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

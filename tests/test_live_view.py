@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.camera.late_reprojection import MAX_MOVE_M, MAX_TURN_RAD, LiveView
+from client.camera.late_reprojection import FRAME_ALONE, WITH_MEMORY, LiveView
 from client.camera.rig import WALKING, CameraRig, PlannedMotion
 from client.input.controls import IDLE, Intent, IntentMailbox
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
@@ -159,7 +159,9 @@ def test_a_picture_reaches_a_view_as_far_as_it_can_be_turned() -> None:
     np.testing.assert_allclose(view.turn_from(np.array([0.1, 0.0, 0.0])), [0.2, 0.0, 0.0])
     view.turn(Intent(look_dx_rad=0.3), 0.1, 0.1)
     assert not view.is_turned_from(np.zeros(3))
-    np.testing.assert_allclose(view.turn_from(np.zeros(3)), [MAX_TURN_RAD, 0.0, 0.0])
+    np.testing.assert_allclose(view.turn_from(np.zeros(3)), [FRAME_ALONE.turn_rad, 0.0, 0.0])
+    assert view.is_turned_from(np.zeros(3), WITH_MEMORY)
+    np.testing.assert_allclose(view.turn_from(np.zeros(3), WITH_MEMORY), [0.6, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(("interval_s", "delay_s"), [(0.25, 0.06), (0.25, 0.4), (1.0, 1.0)])
@@ -185,11 +187,14 @@ def test_a_picture_is_moved_no_further_than_it_can_be() -> None:
     view = LiveView(make_rig())
     here = view.move_from(np.zeros(3))
     assert not here.any()
-    assert view.is_reached_from(np.zeros(3), np.array([0.0, 0.0, MAX_MOVE_M]))
-    assert not view.is_reached_from(np.zeros(3), np.array([0.0, 0.0, 1.1 * MAX_MOVE_M]))
+    assert view.is_reached_from(np.zeros(3), np.array([0.0, 0.0, FRAME_ALONE.move_m]))
+    assert not view.is_reached_from(np.zeros(3), np.array([0.0, 0.0, 1.1 * FRAME_ALONE.move_m]))
     np.testing.assert_allclose(
-        view.move_from(np.array([3.0, 0.0, 4.0])), [-0.6 * MAX_MOVE_M, 0.0, -0.8 * MAX_MOVE_M]
+        view.move_from(np.array([3.0, 0.0, 4.0])), [-0.6 * FRAME_ALONE.move_m, 0.0, -0.8 * FRAME_ALONE.move_m]
     )
+    further = np.array([0.0, 0.0, 1.5 * FRAME_ALONE.move_m])
+    assert view.is_reached_from(np.zeros(3), further, WITH_MEMORY)
+    np.testing.assert_allclose(view.move_from(further, WITH_MEMORY), -further)
     assert not view.move_from(np.array([0.001, 0.0, 0.0])).any(), "what cannot be seen is dropped"
 
 

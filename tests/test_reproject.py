@@ -10,7 +10,7 @@ import pygame
 import pytest
 from numpy.typing import NDArray
 
-from client.camera.late_reprojection import MAX_TURN_RAD, bounded, homography, warp
+from client.camera.late_reprojection import FRAME_ALONE, LEAST_TURN_RAD, bounded, homography, warp
 from client.ui.menu import picture_surface
 from client.ui.picture import LivePicture
 from engine.camera.integrator import rotation_x, rotation_y, rotation_z
@@ -75,10 +75,11 @@ def test_an_enlarged_frame_is_turned_by_the_same_angle() -> None:
 
 
 def test_turns_are_bounded_and_invisible_ones_dropped() -> None:
-    assert not bounded(np.array([1e-6, 1e-6, 1e-6])).any()
-    turn_rad = bounded(np.array([3.0, 4.0, 12.0]))
-    np.testing.assert_allclose(turn_rad, MAX_TURN_RAD * np.array([3.0, 4.0, 12.0]) / 13.0)
-    np.testing.assert_array_equal(bounded(turn_rad), turn_rad)
+    least, longest = LEAST_TURN_RAD, FRAME_ALONE.turn_rad
+    assert not bounded(np.array([1e-6, 1e-6, 1e-6]), least, longest).any()
+    turn_rad = bounded(np.array([3.0, 4.0, 12.0]), least, longest)
+    np.testing.assert_allclose(turn_rad, longest * np.array([3.0, 4.0, 12.0]) / 13.0)
+    np.testing.assert_array_equal(bounded(turn_rad, least, longest), turn_rad)
 
 
 def test_nothing_is_drawn_twice() -> None:

@@ -1,14 +1,16 @@
 """Late reprojection by depth: what an RGB-D frame shows to a camera close to its own.
 
 The frame's points are splatted into the other view at half size, which finds what hides what; a search at full size then
-says where in the frame each pixel looks. What no point of the frame lands on is a hole, which is filled with the background
-around it. Depth is inverse depth along the optical axis, 1/m. Knows no window and no walk.
+says where in the frame each pixel looks. What no point of the frame lands on is a hole, which is filled from what the spatial
+memory shows there, or with the background around it. Depth is inverse depth along the optical axis, 1/m.
+Knows no window and no walk.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from engine.memory.blend import fill
 from engine.memory.images import Array, far_side, farthest_around
 from engine.memory.keyframes import silhouettes
+from engine.memory.rendering import Surroundings
 from engine.memory.sources import View
 
 NEAREST = np.float32(10.0)
@@ -60,7 +63,7 @@ class SourceMap:
         """Return the map of the enlarged view into the equally enlarged frame; what is known is left as it is."""
         half = np.float32(0.5)
         scaled = (
-            (part + half) * np.float32(side / own) - half
+            np.clip((part + half) * np.float32(side / own) - half, 0, side - 1)
             for part, side, own in ((self.u, width, self.u.shape[1]), (self.v, height, self.u.shape[0]))
         )
         u, v = (np.asarray(cv2.resize(part, (width, height)), np.float32) for part in scaled)
@@ -185,25 +188,42 @@ def _filled(inverse: Array) -> Array:
     return np.maximum(inverse, 0.0)
 
 
-def background(frame: DepthFrame, seen: SourceMap, view: View) -> NDArray[np.uint8]:
-    """Return what may stand in the holes of a view: the background around them, blurred.
+def behind(
+    frame: DepthFrame, seen: SourceMap, view: View, surroundings: Surroundings | None = None
+) -> NDArray[np.uint8]:
+    """Return what may stand in the holes of a view: what the memory shows there, else the background around, blurred.
 
     Args:
         seen: Where the view looks into the frame.
+        surroundings: What the memory shows of them.
 
     Returns:
-        The whole view at half size, BGRA [H / 2, W / 2, 4]; of use where nothing is known.
+        The whole view, BGRA [H, W, 4]; of use where nothing is known.
     """
-    size = view.width // 2, view.height // 2
-    u, v, inverse = (
-        np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_NEAREST), np.float32)
-        for part in (seen.u, seen.v, seen.inverse_depth)
-    )
-    known = cv2.resize(seen.known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    color = cv2.cvtColor(seen.colors(frame.color), cv2.COLOR_RGB2BGRA)
+    if surroundings is None:
+        return _background(color, seen.known, seen.inverse_depth)
+    # A pixel wider than the holes: what stands in front of them must not be mixed in when the patch is enlarged.
+    wide = cv2.dilate(seen.holes(), np.ones((3, 3), np.uint8)) > 0
+    found, inverse = surroundings.look(view, wide)
+    found, shown = cv2.cvtColor(found, cv2.COLOR_RGBA2BGRA), (inverse >= 0).astype(np.uint8)
+    color, known = cv2.copyTo(found, shown, color), seen.known | (shown > 0)
+    if wide_gaps(known).any():
+        inverse = np.asarray(cv2.copyTo(inverse, shown, seen.inverse_depth.copy()), np.float32)
+        color = cv2.copyTo(found, shown, _background(color, known, inverse))
+    # Single pixels beside silhouettes are of the wrong side.
+    return np.asarray(cv2.medianBlur(color, 3), np.uint8)
+
+
+def _background(color: NDArray[Any], known: NDArray[np.bool_], inverse_depth: Array) -> NDArray[np.uint8]:
+    """Fill what is not known in a view [H, W, 4] with the background around it, blurred."""
+    height, width = known.shape
+    size = width // 2, height // 2
+    inverse = np.asarray(cv2.resize(inverse_depth, size, interpolation=cv2.INTER_NEAREST), np.float32)
+    known = cv2.resize(known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     # What stands in front of a hole says nothing about what is behind it.
     missing = farthest_around(np.where(known, FAR_AWAY, inverse), BACKGROUND_PX)
-    behind = known & (inverse <= BACKGROUND * missing + np.float32(1e-3))
-    weight = behind.astype(np.float32)
-    color = cv2.cvtColor(cv2.remap(frame.color, u, v, cv2.INTER_LINEAR), cv2.COLOR_RGB2BGRA)
-    filled = fill(color.astype(np.float32) * weight[..., None], weight)
-    return np.asarray(cv2.convertScaleAbs(filled), np.uint8)
+    weight = (known & (inverse <= BACKGROUND * missing + np.float32(1e-3))).astype(np.float32)
+    small = cv2.resize(color, size, interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    filled = cv2.convertScaleAbs(fill(small * weight[..., None], weight))
+    return np.asarray(cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

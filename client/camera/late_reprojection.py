@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,18 +19,28 @@ from client.camera.rig import WALKING, CameraRig, PlannedMotion
 from client.input.controls import Intent
 from engine.camera.integrator import IntegratorState
 
-MAX_TURN_RAD = math.radians(20.0)
-"""Farthest that a frame is turned: beyond it too much of the window would be filled with its edges."""
 LEAST_TURN_RAD = math.radians(0.02)
 """A turn below this is a fraction of a pixel of the largest window, and not worth the work."""
-MAX_MOVE_M = 0.6
-"""Farthest that a frame is moved: beyond it the gaps behind what is near grow too wide."""
 LEAST_MOVE_M = 2e-3
 """A move below this is a fraction of a pixel wherever a walker may stand."""
 LEAD_BACK_S = 0.15
 """Time constant by which a difference to the rig is worked off."""
 MAX_REMEMBERED = 8192
 """Views kept to be compared with the rig's: two minutes of a chunk that does not come."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far from its own camera a frame is shown."""
+
+    turn_rad: float
+    move_m: float
+
+
+FRAME_ALONE = Reach(math.radians(20.0), 0.6)
+"""Beyond it too much of the window would be filled with the frame's edges, or with what is around its gaps."""
+WITH_MEMORY = Reach(math.radians(45.0), 1.2)
+"""Where the memory shows what the frame does not."""
 
 
 def homography(
@@ -68,12 +78,8 @@ def warp(
     return np.asarray(warped, np.uint8)
 
 
-def bounded(turn_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shorten a turn (yaw, pitch, roll), [3], to MAX_TURN_RAD, and drop one that cannot be seen."""
-    return _bounded(turn_rad, LEAST_TURN_RAD, MAX_TURN_RAD)
-
-
-def _bounded(vector: NDArray[np.float64], least: float, longest: float) -> NDArray[np.float64]:
+def bounded(vector: NDArray[np.float64], least: float, longest: float) -> NDArray[np.float64]:
+    """Shorten a vector [3] to `longest`, and drop one that cannot be seen."""
     length = float(np.linalg.norm(vector))
     return np.zeros(3) if length <= least else vector * min(1.0, longest / length)
 
@@ -113,22 +119,24 @@ class LiveView:
         state = self._state
         return np.array([state.yaw_rad, state.pitch_rad, state.roll_rad, *state.position])
 
-    def turn_from(self, angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the turn from a frame's angles to this view, as far as a frame can be turned, [3]."""
-        return bounded(self.angles_rad - angles_rad)
+    def turn_from(self, angles_rad: NDArray[np.float64], reach: Reach = FRAME_ALONE) -> NDArray[np.float64]:
+        """Return the turn from a frame's angles to this view, yaw, pitch and roll, as far as a frame can be turned, [3]."""
+        return bounded(self.angles_rad - angles_rad, LEAST_TURN_RAD, reach.turn_rad)
 
-    def move_from(self, position_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    def move_from(self, position_m: NDArray[np.float64], reach: Reach = FRAME_ALONE) -> NDArray[np.float64]:
         """Return the way from a frame's position to this view's, as far as a frame can be moved, metres, [3]."""
-        return _bounded(self._state.position - position_m, LEAST_MOVE_M, MAX_MOVE_M)
+        return bounded(self._state.position - position_m, LEAST_MOVE_M, reach.move_m)
 
-    def is_turned_from(self, angles_rad: NDArray[np.float64]) -> bool:
+    def is_turned_from(self, angles_rad: NDArray[np.float64], reach: Reach = FRAME_ALONE) -> bool:
         """Say whether a frame with these angles can be turned all the way."""
-        return bool(np.linalg.norm(self.angles_rad - angles_rad) <= MAX_TURN_RAD)
+        return bool(np.linalg.norm(self.angles_rad - angles_rad) <= reach.turn_rad)
 
-    def is_reached_from(self, angles_rad: NDArray[np.float64], position_m: NDArray[np.float64]) -> bool:
+    def is_reached_from(
+        self, angles_rad: NDArray[np.float64], position_m: NDArray[np.float64], reach: Reach = FRAME_ALONE
+    ) -> bool:
         """Say whether a frame with these angles can be turned, and with this position moved, all the way."""
-        near = np.linalg.norm(self._state.position - position_m) <= MAX_MOVE_M
-        return bool(near) and self.is_turned_from(angles_rad)
+        near = np.linalg.norm(self._state.position - position_m) <= reach.move_m
+        return bool(near) and self.is_turned_from(angles_rad, reach)
 
     def rotation(self, angles_rad: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the camera-to-world rotation of angles [3], [3, 3]."""

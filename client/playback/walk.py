@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.camera.late_reprojection import LiveView
+from client.camera.late_reprojection import FRAME_ALONE, WITH_MEMORY, LiveView, Reach
 from client.camera.planner import ChunkPlan, Planner, RigPlanner, world_rig
 from client.camera.rig import RigState
 from client.input.controls import KEY_MAP_VERSION, Intent, IntentMailbox
@@ -21,12 +21,15 @@ from client.playback.replay_playback import ReplayPlayback, Span
 from client.playback.statistics import Statistics
 from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.world import World
+from engine.memory.rendering import Surroundings
 from engine.session.protocol import Session
 from engine.session.replay import header_for
 from engine.session.worker import MAX_IN_FLIGHT, Worker
 from engine.types import FrameChunk
 
 HISTORY_BYTES = 256 << 20
+LEAST_KNOWN = 0.75
+"""Share of the surroundings that the memory must show for a frame to be shown from further off."""
 
 
 class Walk:
@@ -161,14 +164,14 @@ class Walk:
         """How far the player's view is turned beyond the frame that is on: yaw, pitch and roll, [3]."""
         if self._live is None:
             return np.zeros(3)
-        return self._live.turn_from(self.frame.angles_rad)
+        return self._live.turn_from(self.frame.angles_rad, self._reach(self._live))
 
     @property
     def live_move_m(self) -> NDArray[np.float64]:
         """How far the player's view is moved beyond the frame that is on, [3], world frame; nowhere without depth."""
         if self._live is None or self.frame.inverse_depth is None:
             return np.zeros(3)
-        return self._live.move_from(self.frame.c2w[:3, 3])
+        return self._live.move_from(self.frame.c2w[:3, 3], self._reach(self._live))
 
     @property
     def live_poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -181,6 +184,19 @@ class Walk:
             live[:3, :3] = self._live.rotation(frame.angles_rad + turn_rad)
         live[:3, 3] += move_m
         return frame.c2w, live
+
+    @property
+    def surroundings(self) -> Surroundings | None:
+        """What the memory shows around the chunk in the making; None where none is rendered."""
+        return None if self.entering else self.session.surroundings
+
+    def _reach(self, live: LiveView) -> Reach:
+        """Return how far the frame that is on can be shown from its own camera."""
+        if live.is_reached_from(self.frame.angles_rad, self.frame.c2w[:3, 3]):
+            return FRAME_ALONE
+        surroundings = self.surroundings
+        known = surroundings is not None and surroundings.share_known >= LEAST_KNOWN
+        return WITH_MEMORY if known else FRAME_ALONE
 
     @property
     def progress(self) -> float | None:
@@ -311,10 +327,12 @@ class Walk:
     def note_shown(self, shown_s: float, reprojecting: bool) -> None:
         """Note that the picture of the last update is on the display, turned to the player's view or not."""
         frame, live = self.frame, self._live if reprojecting else None
-        turned = live is not None and live.is_turned_from(frame.angles_rad)
-        moved = False
-        if live is not None and frame.inverse_depth is not None:
-            moved = live.is_reached_from(frame.angles_rad, frame.c2w[:3, 3])
+        turned = moved = False
+        if live is not None:
+            reach = self._reach(live)
+            turned = live.is_turned_from(frame.angles_rad, reach)
+            if frame.inverse_depth is not None:
+                moved = live.is_reached_from(frame.angles_rad, frame.c2w[:3, 3], reach)
         self.statistics.note_shown(frame.index, shown_s, turned, moved)
 
     def drop_taps(self) -> None:

@@ -396,7 +396,9 @@ class WalkScreen(Screen):
         if (compared := self._truth.picture()) is not None:
             return self._surface_of(self._live_picture.show(compared, None, (width, height), style))
         poses = self.walk.live_poses if self._app.settings.reproject and past is None else None
-        pixels = self._live_picture.show(frame.pixels, poses, (width, height), style, frame.inverse_depth)
+        pixels = self._live_picture.show(
+            frame.pixels, poses, (width, height), style, frame.inverse_depth, self.walk.surroundings
+        )
         return self._surface_of(pixels)
 
     def _surface_of(self, pixels: NDArray[np.uint8]) -> pygame.Surface:

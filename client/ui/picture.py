@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from client.camera.depth_warp import DepthFrame, background
+from client.camera.depth_warp import DepthFrame, behind
 from client.camera.late_reprojection import homography, warp
+from engine.memory.rendering import Surroundings
 from engine.memory.sources import View
 
 Style = Literal["crisp", "smooth", "pixels"]
@@ -109,6 +110,7 @@ class LivePicture:
         size: tuple[int, int],
         style: Style,
         inverse_depth: NDArray[np.float32] | None = None,
+        surroundings: Surroundings | None = None,
     ) -> NDArray[np.uint8]:
         """Return the picture, BGRA [height, width, 4], opaque; the same array as before where nothing changed.
 
@@ -119,6 +121,7 @@ class LivePicture:
             size: Width and height on the screen.
             style: How edges are drawn.
             inverse_depth: Of the frame, [H, W], 1/m; without it the frame is turned and not moved.
+            surroundings: What the memory shows where the frame does not reach; without it that is filled from around.
         """
         if self._frame is not frame:
             self._frame = frame
@@ -126,38 +129,41 @@ class LivePicture:
             self._depth_frame = self._warped = None
         if poses is None:
             return self._at(size, style)
-        key = size, style, poses[0].tobytes(), poses[1].tobytes()
+        key = size, style, poses[0].tobytes(), poses[1].tobytes(), surroundings
         if self._warped is None or self._warped[0] != key:
             height, width = frame.shape[:2]
             warped_size = min(size[0], LARGEST_WARPED * width), min(size[1], LARGEST_WARPED * height)
             large = self._at(warped_size, style)
-            if inverse_depth is None:
+            if inverse_depth is None and surroundings is None:
                 mapping = homography(poses[0][:3, :3], poses[1][:3, :3], self._intrinsics)
                 picture = warp(large, mapping, (width, height))
             else:
-                picture = self._moved(large, inverse_depth, poses)
+                picture = self._moved(large, inverse_depth, poses, surroundings)
             self._warped = key, picture if warped_size == size else _resized(picture, *size, cv2.INTER_LINEAR)
         return self._warped[1]
 
     def _moved(
         self,
         large: NDArray[np.uint8],
-        inverse_depth: NDArray[np.float32],
+        inverse_depth: NDArray[np.float32] | None,
         poses: tuple[NDArray[np.float64], NDArray[np.float64]],
+        surroundings: Surroundings | None,
     ) -> NDArray[np.uint8]:
         """Warp the present frame, enlarged, by its depth; the map is made at the frame's size and enlarged too."""
         assert self._frame is not None
         height, width = self._frame.shape[:2]
         if self._depth_frame is None:
             view = View(poses[0], self._intrinsics, width, height)
-            self._depth_frame = DepthFrame(self._frame, inverse_depth, view)
+            # What is infinitely far turns with the camera and does not move.
+            sky = np.zeros((height, width), np.float32)
+            self._depth_frame = DepthFrame(self._frame, sky if inverse_depth is None else inverse_depth, view)
         view = View(poses[1], self._intrinsics, width, height)
         seen = self._depth_frame.seen_from(view)
         size = large.shape[1], large.shape[0]
         picture = seen.enlarged(*size).colors(large)
         holes = seen.holes()
         if holes.any():
-            patch = background(self._depth_frame, seen, view)
+            patch = behind(self._depth_frame, seen, view, surroundings)
             mask = cv2.resize(holes, size, interpolation=cv2.INTER_LINEAR)
             mask = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
             cv2.copyTo(cv2.resize(patch, size, interpolation=cv2.INTER_LINEAR), mask, picture)
