@@ -120,4 +120,4 @@ class Surroundings:
         """Inverse depths to search from, [H, W]."""
         small = view.scaled(GUESS_SCALE, view.width // 2, view.height // 2)
         coarse = coarse_depth(small, [self._points])
-        return resized(coarse.filled, (view.width, view.height), NEAREST)
+        return resized(coarse.looked_for, (view.width, view.height), NEAREST)
