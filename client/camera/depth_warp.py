@@ -166,7 +166,10 @@ class DepthFrame:
         target = np.full(half.height * half.width, EMPTY)
         for corner in (0, 1, half.width, half.width + 1):
             np.maximum.at(target, cells + corner, seen)
-        return target.reshape(half.height, half.width)
+        # Between the points of a surface that has come nearer than twice, what is behind it shows through.
+        closing = np.ones((3, 3), np.uint8)
+        nearest = cv2.morphologyEx(target.reshape(half.height, half.width), cv2.MORPH_CLOSE, closing)
+        return np.asarray(nearest, np.float32)
 
 
 def _rays(view: View) -> tuple[Array, Array]:
