@@ -135,6 +135,7 @@ def filled(
     truth: NDArray[np.uint8],
 ) -> Shown:
     if known is not None:
+        # What is made ready once for a chunk is not timed.
         known.look(view, np.zeros((view.height, view.width), np.bool_))
     start_s = time.perf_counter()
     patch = behind(frame, seen, view, known)[..., 2::-1]

@@ -25,6 +25,12 @@ LEAST_WEIGHT, LEAST_COVERAGE = 1e-6, 1e-3
 """Of a cell, below which it is filled from larger ones: there, and in larger cells."""
 
 
+def projection_error(surface: Surface) -> Array:
+    """How far points project from their pixels, [H, W], to be held against TOLERANCE_PX; NaN where there is no point."""
+    # Where pixels of the keyframe are larger than those of the view, projections lie farther apart.
+    return surface.error_px * at_most(at_least(surface.scale, LEAST_SCALE), 1.0)
+
+
 class Blend:
     """Surface points of keyframes, blended where they are of each pixel's nearest surface."""
 
@@ -38,8 +44,7 @@ class Blend:
     def add(self, surface: Surface) -> None:
         """Take in what one keyframe shows."""
         scale = surface.scale
-        # Where pixels of the keyframe are larger than those of the view, projections lie farther apart.
-        error = surface.error_px * at_most(at_least(scale, LEAST_SCALE), 1.0)
+        error = projection_error(surface)
         # Weights fall with the fourth power of how much finer or coarser the keyframe is.
         weight = np.minimum(scale, np.reciprocal(at_least(scale, 1e-3)))
         weight *= weight

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.camera.integrator import rotation_y
-from engine.memory.blend import LEAST_SCALE, TOLERANCE_PX
-from engine.memory.images import NEAREST, Array, Mask, at_least, at_most, resized
+from engine.memory.blend import TOLERANCE_PX, projection_error
+from engine.memory.images import NEAREST, Array, Mask, resized
 from engine.memory.keyframes import Keyframe
 from engine.memory.selection import coarse_depth
 from engine.memory.sources import NOTHING, Pixels, Source, View
@@ -107,8 +107,7 @@ class Surroundings:
             link = Link(view, source, pixels)
             # Here two steps are as good as the limit that `solve` estimates from them, and sounder.
             surface = link.surface(link.step(link.step(guess)), search=True)
-            error = surface.error_px * at_most(at_least(surface.scale, LEAST_SCALE), 1.0)
-            shown = pixels.unfolded(error) < TOLERANCE_PX
+            shown = pixels.unfolded(projection_error(surface)) < TOLERANCE_PX
             found = asked[shown]
             color.reshape(-1, 4)[found] = pixels.unfolded(surface.color)[shown]
             depth.reshape(-1)[found] = pixels.unfolded(surface.inverse_depth)[shown]
