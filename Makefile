@@ -47,13 +47,19 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "flaneur needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) -V 2>&1); install a later one, or run make PYTHON=/path/to/python3" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
+# With a C compiler memories are rendered twice as fast; without one it says so and goes on.
+KERNELS := engine/memory/kernels.c engine/memory/kernels.py
+COMPILE := $(BIN)/python -m engine.memory.kernels
+
 # Bytecode is made when a module is first used; made for everything it would be a tenth of the installation.
-$(VENV)/base.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/base.stamp: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(PIP) install --no-compile --editable .
+	$(COMPILE)
 	@touch $@
 
 # torch goes first and by its plain version, so that pip takes a CPU build where one lies at hand.
-$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/dev.stamp: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(PIP) install torch==2.13.0
 	$(PIP) install --editable '.[dev]'
+	$(COMPILE)
 	@touch $@ $(VENV)/base.stamp

@@ -28,6 +28,7 @@ from engine.machine.hardware import (
 )
 from engine.machine.installing import install_line
 from engine.machine.refiner_cost import RefinerPrecision, missing_memory, refiner_cost
+from engine.memory import kernels
 
 Status = Literal["ok", "missing", "problem"]
 MIN_PYTHON = (3, 11)
@@ -89,6 +90,7 @@ def run_checks(
         check_cpu_flags(cpu_flags()),
         *(check_module(module, name) for module, name in PLAY_MODULES.items()),
         check_providers(),
+        check_kernels(),
         check_display(environ, sys.platform),
         check_bundles(),
         check_worlds(),
@@ -173,6 +175,14 @@ def check_providers() -> Check:
     if others:
         detail += "; --provider auto takes the fastest whose numbers are the cpu's"
     return Check("providers", "ok", detail)
+
+
+def check_kernels() -> Check:
+    """Tell what renders spatial memories."""
+    if kernels.loaded() is not None:
+        return Check("memory kernels", "ok", "compiled")
+    remedy = "for renderings twice as fast install a C compiler, then `python -m engine.memory.kernels`"
+    return Check("memory kernels", "missing", "not compiled; numpy renders memories", remedy)
 
 
 def check_display(environ: Mapping[str, str], system: str) -> Check:

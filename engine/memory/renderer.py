@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.anchor import anchor_depth, beside_nearer
-from engine.memory.blend import BEHIND, TOLERANCE_PX, Blend, fill
+from engine.memory.blend import BEHIND, blend, fill
 from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
 from engine.memory.keyframes import Keyframe, silhouettes
 from engine.memory.rendering import MemoryRendering
@@ -32,7 +32,7 @@ from engine.memory.selection import (
     rank_keyframes,
 )
 from engine.memory.sources import NOTHING, Pixels, Source, View, split
-from engine.memory.warp import Link
+from engine.memory.warp import TOLERANCE_PX, Link
 
 ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5
 """The anchor has half the resolution of the frames and one and a half times their field of view."""
@@ -126,65 +126,74 @@ def _render_frame(
 ) -> tuple[NDArray[np.uint8], Array, Array]:
     """Render one frame: colour [H, W, 3], coverage and inverse depth [H, W]."""
     near, far = _guesses(view, guides)
-    least, pixels = BEHIND * far, Pixels.of_view(view)
-    picture = Blend(least)
-    for source in selected:
-        picture.add(Link(view, source, pixels).surface(near, search=True))
+    pixels, least = Pixels.of_view(view), BEHIND * far
+    links = [Link(view, source, pixels) for source in selected]
+    image, coverage = blend(links, [near], least) if links else _nothing(view)
     doubtful = np.flatnonzero(np.abs(near - far) > 0.02 * near + 1e-4)
-    if len(doubtful):
+    if links and len(doubtful):
         some = pixels.among(doubtful)
-        beside, far_guess = Blend(some.take(least)), some.take(far)
-        for source in selected:
-            beside.add(Link(view, source, some).surface(far_guess, search=True))
-        picture.merge(beside, some)
-    image, coverage = picture.result()
-    _fill_open(view, image, coverage, (near, far), fillers, least)
-    _fill_open(view, image, coverage, _surroundings(image[..., 3], coverage, CRACK_PX), selected, None)
-    _extend_surfaces(view, image, coverage, selected)
-    _smooth_edges(view, image, coverage, selected)
+        _put(
+            image,
+            coverage,
+            some,
+            blend(_at(links, some), [some.take(near), some.take(far)], some.take(least)),
+        )
+    _fill_open(image, coverage, (near, far), [Link(view, source, pixels) for source in fillers], least)
+    _fill_cracks(image, coverage, links)
+    _extend_surfaces(image, coverage, links)
+    _smooth_edges(image, coverage, links)
     filled = fill(image, coverage)
     color = cv2.convertScaleAbs(filled)[..., :3]
     return np.ascontiguousarray(color, np.uint8), coverage, np.ascontiguousarray(filled[..., 3])
 
 
+def _nothing(view: View) -> tuple[Array, Array]:
+    """Red, green, blue and inverse depth [H, W, 4], and coverage [H, W], of a memory of nothing."""
+    return np.zeros((view.height, view.width, 4), np.float32), np.zeros((view.height, view.width), np.float32)
+
+
+def _at(links: Sequence[Link], pixels: Pixels) -> list[Link]:
+    return [link.at(pixels) for link in links]
+
+
+def _put(image: Array, coverage: Array, pixels: Pixels, found: tuple[Array, Array]) -> None:
+    """Write what was found for some pixels into the picture."""
+    for part, values in zip((image, coverage), found, strict=True):
+        pixels.put(part, values)
+
+
 def _fill_open(
-    view: View,
-    image: Array,
-    coverage: Array,
-    guesses: Sequence[Array],
-    sources: Sequence[Source],
-    least: Array | None,
+    image: Array, coverage: Array, guesses: Sequence[Array], links: Sequence[Link], least: Array
 ) -> None:
-    """Fill pixels that are still open from some keyframes, in place.
+    """Fill pixels that are still open from keyframes that were not looked into yet, in place.
 
     Args:
         image: Red, green, blue and inverse depth, [H, W, 4].
         coverage: [H, W].
-        guesses: Inverse depths to search from, [H, W] each; NOTHING leaves a pixel out.
-        least: Of what is found, [H, W]; None for a share of the farthest guess.
+        guesses: Inverse depths to search from, [H, W] each.
+        least: Of what is found, [H, W].
     """
     open_pixels = np.flatnonzero((coverage == 0) & (guesses[0] >= 0))
-    if not len(open_pixels) or not sources:
-        return
-    pixels = Pixels.of_view(view).among(open_pixels)
-    starts = [pixels.take(guess) for guess in guesses]
-    patch = Blend(BEHIND * starts[-1] if least is None else pixels.take(least))
-    for source in sources:
-        link = Link(view, source, pixels)
-        for start in starts:
-            if least is not None:
-                start = link.solve(start)
-            surface = link.surface(start, search=least is None)
-            if least is None:
-                # Colours beside silhouettes are mixed with those of the other side.
-                surface.error_px[surface.beside_silhouette] = np.inf
-            patch.add(surface)
-    found, known = patch.result()
-    pixels.put(image, found)
-    pixels.put(coverage, known)
+    if len(open_pixels) and links:
+        pixels = links[0].pixels.among(open_pixels)
+        starts = [pixels.take(guess) for guess in guesses]
+        found = blend(_at(links, pixels), starts, pixels.take(least), solve=True, search=False)
+        _put(image, coverage, pixels, found)
 
 
-def _extend_surfaces(view: View, image: Array, coverage: Array, sources: Sequence[Source]) -> None:
+def _fill_cracks(image: Array, coverage: Array, links: Sequence[Link]) -> None:
+    """Fill open pixels from the surfaces that show around them, in place."""
+    near, far = _surroundings(image[..., 3], coverage, CRACK_PX)
+    open_pixels = np.flatnonzero((coverage == 0) & (near >= 0))
+    if len(open_pixels) and links:
+        pixels = links[0].pixels.among(open_pixels)
+        starts = [pixels.take(near), pixels.take(far)]
+        # Colours beside silhouettes are mixed with those of the other side.
+        found = blend(_at(links, pixels), starts, BEHIND * starts[1], not_beside=True)
+        _put(image, coverage, pixels, found)
+
+
+def _extend_surfaces(image: Array, coverage: Array, links: Sequence[Link]) -> None:
     """Let what stands in front reach as far as the keyframes show it, in place: guesses from the anchor's pixels end too soon.
 
     Args:
@@ -193,20 +202,17 @@ def _extend_surfaces(view: View, image: Array, coverage: Array, sources: Sequenc
     """
     depth = overwrite(image[..., 3].copy(), coverage == 0, np.full_like(coverage, NOTHING))
     near, beside = beside_nearer(depth)
-    if not len(beside) or not sources:
+    if not len(beside) or not links:
         return
-    pixels = Pixels.of_view(view).among(beside)
-    guess, patch = pixels.take(near), Blend(np.float32(1.05) * pixels.take(depth))
-    for source in sources:
-        link = Link(view, source, pixels)
-        patch.add(link.surface(link.solve(guess), search=True))
-    found, known = (pixels.unfolded(part) for part in patch.result())
-    shown = known > 0
+    pixels = links[0].pixels.among(beside)
+    least = np.float32(1.05) * pixels.take(depth)
+    found, known = blend(_at(links, pixels), [pixels.take(near)], least, solve=True)
+    found, shown = pixels.unfolded(found), pixels.unfolded(known) > 0
     image.reshape(-1, 4)[beside[shown]] = found[shown]
     coverage.reshape(-1)[beside[shown]] = 1
 
 
-def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[Source]) -> None:
+def _smooth_edges(image: Array, coverage: Array, links: Sequence[Link]) -> None:
     """Give pixels at silhouettes the mean colour of several points within them, as a camera does, in place.
 
     Args:
@@ -214,19 +220,14 @@ def _smooth_edges(view: View, image: Array, coverage: Array, sources: Sequence[S
     """
     depth = image[..., 3]
     color = np.ascontiguousarray(image[..., :3])
-    contrast = (nearest_around(color) - farthest_around(color)).max(-1) > LEAST_CONTRAST
+    contrast = cv2.split(nearest_around(color) - farthest_around(color))
     beside = cv2.dilate(silhouettes(depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    edges = np.flatnonzero(beside & (coverage > 0) & contrast)
-    if not len(edges) or not sources:
+    edges = np.flatnonzero(beside & (coverage > 0) & (np.maximum.reduce(contrast) > LEAST_CONTRAST))
+    if not len(edges) or not links:
         return
-    points = Pixels.of_view(view).points_within(edges, POINTS_WITHIN)
+    points = links[0].pixels.points_within(edges, POINTS_WITHIN)
     near, far = (points.take(side) for side in _surroundings(depth, coverage, EDGE_PX))
-    guesses, both = np.concatenate([near, far]), points.repeated(2)
-    blend = Blend(BEHIND * far)
-    for source in sources:
-        for surface in Link(view, source, both).surface(guesses, search=True).parts(2):
-            blend.add(surface)
-    found, shows = (points.unfolded(part) for part in blend.result())
+    found, shows = (points.unfolded(part) for part in blend(_at(links, points), [near, far], BEHIND * far))
     count = shows.reshape(len(POINTS_WITHIN), -1).sum(0)
     total = found[:, :3].reshape(len(POINTS_WITHIN), -1, 3).sum(0)
     enough = count >= LEAST_POINTS
@@ -265,6 +266,5 @@ def _nearest(link: Link, guess: Array, nearest: np.float32) -> Array:
     From far away the search passes by a near thing whose edge stands elsewhere in the anchor. Beside the anchor's own silhouettes
     nothing is taken: there depth is that of either side.
     """
-    surface = link.surface(link.solve(link.solve(np.full_like(guess, nearest))), search=True, colors=False)
-    sound = (surface.error_px < TOLERANCE_PX) & (surface.inverse_depth > guess) & ~surface.beside_silhouette
-    return overwrite(guess, sound, surface.inverse_depth)
+    found = link.verified(link.solve(link.solve(np.full_like(guess, nearest))), TOLERANCE_PX, not_beside=True)
+    return np.maximum(guess, found)

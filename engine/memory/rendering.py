@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.camera.integrator import rotation_y
-from engine.memory.blend import TOLERANCE_PX, projection_error
+from engine.memory.blend import first_shown
 from engine.memory.images import NEAREST, Array, Mask, resized
 from engine.memory.keyframes import Keyframe
 from engine.memory.selection import coarse_depth
@@ -26,8 +26,6 @@ GUESS_SCALE = 0.5
 """Resolution, over that of the view, at which points are rendered into cells for a first guess."""
 AROUND_DEG, AROUND_SCALE = 40.0, 0.25
 """How far a camera is turned to either side, and with which resolution, to see whether the surroundings are known."""
-LEAST_PIXELS = 200
-"""Fewer pixels than this are not worth a look into another keyframe."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +95,15 @@ class Surroundings:
         """
         color = np.zeros((view.height, view.width, 4), np.uint8)
         depth = np.full((view.height, view.width), NOTHING)
-        asked = open_ = np.flatnonzero(where)
-        pixels, guess = Pixels.of_view(view), self._guess(view)
-        for source in (self._rendered, *(source for _, source in self.looked_into)):
-            if len(asked) < LEAST_PIXELS:
-                break
-            pixels = pixels.among(open_)
-            guess = pixels.take(guess)
-            link = Link(view, source, pixels)
-            # Here two steps are as good as the limit that `solve` estimates from them, and sounder.
-            surface = link.surface(link.step(link.step(guess)), search=True)
-            shown = pixels.unfolded(projection_error(surface)) < TOLERANCE_PX
-            found = asked[shown]
-            color.reshape(-1, 4)[found] = pixels.unfolded(surface.color)[shown]
-            depth.reshape(-1)[found] = pixels.unfolded(surface.inverse_depth)[shown]
-            open_ = np.flatnonzero(~shown)
-            asked = asked[open_]
+        asked = np.flatnonzero(where)
+        if not len(asked):
+            return color, depth
+        pixels = Pixels.of_view(view).among(asked)
+        sources = self._rendered, *(source for _, source in self.looked_into)
+        links = [Link(view, source, pixels) for source in sources]
+        found, inverse_depth = first_shown(links, pixels.take(self._guess(view)))
+        pixels.put(color, found)
+        pixels.put(depth, inverse_depth)
         return color, depth
 
     def _guess(self, view: View) -> Array:

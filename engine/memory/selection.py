@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.images import farthest_around, nearest_around
+from engine.memory.kernels import loaded
 from engine.memory.keyframes import ROUGH_STEP, SKY_M, UNKNOWN, Array, Keyframe
 from engine.memory.sources import View
 
@@ -25,6 +26,8 @@ CLOSE = np.float32(1.0)
 REACHES = {3: 1, 5: 3, 9: 5}
 """Sides of the squares of cells that points of ever larger blocks reach into, and of the gaps, where those are close, between
 such points that are no gaps in a surface."""
+NEAREST_Z = np.float32(0.05)
+"""Points nearer to the camera's plane, in metres, are left out."""
 SAMPLE_STEP = 3
 """Every third cell is a sample for which keyframes are compared."""
 LEAST_GAIN = 1e-3
@@ -72,28 +75,30 @@ def coarse_depth(view: View, clouds: Sequence[Array]) -> CoarseDepth:
     width, height = -(-view.width // CELL), -(-view.height // CELL)
     near, far = np.zeros(width * height, np.float32), np.full(width * height, np.inf, np.float32)
     sky = np.zeros(width * height, np.bool_)
-    wide = {size: np.zeros(width * height, np.float32) for size in REACHES}
+    wide = np.zeros((len(REACHES), width * height), np.float32)
     fx, fy, cx, cy = view.intrinsics / np.float32(CELL)
     to_cells = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32) @ view.rotation.T
+    camera = np.concatenate([to_cells.ravel(), view.position, [fx, NEAREST_Z]], dtype=np.float32)
+    reaches, kernels = np.array(list(REACHES), np.int32), loaded()
     for points in clouds:
+        if kernels is not None:
+            kernels.splat(points, camera, (width, height), (near, far, sky, wide), reaches, 2 / SKY_M)
+            continue
         x, y, z = to_cells @ (points[:3] - view.position[:, None])
-        inverse = np.reciprocal(np.maximum(z, np.float32(0.05)))
+        inverse = np.reciprocal(np.maximum(z, NEAREST_Z))
         x *= inverse
         y *= inverse
-        inside = np.flatnonzero((z > 0.05) & (x >= 0) & (y >= 0) & (x < width) & (y < height))
-        if not len(inside):
-            continue
+        inside = np.flatnonzero((z > NEAREST_Z) & (x >= 0) & (y >= 0) & (x < width) & (y < height))
         cells = y[inside].astype(np.int32) * width + x[inside].astype(np.int32)
         inverse = inverse[inside]
-        solid = np.flatnonzero(inverse > 2 / SKY_M)
-        if len(solid) < len(cells):
-            sky[cells[inverse <= 2 / SKY_M]] = True
-            cells, inverse, inside = cells[solid], inverse[solid], inside[solid]
+        solid = inverse > 2 / SKY_M
+        sky[cells[~solid]] = True
+        cells, inverse, inside = cells[solid], inverse[solid], inside[solid]
         np.maximum.at(near, cells, inverse)
         np.minimum.at(far, cells, inverse)
         # Points of large blocks reach into neighbouring cells, so that nothing shows through between them.
         reach = points[3, inside] * inverse * fx
-        for size, grown in wide.items():
+        for size, grown in zip(REACHES, wide, strict=True):
             large = np.flatnonzero(reach > size / 4)
             np.maximum.at(grown, cells[large], inverse[large])
     shape = height, width
@@ -101,7 +106,7 @@ def coarse_depth(view: View, clouds: Sequence[Array]) -> CoarseDepth:
     far[sky & np.isinf(far)] = 0
     filled, far = _filled_cells(solid, far.reshape(shape))
     near = filled
-    for size, grown in wide.items():
+    for size, grown in zip(REACHES, wide, strict=True):
         reached = grown.reshape(shape)
         near = np.maximum(near, nearest_around(reached, size))
         closed = farthest_around(nearest_around(reached, REACHES[size]), REACHES[size])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.images import Array, Mask, chosen, far_side, farthest_around, nearest_around
+from engine.memory.kernels import address
 from engine.memory.keyframes import Keyframe, silhouettes
 
 NOTHING = np.float32(-1.0)
@@ -45,6 +47,11 @@ class View:
         """Metres, [3]."""
         return self.c2w[:3, 3].astype(np.float32)
 
+    @cached_property
+    def matrices(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of `pixel_matrices`."""
+        return pixel_matrices(self.intrinsics)
+
     def scaled(self, factor: float, width: int, height: int) -> View:
         """The same camera with pixels `1 / factor` as large, and its picture in the middle of one of another size."""
         fx, fy, cx, cy = self.intrinsics * np.float32(factor)
@@ -67,6 +74,16 @@ class Source:
     """Inverse depth, 1/m, [H, W]."""
     smooth: Array
     """The same, NaN beside silhouettes too, where depths must not be interpolated."""
+
+    @cached_property
+    def matrices(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of `pixel_matrices`."""
+        return pixel_matrices(self.intrinsics)
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Where smooth and plain depth, colour and clear colour lie in memory."""
+        return address(self.smooth), address(self.depth), address(self.color), address(self.clear_color)
 
     @classmethod
     def of_keyframe(cls, keyframe: Keyframe) -> Source:
@@ -91,6 +108,15 @@ class Source:
         smooth = np.where(silhouettes(inverse_depth), np.float32(NAN), inverse_depth)
         blank = np.zeros((1, 1, 4), np.uint8)
         return cls(view.c2w, view.intrinsics, blank, blank, inverse_depth, smooth)
+
+
+def pixel_matrices(intrinsics: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intrinsics as a matrix to pixel indices, whose centres are whole numbers, and its inverse, [3, 3]."""
+    fx, fy, cx, cy = intrinsics.tolist()
+    cx, cy = cx - 0.5, cy - 0.5
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array(
+        [[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]]
+    )
 
 
 class Pixels:
@@ -127,9 +153,11 @@ class Pixels:
             positions.reshape(-1)[: pixels._count] += np.repeat(shift, len(chosen))
         return pixels
 
-    def repeated(self, times: int) -> Pixels:
-        """These several times, so that each may have several guesses; `Surface.parts` takes the answers apart."""
-        return Pixels(np.concatenate([self.columns] * times), np.concatenate([self.rows] * times))
+    @cached_property
+    def flat(self) -> tuple[Array, Array]:
+        """Columns and rows of each, without gaps in memory, of one shape."""
+        columns, rows = np.broadcast_arrays(self.columns, self.rows)
+        return np.ascontiguousarray(columns), np.ascontiguousarray(rows)
 
     def unfolded(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values of a list, [N] or [N, C]."""

@@ -9,7 +9,9 @@ Where no depth is known, arrays hold NaN.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -26,8 +28,13 @@ from engine.memory.images import (
     overwrite,
     sample,
 )
+from engine.memory.kernels import LinkRecord, link_record, loaded
 from engine.memory.sources import NAN, NOTHING, Pixels, Source, View
 
+TOLERANCE_PX = 0.6
+"""Greatest distance of a surface point's projection from the pixel's centre."""
+MARCH_TOLERANCE_PX = 2 * TOLERANCE_PX
+"""The same where a ray is marched."""
 NEAR_Z = 1e-3
 """Points nearer to a camera's plane, or behind it, are projected as if they were there: far outside of the picture."""
 MARCH_STEPS = 8
@@ -50,38 +57,49 @@ class Surface:
     color: NDArray[np.uint8]
     """RGB and a fourth byte, [H, W, 4]; 1 x 1 where colours were not asked for."""
 
-    def parts(self, count: int) -> list[Surface]:
-        """Those of each of several guesses, of pixels that were repeated."""
-        arrays = (self.inverse_depth, self.error_px, self.scale, self.beside_silhouette, self.color)
-        return [Surface(*part) for part in zip(*(np.split(array, count) for array in arrays), strict=True)]
-
 
 class Link:
     """Pixels of a view seen from a keyframe.
 
     Pixel (i, j) of the view at inverse depth d falls on H (i, j, 1) + d e of the keyframe, and its pixel (u, v) at inverse
-    depth d on G (u, v, 1) - d g of the view, both homogeneous.
+    depth d on G (u, v, 1) - d g of the view, both homogeneous. Where kernels were compiled they are asked; they are twins of
+    what stands here.
     """
 
     def __init__(self, view: View, source: Source, pixels: Pixels) -> None:
-        self._view, self._source, self.pixels = view, source, pixels
+        self._source, self.pixels = source, pixels
         turn = source.c2w[:3, :3].T @ view.c2w[:3, :3]
         shift = source.c2w[:3, :3].T @ (view.c2w[:3, 3] - source.c2w[:3, 3])
-        to_pixels, to_rays = _matrices(source.intrinsics)
-        to_view_pixels, view_rays = _matrices(view.intrinsics)
-        there = to_pixels @ turn @ view_rays
-        self._offset = (to_pixels @ shift).tolist()
-        self._return = (to_view_pixels @ turn.T @ to_rays).tolist()
-        self._return_offset = (to_view_pixels @ turn.T @ shift).tolist()
-        self._far = [_plane(row, pixels) for row in there.astype(np.float32)]
+        (to_pixels, to_rays), (to_view_pixels, view_rays) = source.matrices, view.matrices
+        back = to_view_pixels @ turn.T
+        self._there, self._offset = to_pixels @ turn @ view_rays, to_pixels @ shift
+        self._back, self._back_offset = back @ to_rays, back @ shift
         self._zoom = np.float32(source.intrinsics[0] / view.intrinsics[0])
 
-    def among(self, chosen: NDArray[np.intp]) -> Link:
-        """The same for some of its pixels alone, by their flat indices."""
-        return Link(self._view, self._source, self.pixels.among(chosen))
+    def at(self, pixels: Pixels) -> Link:
+        """The same for other pixels of the view."""
+        other = copy(self)
+        other.pixels = pixels
+        other.__dict__.pop("_far", None)
+        return other
+
+    @cached_property
+    def record(self) -> LinkRecord:
+        """What the kernels take; it lives no longer than the source."""
+        matrices = self._there, self._offset, self._back, self._back_offset
+        height, width = self._source.depth.shape
+        return link_record(self._source.addresses, (width, height), matrices, float(self._zoom))
+
+    @cached_property
+    def _far(self) -> list[Array]:
+        """Homogeneous coordinates in the keyframe of what is infinitely far, three of each pixel."""
+        return [_plane(row, self.pixels) for row in self._there.astype(np.float32)]
 
     def solve(self, inverse_depth: Array) -> Array:
         """Return what the search converges to from a guess; guesses that leave the keyframe stay where they left it."""
+        kernels = loaded()
+        if kernels is not None:
+            return kernels.solve(self.record, self.pixels.flat, inverse_depth)
         first = self.step(inverse_depth)
         second = self.step(first)
         step, change = first - inverse_depth, second - first
@@ -97,6 +115,39 @@ class Link:
         found, _ = self._depth_at(u, v)
         found /= at_least(self._returned(2, u, v, found), NEAR_Z)
         overwrite(found, np.isnan(found), inverse_depth)
+        return found
+
+    def verified(self, guess: Array, tolerance_px: float, not_beside: bool = False) -> Array:
+        """Inverse depth of the surface points behind guesses that project into their pixels; NOTHING elsewhere.
+
+        Args:
+            not_beside: Leave out what is seen beside a silhouette of the keyframe.
+        """
+        kernels = loaded()
+        if kernels is not None:
+            return kernels.verified(self.record, self.pixels.flat, guess, tolerance_px, not_beside)
+        surface = self.surface(guess, search=True, colors=False)
+        sound = (surface.error_px < tolerance_px) & (guess >= 0)
+        if not_beside:
+            sound &= ~surface.beside_silhouette
+        return overwrite(np.full_like(guess, NOTHING), sound, surface.inverse_depth)
+
+    def march(self, nearest: Array, farthest: Array) -> Array:
+        """Inverse depth of the nearest surface between two bounds that the keyframe shows, NOTHING where it shows none."""
+        kernels = loaded()
+        if kernels is not None:
+            return kernels.march(
+                self.record, self.pixels.flat, nearest, farthest, MARCH_STEPS, MARCH_TOLERANCE_PX
+            )
+        first, last = self._crossings(nearest, farthest)
+        found = self.verified(self._narrowed(*first), MARCH_TOLERANCE_PX)
+        again = np.flatnonzero(first[0] != last[0])
+        if len(again):
+            # Few rays pass behind something twice.
+            part = self.at(self.pixels.among(again))
+            bounds = (part.pixels.take(bound) for bound in last)
+            second = part.verified(part._narrowed(*bounds), MARCH_TOLERANCE_PX)
+            part.pixels.put(found, np.maximum(part.pixels.take(found), second))
         return found
 
     def surface(self, inverse_depth: Array, search: bool = False, colors: bool = True) -> Surface:
@@ -135,7 +186,7 @@ class Link:
         )
         color.reshape(-1, 4)[chosen] = clear[rows, columns]
 
-    def crossings(self, near: Array, far: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def _crossings(self, near: Array, far: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """March along the rays from `near` over `far` to infinity.
 
         Returns:
@@ -161,7 +212,7 @@ class Link:
             before, gap_before = inverse, gap
         return (first_front, first_back), (last_front, last_back)
 
-    def narrowed(self, front: Array, back: Array) -> Array:
+    def _narrowed(self, front: Array, back: Array) -> Array:
         """Two steps of regula falsi between points in front of a surface and points behind it; NOTHING where front is."""
         gap_front, gap_back = self._gap(front, LINEAR), self._gap(back, LINEAR)
         middle = _between(front, gap_front, back, gap_back)
@@ -198,9 +249,9 @@ class Link:
 
     def _returned(self, row: int, u: Array, v: Array, found: Array) -> Array:
         """One homogeneous coordinate in the view of what the keyframe saw."""
-        a, b, c = self._return[row]
+        a, b, c = self._back[row]
         plane = np.asarray(cv2.addWeighted(u, a, v, b, c), np.float32)
-        return add_scaled(found, -self._return_offset[row], plane)
+        return add_scaled(found, -self._back_offset[row], plane)
 
     def _gap(self, inverse_depth: Array, how: int) -> Array:
         """How far points lie in front of what the keyframe saw, in its inverse depth, 1/m; NaN outside."""
@@ -208,15 +259,6 @@ class Link:
         one_over *= inverse_depth
         one_over -= sample(self._source.depth, u, v, how, NAN)
         return one_over
-
-
-def _matrices(intrinsics: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intrinsics as a matrix to pixel indices, whose centres are whole numbers, and its inverse, [3, 3]."""
-    fx, fy, cx, cy = intrinsics.tolist()
-    cx, cy = cx - 0.5, cy - 0.5
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.array(
-        [[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1]]
-    )
 
 
 def _plane(row: Array, pixels: Pixels) -> Array:

@@ -1,0 +1,383 @@
+/* Pixels of a view warped into keyframes and back: twins of what warp.py, blend.py and selection.py define, which explain it.
+
+   Pixels are worked on in blocks that stay in the nearest cache. Operations are never fused, so that results are the same on
+   every processor. NaN stands for no depth, -1 for no surface. Arrays of pixels hold float32, one value after the other. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
+/* The loader takes the wider instructions where the processor has them. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define KERNEL __attribute__((target_clones("avx2", "default"))) EXPORTED
+#else
+#define KERNEL EXPORTED
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+#define NEAR_Z 1e-3f
+#define NOTHING (-1.0f)
+
+enum { BLOCK = 64, MAX_SURFACES = 24 };
+enum { SOLVE = 1, SEARCH = 2, NOT_BESIDE = 4 };
+
+/* A keyframe seen from a view. Pixel (column, row) at inverse depth d falls on there (column, row, 1) + d offset, and what the
+   keyframe saw at (u, v) on back (u, v, 1) - d back_offset. */
+typedef struct {
+    const float *smooth, *depth;
+    const uint8_t *color, *clear;
+    int32_t width, height;
+    float there[9], offset[3], back[9], back_offset[3];
+    float zoom;
+} Link;
+
+typedef struct {
+    float tolerance_px, least_scale, same_surface, enlarged;
+} Rules;
+
+/* At most BLOCK pixels of a view. */
+typedef struct {
+    int count;
+    const float *columns, *rows;
+} Pixels;
+
+typedef struct {
+    float inverse[BLOCK], error[BLOCK], scale[BLOCK], u[BLOCK], v[BLOCK];
+    uint8_t beside[BLOCK];
+} Surface;
+
+INLINE float at_least(float value, float least) { return value > least ? value : least; }
+
+INLINE float at_most(float value, float most) { return value < most ? value : most; }
+
+INLINE float row_of(const float *matrix, float x, float y) { return matrix[0] * x + (matrix[1] * y + matrix[2]); }
+
+INLINE Pixels block(int64_t count, int64_t first, const float *columns, const float *rows) {
+    Pixels pixels = {count - first < BLOCK ? (int)(count - first) : BLOCK, columns + first, rows + first};
+    return pixels;
+}
+
+/* Between pixel centres; NaN outside, and beside NaN. */
+INLINE float linear(const float *image, int width, int height, float u, float v) {
+    if (!(u >= 0.0f && v >= 0.0f && u <= (float)(width - 1) && v <= (float)(height - 1))) return NAN;
+    int x = (int)u, y = (int)v, right = x < width - 1, down = y < height - 1 ? width : 0;
+    const float *at = image + (intptr_t)y * width + x;
+    float share = u - (float)x;
+    float top = at[0] + (at[right] - at[0]) * share;
+    float bottom = at[down] + (at[down + right] - at[down]) * share;
+    return top + (bottom - top) * (v - (float)y);
+}
+
+/* Of the pixel that a position falls into; NaN outside. */
+INLINE float of_pixel(const float *image, int width, int height, float u, float v) {
+    if (!(u > -0.5f && v > -0.5f && u < (float)width - 0.5f && v < (float)height - 0.5f)) return NAN;
+    return image[(intptr_t)(int)(v + 0.5f) * width + (int)(u + 0.5f)];
+}
+
+/* Positions in the keyframe, and the depth in the view over that in the keyframe. */
+INLINE void project(const Link *k, Pixels p, const float *depth, float *u, float *v, float *ratio) {
+    for (int i = 0; i < p.count; i++) {
+        float x = depth[i] * k->offset[0] + row_of(k->there, p.columns[i], p.rows[i]);
+        float y = depth[i] * k->offset[1] + row_of(k->there + 3, p.columns[i], p.rows[i]);
+        float z = depth[i] * k->offset[2] + row_of(k->there + 6, p.columns[i], p.rows[i]);
+        ratio[i] = 1.0f / at_least(z, NEAR_Z);
+        u[i] = x * ratio[i];
+        v[i] = y * ratio[i];
+    }
+}
+
+/* What the keyframe saw, from the pixel itself where it cannot be interpolated. */
+INLINE void depth_at(const Link *k, int count, const float *u, const float *v, float *found, uint8_t *beside) {
+    for (int i = 0; i < count; i++) {
+        float between = linear(k->smooth, k->width, k->height, u[i], v[i]);
+        beside[i] = isnan(between);
+        found[i] = beside[i] ? of_pixel(k->depth, k->width, k->height, u[i], v[i]) : between;
+    }
+}
+
+INLINE float returned(const Link *k, int row, float u, float v, float found) {
+    return found * -k->back_offset[row] + row_of(k->back + 3 * row, u, v);
+}
+
+INLINE void step(const Link *k, Pixels p, const float *guess, float *next) {
+    float u[BLOCK], v[BLOCK], ratio[BLOCK], found[BLOCK];
+    uint8_t beside[BLOCK];
+    project(k, p, guess, u, v, ratio);
+    depth_at(k, p.count, u, v, found, beside);
+    for (int i = 0; i < p.count; i++) {
+        float inverse = found[i] / at_least(returned(k, 2, u[i], v[i], found[i]), NEAR_Z);
+        next[i] = isnan(inverse) ? guess[i] : inverse;
+    }
+}
+
+INLINE void solve(const Link *k, Pixels p, const float *guess, float *solved) {
+    float first[BLOCK], second[BLOCK];
+    step(k, p, guess, first);
+    step(k, p, first, second);
+    for (int i = 0; i < p.count; i++) {
+        float move = first[i] - guess[i], change = second[i] - first[i], bend = change - move;
+        int straight = fabsf(bend) < 1e-7f;
+        float limit = straight ? first[i] : first[i] - move * change / bend;
+        int sound = limit >= 0.0f && limit < 2.0f * at_least(guess[i], first[i]) + 0.01f;
+        solved[i] = sound ? limit : second[i];
+    }
+}
+
+INLINE void find_surface(const Link *k, Pixels p, const float *guess, int search, Surface *s) {
+    float start[BLOCK], found[BLOCK];
+    if (search) step(k, p, guess, start);
+    project(k, p, search ? start : guess, s->u, s->v, s->scale);
+    depth_at(k, p.count, s->u, s->v, found, s->beside);
+    for (int i = 0; i < p.count; i++) {
+        float u = s->u[i], v = s->v[i], ratio = 1.0f / at_least(returned(k, 2, u, v, found[i]), NEAR_Z);
+        float x = fabsf(returned(k, 0, u, v, found[i]) * ratio - p.columns[i]);
+        float y = fabsf(returned(k, 1, u, v, found[i]) * ratio - p.rows[i]);
+        s->error[i] = isnan(found[i]) ? NAN : at_least(x, y);
+        s->inverse[i] = found[i] * ratio;
+        s->scale[i] *= k->zoom;
+    }
+}
+
+INLINE void verify(const Link *k, Pixels p, const float *guess, float tolerance_px, int not_beside, float *found) {
+    Surface s;
+    find_surface(k, p, guess, 1, &s);
+    for (int i = 0; i < p.count; i++) {
+        int sound = s.error[i] < tolerance_px && guess[i] >= 0.0f && !(not_beside && s.beside[i]);
+        found[i] = sound ? s.inverse[i] : NOTHING;
+    }
+}
+
+/* How far points lie in front of what the keyframe saw. */
+INLINE void gaps(const Link *k, Pixels p, const float *inverse, int interpolate, float *gap) {
+    float u[BLOCK], v[BLOCK], ratio[BLOCK];
+    project(k, p, inverse, u, v, ratio);
+    for (int i = 0; i < p.count; i++) {
+        float seen = interpolate ? linear(k->depth, k->width, k->height, u[i], v[i])
+                                 : of_pixel(k->depth, k->width, k->height, u[i], v[i]);
+        gap[i] = ratio[i] * inverse[i] - seen;
+    }
+}
+
+INLINE float zero_between(float a, float gap_a, float b, float gap_b) {
+    float fall = gap_b - gap_a;
+    if (fall > -1e-9f) fall = -1e-9f;
+    float share = gap_b / fall;
+    if (share < 0.0f) share = 0.0f;
+    if (share > 1.0f) share = 1.0f;
+    return b + (a - b) * share;
+}
+
+INLINE void narrow(const Link *k, Pixels p, const float *front, const float *back, float *narrowed) {
+    float gap_front[BLOCK], gap_back[BLOCK], middle[BLOCK], gap_middle[BLOCK];
+    gaps(k, p, front, 1, gap_front);
+    gaps(k, p, back, 1, gap_back);
+    for (int i = 0; i < p.count; i++) middle[i] = zero_between(front[i], gap_front[i], back[i], gap_back[i]);
+    gaps(k, p, middle, 1, gap_middle);
+    for (int i = 0; i < p.count; i++) {
+        float found = gap_middle[i] > 0.0f ? zero_between(middle[i], gap_middle[i], back[i], gap_back[i])
+                                           : zero_between(front[i], gap_front[i], middle[i], gap_middle[i]);
+        narrowed[i] = front[i] < 0.0f || isnan(found) ? NOTHING : found;
+    }
+}
+
+/* Bounds between which rays pass behind what the keyframe saw, the first and the last time. */
+INLINE void crossings(const Link *k, Pixels p, const float *nearest, const float *farthest, int steps, float first[2][BLOCK],
+                      float last[2][BLOCK]) {
+    float before[BLOCK], gap_before[BLOCK], inverse[BLOCK], gap[BLOCK];
+    for (int i = 0; i < p.count; i++) first[0][i] = first[1][i] = last[0][i] = last[1][i] = NOTHING;
+    memcpy(before, nearest, (size_t)p.count * sizeof(float));
+    gaps(k, p, before, 0, gap_before);
+    for (int t = 1; t <= steps; t++) {
+        float share = (float)t / (float)(steps - 1);
+        for (int i = 0; i < p.count; i++)
+            inverse[i] = t == steps ? 0.0f : (farthest[i] - nearest[i]) * share + nearest[i];
+        gaps(k, p, inverse, 0, gap);
+        for (int i = 0; i < p.count; i++) {
+            int passes = gap_before[i] > 0.0f && gap[i] <= 0.0f, fresh = passes && first[0][i] < 0.0f;
+            first[0][i] = fresh ? before[i] : first[0][i];
+            first[1][i] = fresh ? inverse[i] : first[1][i];
+            last[0][i] = passes ? before[i] : last[0][i];
+            last[1][i] = passes ? inverse[i] : last[1][i];
+            before[i] = inverse[i];
+            gap_before[i] = gap[i];
+        }
+    }
+}
+
+/* The keyframe's border pixels reach outward. */
+INLINE void color_at(const Link *k, float u, float v, int beside, int clear, float *rgb) {
+    const uint8_t *image = clear ? k->clear : k->color;
+    u = at_most(at_least(u, 0.0f), (float)(k->width - 1));
+    v = at_most(at_least(v, 0.0f), (float)(k->height - 1));
+    if (beside) {
+        /* Between pixels on either side of a silhouette there is no colour: it is taken where the depth was. */
+        const uint8_t *at = image + 4 * ((intptr_t)(int)(v + 0.5f) * k->width + (int)(u + 0.5f));
+        for (int j = 0; j < 3; j++) rgb[j] = at[j];
+        return;
+    }
+    int x = (int)u, y = (int)v, right = x < k->width - 1 ? 4 : 0, down = y < k->height - 1 ? 4 * k->width : 0;
+    const uint8_t *at = image + 4 * ((intptr_t)y * k->width + x);
+    for (int j = 0; j < 3; j++) {
+        float top = (float)at[j] + (float)(at[right + j] - at[j]) * (u - (float)x);
+        float bottom = (float)at[down + j] + (float)(at[down + right + j] - at[down + j]) * (u - (float)x);
+        rgb[j] = top + (bottom - top) * (v - (float)y);
+    }
+}
+
+INLINE float projection_error(const Surface *s, int i, const Rules *rules) {
+    return s->error[i] * at_most(at_least(s->scale[i], rules->least_scale), 1.0f);
+}
+
+INLINE float weight_of(float scale, float error, int beside, const Rules *rules) {
+    float weight = at_most(scale, 1.0f / at_least(scale, 1e-3f));
+    weight *= weight;
+    weight *= weight;
+    weight *= beside ? 0.1f : 1.0f;
+    return (weight + 1e-4f) * (1.05f - at_most(error / rules->tolerance_px, 1.0f));
+}
+
+KERNEL void flaneur_solve(const Link *link, int64_t count, const float *columns, const float *rows, const float *guess,
+                          float *solved) {
+    for (int64_t first = 0; first < count; first += BLOCK)
+        solve(link, block(count, first, columns, rows), guess + first, solved + first);
+}
+
+KERNEL void flaneur_verify(const Link *link, int64_t count, const float *columns, const float *rows, const float *guess,
+                           float tolerance_px, int not_beside, float *found) {
+    for (int64_t first = 0; first < count; first += BLOCK)
+        verify(link, block(count, first, columns, rows), guess + first, tolerance_px, not_beside, found + first);
+}
+
+KERNEL void flaneur_march(const Link *link, int64_t count, const float *columns, const float *rows, const float *nearest,
+                          const float *farthest, int steps, float tolerance_px, float *found) {
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        Pixels p = block(count, at, columns, rows);
+        float first[2][BLOCK], last[2][BLOCK], narrowed[BLOCK], second[BLOCK];
+        int again = 0;
+        crossings(link, p, nearest + at, farthest + at, steps, first, last);
+        narrow(link, p, first[0], first[1], narrowed);
+        verify(link, p, narrowed, tolerance_px, 0, found + at);
+        for (int i = 0; i < p.count; i++) again |= first[0][i] != last[0][i];
+        if (!again) continue;
+        narrow(link, p, last[0], last[1], narrowed);
+        verify(link, p, narrowed, tolerance_px, 0, second);
+        for (int i = 0; i < p.count; i++) found[at + i] = at_least(second[i], found[at + i]);
+    }
+}
+
+/* `guesses` holds all pixels' first guesses, then their second; `image` red, green, blue and inverse depth of each pixel. */
+KERNEL void flaneur_blend(const Link *links, int num_links, int64_t count, const float *columns, const float *rows,
+                          const float *guesses, int num_guesses, const float *least, int how, const Rules *rules,
+                          float *image, float *known) {
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        Pixels p = block(count, first, columns, rows);
+        float inverse[MAX_SURFACES][BLOCK], weight[MAX_SURFACES][BLOCK], u[MAX_SURFACES][BLOCK], v[MAX_SURFACES][BLOCK];
+        uint8_t beside[MAX_SURFACES][BLOCK], clear[MAX_SURFACES][BLOCK];
+        float nearest[BLOCK], solved[BLOCK];
+        int num_surfaces = num_links * num_guesses;
+        for (int i = 0; i < p.count; i++) nearest[i] = NOTHING;
+        for (int n = 0; n < num_surfaces; n++) {
+            const Link *link = links + n / num_guesses;
+            const float *guess = guesses + n % num_guesses * count + first;
+            Surface s;
+            if (how & SOLVE) solve(link, p, guess, solved);
+            find_surface(link, p, how & SOLVE ? solved : guess, how & SEARCH, &s);
+            for (int i = 0; i < p.count; i++) {
+                float error = projection_error(&s, i, rules);
+                int sound = error < rules->tolerance_px && s.inverse[i] >= least[first + i];
+                inverse[n][i] = sound && !(how & NOT_BESIDE && s.beside[i]) ? s.inverse[i] : NOTHING;
+                weight[n][i] = weight_of(s.scale[i], error, s.beside[i], rules);
+                nearest[i] = at_least(inverse[n][i], nearest[i]);
+                beside[n][i] = s.beside[i];
+                clear[n][i] = s.beside[i] && s.scale[i] < rules->enlarged;
+            }
+            memcpy(u[n], s.u, sizeof s.u);
+            memcpy(v[n], s.v, sizeof s.v);
+        }
+        for (int i = 0; i < p.count; i++) {
+            float behind = nearest[i] * rules->same_surface - 0.002f, total = 0.0f, sum[4] = {0.0f};
+            for (int n = 0; n < num_surfaces; n++) {
+                float rgb[3];
+                if (!(inverse[n][i] > behind)) continue;
+                color_at(links + n / num_guesses, u[n][i], v[n][i], beside[n][i], clear[n][i], rgb);
+                for (int j = 0; j < 3; j++) sum[j] += weight[n][i] * rgb[j];
+                sum[3] += weight[n][i] * inverse[n][i];
+                total += weight[n][i];
+            }
+            float share = total > 0.0f ? 1.0f / at_least(total, 1e-9f) : 0.0f;
+            for (int j = 0; j < 4; j++) image[4 * (first + i) + j] = sum[j] * share;
+            known[first + i] = total > 0.0f;
+        }
+    }
+}
+
+/* `image` holds red, green, blue and a fourth byte of each pixel, and is left as it is where nothing is shown. */
+KERNEL void flaneur_look(const Link *links, int num_links, int64_t count, const float *columns, const float *rows,
+                         const float *guesses, const Rules *rules, uint8_t *image, float *inverse_depth) {
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        Pixels all = block(count, first, columns, rows);
+        float column[BLOCK], row[BLOCK], guess[BLOCK], next[BLOCK], start[BLOCK];
+        int index[BLOCK], left = all.count;
+        for (int i = 0; i < left; i++) {
+            index[i] = i;
+            inverse_depth[first + i] = NOTHING;
+        }
+        memcpy(column, all.columns, (size_t)left * sizeof(float));
+        memcpy(row, all.rows, (size_t)left * sizeof(float));
+        memcpy(guess, guesses + first, (size_t)left * sizeof(float));
+        for (int n = 0; n < num_links && left; n++) {
+            Pixels p = {left, column, row};
+            Surface s;
+            step(links + n, p, guess, next);
+            step(links + n, p, next, start);
+            find_surface(links + n, p, start, 1, &s);
+            left = 0;
+            for (int i = 0; i < p.count; i++) {
+                if (projection_error(&s, i, rules) < rules->tolerance_px) {
+                    float rgb[3];
+                    int clear = s.beside[i] && s.scale[i] < rules->enlarged;
+                    color_at(links + n, s.u[i], s.v[i], s.beside[i], clear, rgb);
+                    for (int j = 0; j < 3; j++) image[4 * (first + index[i]) + j] = (uint8_t)(rgb[j] + 0.5f);
+                    inverse_depth[first + index[i]] = s.inverse[i];
+                    continue;
+                }
+                column[left] = column[i];
+                row[left] = row[i];
+                guess[left] = guess[i];
+                index[left++] = index[i];
+            }
+        }
+    }
+}
+
+/* `points` holds x of all world points, then y, z and their extents; `camera` the rotation into cells, the position, the focal
+   length in cells and the nearest depth; `wide` the cells of each of the reaches. */
+KERNEL void flaneur_splat(const float *points, int64_t count, const float *camera, int width, int height,
+                          const int32_t *reaches, int num_reaches, float sky_inverse, float *nearest, float *farthest,
+                          uint8_t *sky, float *wide) {
+    for (int64_t i = 0; i < count; i++) {
+        float at[3], seen[3];
+        for (int j = 0; j < 3; j++) at[j] = points[j * count + i] - camera[9 + j];
+        for (int j = 0; j < 3; j++) seen[j] = camera[3 * j] * at[0] + camera[3 * j + 1] * at[1] + camera[3 * j + 2] * at[2];
+        if (!(seen[2] > camera[13])) continue;
+        float inverse = 1.0f / seen[2], x = seen[0] * inverse, y = seen[1] * inverse;
+        if (!(x >= 0.0f && y >= 0.0f && x < (float)width && y < (float)height)) continue;
+        intptr_t cell = (intptr_t)(int)y * width + (int)x;
+        if (!(inverse > sky_inverse)) {
+            sky[cell] = 1;
+            continue;
+        }
+        nearest[cell] = at_least(inverse, nearest[cell]);
+        farthest[cell] = at_most(inverse, farthest[cell]);
+        float reach = points[3 * count + i] * inverse * camera[12];
+        for (int r = 0; r < num_reaches; r++) {
+            float *grown = wide + (intptr_t)r * width * height + cell;
+            if (reach > (float)reaches[r] / 4.0f) *grown = at_least(inverse, *grown);
+        }
+    }
+}
