@@ -172,6 +172,40 @@ def test_a_frame_is_turned_further_where_the_memory_knows_what_is_around(
         walk.close()
 
 
+def test_the_first_frame_moves_by_the_depth_that_the_memory_shows() -> None:
+    session = PacedHolodeck(FakeClock(), math.inf)
+    walk, world = Walk(session, rig_planner(session), 0, session._fake), session.world
+    try:
+        assert walk.frame.inverse_depth is None
+        ahead = Intent(forward=1.0)
+        walk.update(ahead, 0.02)
+        assert not walk.live_move_m.any()
+        view = View(world.c2w, world.intrinsics, *world.frame_size)
+        depth = holodeck.get_place("town").depth(world.c2w, world.intrinsics, *world.frame_size)
+        inverse_depth = np.where(depth < 1e4, 1 / depth, 0).astype(np.float32)
+        session.surroundings = Surroundings(world.first_frame, inverse_depth.copy(), view, ())
+        pixels = walk.frame.pixels
+        for frame in range(2, 12):
+            walk.update(ahead, 0.02 * frame)
+        assert walk.frame.pixels is pixels
+        found = walk.frame.inverse_depth
+        assert found is not None
+        assert (np.abs(found - inverse_depth) < 0.05 * inverse_depth + 0.01).mean() > 0.97
+        assert np.linalg.norm(walk.live_move_m) > 0.02
+        moved = walk.frame.c2w.copy()
+        moved[:3, 3] += 0.3 * moved[:3, 2]
+        picture, poses = LivePicture(world.intrinsics), (world.c2w, moved)
+        shown = [
+            picture.show(pixels, poses, world.frame_size, "pixels", given, session.surroundings)[..., 2::-1]
+            for given in (None, found)
+        ]
+        truth = holodeck.get_place("town").render(moved, world.intrinsics, *world.frame_size)
+        assert psnr(shown[1], truth) > psnr(shown[0], truth) + 3
+    finally:
+        session.let_go.set()
+        walk.close()
+
+
 def _grey(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(picture.mean(axis=2), np.float32)
 

@@ -15,6 +15,7 @@ from engine.machine.assets import worlds_dir
 from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
 from engine.memory.rendering import MemoryRendering
+from engine.memory.sources import View
 from evaluation.image_metrics import psnr
 from evaluation.rollouts import HELD_OUT_SEED
 from evaluation.worlds import held_out_walk
@@ -195,6 +196,18 @@ def _blue_wall_from(right: float):
     pillar = np.abs(ray * 2.0 + right) < 0.2
     color[:, pillar], inverse[:, pillar] = (255, 0, 0), 0.5
     return color, inverse, pose, KEYFRAME_INTRINSICS
+
+
+def test_the_depth_of_a_view_nearby_is_told_where_it_is_known() -> None:
+    pose = POSES["ahead"]
+    around = seen(renderer(), pose).surroundings(pose, INTRINSICS)
+    nearby = turned(moved(pose, 0.1), 4)
+    found = around.depth_of(View(nearby, INTRINSICS, WIDTH, HEIGHT))
+    assert found is not None
+    truth = inverse_depth(nearby, INTRINSICS, WIDTH, HEIGHT)
+    assert (np.abs(found - truth) < 0.05 * truth + 0.01)[~edges(truth)].mean() > 0.97
+    assert (found >= 0).all()
+    assert around.depth_of(View(turned(pose, 180), INTRINSICS, WIDTH, HEIGHT)) is None
 
 
 def test_the_sky_is_known_at_infinity_however_far_one_walks() -> None:

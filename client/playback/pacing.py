@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -312,6 +312,10 @@ class Playback:
     def frame(self) -> WalkFrame:
         """The frame that is on."""
         return self._frames[0]
+
+    def give_depth(self, inverse_depth: NDArray[np.float32]) -> None:
+        """Tell the depth of the frame that is on, [H, W], 1/m, which it was made without."""
+        self._frames[0] = replace(self._frames[0], inverse_depth=inverse_depth)
 
     @property
     def fps_shown(self) -> float:

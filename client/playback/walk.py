@@ -22,6 +22,7 @@ from client.playback.statistics import Statistics
 from engine.files.recording import RecordedChunk, RecordingHeader
 from engine.files.world import World
 from engine.memory.rendering import Surroundings
+from engine.memory.sources import View
 from engine.session.protocol import Session
 from engine.session.replay import header_for
 from engine.session.worker import MAX_IN_FLIGHT, Worker
@@ -72,6 +73,7 @@ class Walk:
         session.keep_snapshots = self.history.has_room_for(session.snapshot_bytes)
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
+        self._asked_for_depth: Surroundings | None = None
         in_flight = MAX_IN_FLIGHT + session.has_refiner
         config = PacingConfig(session.fps, session.frames_per_chunk, max_in_flight=in_flight)
         self.playback = self._playback(config, span)
@@ -238,7 +240,23 @@ class Walk:
             if asks:
                 self._request(now_s)
             self.statistics.note_tick(now_s, asks)
+        self._look_for_depth()
         return self.frame.index != before
+
+    def _look_for_depth(self) -> None:
+        """Take the depth of a frame that was made without, as a world's first is, from what the memory shows there."""
+        surroundings, frame = self.surroundings, self.frame
+        if (
+            self._live is None
+            or frame.inverse_depth is not None
+            or surroundings in (None, self._asked_for_depth)
+        ):
+            return
+        self._asked_for_depth = surroundings
+        view = View(frame.c2w, self.session.world.intrinsics, *self.session.frame_size)
+        inverse_depth = surroundings.depth_of(view)
+        if inverse_depth is not None:
+            self.playback.give_depth(inverse_depth)
 
     def _rest_or_wake(self, now_s: float) -> bool:
         """Stop the clock once nothing moves and all was shown, start it when that ends; say whether none is needed."""

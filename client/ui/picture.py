@@ -99,6 +99,7 @@ class LivePicture:
         """Show frames of a camera with these fx, fy, cx, cy, [4], in frame pixels."""
         self._intrinsics = intrinsics
         self._frame: NDArray[np.uint8] | None = None
+        self._inverse_depth: NDArray[np.float32] | None = None
         self._enlarged: dict[tuple[tuple[int, int], Style], NDArray[np.uint8]] = {}
         self._depth_frame: DepthFrame | None = None
         self._warped: tuple[object, NDArray[np.uint8]] | None = None
@@ -127,6 +128,8 @@ class LivePicture:
             self._frame = frame
             self._enlarged.clear()
             self._depth_frame = self._warped = None
+        if self._inverse_depth is not inverse_depth:
+            self._inverse_depth, self._depth_frame, self._warped = inverse_depth, None, None
         if poses is None:
             return self._at(size, style)
         key = size, style, poses[0].tobytes(), poses[1].tobytes(), surroundings

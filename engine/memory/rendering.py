@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.camera.integrator import rotation_y
 from engine.memory.blend import first_shown
-from engine.memory.images import NEAREST, Array, Mask, resized
+from engine.memory.images import NEAREST, Array, Mask, farthest_around, resized
 from engine.memory.keyframes import Keyframe
 from engine.memory.selection import coarse_depth
 from engine.memory.sources import NOTHING, Pixels, Source, View
@@ -26,6 +26,11 @@ GUESS_SCALE = 0.5
 """Resolution, over that of the view, at which points are rendered into cells for a first guess."""
 AROUND_DEG, AROUND_SCALE = 40.0, 0.25
 """How far a camera is turned to either side, and with which resolution, to see whether the surroundings are known."""
+
+LEAST_SHARE = 0.9
+"""Of a view that must be known for its depth to be told."""
+FILL_SIZES = 3, 9, 33
+"""Sides of the neighbourhoods, in pixels, that the depth of what is not known is taken from, one after another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +88,19 @@ class Surroundings:
             _, depth = self.look(replace(small, c2w=c2w), np.ones((height, width), np.bool_))
             shares.append(float((depth >= 0).mean()))
         return min(shares)
+
+    def depth_of(self, view: View) -> Array | None:
+        """Return the inverse depth of a view nearby, 1/m, [H, W], that of what is farthest around where nothing is known.
+
+        None where less than LEAST_SHARE of the view is known.
+        """
+        _, depth = self.look(view, np.ones((view.height, view.width), np.bool_))
+        if (depth >= 0).mean() < LEAST_SHARE:
+            return None
+        for size in FILL_SIZES:
+            farthest = farthest_around(np.where(depth < 0, np.float32(np.inf), depth), size)
+            depth = np.where((depth < 0) & np.isfinite(farthest), farthest, depth)
+        return np.maximum(depth, np.float32(0.0))
 
     def look(self, view: View, where: Mask) -> tuple[NDArray[np.uint8], Array]:
         """Return what stands at some pixels of a view: the first that shows anything there is believed.
