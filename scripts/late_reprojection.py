@@ -136,7 +136,7 @@ def filled(
 ) -> Shown:
     if known is not None:
         # What is made ready once for a chunk is not timed.
-        known.look(view, np.zeros((view.height, view.width), np.bool_))
+        known.look(view, np.ones((view.height, view.width), np.bool_))
     start_s = time.perf_counter()
     patch = behind(frame, seen, view, known)[..., 2::-1]
     took_ms = 1e3 * (time.perf_counter() - start_s)
