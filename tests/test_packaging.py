@@ -45,8 +45,11 @@ def test_the_wheel_holds_the_rooms_and_the_assets_and_nothing_else(wheel: Path):
     assert shipped <= names
     modules = {str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert modules <= names
+    assert "engine/memory/kernels.c" in names
     foreign = [
-        name for name in names if "test" in Path(name).name or name.endswith((".pyc", ".flaneur", ".pt"))
+        name
+        for name in names
+        if "test" in Path(name).name or name.endswith((".pyc", ".so", ".flaneur", ".pt"))
     ]
     assert not foreign
 

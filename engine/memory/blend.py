@@ -27,9 +27,8 @@ GAP_LEVELS = 5
 """Sizes of cells, 1 to 16 pixels, in which far surfaces count more."""
 LEAST_WEIGHT, LEAST_COVERAGE = 1e-6, 1e-3
 """Of a cell, below which it is filled from larger ones: there, and in larger cells."""
-
-
 RULES = Rules(TOLERANCE_PX, LEAST_SCALE, SAME_SURFACE, ENLARGED)
+"""What of these the kernels are told."""
 
 
 def blend(

@@ -301,9 +301,9 @@ def address(array: NDArray[Any]) -> int:
 
 def main() -> int:
     try:
-        print(f"the memory is rendered by {compile_kernels()}")
+        print(f"spatial memories are rendered by {compile_kernels()}")
     except CompileError as error:
-        print(f"the memory is rendered by numpy, at half the speed: {error}", file=sys.stderr)
+        print(f"spatial memories are rendered by numpy, at half the speed: {error}", file=sys.stderr)
     return 0
 
 

@@ -26,7 +26,6 @@ GUESS_SCALE = 0.5
 """Resolution, over that of the view, at which points are rendered into cells for a first guess."""
 AROUND_DEG, AROUND_SCALE = 40.0, 0.25
 """How far a camera is turned to either side, and with which resolution, to see whether the surroundings are known."""
-
 LEAST_SHARE = 0.9
 """Of a view that must be known for its depth to be told."""
 FILL_SIZES = 3, 9, 33
