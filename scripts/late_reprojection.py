@@ -141,7 +141,8 @@ def filled(
     patch = behind(frame, seen, view, known)[..., 2::-1]
     took_ms = 1e3 * (time.perf_counter() - start_s)
     holes = seen.holes() > 0
-    picture = np.where(holes[..., None], patch, seen.colors(frame.color))
+    taken = seen.holes(with_fringe=known is not None) > 0
+    picture = np.where(taken[..., None], patch, seen.colors(frame.color))
     return Shown(
         way,
         float(holes.mean()),

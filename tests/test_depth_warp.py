@@ -160,6 +160,27 @@ def test_what_was_hidden_is_filled_from_the_memory(
         assert psnr(unmoved, truth, edges) > psnr(turned, truth, edges) + 3.0, "without depth it turns alone"
 
 
+def test_what_is_mixed_beside_silhouettes_is_taken_from_the_memory_too(
+    memory: SpatialMemory, frame: NDArray[np.uint8], depth: NDArray[np.float32]
+) -> None:
+    """Where nothing was uncovered, the outline of what stands in front would be left behind on the background."""
+    live = moved(0.05, 0.1)
+    view = View(live, INTRINSICS, WIDTH, HEIGHT)
+    made = DepthFrame(frame, depth, View(START, INTRINSICS, WIDTH, HEIGHT))
+    seen = made.seen_from(view)
+    fringe = (seen.holes(with_fringe=True) > 0) & (seen.holes() == 0)
+    assert fringe.sum() > 100
+    mixed = frame.copy()
+    mixed[made._fringe > 0] = (255, 0, 255)
+    picture, truth = LivePicture(INTRINSICS), render(live)
+    without, filled = (
+        picture.show(mixed, (START, live), (WIDTH, HEIGHT), "pixels", depth, known)[..., 2::-1]
+        for known in (None, surroundings_at(memory, START))
+    )
+    assert psnr(filled, truth, fringe) > psnr(without, truth, fringe) + 6.0
+    assert psnr(filled, truth, fringe) > 22.0
+
+
 def test_the_memory_says_whether_it_knows_the_surroundings(memory: SpatialMemory) -> None:
     assert surroundings_at(memory, START).share_known > 0.9
     alone = SpatialMemory(memory.keyframes[:1])

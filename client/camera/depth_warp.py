@@ -40,6 +40,8 @@ HOLE_PX = 3
 """Narrower gaps, in pixels of the frame, are no holes: beside a silhouette the frame's own edge closes them."""
 FRINGE_PX = 3
 """Side of the neighbourhood of a silhouette, in pixels of the frame, in which the background's colour is mixed."""
+SAME_DEPTH = np.float32(0.1)
+"""Difference of inverse depth, as a share of it, up to which what the memory shows in a fringe is what the frame shows there."""
 AROUND = np.ones((2 * FRINGE_PX - 1, 2 * FRINGE_PX - 1), np.uint8)
 """Neighbourhood that reaches across a fringe to what it lies beside."""
 FILL_SIZES = (3, 5, 9, 17, 33)
@@ -58,6 +60,8 @@ class SourceMap:
     """Where the frame shows what is there, [H, W]."""
     inverse_depth: Array
     """Of the view, [H, W]; of the background where nothing is known."""
+    fringe: NDArray[np.bool_]
+    """Background beside a silhouette of the frame, [H, W]: what stood in front there is mixed into it."""
 
     def enlarged(self, width: int, height: int) -> SourceMap:
         """Return the map of the enlarged view into the equally enlarged frame; what is known is left as it is."""
@@ -67,11 +71,12 @@ class SourceMap:
             for part, side, own in ((self.u, width, self.u.shape[1]), (self.v, height, self.u.shape[0]))
         )
         u, v = (np.asarray(cv2.resize(part, (width, height)), np.float32) for part in scaled)
-        return SourceMap(u, v, self.known, self.inverse_depth)
+        return SourceMap(u, v, self.known, self.inverse_depth, self.fringe)
 
-    def holes(self) -> NDArray[np.uint8]:
-        """Find what must be filled, [H, W]: 255 there, else 0."""
-        return wide_gaps(self.known)
+    def holes(self, with_fringe: bool = False) -> NDArray[np.uint8]:
+        """Find what must be filled, [H, W]: 255 there, else 0; with the fringe where something cleaner can be shown."""
+        gaps = wide_gaps(self.known)
+        return np.maximum(gaps, self.fringe * np.uint8(255)) if with_fringe else gaps
 
     def colors(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Sample the frame, [h, w, C]; the nearest edge where it is left."""
@@ -139,7 +144,7 @@ class DepthFrame:
         known = (found >= 0) & (error_px < TOLERANCE_PX)
         fringe = cv2.remap(self._fringe, u, v, cv2.INTER_NEAREST) > 0
         known &= ~(fringe & (cv2.dilate(wide_gaps(known), AROUND) > 0))
-        return SourceMap(u, v, known, np.where(known, found * one_over_z, guess))
+        return SourceMap(u, v, known, np.where(known, found * one_over_z, guess), fringe)
 
     def _read(self, u: Array, v: Array) -> Array:
         """Read inverse depth at positions, [H, W]; EMPTY outside of the frame."""
@@ -207,9 +212,12 @@ def behind(
     if surroundings is None:
         return _background(color, seen.known, seen.inverse_depth)
     # A pixel wider than the holes: what stands in front of them must not be mixed in when the patch is enlarged.
-    wide = cv2.dilate(seen.holes(), np.ones((3, 3), np.uint8)) > 0
+    wide = cv2.dilate(seen.holes(with_fringe=True), np.ones((3, 3), np.uint8)) > 0
     found, inverse = surroundings.look(view, wide)
-    found, shown = cv2.cvtColor(found, cv2.COLOR_RGBA2BGRA), (inverse >= 0).astype(np.uint8)
+    # In a fringe it must be the background that was found.
+    apart = np.abs(inverse - seen.inverse_depth) > SAME_DEPTH * seen.inverse_depth + np.float32(0.005)
+    sound = (inverse >= 0) & ~(seen.fringe & seen.known & apart)
+    found, shown = cv2.cvtColor(found, cv2.COLOR_RGBA2BGRA), sound.astype(np.uint8)
     color, known = cv2.copyTo(found, shown, color), seen.known | (shown > 0)
     if wide_gaps(known).any():
         inverse = np.asarray(cv2.copyTo(inverse, shown, seen.inverse_depth.copy()), np.float32)

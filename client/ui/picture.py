@@ -164,7 +164,7 @@ class LivePicture:
         seen = self._depth_frame.seen_from(view)
         size = large.shape[1], large.shape[0]
         picture = seen.enlarged(*size).colors(large)
-        holes = seen.holes()
+        holes = seen.holes(with_fringe=surroundings is not None)
         if holes.any():
             patch = behind(self._depth_frame, seen, view, surroundings)
             mask = cv2.resize(holes, size, interpolation=cv2.INTER_LINEAR)
