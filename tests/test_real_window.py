@@ -73,7 +73,17 @@ class Desktop:
     def __init__(self, folder: Path) -> None:
         read_end, write_end = os.pipe()
         self._server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x600x24", "-fbdir", str(folder)],
+            [
+                "Xvfb",
+                "-noreset",
+                "-displayfd",
+                str(write_end),
+                "-screen",
+                "0",
+                "800x600x24",
+                "-fbdir",
+                str(folder),
+            ],
             pass_fds=[write_end],
             stderr=subprocess.DEVNULL,
         )
