@@ -242,7 +242,8 @@ def compile_kernels() -> Path:
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="kernels-") as folder:
             made = Path(folder) / path.name
-            command = [*compiler, *FLAGS, "-shared", "-fPIC", str(SOURCE), "-o", str(made), "-lm"]
+            shared = ["-shared"] if sys.platform == "win32" else ["-shared", "-fPIC"]
+            command = [*compiler, *FLAGS, *shared, str(SOURCE), "-o", str(made), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
             if done.returncode != 0:
                 raise CompileError(
