@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.blend import fill
-from engine.memory.images import Array, far_side, farthest_around
+from engine.memory.images import FAR_AWAY, Array, far_side, farthest_around, filled_from_farthest
 from engine.memory.keyframes import silhouettes
 from engine.memory.rendering import Surroundings
 from engine.memory.sources import View
@@ -28,8 +28,6 @@ NEAR_Z = np.float32(1e-2)
 """Points behind a camera are projected as if they were this far in front of its plane: far outside of the picture."""
 EMPTY = np.float32(-1.0)
 """Stands for no surface where inverse depths are given."""
-FAR_AWAY = np.float32(100.0)
-"""Stands for no surface where the smallest inverse depth is looked for."""
 TOLERANCE_PX = np.float32(1.0)
 """Greatest distance of the point that a pixel found from where it was looked for."""
 BACKGROUND = np.float32(1.15)
@@ -124,7 +122,7 @@ class DepthFrame:
         turn = view.rotation.T @ own.rotation
         shift = view.rotation.T @ (own.c2w[:3, 3] - view.c2w[:3, 3]).astype(np.float32)
         half = view.scaled(0.5, view.width // 2, view.height // 2)
-        coarse = _filled(self._splatted(half, turn, shift))
+        coarse = filled_from_farthest(self._splatted(half, turn, shift), FILL_SIZES)
         size = view.width, view.height
         guess = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_NEAREST), np.float32)
         fx, fy, cx, cy = own.intrinsics
@@ -183,17 +181,6 @@ def _rays(view: View) -> tuple[Array, Array]:
     x = (np.arange(view.width) + 0.5 - cx) / fx
     y = (np.arange(view.height) + 0.5 - cy) / fy
     return x.astype(np.float32)[None], y.astype(np.float32)[:, None]
-
-
-def _filled(inverse: Array) -> Array:
-    """Fill what is empty with the farthest depth around, from ever larger neighbourhoods, [h, w]."""
-    for size in FILL_SIZES:
-        empty = inverse < 0
-        if not empty.any():
-            return inverse
-        around = cv2.erode(np.where(empty, FAR_AWAY, inverse), np.ones((size, size), np.uint8))
-        inverse = np.where(empty & (around < FAR_AWAY), around, inverse).astype(np.float32)
-    return np.maximum(inverse, 0.0)
 
 
 def behind(

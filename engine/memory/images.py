@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import cv2
@@ -12,6 +13,8 @@ from engine.memory.keyframes import Array
 
 Mask = NDArray[np.bool_]
 
+FAR_AWAY = np.float32(100.0)
+"""Stands for no surface where the smallest inverse depth is looked for."""
 NEAREST, LINEAR = cv2.INTER_NEAREST, cv2.INTER_LINEAR
 
 
@@ -64,6 +67,21 @@ def farthest_around(inverse_depth: Array, size: int = 3) -> Array:
 def nearest_around(inverse_depth: Array, size: int = 3) -> Array:
     """Take the nearest depth of each neighbourhood of `size` pixels, [H, W]."""
     return np.asarray(cv2.dilate(inverse_depth, np.ones((size, size), np.uint8)), np.float32)
+
+
+def filled_from_farthest(inverse_depth: Array, sizes: Sequence[int]) -> Array:
+    """Fill what is negative with the farthest depth around, from ever larger neighbourhoods, then with infinity, [H, W].
+
+    Args:
+        sizes: Sides of the neighbourhoods, in pixels, one after another.
+    """
+    for size in sizes:
+        empty = inverse_depth < 0
+        if not empty.any():
+            return inverse_depth
+        around = farthest_around(np.where(empty, FAR_AWAY, inverse_depth), size)
+        inverse_depth = np.where(empty & (around < FAR_AWAY), around, inverse_depth).astype(np.float32)
+    return np.maximum(inverse_depth, np.float32(0.0))
 
 
 def far_side(inverse_depth: Array, size: int = 3) -> Mask:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.camera.integrator import rotation_y
 from engine.memory.blend import first_shown
-from engine.memory.images import NEAREST, Array, Mask, farthest_around, resized
+from engine.memory.images import NEAREST, Array, Mask, filled_from_farthest, resized
 from engine.memory.keyframes import Keyframe
 from engine.memory.selection import coarse_depth
 from engine.memory.sources import NOTHING, Pixels, Source, View
@@ -96,10 +96,7 @@ class Surroundings:
         _, depth = self.look(view, np.ones((view.height, view.width), np.bool_))
         if (depth >= 0).mean() < LEAST_SHARE:
             return None
-        for size in FILL_SIZES:
-            farthest = farthest_around(np.where(depth < 0, np.float32(np.inf), depth), size)
-            depth = np.where((depth < 0) & np.isfinite(farthest), farthest, depth)
-        return np.maximum(depth, np.float32(0.0))
+        return filled_from_farthest(depth, FILL_SIZES)
 
     def look(self, view: View, where: Mask) -> tuple[NDArray[np.uint8], Array]:
         """Return what stands at some pixels of a view: the first that shows anything there is believed.
