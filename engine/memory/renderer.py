@@ -125,31 +125,34 @@ def _render_frame(
     guides: Sequence[Source], selected: Sequence[Source], fillers: Sequence[Source], view: View
 ) -> tuple[NDArray[np.uint8], Array, Array]:
     """Render one frame: colour [H, W, 3], coverage and inverse depth [H, W]."""
-    near, far = _guesses(view, guides)
-    pixels, least = Pixels.of_view(view), BEHIND * far
-    links = [Link(view, source, pixels) for source in selected]
-    image, coverage = blend(links, [near], least) if links else _nothing(view)
-    doubtful = np.flatnonzero(np.abs(near - far) > 0.02 * near + 1e-4)
-    if links and len(doubtful):
-        some = pixels.among(doubtful)
-        _put(
-            image,
-            coverage,
-            some,
-            blend(_at(links, some), [some.take(near), some.take(far)], some.take(least)),
-        )
-    _fill_open(image, coverage, (near, far), [Link(view, source, pixels) for source in fillers], least)
-    _fill_cracks(image, coverage, links)
-    _extend_surfaces(image, coverage, links)
-    _smooth_edges(image, coverage, links)
+    image = np.zeros((view.height, view.width, 4), np.float32)
+    coverage = np.zeros((view.height, view.width), np.float32)
+    if selected:
+        image, coverage = _shown(guides, selected, fillers, view)
     filled = fill(image, coverage)
     color = cv2.convertScaleAbs(filled)[..., :3]
     return np.ascontiguousarray(color, np.uint8), coverage, np.ascontiguousarray(filled[..., 3])
 
 
-def _nothing(view: View) -> tuple[Array, Array]:
-    """Red, green, blue and inverse depth [H, W, 4], and coverage [H, W], of a memory of nothing."""
-    return np.zeros((view.height, view.width, 4), np.float32), np.zeros((view.height, view.width), np.float32)
+def _shown(
+    guides: Sequence[Source], selected: Sequence[Source], fillers: Sequence[Source], view: View
+) -> tuple[Array, Array]:
+    """Red, green, blue and inverse depth [H, W, 4] of what at least one keyframe shows, and where it shows any [H, W]."""
+    near, far = _guesses(view, guides)
+    pixels, least = Pixels.of_view(view), BEHIND * far
+    links = [Link(view, source, pixels) for source in selected]
+    image, coverage = blend(links, [near], least)
+    doubtful = np.flatnonzero(np.abs(near - far) > 0.02 * near + 1e-4)
+    if len(doubtful):
+        some = pixels.among(doubtful)
+        found = blend(_at(links, some), [some.take(near), some.take(far)], some.take(least))
+        _put(image, coverage, some, found)
+    if fillers:
+        _fill_open(image, coverage, (near, far), [Link(view, source, pixels) for source in fillers], least)
+    _fill_cracks(image, coverage, links)
+    _extend_surfaces(image, coverage, links)
+    _smooth_edges(image, coverage, links)
+    return image, coverage
 
 
 def _at(links: Sequence[Link], pixels: Pixels) -> list[Link]:
@@ -174,7 +177,7 @@ def _fill_open(
         least: Of what is found, [H, W].
     """
     open_pixels = np.flatnonzero((coverage == 0) & (guesses[0] >= 0))
-    if len(open_pixels) and links:
+    if len(open_pixels):
         pixels = links[0].pixels.among(open_pixels)
         starts = [pixels.take(guess) for guess in guesses]
         found = blend(_at(links, pixels), starts, pixels.take(least), solve=True, search=False)
@@ -185,7 +188,7 @@ def _fill_cracks(image: Array, coverage: Array, links: Sequence[Link]) -> None:
     """Fill open pixels from the surfaces that show around them, in place."""
     near, far = _surroundings(image[..., 3], coverage, CRACK_PX)
     open_pixels = np.flatnonzero((coverage == 0) & (near >= 0))
-    if len(open_pixels) and links:
+    if len(open_pixels):
         pixels = links[0].pixels.among(open_pixels)
         starts = [pixels.take(near), pixels.take(far)]
         # Colours beside silhouettes are mixed with those of the other side.
@@ -202,7 +205,7 @@ def _extend_surfaces(image: Array, coverage: Array, links: Sequence[Link]) -> No
     """
     depth = overwrite(image[..., 3].copy(), coverage == 0, np.full_like(coverage, NOTHING))
     near, beside = beside_nearer(depth)
-    if not len(beside) or not links:
+    if not len(beside):
         return
     pixels = links[0].pixels.among(beside)
     least = np.float32(1.05) * pixels.take(depth)
@@ -223,7 +226,7 @@ def _smooth_edges(image: Array, coverage: Array, links: Sequence[Link]) -> None:
     contrast = cv2.split(nearest_around(color) - farthest_around(color))
     beside = cv2.dilate(silhouettes(depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     edges = np.flatnonzero(beside & (coverage > 0) & (np.maximum.reduce(contrast) > LEAST_CONTRAST))
-    if not len(edges) or not links:
+    if not len(edges):
         return
     points = links[0].pixels.points_within(edges, POINTS_WITHIN)
     near, far = (points.take(side) for side in _surroundings(depth, coverage, EDGE_PX))
