@@ -138,11 +138,12 @@ def filled(
         # What is made ready once for a chunk is not timed.
         known.look(view, np.ones((view.height, view.width), np.bool_))
     start_s = time.perf_counter()
-    patch = behind(frame, seen, view, known)[..., 2::-1]
+    hidden = behind(frame, seen, view, known)
     took_ms = 1e3 * (time.perf_counter() - start_s)
+    assert hidden is not None, "pictures without holes are left out"
     holes = seen.holes() > 0
-    taken = seen.holes(with_fringe=known is not None) > 0
-    picture = np.where(taken[..., None], patch, seen.colors(frame.color))
+    patch, taken = hidden
+    picture = np.where(taken[..., None] > 0, patch[..., 2::-1], seen.colors(frame.color))
     return Shown(
         way,
         float(holes.mean()),

@@ -106,7 +106,9 @@ def test_what_was_hidden_is_filled_from_the_background(
     seen = whole.seen_from(view)
     holes = seen.holes()[40:60, 20:120] > 0
     assert holes.mean() > 0.1
-    patch = behind(whole, seen, view)[40:60, 20:120][holes]
+    hidden = behind(whole, seen, view)
+    assert hidden is not None
+    patch = hidden[0][40:60, 20:120][holes]
     red = (patch[:, 2] > 200) & (patch[:, 1] < 60)
     assert red.mean() < 0.02
 

@@ -185,7 +185,7 @@ def _rays(view: View) -> tuple[Array, Array]:
 
 def behind(
     frame: DepthFrame, seen: SourceMap, view: View, surroundings: Surroundings | None = None
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """Return what may stand in the holes of a view: what the memory shows there, else the background around, blurred.
 
     Args:
@@ -193,13 +193,17 @@ def behind(
         surroundings: What the memory shows of them.
 
     Returns:
-        The whole view, BGRA [H, W, 4]; of use where nothing is known.
+        The whole view, BGRA [H, W, 4], and where it is of use, [H, W]: 255 in holes and, with a memory, in the fringe, else 0.
+        None where there is nothing to fill.
     """
+    holes = seen.holes(with_fringe=surroundings is not None)
+    if not holes.any():
+        return None
     color = cv2.cvtColor(seen.colors(frame.color), cv2.COLOR_RGB2BGRA)
     if surroundings is None:
-        return _background(color, seen.known, seen.inverse_depth)
+        return _background(color, seen.known, seen.inverse_depth), holes
     # A pixel wider than the holes: what stands in front of them must not be mixed in when the patch is enlarged.
-    wide = cv2.dilate(seen.holes(with_fringe=True), np.ones((3, 3), np.uint8)) > 0
+    wide = cv2.dilate(holes, np.ones((3, 3), np.uint8)) > 0
     found, inverse = surroundings.look(view, wide)
     # In a fringe it must be the background that was found.
     apart = np.abs(inverse - seen.inverse_depth) > SAME_DEPTH * seen.inverse_depth + np.float32(0.005)
@@ -210,7 +214,7 @@ def behind(
         inverse = np.asarray(cv2.copyTo(inverse, shown, seen.inverse_depth.copy()), np.float32)
         color = cv2.copyTo(found, shown, _background(color, known, inverse))
     # Single pixels beside silhouettes are of the wrong side.
-    return np.asarray(cv2.medianBlur(color, 3), np.uint8)
+    return np.asarray(cv2.medianBlur(color, 3), np.uint8), holes
 
 
 def _background(color: NDArray[Any], known: NDArray[np.bool_], inverse_depth: Array) -> NDArray[np.uint8]:

@@ -164,9 +164,9 @@ class LivePicture:
         seen = self._depth_frame.seen_from(view)
         size = large.shape[1], large.shape[0]
         picture = seen.enlarged(*size).colors(large)
-        holes = seen.holes(with_fringe=surroundings is not None)
-        if holes.any():
-            patch = behind(self._depth_frame, seen, view, surroundings)
+        hidden = behind(self._depth_frame, seen, view, surroundings)
+        if hidden is not None:
+            patch, holes = hidden
             mask = cv2.resize(holes, size, interpolation=cv2.INTER_LINEAR)
             mask = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
             cv2.copyTo(cv2.resize(patch, size, interpolation=cv2.INTER_LINEAR), mask, picture)
