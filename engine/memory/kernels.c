@@ -1,7 +1,8 @@
 /* Pixels of a view warped into keyframes and back: twins of what warp.py, blend.py and selection.py define, which explain it.
 
-   Pixels are worked on in blocks that stay in the nearest cache. Operations are never fused, so that results are the same on
-   every processor. NaN stands for no depth, -1 for no surface. Arrays of pixels hold float32, one value after the other. */
+   Pixels are worked on in blocks that stay in the nearest cache. Loops over a block do not branch, and load from images alone,
+   so that compilers turn the others into vector instructions. Operations are never fused, so that results are the same on every
+   processor. NaN stands for no depth, -1 for no surface. Arrays of pixels hold float32, one value after the other. */
 
 #include <math.h>
 #include <stdint.h>
@@ -48,7 +49,7 @@ typedef struct {
 
 typedef struct {
     float inverse[BLOCK], error[BLOCK], scale[BLOCK], u[BLOCK], v[BLOCK];
-    uint8_t beside[BLOCK];
+    int32_t beside[BLOCK];
 } Surface;
 
 INLINE float at_least(float value, float least) { return value > least ? value : least; }
@@ -63,20 +64,48 @@ INLINE Pixels block(int64_t count, int64_t first, const float *columns, const fl
 }
 
 /* Between pixel centres; NaN outside, and beside NaN. */
-INLINE float linear(const float *image, int width, int height, float u, float v) {
-    if (!(u >= 0.0f && v >= 0.0f && u <= (float)(width - 1) && v <= (float)(height - 1))) return NAN;
-    int x = (int)u, y = (int)v, right = x < width - 1, down = y < height - 1 ? width : 0;
-    const float *at = image + (intptr_t)y * width + x;
-    float share = u - (float)x;
-    float top = at[0] + (at[right] - at[0]) * share;
-    float bottom = at[down] + (at[down + right] - at[down]) * share;
-    return top + (bottom - top) * (v - (float)y);
+INLINE void linear(const float *image, int width, int height, int count, const float *u, const float *v, float *found) {
+    int32_t at[BLOCK], right[BLOCK], down[BLOCK];
+    float x[BLOCK], y[BLOCK], corners[4][BLOCK], last_column = (float)(width - 1), last_row = (float)(height - 1);
+    for (int i = 0; i < count; i++) {
+        float column = at_most(at_least(u[i], 0.0f), last_column), row = at_most(at_least(v[i], 0.0f), last_row);
+        int32_t c = (int32_t)column, r = (int32_t)row;
+        float outside = column == u[i] ? 0.0f : NAN;
+        outside = row == v[i] ? outside : NAN;
+        x[i] = column - (float)c + outside;
+        y[i] = row - (float)r;
+        at[i] = r * width + c;
+        right[i] = c < width - 1 ? 1 : 0;
+        down[i] = r < height - 1 ? width : 0;
+    }
+    for (int i = 0; i < count; i++) {
+        const float *here = image + at[i];
+        corners[0][i] = here[0];
+        corners[1][i] = here[right[i]];
+        corners[2][i] = here[down[i]];
+        corners[3][i] = here[down[i] + right[i]];
+    }
+    for (int i = 0; i < count; i++) {
+        float top = corners[0][i] + (corners[1][i] - corners[0][i]) * x[i];
+        float bottom = corners[2][i] + (corners[3][i] - corners[2][i]) * x[i];
+        found[i] = top + (bottom - top) * y[i];
+    }
 }
 
-/* Of the pixel that a position falls into; NaN outside. */
-INLINE float of_pixel(const float *image, int width, int height, float u, float v) {
-    if (!(u > -0.5f && v > -0.5f && u < (float)width - 0.5f && v < (float)height - 0.5f)) return NAN;
-    return image[(intptr_t)(int)(v + 0.5f) * width + (int)(u + 0.5f)];
+/* Of the pixels that positions fall into; NaN outside. */
+INLINE void of_pixel(const float *image, int width, int height, int count, const float *u, const float *v, float *found) {
+    int32_t at[BLOCK];
+    float outside[BLOCK], last_column = (float)(width - 1), last_row = (float)(height - 1);
+    for (int i = 0; i < count; i++) {
+        float inside = u[i] > -0.5f ? 0.0f : NAN;
+        inside = v[i] > -0.5f ? inside : NAN;
+        inside = u[i] < last_column + 0.5f ? inside : NAN;
+        outside[i] = v[i] < last_row + 0.5f ? inside : NAN;
+        float column = at_most(at_least(u[i], 0.0f), last_column), row = at_most(at_least(v[i], 0.0f), last_row);
+        at[i] = (int32_t)(row + 0.5f) * width + (int32_t)(column + 0.5f);
+    }
+    for (int i = 0; i < count; i++) found[i] = image[at[i]];
+    for (int i = 0; i < count; i++) found[i] += outside[i];
 }
 
 /* Positions in the keyframe, and the depth in the view over that in the keyframe. */
@@ -92,12 +121,17 @@ INLINE void project(const Link *k, Pixels p, const float *depth, float *u, float
 }
 
 /* What the keyframe saw, from the pixel itself where it cannot be interpolated. */
-INLINE void depth_at(const Link *k, int count, const float *u, const float *v, float *found, uint8_t *beside) {
+INLINE void depth_at(const Link *k, int count, const float *u, const float *v, float *found, int32_t *beside) {
+    float nearest[BLOCK];
+    int32_t any = 0;
+    linear(k->smooth, k->width, k->height, count, u, v, found);
     for (int i = 0; i < count; i++) {
-        float between = linear(k->smooth, k->width, k->height, u[i], v[i]);
-        beside[i] = isnan(between);
-        found[i] = beside[i] ? of_pixel(k->depth, k->width, k->height, u[i], v[i]) : between;
+        beside[i] = isnan(found[i]) ? 1 : 0;
+        any |= beside[i];
     }
+    if (!any) return;
+    of_pixel(k->depth, k->width, k->height, count, u, v, nearest);
+    for (int i = 0; i < count; i++) found[i] = beside[i] ? nearest[i] : found[i];
 }
 
 INLINE float returned(const Link *k, int row, float u, float v, float found) {
@@ -106,7 +140,7 @@ INLINE float returned(const Link *k, int row, float u, float v, float found) {
 
 INLINE void step(const Link *k, Pixels p, const float *guess, float *next) {
     float u[BLOCK], v[BLOCK], ratio[BLOCK], found[BLOCK];
-    uint8_t beside[BLOCK];
+    int32_t beside[BLOCK];
     project(k, p, guess, u, v, ratio);
     depth_at(k, p.count, u, v, found, beside);
     for (int i = 0; i < p.count; i++) {
@@ -154,13 +188,13 @@ INLINE void verify(const Link *k, Pixels p, const float *guess, float tolerance_
 
 /* How far points lie in front of what the keyframe saw. */
 INLINE void gaps(const Link *k, Pixels p, const float *inverse, int interpolate, float *gap) {
-    float u[BLOCK], v[BLOCK], ratio[BLOCK];
+    float u[BLOCK], v[BLOCK], ratio[BLOCK], seen[BLOCK];
     project(k, p, inverse, u, v, ratio);
-    for (int i = 0; i < p.count; i++) {
-        float seen = interpolate ? linear(k->depth, k->width, k->height, u[i], v[i])
-                                 : of_pixel(k->depth, k->width, k->height, u[i], v[i]);
-        gap[i] = ratio[i] * inverse[i] - seen;
-    }
+    if (interpolate)
+        linear(k->depth, k->width, k->height, p.count, u, v, seen);
+    else
+        of_pixel(k->depth, k->width, k->height, p.count, u, v, seen);
+    for (int i = 0; i < p.count; i++) gap[i] = ratio[i] * inverse[i] - seen[i];
 }
 
 INLINE float zero_between(float a, float gap_a, float b, float gap_b) {
@@ -210,27 +244,40 @@ INLINE void crossings(const Link *k, Pixels p, const float *nearest, const float
 }
 
 /* The keyframe's border pixels reach outward. */
-INLINE void color_at(const Link *k, float u, float v, int beside, int clear, float *rgb) {
-    const uint8_t *image = clear ? k->clear : k->color;
-    u = at_most(at_least(u, 0.0f), (float)(k->width - 1));
-    v = at_most(at_least(v, 0.0f), (float)(k->height - 1));
-    if (beside) {
+INLINE void colors_at(const Link *k, int count, const float *u, const float *v, const int32_t *beside, const uint8_t *clear,
+                      float rgb[3][BLOCK]) {
+    int32_t at[BLOCK], right[BLOCK], down[BLOCK];
+    uint32_t corners[4][BLOCK];
+    float x[BLOCK], y[BLOCK], last_column = (float)(k->width - 1), last_row = (float)(k->height - 1);
+    for (int i = 0; i < count; i++) {
         /* Between pixels on either side of a silhouette there is no colour: it is taken where the depth was. */
-        const uint8_t *at = image + 4 * ((intptr_t)(int)(v + 0.5f) * k->width + (int)(u + 0.5f));
-        for (int j = 0; j < 3; j++) rgb[j] = at[j];
-        return;
+        float between = 1.0f - (float)beside[i], half = 0.5f * (float)beside[i];
+        float column = at_most(at_least(u[i], 0.0f), last_column), row = at_most(at_least(v[i], 0.0f), last_row);
+        int32_t c = (int32_t)(column + half), r = (int32_t)(row + half);
+        x[i] = between * (column - (float)c);
+        y[i] = between * (row - (float)r);
+        at[i] = 4 * (r * k->width + c);
+        right[i] = c < k->width - 1 ? 4 : 0;
+        down[i] = r < k->height - 1 ? 4 * k->width : 0;
     }
-    int x = (int)u, y = (int)v, right = x < k->width - 1 ? 4 : 0, down = y < k->height - 1 ? 4 * k->width : 0;
-    const uint8_t *at = image + 4 * ((intptr_t)y * k->width + x);
-    for (int j = 0; j < 3; j++) {
-        float top = (float)at[j] + (float)(at[right + j] - at[j]) * (u - (float)x);
-        float bottom = (float)at[down + j] + (float)(at[down + right + j] - at[down + j]) * (u - (float)x);
-        rgb[j] = top + (bottom - top) * (v - (float)y);
+    for (int i = 0; i < count; i++) {
+        const uint8_t *here = (clear[i] ? k->clear : k->color) + at[i];
+        memcpy(&corners[0][i], here, 4);
+        memcpy(&corners[1][i], here + right[i], 4);
+        memcpy(&corners[2][i], here + down[i], 4);
+        memcpy(&corners[3][i], here + down[i] + right[i], 4);
     }
+    for (int j = 0; j < 3; j++)
+        for (int i = 0; i < count; i++) {
+            float part[4];
+            for (int n = 0; n < 4; n++) part[n] = (float)(int32_t)(corners[n][i] >> 8 * j & 255);
+            float top = part[0] + (part[1] - part[0]) * x[i], bottom = part[2] + (part[3] - part[2]) * x[i];
+            rgb[j][i] = top + (bottom - top) * y[i];
+        }
 }
 
-INLINE float projection_error(const Surface *s, int i, const Rules *rules) {
-    return s->error[i] * at_most(at_least(s->scale[i], rules->least_scale), 1.0f);
+INLINE float projection_error(float error_px, float scale, const Rules *rules) {
+    return error_px * at_most(at_least(scale, rules->least_scale), 1.0f);
 }
 
 INLINE float weight_of(float scale, float error, int beside, const Rules *rules) {
@@ -277,8 +324,11 @@ KERNEL void flaneur_blend(const Link *links, int num_links, int64_t count, const
     for (int64_t first = 0; first < count; first += BLOCK) {
         Pixels p = block(count, first, columns, rows);
         float inverse[MAX_SURFACES][BLOCK], weight[MAX_SURFACES][BLOCK], u[MAX_SURFACES][BLOCK], v[MAX_SURFACES][BLOCK];
-        uint8_t beside[MAX_SURFACES][BLOCK], clear[MAX_SURFACES][BLOCK];
-        float nearest[BLOCK], solved[BLOCK];
+        int32_t beside[MAX_SURFACES][BLOCK];
+        uint8_t clear[MAX_SURFACES][BLOCK];
+        float nearest[BLOCK], solved[BLOCK], hidden[BLOCK];
+        int left_out = how & NOT_BESIDE ? 1 : 0;
+        memcpy(hidden, least + first, (size_t)p.count * sizeof(float));
         int num_surfaces = num_links * num_guesses;
         for (int i = 0; i < p.count; i++) nearest[i] = NOTHING;
         for (int n = 0; n < num_surfaces; n++) {
@@ -288,30 +338,40 @@ KERNEL void flaneur_blend(const Link *links, int num_links, int64_t count, const
             if (how & SOLVE) solve(link, p, guess, solved);
             find_surface(link, p, how & SOLVE ? solved : guess, how & SEARCH, &s);
             for (int i = 0; i < p.count; i++) {
-                float error = projection_error(&s, i, rules);
-                int sound = error < rules->tolerance_px && s.inverse[i] >= least[first + i];
-                inverse[n][i] = sound && !(how & NOT_BESIDE && s.beside[i]) ? s.inverse[i] : NOTHING;
+                float error = projection_error(s.error[i], s.scale[i], rules);
+                float found = error < rules->tolerance_px ? s.inverse[i] : NOTHING;
+                found = found >= hidden[i] ? found : NOTHING;
+                found = left_out & s.beside[i] ? NOTHING : found;
+                inverse[n][i] = found;
                 weight[n][i] = weight_of(s.scale[i], error, s.beside[i], rules);
-                nearest[i] = at_least(inverse[n][i], nearest[i]);
+                nearest[i] = at_least(found, nearest[i]);
                 beside[n][i] = s.beside[i];
-                clear[n][i] = s.beside[i] && s.scale[i] < rules->enlarged;
+                clear[n][i] = s.beside[i] & (s.scale[i] < rules->enlarged);
             }
             memcpy(u[n], s.u, sizeof s.u);
             memcpy(v[n], s.v, sizeof s.v);
         }
-        for (int i = 0; i < p.count; i++) {
-            float behind = nearest[i] * rules->same_surface - 0.002f, total = 0.0f, sum[4] = {0.0f};
-            for (int n = 0; n < num_surfaces; n++) {
-                float rgb[3];
-                if (!(inverse[n][i] > behind)) continue;
-                color_at(links + n / num_guesses, u[n][i], v[n][i], beside[n][i], clear[n][i], rgb);
-                for (int j = 0; j < 3; j++) sum[j] += weight[n][i] * rgb[j];
-                sum[3] += weight[n][i] * inverse[n][i];
-                total += weight[n][i];
+        float sum[4][BLOCK] = {{0.0f}}, total[BLOCK] = {0.0f};
+        for (int i = 0; i < p.count; i++) nearest[i] = nearest[i] * rules->same_surface - 0.002f;
+        for (int n = 0; n < num_surfaces; n++) {
+            float rgb[3][BLOCK];
+            int32_t any = 0;
+            for (int i = 0; i < p.count; i++) {
+                weight[n][i] = inverse[n][i] > nearest[i] ? weight[n][i] : 0.0f;
+                any |= inverse[n][i] > nearest[i] ? 1 : 0;
             }
-            float share = total > 0.0f ? 1.0f / at_least(total, 1e-9f) : 0.0f;
-            for (int j = 0; j < 4; j++) image[4 * (first + i) + j] = sum[j] * share;
-            known[first + i] = total > 0.0f;
+            if (!any) continue;
+            colors_at(links + n / num_guesses, p.count, u[n], v[n], beside[n], clear[n], rgb);
+            for (int i = 0; i < p.count; i++) {
+                for (int j = 0; j < 3; j++) sum[j][i] += weight[n][i] * rgb[j][i];
+                sum[3][i] += weight[n][i] * inverse[n][i];
+                total[i] += weight[n][i];
+            }
+        }
+        for (int i = 0; i < p.count; i++) {
+            float share = total[i] > 0.0f ? 1.0f / at_least(total[i], 1e-9f) : 0.0f;
+            for (int j = 0; j < 4; j++) image[4 * (first + i) + j] = sum[j][i] * share;
+            known[first + i] = total[i] > 0.0f;
         }
     }
 }
@@ -338,11 +398,11 @@ KERNEL void flaneur_look(const Link *links, int num_links, int64_t count, const 
             find_surface(links + n, p, start, 1, &s);
             left = 0;
             for (int i = 0; i < p.count; i++) {
-                if (projection_error(&s, i, rules) < rules->tolerance_px) {
-                    float rgb[3];
-                    int clear = s.beside[i] && s.scale[i] < rules->enlarged;
-                    color_at(links + n, s.u[i], s.v[i], s.beside[i], clear, rgb);
-                    for (int j = 0; j < 3; j++) image[4 * (first + index[i]) + j] = (uint8_t)(rgb[j] + 0.5f);
+                if (projection_error(s.error[i], s.scale[i], rules) < rules->tolerance_px) {
+                    float rgb[3][BLOCK];
+                    uint8_t clear = s.beside[i] && s.scale[i] < rules->enlarged;
+                    colors_at(links + n, 1, s.u + i, s.v + i, s.beside + i, &clear, rgb);
+                    for (int j = 0; j < 3; j++) image[4 * (first + index[i]) + j] = (uint8_t)(rgb[j][0] + 0.5f);
                     inverse_depth[first + index[i]] = s.inverse[i];
                     continue;
                 }
