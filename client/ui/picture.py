@@ -15,13 +15,10 @@ from engine.memory.sources import View
 
 Style = Literal["crisp", "smooth", "pixels"]
 
-LARGEST_WARPED = 4
-"""Enlargement at which a frame is warped; the rest is plain. Warping costs most of a display frame at the size of a
-window, and a frame has no more detail than this shows."""
 _OVERSIZE = 4
-"""Enlargement at which edges are redrawn; more costs time and shows nothing new."""
+"""Enlargement at which edges are redrawn, and at which frames are warped; more costs time and shows nothing new."""
 _LARGE_PX = 240
-"""Wider frames are redrawn at half of that, in a third of the time: their edges are finer already."""
+"""Wider frames are redrawn and warped at half of that, in a third of the time: their edges are finer already."""
 
 
 def _smoothstep(t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -64,10 +61,14 @@ def stay_on_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
+def _oversize(width: int) -> int:
+    return _OVERSIZE if width <= _LARGE_PX else _OVERSIZE // 2
+
+
 def _redraw_edges(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Enlarge, pushing each value toward the nearer of its neighbourhood's extremes."""
     height, width = frame.shape[:2]
-    oversize = _OVERSIZE if width <= _LARGE_PX else _OVERSIZE // 2
+    oversize = _oversize(width)
     large = _resized(frame, width * oversize, height * oversize, cv2.INTER_LINEAR)
     # Just under two source pixels wide: an edge's ramp and both of its sides.
     neighbourhood = np.ones((2 * oversize - 1, 2 * oversize - 1), np.uint8)
@@ -135,7 +136,7 @@ class LivePicture:
         key = size, style, poses[0].tobytes(), poses[1].tobytes(), surroundings
         if self._warped is None or self._warped[0] != key:
             height, width = frame.shape[:2]
-            warped_size = min(size[0], LARGEST_WARPED * width), min(size[1], LARGEST_WARPED * height)
+            warped_size = min(size[0], _oversize(width) * width), min(size[1], _oversize(width) * height)
             large = self._at(warped_size, style)
             if inverse_depth is None and surroundings is None:
                 mapping = homography(poses[0][:3, :3], poses[1][:3, :3], self._intrinsics)
