@@ -193,10 +193,13 @@ def _filled_cells(near: Array, far: Array) -> tuple[Array, Array]:
     if min(near.shape) <= 1:
         return near, np.where(np.isfinite(far), far, np.float32(0.0))
     height, width = near.shape
-    pad = ((0, height % 2), (0, width % 2))
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    coarse_near = np.pad(near, pad).reshape(rows, 2, columns, 2).max((1, 3))
-    coarse_far = np.pad(far, pad, constant_values=np.inf).reshape(rows, 2, columns, 2).min((1, 3))
+    blocks = []
+    for cells, blank in ((near, 0.0), (far, np.inf)):
+        if height % 2 or width % 2:
+            cells = np.pad(cells, ((0, height % 2), (0, width % 2)), constant_values=blank)
+        blocks.append(cells.reshape(rows, 2, columns, 2))
+    coarse_near, coarse_far = blocks[0].max((1, 3)), blocks[1].min((1, 3))
     coarse_near, coarse_far = (
         part.repeat(2, 0).repeat(2, 1)[:height, :width] for part in _filled_cells(coarse_near, coarse_far)
     )

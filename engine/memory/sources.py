@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
@@ -130,16 +130,15 @@ class Pixels:
 
     @classmethod
     def of_view(cls, view: View) -> Pixels:
-        columns = np.arange(view.width, dtype=np.float32)[None]
-        return cls(columns, np.arange(view.height, dtype=np.float32)[:, None])
+        return _all_pixels(view.width, view.height)
 
     def among(self, chosen: NDArray[np.intp]) -> Pixels:
         """Some of these, at least one, by their flat indices."""
         num_rows = -(-len(chosen) // LIST_WIDTH)
         padding = np.repeat(chosen[-1:], num_rows * LIST_WIDTH - len(chosen))
         folded = np.concatenate([chosen, padding]).reshape(num_rows, LIST_WIDTH)
-        columns, rows = np.broadcast_arrays(self.columns, self.rows)
-        return Pixels(columns.reshape(-1)[folded], rows.reshape(-1)[folded], folded, len(chosen))
+        columns, rows = (positions.reshape(-1)[folded] for positions in self.flat)
+        return Pixels(columns, rows, folded, len(chosen))
 
     def points_within(self, chosen: NDArray[np.intp], offsets: Array) -> Pixels:
         """Several points within each of some pixels, [K * N]: all pixels with the first offset, then with the second.
@@ -173,6 +172,13 @@ class Pixels:
         channels = image.shape[2:]
         index = self._folded.reshape(-1)[: self._count]
         image.reshape(-1, *channels)[index] = self.unfolded(values)
+
+
+@lru_cache(maxsize=8)
+def _all_pixels(width: int, height: int) -> Pixels:
+    """The pixels of pictures of one size; the frames of a walk have two or three."""
+    columns = np.arange(width, dtype=np.float32)[None]
+    return Pixels(columns, np.arange(height, dtype=np.float32)[:, None])
 
 
 def _cleared(color: NDArray[np.uint8], inverse_depth: Array, beside: Mask) -> NDArray[np.uint8]:
