@@ -13,7 +13,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,12 +81,12 @@ def decoded_once() -> Iterator[None]:
     """Decompress the memory of each shipped world once a process: tests open them over a hundred times."""
     decoded: dict[str, list[Keyframe]] = {}
 
-    def once(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyframe]:
+    def once(arrays: Mapping[str, NDArray[Any]], what: str, checked: bool = True) -> list[Keyframe]:
         if str(worlds_dir()) not in what:
-            return decode_keyframes(arrays, what)
+            return decode_keyframes(arrays, what, checked)
         if what not in decoded:
-            decoded[what] = decode_keyframes(arrays, what)
-        return [replace(keyframe) for keyframe in decoded[what]]
+            decoded[what] = decode_keyframes(arrays, what, checked=False)
+        return list(decoded[what])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.files.world, "decode_keyframes", once)

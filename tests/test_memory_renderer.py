@@ -268,6 +268,25 @@ def test_rendering_depends_on_nothing_but_keyframes_and_cameras(monkeypatch: pyt
         assert same(seen(used, pose), seen(fresh, pose))
 
 
+def test_whoever_stands_still_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[View] = []
+    render_frame = engine.memory.renderer._render_frame
+
+    def counted(*arguments):
+        drawn.append(arguments[-1])
+        return render_frame(*arguments)
+
+    monkeypatch.setattr(engine.memory.renderer, "_render_frame", counted)
+    memory = MemoryRenderer([keyframe(yaw) for yaw in (0, 30)])
+    spawn = get_place("town").spawn
+    poses = np.stack([spawn, moved(spawn, ahead=0.1), spawn, spawn])
+    found = memory.render(poses, np.repeat(INTRINSICS[None], 4, 0), WIDTH, HEIGHT)
+    assert len(drawn) == 2
+    for part in (found.color, found.coverage, found.inverse_depth):
+        assert (part[[2, 3]] == part[0]).all()
+    assert (found.inverse_depth[1] != found.inverse_depth[0]).any()
+
+
 def test_keyframes_that_are_not_counted_yet_change_nothing() -> None:
     frames = renderer().keyframes
     few, all_of_them = MemoryRenderer(frames[:3]), MemoryRenderer(frames)

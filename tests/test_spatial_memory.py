@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
-from engine.files.world import World, read_world, write_world
+from engine.files.world import World, WorldEntry, list_worlds, read_world, write_world
+from engine.machine.assets import worlds_dir
 from engine.memory.codec import announced_size, decode_color, encode_depth
 from engine.memory.keyframes import UNKNOWN, Grown, Keyframe
 from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
@@ -252,6 +253,42 @@ def test_damaged_keyframes_are_refused_in_one_sentence(data: st.DataObject) -> N
         with pytest.raises(SpecMismatch, match=f"^{sentence}$"):
             decode_keyframes(arrays, "a test")
     assert all(frame.color.shape[:2] == frame.codes.shape and frame.scale > 0 for frame in keyframes)
+
+
+@pytest.mark.parametrize("what", ["color", "depth"])
+def test_a_damaged_picture_of_an_unchecked_memory_is_refused_when_it_is_asked_for(what: str) -> None:
+    arrays = encode_keyframes([picture(0), picture(1)])
+    end = int(arrays[f"memory.{what}_bytes"][0])
+    # Behind its header, whose size is believed.
+    arrays[f"memory.{what}s"][64:end] = 0
+    sentence = "the spatial memory of a test is damaged; make it again"
+    with pytest.raises(SpecMismatch, match=f"^{sentence}$"):
+        decode_keyframes(arrays, "a test")
+    damaged, whole = decode_keyframes(arrays, "a test", checked=False)
+    assert damaged.size == (WIDTH, HEIGHT)
+    assert_equal(whole, picture(1))
+    memory = SpatialMemory([damaged, whole])
+    with pytest.raises(SpecMismatch, match=f"^{sentence}$"):
+        rendered(memory, 0)
+
+
+@pytest.mark.parametrize("entry", list_worlds([worlds_dir()]), ids=lambda entry: entry.name)
+def test_every_picture_of_a_shipped_world_can_be_decoded(entry: WorldEntry) -> None:
+    for keyframe in read_world(entry.path).keyframes:
+        keyframe.check()
+
+
+def test_an_unchecked_memory_decodes_nothing_before_it_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyframes = [picture(0), picture(1)]
+    arrays = encode_keyframes(keyframes)
+    read = decode_keyframes(arrays, "a test", checked=False)
+    assert not any(keyframe.is_ready for keyframe in read)
+    for part in ("color", "coverage", "inverse_depth"):
+        of_files, of_pictures = (
+            getattr(rendered(SpatialMemory(some), 0), part) for some in (read, keyframes)
+        )
+        np.testing.assert_array_equal(of_files, of_pictures)
+    assert all(keyframe.is_ready for keyframe in read)
 
 
 @pytest.mark.parametrize(

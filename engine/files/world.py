@@ -201,8 +201,13 @@ def _unreadable(file: Path, error: OSError) -> SpecMismatch:
     return SpecMismatch(f"cannot read the world {file}: {error.strerror}; check the path")
 
 
-def read_world(path: str | Path) -> World:
-    """Read a world file, or say in one sentence why not."""
+def read_world(path: str | Path, checked: bool = True) -> World:
+    """Read a world file, or say in one sentence why not.
+
+    Args:
+        checked: Decode all pictures of its spatial memory once, which takes most of the time; else damaged ones are found when
+            a walk comes near them.
+    """
     file = Path(path)
     try:
         with TensorFile(file, KIND) as source:
@@ -214,7 +219,7 @@ def read_world(path: str | Path) -> World:
     _check_values(arrays, file)
     arrays |= {name: arrays[name].astype(np.float32) for name in HALVED if name in arrays}
     memory = {name: arrays.pop(name) for name in MEMORY_LAYOUT if name in arrays}
-    keyframes = tuple(decode_keyframes(memory, f"the world {file}")) if memory else ()
+    keyframes = tuple(decode_keyframes(memory, f"the world {file}", checked)) if memory else ()
     return World(info, **arrays, path=file, sha256=sha256, keyframes=keyframes)
 
 
@@ -288,16 +293,16 @@ def _world_files(folder: Path) -> list[Path]:
         return []
 
 
-def find_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
-    """Read the world of that name in `folders`, or the world file at that path."""
+def find_world(name_or_path: str, folders: Sequence[str | Path], checked: bool = True) -> World:
+    """Read the world of that name in `folders`, or the world file at that path, as `read_world` does."""
     candidate = Path(name_or_path)
     if candidate.suffix == SUFFIX or len(candidate.parts) > 1:
-        return read_world(candidate)
+        return read_world(candidate, checked)
     for folder in folders:
         file = Path(folder) / f"{name_or_path}{SUFFIX}"
         # Unlike Path.is_file, this skips a folder that may not be entered.
         if os.path.isfile(file):
-            return read_world(file)
+            return read_world(file, checked)
     known = ", ".join(entry.name for entry in list_worlds(folders)) or "none are installed"
     raise ValueError(
         f"there is no world called {name_or_path!r}; the worlds here: {known}; or name a {SUFFIX} file"

@@ -6,15 +6,18 @@ finite everywhere. Sixteen bits hold it, scaled by the keyframe's largest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import SpecMismatch
 from engine.memory.codec import decode_color, decode_depth
 
 Array = NDArray[np.float32]
+Picture = TypeVar("Picture", bound=NDArray[Any])
 
 BLOCK_PX = 8
 """Side of the blocks whose nearest and farthest pixel stand for a keyframe in the coarse depth."""
@@ -46,6 +49,10 @@ class Keyframe:
     """Colour as a file holds it, so that it is not compressed again; None for pictures that come from no file."""
     depth_blob: NDArray[np.uint8] | None = None
     """The same of depth."""
+    announced: tuple[int, int] | None = None
+    """Width and height that the files announce, pixels; None where depth tells them."""
+    problem: str = "the spatial memory is damaged; make it again"
+    """What is said where a file turns out to hold no picture of that size."""
 
     @classmethod
     def of(
@@ -58,40 +65,57 @@ class Keyframe:
             color, codes, float(scale), np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32)
         )
 
-    def packed(self) -> Keyframe:
-        """The same held as its files alone, with what every chunk asks of it beside them."""
-        light = replace(self, picture=None, depth_codes=None)
-        vars(light).update(size=self.size, points=self.points, rough_codes=self.rough_codes)
-        return light
+    def check(self) -> None:
+        """Decode colour and depth once.
+
+        Raises:
+            SpecMismatch: A file is damaged.
+        """
+        self.make_ready()
+        _ = self.color
+
+    def make_ready(self) -> None:
+        """Decode depth, and keep its points and rough codes, which every chunk nearby asks for."""
+        _ = self._kept
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether points and rough codes are kept already."""
+        return "_kept" in vars(self)
 
     @property
     def codes(self) -> NDArray[np.uint16]:
         """[H, W]: inverse depth over `scale`, or UNKNOWN."""
         if self.depth_codes is not None:
             return self.depth_codes
-        decoded = None if self.depth_blob is None else decode_depth(self.depth_blob)
-        assert decoded is not None, "what is read from a file was decoded once"
+        assert self.depth_blob is not None, "a keyframe has depth in one form or the other"
+        return self._sound(decode_depth(self.depth_blob))
+
+    def _sound(self, decoded: Picture | None) -> Picture:
+        if decoded is None or decoded.shape[1::-1] != self.size:
+            raise SpecMismatch(self.problem)
         return decoded
 
-    @cached_property
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
+        if self.announced is not None:
+            return self.announced
         height, width = self.codes.shape
         return width, height
 
-    @cached_property
+    @property
     def rough_codes(self) -> NDArray[np.uint16]:
         """Those of every ROUGH_STEP-th pixel and row."""
-        return np.ascontiguousarray(self.codes[::ROUGH_STEP, ::ROUGH_STEP])
+        return self._kept[1]
 
     @property
     def color(self) -> NDArray[np.uint8]:
         """[H, W, 3], RGB."""
         if self.picture is not None:
             return self.picture
-        decoded = None if self.color_blob is None else decode_color(self.color_blob, self.size[1])
-        assert decoded is not None, "what is read from a file was decoded once"
-        return decoded
+        assert self.color_blob is not None, "a keyframe has colour in one form or the other"
+        return self._sound(decode_color(self.color_blob, self.size[1]))
 
     @property
     def inverse_depth(self) -> Array:
@@ -102,16 +126,17 @@ class Keyframe:
         return inverse
 
     @property
-    def num_bytes(self) -> int:
-        """Of colour, depth and what rendering keeps beside them."""
-        kept = self.picture, self.depth_codes, self.color_blob, self.depth_blob, self.points, self.rough_codes
-        return sum(array.nbytes for array in kept if array is not None)
-
-    @cached_property
     def points(self) -> Array:
         """World points of the nearest and of the farthest pixel in every block, and each block's side in metres there,
         [4, P]; the sky's are SKY_M away."""
+        return self._kept[0]
+
+    @cached_property
+    def _kept(self) -> tuple[Array, NDArray[np.uint16]]:
         codes = self.codes
+        return self._points(codes), np.ascontiguousarray(codes[::ROUGH_STEP, ::ROUGH_STEP])
+
+    def _points(self, codes: NDArray[np.uint16]) -> Array:
         height, width = (side - side % BLOCK_PX for side in codes.shape)
         rows, columns = height // BLOCK_PX, width // BLOCK_PX
         blocks = codes[:height, :width].reshape(rows, BLOCK_PX, columns, BLOCK_PX)

@@ -101,14 +101,21 @@ class MemoryRenderer:
         wide, tall = (round(side * ANCHOR_MARGIN * ANCHOR_SCALE) for side in (width, height))
         anchor = views[len(views) // 2].scaled(ANCHOR_SCALE, wide, tall)
         candidates = [self.keyframes[n] for n in find_candidates(anchor, self._poses[:num_keyframes])]
+        list(self._pool.map(Keyframe.make_ready, [k for k in candidates if not k.is_ready]))
         coarse = coarse_depth(anchor, [keyframe.points for keyframe in candidates])
         ranked = [candidates[n] for n in rank_keyframes(anchor, coarse.looked_for, candidates)]
         sources = self._prepared(ranked)
         selected, others = sources[:MAX_SELECTED], sources[MAX_SELECTED:]
         depth, fillers = anchor_depth(anchor, coarse, selected, others, self._pool)
         guides = [Source.of_depth(anchor, part) for part in split(depth)]
-        frames = list(self._pool.map(partial(_render_frame, guides, selected, fillers), views))
-        color, coverage, inverse_depth = (np.stack(part) for part in zip(*frames, strict=True))
+        # Whoever stands still sees the same in all frames.
+        keys = [(view.c2w.tobytes(), view.intrinsics.tobytes()) for view in views]
+        distinct = dict(zip(keys, views, strict=True))
+        rendered = self._pool.map(partial(_render_frame, guides, selected, fillers), distinct.values())
+        frames = dict(zip(distinct, rendered, strict=True))
+        color, coverage, inverse_depth = (
+            np.stack(part) for part in zip(*(frames[key] for key in keys), strict=True)
+        )
         return MemoryRendering(color, coverage, inverse_depth, list(zip(ranked, sources, strict=True)))
 
     def _prepared(self, keyframes: Sequence[Keyframe]) -> list[Source]:

@@ -18,8 +18,6 @@ from engine.memory.codec import (
     LOSSLESS,
     QUICK,
     announced_size,
-    decode_color,
-    decode_depth,
     encode_avif,
     encode_color,
     encode_depth,
@@ -77,11 +75,12 @@ def encode_keyframes(keyframes: Sequence[Keyframe]) -> dict[str, NDArray[Any]]:
     }
 
 
-def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyframe]:
-    """Decompress keyframes that may be untrusted.
+def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str, checked: bool = True) -> list[Keyframe]:
+    """Read keyframes that may be untrusted.
 
     Args:
         what: Whose memory it is, for errors, as in "the world /tmp/a.world".
+        checked: Decode all of their pictures once; else each is decoded when it is asked for, and raises then.
 
     Raises:
         SpecMismatch: They are damaged, too large, or no cameras.
@@ -93,35 +92,23 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str) -> list[Keyf
         raise SpecMismatch(problem)
     colors = _blobs(arrays["memory.colors"], arrays["memory.color_bytes"], problem)
     depths = _blobs(arrays["memory.depths"], arrays["memory.depth_bytes"], problem)
-    sizes = [announced_size(color, depth) for color, depth in zip(colors, depths, strict=True)]
-    if None in sizes:
+    files = list(zip(colors, depths, strict=True))
+    sizes = [size for size in (announced_size(*pair) for pair in files) if size is not None]
+    if len(sizes) < count:
         raise SpecMismatch(problem)
-    if sum(size[0] * size[1] for size in sizes if size) > MAX_PIXELS:
+    if sum(width * height for width, height in sizes) > MAX_PIXELS:
         raise SpecMismatch(
             f"the spatial memory of {what} is too large; make it of fewer or smaller keyframes"
         )
-    with ThreadPoolExecutor(NUM_THREADS, "keyframes") as pool:
-        cameras = (arrays[f"memory.{name}"] for name in ("depth_scale", "c2w", "intrinsics"))
-        decoded = list(pool.map(_decoded, colors, depths, *cameras))
-    keyframes = [keyframe for keyframe in decoded if keyframe is not None]
-    if len(keyframes) < count:
-        raise SpecMismatch(problem)
+    cameras = (arrays[f"memory.{name}"] for name in ("depth_scale", "c2w", "intrinsics"))
+    keyframes = [
+        Keyframe(None, None, float(scale), c2w, intrinsics, *blobs, size, problem)
+        for blobs, size, scale, c2w, intrinsics in zip(files, sizes, *cameras, strict=True)
+    ]
+    if checked:
+        with ThreadPoolExecutor(NUM_THREADS, "keyframes") as pool:
+            list(pool.map(Keyframe.check, keyframes))
     return keyframes
-
-
-def _decoded(
-    color_blob: NDArray[np.uint8],
-    depth_blob: NDArray[np.uint8],
-    scale: np.float32,
-    c2w: NDArray[np.float64],
-    intrinsics: NDArray[np.float32],
-) -> Keyframe | None:
-    """A keyframe whose colour and depth can be decoded; else None."""
-    codes = decode_depth(depth_blob)
-    color = None if codes is None else decode_color(color_blob, len(codes))
-    if codes is None or color is None or color.shape[:2] != codes.shape:
-        return None
-    return Keyframe(None, codes, float(scale), c2w, intrinsics, color_blob, depth_blob).packed()
 
 
 def are_cameras(arrays: Mapping[str, NDArray[Any]]) -> bool:

@@ -20,9 +20,12 @@ NO_WEIGHTS = "0" * 64
 
 
 def find_any_world(name_or_path: str, folders: Sequence[str | Path]) -> World:
-    """Read a world as `find_world` does, or make the world of a generated place where the name is `generated-SEED`."""
+    """Find a world to walk in: of that name in `folders`, at that path, or made here where the name is `generated-SEED`.
+
+    Pictures of its spatial memory are decoded when the walk comes near them.
+    """
     if generated_seed(name_or_path) is None:
-        return find_world(name_or_path, folders)
+        return find_world(name_or_path, folders, checked=False)
     return generated_world(name_or_path)
 
 
