@@ -92,7 +92,7 @@ class Keyframe:
         return self._sound(decode_depth(self.depth_blob))
 
     def _sound(self, decoded: Picture | None) -> Picture:
-        if decoded is None or decoded.shape[1::-1] != self.size:
+        if decoded is None or self.announced not in (None, decoded.shape[1::-1]):
             raise SpecMismatch(self.problem)
         return decoded
 
