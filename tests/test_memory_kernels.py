@@ -116,6 +116,21 @@ def mostly_equal(left: Array, right: Array, share: float = 0.003) -> bool:
     return bool((apart | (np.isnan(left) != np.isnan(right))).mean() < share)
 
 
+@pytest.mark.parametrize(("height", "width"), [(96, 160), (37, 61), (8, 8), (2, 9), (9, 2), (1, 5), (3, 1)])
+def test_silhouettes_and_what_is_cleared_beside_them_are_the_same(height: int, width: int) -> None:
+    random = np.random.default_rng(height)
+    steep = random.random((height, width)) < 0.1
+    depth = np.where(steep, 1.0, 0.001).astype(np.float32) * random.random((height, width), np.float32)
+    depth[random.random((height, width)) < 0.02] = -1
+    picture = random.integers(0, 256, (height, width, 3), np.uint8)
+    fast = Source.of_picture(picture, depth.copy(), np.eye(4), INTRINSICS)
+    with by_numpy():
+        plain = Source.of_picture(picture, depth.copy(), np.eye(4), INTRINSICS)
+    assert min(height, width) < 37 or np.isnan(fast.smooth).mean() > 0.01
+    for name in ("smooth", "depth", "color", "clear_color"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(plain, name))
+
+
 def test_each_step_of_the_search_is_the_same() -> None:
     view, sources, _ = scene()
     near, far = guesses(view)

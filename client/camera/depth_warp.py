@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from engine.memory.blend import fill
 from engine.memory.images import FAR_AWAY, Array, far_side, farthest_around, filled_from_farthest
-from engine.memory.keyframes import silhouettes
 from engine.memory.rendering import Surroundings
-from engine.memory.sources import View
+from engine.memory.sources import View, silhouettes
 
 NEAREST = np.float32(10.0)
 """Inverse depth of the nearest surface that is believed, 1/m."""

@@ -1,4 +1,5 @@
-/* Pixels of a view warped into keyframes and back: twins of what warp.py, blend.py and selection.py define, which explain it.
+/* Pixels of a view warped into keyframes and back, and keyframes made ready for it: twins of what sources.py, warp.py, blend.py
+   and selection.py define, which explain it.
 
    Pixels are worked on in blocks that stay in the nearest cache. Loops over a block do not branch, and load from images alone,
    so that compilers turn the others into vector instructions. Operations are never fused, so that results are the same on every
@@ -14,11 +15,14 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 /* The loader takes the wider instructions where the processor has them. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define KERNEL __attribute__((target_clones("avx2", "default"))) EXPORTED
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONED __attribute__((target_clones("avx2", "default")))
 #else
-#define KERNEL EXPORTED
+#define CLONED
 #endif
+#define KERNEL CLONED EXPORTED
+/* Called once for each block: inlined wherever they are used, they take half a minute to compile. */
+#define BLOCKWISE CLONED static
 #define INLINE static inline __attribute__((always_inline))
 
 #define NEAR_Z 1e-3f
@@ -64,7 +68,7 @@ INLINE Pixels block(int64_t count, int64_t first, const float *columns, const fl
 }
 
 /* Between pixel centres; NaN outside, and beside NaN. */
-INLINE void linear(const float *image, int width, int height, int count, const float *u, const float *v, float *found) {
+BLOCKWISE void linear(const float *image, int width, int height, int count, const float *u, const float *v, float *found) {
     int32_t at[BLOCK], right[BLOCK], down[BLOCK];
     float x[BLOCK], y[BLOCK], corners[4][BLOCK], last_column = (float)(width - 1), last_row = (float)(height - 1);
     for (int i = 0; i < count; i++) {
@@ -93,7 +97,7 @@ INLINE void linear(const float *image, int width, int height, int count, const f
 }
 
 /* Of the pixels that positions fall into; NaN outside. */
-INLINE void of_pixel(const float *image, int width, int height, int count, const float *u, const float *v, float *found) {
+BLOCKWISE void of_pixel(const float *image, int width, int height, int count, const float *u, const float *v, float *found) {
     int32_t at[BLOCK];
     float outside[BLOCK], last_column = (float)(width - 1), last_row = (float)(height - 1);
     for (int i = 0; i < count; i++) {
@@ -138,7 +142,7 @@ INLINE float returned(const Link *k, int row, float u, float v, float found) {
     return found * -k->back_offset[row] + row_of(k->back + 3 * row, u, v);
 }
 
-INLINE void step(const Link *k, Pixels p, const float *guess, float *next) {
+BLOCKWISE void step(const Link *k, Pixels p, const float *guess, float *next) {
     float u[BLOCK], v[BLOCK], ratio[BLOCK], found[BLOCK];
     int32_t beside[BLOCK];
     project(k, p, guess, u, v, ratio);
@@ -162,7 +166,7 @@ INLINE void solve(const Link *k, Pixels p, const float *guess, float *solved) {
     }
 }
 
-INLINE void find_surface(const Link *k, Pixels p, const float *guess, int search, Surface *s) {
+BLOCKWISE void find_surface(const Link *k, Pixels p, const float *guess, int search, Surface *s) {
     float start[BLOCK], found[BLOCK];
     if (search) step(k, p, guess, start);
     project(k, p, search ? start : guess, s->u, s->v, s->scale);
@@ -244,7 +248,7 @@ INLINE void crossings(const Link *k, Pixels p, const float *nearest, const float
 }
 
 /* The keyframe's border pixels reach outward. */
-INLINE void colors_at(const Link *k, int count, const float *u, const float *v, const int32_t *beside, const uint8_t *clear,
+BLOCKWISE void colors_at(const Link *k, int count, const float *u, const float *v, const int32_t *beside, const uint8_t *clear,
                       float rgb[3][BLOCK]) {
     int32_t at[BLOCK], right[BLOCK], down[BLOCK];
     uint32_t corners[4][BLOCK];
@@ -440,4 +444,61 @@ KERNEL void flaneur_splat(const float *points, int64_t count, const float *camer
             if (reach > (float)reaches[r] / 4.0f) *grown = at_least(inverse, *grown);
         }
     }
+}
+
+INLINE float gap_between(const float *depth, intptr_t a, intptr_t b) { return fabsf(depth[b] - depth[a]); }
+
+/* Whether depth jumps between two pixels by more than beside them, `before` and `after` being where those gaps begin. */
+INLINE uint8_t jumps(const float *depth, intptr_t at, intptr_t before, intptr_t after, intptr_t next) {
+    float around = at_least(gap_between(depth, before, before + next), gap_between(depth, after, after + next));
+    return gap_between(depth, at, at + next) > 2.0f * around + 0.003f;
+}
+
+/* Each pixel is first marked where a jump begins, to the right or down, and then on both sides of every jump. */
+KERNEL void flaneur_silhouettes(const float *depth, int width, int height, uint8_t *found) {
+    for (intptr_t y = 0; y < height; y++) {
+        const float *row = depth + y * width;
+        uint8_t *marks = found + y * width;
+        intptr_t last = width - 2, up = y > 0 ? -width : 0, down = y < height - 2 ? width : 0;
+        memset(marks, 0, (size_t)width);
+        for (intptr_t x = 1; x < last; x++) marks[x] = jumps(row, x, x - 1, x + 1, 1);
+        if (last >= 0) {
+            marks[0] = jumps(row, 0, 0, last > 0 ? 1 : 0, 1);
+            marks[last] = jumps(row, last, last > 0 ? last - 1 : 0, last, 1);
+        }
+        if (y < height - 1)
+            for (intptr_t x = 0; x < width; x++) marks[x] |= (uint8_t)(2 * jumps(row, x, x + up, x + down, width));
+    }
+    for (intptr_t y = height - 1; y >= 0; y--) {
+        uint8_t *marks = found + y * width;
+        for (intptr_t x = width - 1; x >= 0; x--) {
+            int beside = marks[x] | (x > 0 ? marks[x - 1] & 1 : 0) | (y > 0 ? marks[x - width] & 2 : 0);
+            marks[x] = beside ? 1 : 0;
+        }
+    }
+}
+
+INLINE int within(int position, int side) { return position < 0 ? 0 : position < side ? position : side - 1; }
+
+/* `offsets` holds where clear colours are looked for, down and right, the nearest first. */
+KERNEL void flaneur_clear(uint8_t *color, uint8_t *cleared, const float *depth, const uint8_t *beside, int width, int height,
+                          const int32_t *offsets, int num_offsets) {
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++) {
+            intptr_t at = (intptr_t)y * width + x;
+            float own = depth[at], nearest = own, farthest = own;
+            if (!beside[at]) continue;
+            for (int n = 0; n < num_offsets; n++) {
+                intptr_t there = (intptr_t)within(y + offsets[2 * n], height) * width + within(x + offsets[2 * n + 1], width);
+                if (beside[there] || !(fabsf(depth[there] - own) < 0.05f * own + 0.002f)) continue;
+                memcpy(cleared + 4 * at, color + 4 * there, 4);
+                break;
+            }
+            for (int n = 0; n < 9; n++) {
+                float around = depth[(intptr_t)within(y + n / 3 - 1, height) * width + within(x + n % 3 - 1, width)];
+                nearest = at_least(around, nearest);
+                farthest = at_most(around, farthest);
+            }
+            if (own < 0.5f * (nearest + farthest)) memcpy(color + 4 * at, cleared + 4 * at, 4);
+        }
 }

@@ -1,4 +1,4 @@
-"""Compiled twins of what `warp` and `blend` define: several times as fast, and without holding the interpreter's lock.
+"""Compiled twins of what `sources`, `warp` and `blend` define: several times as fast, and without holding the interpreter's lock.
 
     python -m engine.memory.kernels
 
@@ -113,6 +113,11 @@ class Kernels:
             *(pointer, pointer, pointer, pointer),
         )
         self._look = _function(library.flaneur_look, *links, pointer, all_rules, pointer, pointer)
+        size = ctypes.c_int, ctypes.c_int
+        self._silhouettes = _function(library.flaneur_silhouettes, pointer, *size, pointer)
+        self._clear = _function(
+            library.flaneur_clear, pointer, pointer, pointer, pointer, *size, pointer, ctypes.c_int
+        )
 
     def solve(self, link: LinkRecord, pixels: Positions, guess: Array) -> Array:
         """`Link.solve`."""
@@ -206,6 +211,30 @@ class Kernels:
             sky_inverse,
             *(address(part) for part in cells),
         )
+
+    def silhouettes(self, inverse_depth: Array) -> NDArray[np.bool_]:
+        """`sources.silhouettes`."""
+        depth = np.ascontiguousarray(inverse_depth, np.float32)
+        found = np.empty(depth.shape, np.bool_)
+        self._silhouettes(address(depth), *depth.shape[::-1], address(found))
+        return found
+
+    def clear(
+        self,
+        color: NDArray[np.uint8],
+        cleared: NDArray[np.uint8],
+        inverse_depth: Array,
+        beside: NDArray[np.bool_],
+        offsets: NDArray[np.int32],
+    ) -> None:
+        """What `sources._clear` does to a picture and its copy [H, W, 4], in place.
+
+        Args:
+            offsets: Where clear colours are looked for, down and right, [K, 2].
+        """
+        depth = np.ascontiguousarray(inverse_depth, np.float32)
+        pictures = address(color), address(cleared), address(depth), address(beside)
+        self._clear(*pictures, *depth.shape[::-1], address(offsets), len(offsets))
 
 
 def link_record(

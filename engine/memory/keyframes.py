@@ -166,19 +166,3 @@ class Grown:
     chunk_index: int
     """Of the chunk whose last frame it is."""
     keyframe: Keyframe
-
-
-def silhouettes(inverse_depth: Array) -> NDArray[np.bool_]:
-    """Find pixels beside a jump of depth that neither neighbour's slope explains, [H, W]."""
-    found = np.zeros(inverse_depth.shape, bool)
-    for along in (0, 1):
-        depth, mark = (inverse_depth, found) if along else (inverse_depth.T, found.T)
-        step = np.abs(depth[:, 1:] - depth[:, :-1])
-        around = np.empty_like(step)
-        np.maximum(step[:, :-2], step[:, 2:], out=around[:, 1:-1])
-        np.maximum(step[:, :1], step[:, 1:2], out=around[:, :1])
-        np.maximum(step[:, -1:], step[:, -2:-1], out=around[:, -1:])
-        jump = step > 2.0 * around + 0.003
-        mark[:, :-1] |= jump
-        mark[:, 1:] |= jump
-    return found

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engine.memory.anchor import anchor_depth, beside_nearer
 from engine.memory.blend import BEHIND, blend, fill
 from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
-from engine.memory.keyframes import Keyframe, silhouettes
+from engine.memory.keyframes import Keyframe
 from engine.memory.rendering import MemoryRendering
 from engine.memory.selection import (
     MAX_FILLERS,
@@ -31,7 +31,7 @@ from engine.memory.selection import (
     find_candidates,
     rank_keyframes,
 )
-from engine.memory.sources import NOTHING, Pixels, Source, View, split
+from engine.memory.sources import NOTHING, Pixels, Source, View, silhouettes, split
 from engine.memory.warp import TOLERANCE_PX, Link
 
 ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.images import Array, Mask, chosen, far_side, farthest_around, nearest_around
-from engine.memory.kernels import address
-from engine.memory.keyframes import Keyframe, silhouettes
+from engine.memory.kernels import address, loaded
+from engine.memory.keyframes import Keyframe
 
 NOTHING = np.float32(-1.0)
 """Stands for no surface where inverse depths are given."""
@@ -97,8 +97,7 @@ class Source:
         beside = silhouettes(depth)
         smooth = np.where(beside, np.float32(NAN), depth)
         color = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), np.uint8)
-        clear, behind = _cleared(color, depth, beside), beside & far_side(depth)
-        color[behind] = clear[behind]
+        clear = _clear(color, depth, beside)
         depth[depth < 0] = NAN
         return cls(c2w, intrinsics, color, clear, depth, smooth)
 
@@ -181,24 +180,53 @@ def _all_pixels(width: int, height: int) -> Pixels:
     return Pixels(columns, np.arange(height, dtype=np.float32)[:, None])
 
 
-def _cleared(color: NDArray[np.uint8], inverse_depth: Array, beside: Mask) -> NDArray[np.uint8]:
-    """Give pixels beside silhouettes the colour of the nearest pixel of the same surface.
+def silhouettes(inverse_depth: Array) -> Mask:
+    """Find pixels beside a jump of depth that neither neighbour's slope explains, [H, W]."""
+    kernels = loaded()
+    if kernels is not None:
+        return kernels.silhouettes(inverse_depth)
+    found = np.zeros(inverse_depth.shape, bool)
+    for along in (0, 1):
+        depth, mark = (inverse_depth, found) if along else (inverse_depth.T, found.T)
+        step = np.abs(depth[:, 1:] - depth[:, :-1])
+        around = step.copy()
+        if step.shape[1] > 1:
+            np.maximum(step[:, :-2], step[:, 2:], out=around[:, 1:-1])
+            np.maximum(step[:, :1], step[:, 1:2], out=around[:, :1])
+            np.maximum(step[:, -1:], step[:, -2:-1], out=around[:, -1:])
+        jump = step > 2.0 * around + 0.003
+        mark[:, :-1] |= jump
+        mark[:, 1:] |= jump
+    return found
+
+
+def _clear(color: NDArray[np.uint8], inverse_depth: Array, beside: Mask) -> NDArray[np.uint8]:
+    """Give pixels beside silhouettes the colour of the nearest pixel of the same surface: those on the far side in place.
 
     What stands on the other side is mixed into theirs, and would be seen as a thin line wherever another camera sees past it.
 
     Args:
         color: [H, W, 4].
         beside: Pixels on either side of a silhouette, [H, W].
+
+    Returns:
+        The same with pixels on both sides cleared.
     """
+    cleared, kernels = color.copy(), loaded()
+    if kernels is not None:
+        kernels.clear(color, cleared, inverse_depth, beside, np.array(CLEAR_FROM, np.int32))
+        return cleared
     height, width = inverse_depth.shape
     row, column = np.nonzero(beside)
-    own, cleared = inverse_depth[row, column], color.copy()
+    own = inverse_depth[row, column]
     for down, right in CLEAR_FROM:
         there = np.clip(row + down, 0, height - 1), np.clip(column + right, 0, width - 1)
         alike = np.abs(inverse_depth[there] - own) < 0.05 * own + np.float32(0.002)
         clear = alike & ~beside[there]
         cleared[row[clear], column[clear]] = color[there[0][clear], there[1][clear]]
         row, column, own = row[~clear], column[~clear], own[~clear]
+    behind = beside & far_side(inverse_depth)
+    color[behind] = cleared[behind]
     return cleared
 
 

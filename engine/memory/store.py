@@ -92,8 +92,8 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str, checked: boo
         raise SpecMismatch(problem)
     colors = _blobs(arrays["memory.colors"], arrays["memory.color_bytes"], problem)
     depths = _blobs(arrays["memory.depths"], arrays["memory.depth_bytes"], problem)
-    files = list(zip(colors, depths, strict=True))
-    sizes = [size for size in (announced_size(*pair) for pair in files) if size is not None]
+    announced = map(announced_size, colors, depths)
+    sizes = [size for size in announced if size is not None]
     if len(sizes) < count:
         raise SpecMismatch(problem)
     if sum(width * height for width, height in sizes) > MAX_PIXELS:
@@ -102,8 +102,8 @@ def decode_keyframes(arrays: Mapping[str, NDArray[Any]], what: str, checked: boo
         )
     cameras = (arrays[f"memory.{name}"] for name in ("depth_scale", "c2w", "intrinsics"))
     keyframes = [
-        Keyframe(None, None, float(scale), c2w, intrinsics, *blobs, size, problem)
-        for blobs, size, scale, c2w, intrinsics in zip(files, sizes, *cameras, strict=True)
+        Keyframe(None, None, float(scale), c2w, intrinsics, color, depth, size, problem)
+        for scale, c2w, intrinsics, color, depth, size in zip(*cameras, colors, depths, sizes, strict=True)
     ]
     if checked:
         with ThreadPoolExecutor(NUM_THREADS, "keyframes") as pool:
