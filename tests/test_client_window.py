@@ -1,5 +1,6 @@
 """The window is used as a player would: real events in, pixels, poses and files out."""
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from client.screens.start_screen import StartScreen
 from client.screens.walk_screen import WalkScreen
 from client.setup.options import PlayOptions
 from client.setup.settings import Settings
+from client.ui import window as window_module
 from client.ui.window import MIN_WIDTH_PX, Window
 from engine.errors import SpecMismatch
 from engine.files.recording import INTENT_COLUMNS, read_recording
@@ -345,6 +347,23 @@ def test_a_squeezed_window_is_remembered_at_a_size_the_settings_take(
     finally:
         window.close()
     assert Settings(window_width=width, window_height=height).window_width == MIN_WIDTH_PX
+
+
+@pytest.mark.parametrize(
+    ("driver", "device", "set_to"), [("x11", "", "0"), ("x11", "gpu", None), ("wayland", "", None)]
+)
+def test_only_x11_without_a_gpu_keeps_pictures_away_from_opengl(
+    driver: str, device: str, set_to: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "gpu").touch()
+    monkeypatch.setattr(window_module, "GPU_DEVICES", (str(tmp_path / (device or "none*")),))
+    monkeypatch.setattr(pygame.display, "get_driver", lambda: driver)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    # So that it is taken back, whatever the window does.
+    monkeypatch.setenv("SDL_FRAMEBUFFER_ACCELERATION", "unset")
+    monkeypatch.delenv("SDL_FRAMEBUFFER_ACCELERATION")
+    Window(640, 384, unseen=True).close()
+    assert os.environ.get("SDL_FRAMEBUFFER_ACCELERATION") == set_to
 
 
 def test_bad_options_are_refused_before_a_window_opens(worlds: Path, tmp_path: Path) -> None:

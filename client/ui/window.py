@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+
 import pygame
 
 from client.ui import theme
@@ -10,6 +13,8 @@ from engine.errors import BackendUnavailable
 MIN_WIDTH_PX, MIN_HEIGHT_PX = 320, 192
 TITLE = "Flaneur"
 UNSEEN_DRIVERS = ("offscreen", "dummy")
+GPU_DEVICES = ("/dev/dri/renderD*", "/dev/nvidia[0-9]*", "/dev/dxg")
+"""Where Linux keeps what draws: Mesa's and NVIDIA's drivers, and Windows' below it."""
 
 
 class Window:
@@ -35,6 +40,9 @@ class Window:
         if pygame.display.get_driver() in UNSEEN_DRIVERS and not unseen:
             pygame.display.quit()
             raise BackendUnavailable(no_display)
+        if pygame.display.get_driver() == "x11" and not any(map(glob.glob, GPU_DEVICES)):
+            # SDL hands pictures to OpenGL, which without a GPU takes longer over one than the drawing of it did.
+            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
         pygame.font.init()
         pygame.display.set_caption(TITLE)
         pygame.display.set_icon(make_icon(64))
