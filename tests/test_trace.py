@@ -122,7 +122,8 @@ def test_another_pacer_gives_other_counts(
     hasty = PacingConfig(16.0, 4, margin_s=0.2)
     monkeypatch.setattr("client.playback.pacing_replay.PacingConfig", lambda *_, **__: hasty)
     after = replay_pacing(read_trace(tmp_path / "walk.jsonl"))
-    assert after[0].counts.hold_s < before[0].counts.hold_s
+    # Most of the time held is the stall's, which no margin is for.
+    assert after[0].counts.holds < before[0].counts.holds
     assert after[0].traced == before[0].traced
 
 

@@ -108,7 +108,8 @@ class FramePacer:
         self._num_frames = 0
         self._cursor = 0.0
         self._rate = 1.0
-        self._requests_s: deque[float] = deque()
+        self._begun_s: deque[float] = deque()
+        """When the engine can have begun each chunk that was asked for and is not here yet."""
         self._shown = 0
         self._last_index = -1
         self._holds = 0
@@ -133,7 +134,7 @@ class FramePacer:
     @property
     def in_flight(self) -> int:
         """Chunks asked for and not yet here."""
-        return len(self._requests_s)
+        return len(self._begun_s)
 
     @property
     def rate(self) -> float:
@@ -168,8 +169,9 @@ class FramePacer:
         self._num_frames += 1
 
     def note_request(self, now_s: float) -> None:
-        """Note that a chunk was asked for."""
-        self._requests_s.append(now_s)
+        """Note that a chunk was asked for; the engine begins it when it is done with the one before."""
+        free_s = self._begun_s[-1] + self._busy.predicted_s if self._begun_s else now_s
+        self._begun_s.append(max(now_s, free_s))
 
     def add_chunk(
         self,
@@ -195,8 +197,8 @@ class FramePacer:
             self._cut_to = float(self._num_frames)
         self._num_frames += num_frames
         self._started = True
-        if self._requests_s:
-            self._requests_s.popleft()
+        if self._begun_s:
+            self._begun_s.popleft()
         self._ready.add(ready_s - start_s)
         self._busy.add(free_s - start_s)
         self._refine.add(refine_s)
@@ -260,8 +262,8 @@ class FramePacer:
 
     def _wished_rate(self) -> float:
         config = self.config
-        if self._requests_s:
-            wait_s = self._requests_s[0] + self.predicted_s - self._now_s
+        if self._begun_s:
+            wait_s = self._begun_s[0] + self.predicted_s - self._now_s
             if wait_s > 0.0 and self.buffered_frames < wait_s * config.fps:
                 return max(config.min_rate, self.buffered_frames / (wait_s * config.fps))
         too_full = self.buffered_frames > config.chunk_frames + config.margin_s * config.fps + 1.0
@@ -270,15 +272,13 @@ class FramePacer:
         return 1.0
 
     def should_request(self, now_s: float) -> bool:
-        """Say whether now is the time to latch the input and ask for the next chunk.
+        """Say whether now is the time to ask for the next chunk.
 
-        That is as late as the prediction allows, so that the input is fresh, but not before the engine can
-        start on it.
+        That is as late as the prediction allows, so that the input is fresh. Where the engine is not done with the one before
+        by then, it finds the request when it is, and latches the input of that moment.
         """
         full = self.in_flight >= self.config.max_in_flight
         if self._paused or full or self.buffered_frames > self.config.chunk_frames:
-            return False
-        if self._requests_s and now_s - self._requests_s[-1] < self._busy.predicted_s:
             return False
         unplayed = self.buffered_frames + self.in_flight * self.config.chunk_frames
         deadline_s = now_s + unplayed / self.config.fps
