@@ -170,7 +170,7 @@ def test_what_is_mixed_beside_silhouettes_is_taken_from_the_memory_too(
     view = View(live, INTRINSICS, WIDTH, HEIGHT)
     made = DepthFrame(frame, depth, View(START, INTRINSICS, WIDTH, HEIGHT))
     seen = made.seen_from(view)
-    fringe = (seen.holes(with_fringe=True) > 0) & (seen.holes() == 0)
+    fringe = seen.fringe & (seen.holes() == 0)
     assert fringe.sum() > 100
     mixed = frame.copy()
     mixed[made._fringe > 0] = (255, 0, 255)
@@ -181,6 +181,22 @@ def test_what_is_mixed_beside_silhouettes_is_taken_from_the_memory_too(
     )
     assert psnr(filled, truth, fringe) > psnr(without, truth, fringe) + 6.0
     assert psnr(filled, truth, fringe) > 22.0
+
+
+def test_narrow_gaps_are_looked_up_in_the_memory_where_there_is_one(
+    memory: SpatialMemory, frame: NDArray[np.uint8], depth: NDArray[np.float32]
+) -> None:
+    live = moved(0.4, 0.4)
+    view = View(live, INTRINSICS, WIDTH, HEIGHT)
+    seen = DepthFrame(frame, depth, View(START, INTRINSICS, WIDTH, HEIGHT)).seen_from(view)
+    narrow = ~seen.known & (seen.holes() == 0)
+    assert narrow.sum() > 300
+    assert (seen.holes(with_memory=True)[narrow] == 255).all()
+    elsewhere = np.full_like(frame, (255, 0, 255))
+    picture = LivePicture(INTRINSICS).show(
+        elsewhere, (START, live), (WIDTH, HEIGHT), "pixels", depth, surroundings_at(memory, START)
+    )
+    assert psnr(picture[..., 2::-1], render(live), narrow) > 20.0
 
 
 def test_the_memory_says_whether_it_knows_the_surroundings(memory: SpatialMemory) -> None:

@@ -34,7 +34,7 @@ BACKGROUND = np.float32(1.15)
 BACKGROUND_PX = 33
 """Side of the neighbourhood of a hole, in pixels at half size, that its foreground is told from its background in."""
 HOLE_PX = 3
-"""Narrower gaps, in pixels of the frame, are no holes: beside a silhouette the frame's own edge closes them."""
+"""Narrower gaps, in pixels of the frame, are no holes without a memory: the frame's own edge closes them, if not neatly."""
 FRINGE_PX = 3
 """Side of the neighbourhood of a silhouette, in pixels of the frame, in which the background's colour is mixed."""
 SAME_DEPTH = np.float32(0.1)
@@ -70,10 +70,11 @@ class SourceMap:
         u, v = (np.asarray(cv2.resize(part, (width, height)), np.float32) for part in scaled)
         return SourceMap(u, v, self.known, self.inverse_depth, self.fringe)
 
-    def holes(self, with_fringe: bool = False) -> NDArray[np.uint8]:
-        """Find what must be filled, [H, W]: 255 there, else 0; with the fringe where something cleaner can be shown."""
-        gaps = wide_gaps(self.known)
-        return np.maximum(gaps, self.fringe * np.uint8(255)) if with_fringe else gaps
+    def holes(self, with_memory: bool = False) -> NDArray[np.uint8]:
+        """Find what must be filled, [H, W]: 255 there, else 0; with a memory, narrow gaps and the fringe too."""
+        if with_memory:
+            return np.where(self.known & ~self.fringe, np.uint8(0), np.uint8(255))
+        return wide_gaps(self.known)
 
     def colors(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Sample the frame, [h, w, C]; the nearest edge where it is left."""
@@ -192,10 +193,10 @@ def behind(
         surroundings: What the memory shows of them.
 
     Returns:
-        The whole view, BGRA [H, W, 4], and where it is of use, [H, W]: 255 in holes and, with a memory, in the fringe, else 0.
+        The whole view, BGRA [H, W, 4], and where it is of use, [H, W]: 255 in what `holes` finds, else 0.
         None where there is nothing to fill.
     """
-    holes = seen.holes(with_fringe=surroundings is not None)
+    holes = seen.holes(with_memory=surroundings is not None)
     if not holes.any():
         return None
     color = cv2.cvtColor(seen.colors(frame.color), cv2.COLOR_RGB2BGRA)
