@@ -278,7 +278,7 @@ def test_every_picture_of_a_shipped_world_can_be_decoded(entry: WorldEntry) -> N
         keyframe.check()
 
 
-def test_an_unchecked_memory_decodes_nothing_before_it_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchecked_memory_decodes_nothing_before_it_is_rendered() -> None:
     keyframes = [picture(0), picture(1)]
     arrays = encode_keyframes(keyframes)
     read = decode_keyframes(arrays, "a test", checked=False)

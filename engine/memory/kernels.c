@@ -249,7 +249,7 @@ INLINE void crossings(const Link *k, Pixels p, const float *nearest, const float
 
 /* The keyframe's border pixels reach outward. */
 BLOCKWISE void colors_at(const Link *k, int count, const float *u, const float *v, const int32_t *beside, const uint8_t *clear,
-                      float rgb[3][BLOCK]) {
+                         float rgb[3][BLOCK]) {
     int32_t at[BLOCK], right[BLOCK], down[BLOCK];
     uint32_t corners[4][BLOCK];
     float x[BLOCK], y[BLOCK], last_column = (float)(k->width - 1), last_row = (float)(k->height - 1);
@@ -330,10 +330,8 @@ KERNEL void flaneur_blend(const Link *links, int num_links, int64_t count, const
         float inverse[MAX_SURFACES][BLOCK], weight[MAX_SURFACES][BLOCK], u[MAX_SURFACES][BLOCK], v[MAX_SURFACES][BLOCK];
         int32_t beside[MAX_SURFACES][BLOCK];
         uint8_t clear[MAX_SURFACES][BLOCK];
-        float nearest[BLOCK], solved[BLOCK], hidden[BLOCK];
-        int left_out = how & NOT_BESIDE ? 1 : 0;
-        memcpy(hidden, least + first, (size_t)p.count * sizeof(float));
-        int num_surfaces = num_links * num_guesses;
+        float nearest[BLOCK], solved[BLOCK];
+        int num_surfaces = num_links * num_guesses, left_out = how & NOT_BESIDE ? 1 : 0;
         for (int i = 0; i < p.count; i++) nearest[i] = NOTHING;
         for (int n = 0; n < num_surfaces; n++) {
             const Link *link = links + n / num_guesses;
@@ -344,7 +342,7 @@ KERNEL void flaneur_blend(const Link *links, int num_links, int64_t count, const
             for (int i = 0; i < p.count; i++) {
                 float error = projection_error(s.error[i], s.scale[i], rules);
                 float found = error < rules->tolerance_px ? s.inverse[i] : NOTHING;
-                found = found >= hidden[i] ? found : NOTHING;
+                found = found >= least[first + i] ? found : NOTHING;
                 found = left_out & s.beside[i] ? NOTHING : found;
                 inverse[n][i] = found;
                 weight[n][i] = weight_of(s.scale[i], error, s.beside[i], rules);
@@ -397,16 +395,17 @@ KERNEL void flaneur_look(const Link *links, int num_links, int64_t count, const 
         for (int n = 0; n < num_links && left; n++) {
             Pixels p = {left, column, row};
             Surface s;
+            uint8_t clear[BLOCK];
+            float rgb[3][BLOCK];
             step(links + n, p, guess, next);
             step(links + n, p, next, start);
             find_surface(links + n, p, start, 1, &s);
+            for (int i = 0; i < p.count; i++) clear[i] = s.beside[i] & (s.scale[i] < rules->enlarged);
+            colors_at(links + n, p.count, s.u, s.v, s.beside, clear, rgb);
             left = 0;
             for (int i = 0; i < p.count; i++) {
                 if (projection_error(s.error[i], s.scale[i], rules) < rules->tolerance_px) {
-                    float rgb[3][BLOCK];
-                    uint8_t clear = s.beside[i] && s.scale[i] < rules->enlarged;
-                    colors_at(links + n, 1, s.u + i, s.v + i, s.beside + i, &clear, rgb);
-                    for (int j = 0; j < 3; j++) image[4 * (first + index[i]) + j] = (uint8_t)(rgb[j][0] + 0.5f);
+                    for (int j = 0; j < 3; j++) image[4 * (first + index[i]) + j] = (uint8_t)(rgb[j][i] + 0.5f);
                     inverse_depth[first + index[i]] = s.inverse[i];
                     continue;
                 }
