@@ -38,8 +38,11 @@ from model.rollout import RolloutState
 Level = onnxruntime.GraphOptimizationLevel
 
 
-def session(graph: Path, threads: int, level: Any, optimised: Path | None = None) -> Any:
+def session(
+    graph: Path, threads: int, level: Any, optimised: Path | None = None, spinning: bool = False
+) -> Any:
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.intra_op_num_threads = threads
     options.graph_optimization_level = level
     options.log_severity_level = 4
@@ -119,6 +122,9 @@ def compare(bundle: Bundle, checkpoint: Path, rounds: int) -> dict[str, Any]:
         "one thread, all optimisations": plain(used, feed),
         "the same, inputs and outputs bound": bound(used, feed),
         "two threads": plain(session(graph, 2, Level.ORT_ENABLE_ALL), feed),
+        "two threads that wait by spinning": plain(
+            session(graph, 2, Level.ORT_ENABLE_ALL, spinning=True), feed
+        ),
         "one thread, basic optimisations": plain(session(graph, 1, Level.ORT_ENABLE_BASIC), feed),
         "one thread, none": plain(session(graph, 1, Level.ORT_DISABLE_ALL), feed),
         "PyTorch, one thread": in_torch(checkpoint, inputs),

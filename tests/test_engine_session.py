@@ -13,7 +13,8 @@ from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.backends.protocol import Backend, State
 from engine.errors import BackendUnavailable, RolloutDiverged, SpecMismatch
 from engine.files.bundle import Bundle
-from engine.files.world import World
+from engine.files.world import World, read_world
+from engine.machine import assets
 from engine.session.model_session import ModelSession
 from engine.session.opening import open_session
 from engine.session.protocol import Session, Snapshot
@@ -344,15 +345,33 @@ def test_a_missing_onnxruntime_is_one_sentence(
         open_session(toy_world, toy_bundle)
 
 
+def test_the_pocket_makes_the_same_on_any_number_of_threads() -> None:
+    world = read_world(assets.worlds_dir() / "town.world", checked=False)
+    walks = []
+    for denoise_threads, decode_threads in ((1, 1), (3, 2)):
+        session = open_session(world, denoise_threads=denoise_threads, decode_threads=decode_threads)
+        session.reset(0)
+        walks.append(run(session, 0, 3))
+        session.close()
+    assert_same(*walks)
+
+
+def open_and_step(bundle: Bundle) -> None:
+    """Open a bundle and wait for its step graph, as the first step does."""
+    backend, spec = OnnxRuntimeBackend(bundle, 1, 1), bundle.spec
+    shape = (1, spec.latent_channels, spec.chunk_size, spec.latent_height, spec.latent_width)
+    backend.run_step({"latents": np.zeros(shape, np.float32)}, {}, keep_state=False)
+
+
 def test_a_graph_that_breaks_its_bundles_promise_is_refused(toy_bundle: Bundle) -> None:
     renamed = toy_bundle.spec.state[0].model_copy(update={"name": "other"})
     spec = toy_bundle.spec.model_copy(update={"state": (renamed, toy_bundle.spec.state[1])})
     with pytest.raises(SpecMismatch, match="unexpected input memory"):
-        OnnxRuntimeBackend(replace(toy_bundle, spec=spec), 1, 1)
+        open_and_step(replace(toy_bundle, spec=spec))
     reshaped = toy_bundle.spec.state[0].model_copy(update={"shape": (1, 4, 1, 2, 9)})
     spec = toy_bundle.spec.model_copy(update={"state": (reshaped, toy_bundle.spec.state[1])})
     with pytest.raises(SpecMismatch, match="promises memory"):
-        OnnxRuntimeBackend(replace(toy_bundle, spec=spec), 1, 1)
+        open_and_step(replace(toy_bundle, spec=spec))
 
 
 def test_a_graph_that_is_no_graph_is_one_sentence(toy_bundle: Bundle, tmp_path: Any) -> None:
@@ -361,6 +380,17 @@ def test_a_graph_that_is_no_graph_is_one_sentence(toy_bundle: Bundle, tmp_path: 
     with pytest.raises(SpecMismatch, match="cannot load") as caught:
         OnnxRuntimeBackend(replace(toy_bundle, path=tmp_path), 1, 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_graph_is_refused_when_the_first_step_waits_for_it(toy_bundle: Bundle, tmp_path: Any) -> None:
+    for file in toy_bundle.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name in toy_bundle.spec.step_graphs.values():
+        (tmp_path / name).write_bytes(b"junk")
+    broken = replace(toy_bundle, path=tmp_path)
+    with pytest.raises(SpecMismatch, match="cannot load"):
+        open_and_step(broken)
+    OnnxRuntimeBackend(broken, 1, 1).close()
 
 
 def test_a_graph_that_cannot_run_is_one_sentence(bundle: Bundle) -> None:

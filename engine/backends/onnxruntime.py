@@ -7,6 +7,7 @@ runtime's arena, which gives nothing back as long as one of them is held, so a s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -61,7 +62,7 @@ class OnnxRuntimeBackend(Backend):
     """A bundle's graphs in ONNX Runtime.
 
     The step graphs and the decoder have thread pools of their own, so that they can run at the same time.
-    Results repeat bit for bit for the same number of threads on the same machine.
+    Results repeat bit for bit on the same machine, on however many threads.
     """
 
     name = "onnxruntime"
@@ -74,7 +75,7 @@ class OnnxRuntimeBackend(Backend):
         mapped: bool = False,
         provider: str = CPU_PROVIDER,
     ) -> None:
-        """Open every graph of the bundle.
+        """Open every graph of the bundle; those of the steps, which take longest, on a thread that the first step waits for.
 
         Args:
             mapped: Leave weights in the file that holds them and free what a run needed, for models as large as the memory;
@@ -91,10 +92,12 @@ class OnnxRuntimeBackend(Backend):
                 f"the installed ONNX Runtime has no provider {provider}; {PACKAGES[provider]} has it"
             )
         self._step, self._decode = step_interface(spec), decoder_interface(spec)
+        opener = ThreadPoolExecutor(1, "flaneur-opener")
         self._steps = {
-            int(size): _load(bundle.path / file, denoise_threads, self._step, mapped, provider)
+            int(size): opener.submit(_load, bundle.path / file, denoise_threads, self._step, mapped, provider)
             for size, file in spec.step_graphs.items()
         }
+        opener.shutdown(wait=False)
         self._decoder = _load(bundle.decoder_graph, decode_threads, self._decode, mapped, provider)
         self._encoder = None
         if spec.encoder_graph is not None:
@@ -111,7 +114,7 @@ class OnnxRuntimeBackend(Backend):
     def run_step(
         self, inputs: Mapping[str, NDArray[Any]], state: State, keep_state: bool
     ) -> tuple[NDArray[Any], State]:
-        graph = self._steps[inputs["latents"].shape[2]]
+        graph = self._steps[inputs["latents"].shape[2]].result()
         if not keep_state:
             return _run(graph, (VELOCITY,), {**inputs, **state})[0], state
         velocity, *values = _run(graph, self._step.outputs, {**inputs, **state})
@@ -210,6 +213,8 @@ def _open(
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4
+    # Threads that wait by spinning take the cores from what else makes a chunk.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if mapped:
         # Folding, fusing and packing would copy every weight.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -31,7 +31,7 @@ Provider = Literal["auto", "cpu", "cuda", "dml", "coreml", "openvino", "nv_tenso
 RefinerMode = Literal["on", "off", "auto"]
 """Whether a bundle's refiner is opened: "on" asks for it, "auto" takes it where there is one that can play. One that its folder
 calls an option is ready then, and refines once somebody asks for it."""
-MAX_DENOISE_THREADS = 4
+MAX_DENOISE_THREADS = MAX_DECODE_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def open_session(
     weights: Path | None = None,
     provider: Provider = "auto",
     denoise_threads: int | None = None,
-    decode_threads: int = 1,
+    decode_threads: int | None = None,
     keep_latents: bool = False,
     refiner: RefinerMode = "off",
     clock: Clock = time.perf_counter,
@@ -140,8 +140,9 @@ def open_session(
             f"no bundle here fits the world {world.name}; name one with --engine, or take --backend holodeck"
         )
     check_fit(world, bundle.spec)
-    threads = denoise_threads or default_denoise_threads()
-    runner = _open_backend(bundle, backend, provider, threads, decode_threads)
+    denoise_threads = denoise_threads or default_denoise_threads()
+    decode_threads = decode_threads or default_decode_threads()
+    runner = _open_backend(bundle, backend, provider, denoise_threads, decode_threads)
     second_stage = _open_refiner(bundle, world, refiner, decode_threads)
     by_default = second_stage is not None and (refiner == "on" or second_stage.spec.by_default)
     return ModelSession(bundle, world, runner, clock, keep_latents, second_stage, by_default)
@@ -207,3 +208,8 @@ def _open_backend(
 def default_denoise_threads() -> int:
     """Leave one core to the decoder and the window; a step is too small to share among many."""
     return min(MAX_DENOISE_THREADS, max(1, num_cores() - 1))
+
+
+def default_decode_threads() -> int:
+    """Take half of the cores: a chunk is decoded beside the next one's denoising."""
+    return min(MAX_DECODE_THREADS, max(1, num_cores() // 2))
