@@ -199,6 +199,78 @@ def test_narrow_gaps_are_looked_up_in_the_memory_where_there_is_one(
     assert psnr(picture[..., 2::-1], render(live), narrow) > 20.0
 
 
+def test_a_slanted_surface_close_by_has_hardly_any_gaps() -> None:
+    """Floor and ceiling, 0.4 m below and above a camera that goes 0.15 m on."""
+    rows = (np.arange(HEIGHT, dtype=np.float32) + 0.5 - INTRINSICS[3]) / INTRINSICS[1]
+    slanted = np.repeat(np.abs(rows)[:, None] / np.float32(0.4), WIDTH, 1)
+    view, on = (View(c2w, INTRINSICS, WIDTH, HEIGHT) for c2w in (np.eye(4), np.eye(4)))
+    on.c2w[:3, 3] = (0.05, 0.0, 0.15)
+    seen = DepthFrame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), slanted, view).seen_from(on)
+    # A guess in steps of two pixels leaves 0.7 %.
+    assert seen.known[4:-4, 8:-8].mean() > 0.996
+
+
+class StubSurroundings(Surroundings):
+    """Shows red at one inverse depth, where it is asked or may stand in front."""
+
+    def __init__(self, inverse_depth: float) -> None:
+        object.__setattr__(self, "answer", np.float32(inverse_depth))
+
+    def look(
+        self, view: View, where: NDArray[np.bool_], nearer_than: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        answer = self.__dict__["answer"]
+        if nearer_than is not None:
+            where = where | (answer > nearer_than)
+        red = np.full((*where.shape, 4), (255, 0, 0, 255), np.uint8)
+        return red, np.where(where, answer, np.float32(-1.0))
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def blue_wall(inverse_depth: float) -> DepthFrame:
+    view = View(np.eye(4), INTRINSICS, WIDTH, HEIGHT)
+    blue = np.full((HEIGHT, WIDTH, 3), BLUE, np.uint8)
+    return DepthFrame(blue, np.full((HEIGHT, WIDTH), inverse_depth, np.float32), view)
+
+
+@pytest.mark.parametrize(("inverse_depth", "is_shown"), [(0.1, False), (0.8, True), (2.0, True)])
+def test_nothing_is_seen_through_a_narrow_gap_of_a_surface(inverse_depth: float, is_shown: bool) -> None:
+    frame = blue_wall(0.8)
+    seen = frame.seen_from(frame.view)
+    seen.known[40:42] = False
+    hidden = behind(frame, seen, frame.view, StubSurroundings(inverse_depth))
+    assert hidden is not None
+    patch, holes = hidden
+    assert (holes[40:42] == 255).all()
+    assert (holes[:40] == 0).all()
+    assert (patch[40:42, :, 2::-1] == (RED if is_shown else BLUE)).all()
+
+
+@pytest.mark.parametrize(("inverse_depth", "is_shown"), [(0.3, False), (0.5, False), (1.5, True)])
+def test_what_the_frame_did_not_see_stands_in_front_of_it(inverse_depth: float, is_shown: bool) -> None:
+    frame, live = blue_wall(0.5), np.eye(4)
+    live[0, 3] = 0.1
+    view = View(live, INTRINSICS, WIDTH, HEIGHT)
+    seen = frame.seen_from(view)
+    hidden = behind(frame, seen, view, StubSurroundings(inverse_depth))
+    assert hidden is not None
+    patch, holes = hidden
+    inside = np.s_[4:-4, 4:-12]
+    assert (holes[inside] == (255 if is_shown else 0)).all()
+    assert (patch[inside][..., 2::-1] == (RED if is_shown else BLUE)).all()
+
+
+def test_a_memory_is_asked_for_what_may_stand_in_front(memory: SpatialMemory) -> None:
+    known, view = surroundings_at(memory, START), View(moved(0.2, 0.2), INTRINSICS, WIDTH, HEIGHT)
+    nowhere = np.zeros((HEIGHT, WIDTH), np.bool_)
+    for depth, share in ((0.001, 0.7), (20.0, 0.0)):
+        _, found = known.look(view, nowhere, np.full((HEIGHT, WIDTH), depth, np.float32))
+        assert (found >= 0).mean() >= share
+        assert share or (found < 0).all()
+
+
 def test_the_memory_says_whether_it_knows_the_surroundings(memory: SpatialMemory) -> None:
     assert surroundings_at(memory, START).share_known > 0.9
     alone = SpatialMemory(memory.keyframes[:1])

@@ -17,11 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.memory.blend import fill
-from engine.memory.images import FAR_AWAY, Array, far_side, farthest_around, filled_from_farthest
+from engine.memory.images import (
+    FAR_AWAY,
+    LINEAR,
+    NEAREST,
+    Array,
+    far_side,
+    farthest_around,
+    filled_from_farthest,
+    nearest_around,
+    overwrite,
+    resized,
+)
 from engine.memory.rendering import Surroundings
 from engine.memory.sources import View, silhouettes
 
-NEAREST = np.float32(10.0)
+NEAREST_SURFACE = np.float32(10.0)
 """Inverse depth of the nearest surface that is believed, 1/m."""
 NEAR_Z = np.float32(1e-2)
 """Points behind a camera are projected as if they were this far in front of its plane: far outside of the picture."""
@@ -39,6 +50,10 @@ FRINGE_PX = 3
 """Side of the neighbourhood of a silhouette, in pixels of the frame, in which the background's colour is mixed."""
 SAME_DEPTH = np.float32(0.1)
 """Difference of inverse depth, as a share of it, up to which what the memory shows in a fringe is what the frame shows there."""
+LEAST_STEP_M = 0.01
+"""How far a camera must have moved for something to stand in front of what its frame shows."""
+STEP = np.float32(0.15)
+"""Difference of neighbouring inverse depths, as a share of it, that stands between two surfaces."""
 AROUND = np.ones((2 * FRINGE_PX - 1, 2 * FRINGE_PX - 1), np.uint8)
 """Neighbourhood that reaches across a fringe to what it lies beside."""
 FILL_SIZES = (3, 5, 9, 17, 33)
@@ -94,9 +109,9 @@ class DepthFrame:
 
     def __init__(self, color: NDArray[np.uint8], inverse_depth: Array, view: View) -> None:
         """Take colour, RGB [H, W, 3], and inverse depth [H, W] of a view; depth that is no number counts as sky."""
-        self.color, self._view = color, view
+        self.color, self.view = color, view
         finite = np.nan_to_num(inverse_depth, nan=0.0, posinf=0.0, neginf=0.0)
-        self._inverse = np.clip(finite, 0.0, NEAREST).astype(np.float32)
+        self._inverse = np.clip(finite, 0.0, NEAREST_SURFACE).astype(np.float32)
 
     @cached_property
     def _half(self) -> Array:
@@ -118,13 +133,13 @@ class DepthFrame:
 
     def seen_from(self, view: View) -> SourceMap:
         """Return where the pixels of a view look into the frame."""
-        own = self._view
+        own = self.view
         turn = view.rotation.T @ own.rotation
         shift = view.rotation.T @ (own.c2w[:3, 3] - view.c2w[:3, 3]).astype(np.float32)
         half = view.scaled(0.5, view.width // 2, view.height // 2)
         coarse = filled_from_farthest(self._splatted(half, turn, shift), FILL_SIZES)
         size = view.width, view.height
-        guess = np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_NEAREST), np.float32)
+        guess = _interpolated(coarse, size)
         fx, fy, cx, cy = own.intrinsics
         x, y = _rays(view)
         back = -turn.T @ shift
@@ -154,7 +169,7 @@ class DepthFrame:
 
     def _splatted(self, half: View, turn: Array, shift: Array) -> Array:
         """Splat points to the pixels around where a view of half size sees them; the nearest wins, EMPTY for none."""
-        own = self._view.scaled(0.5, self._half.shape[1], self._half.shape[0])
+        own = self.view.scaled(0.5, self._half.shape[1], self._half.shape[0])
         fx, fy, cx, cy = half.intrinsics
         x, y = _rays(own)
         qx, qy, qz = (
@@ -173,6 +188,14 @@ class DepthFrame:
         closing = np.ones((3, 3), np.uint8)
         nearest = cv2.morphologyEx(target.reshape(half.height, half.width), cv2.MORPH_CLOSE, closing)
         return np.asarray(nearest, np.float32)
+
+
+def _interpolated(inverse_depth: Array, size: tuple[int, int]) -> Array:
+    """Enlarge inverse depth to a width and height, smoothly along surfaces and in steps between them."""
+    nearest = nearest_around(inverse_depth)
+    apart = (nearest - farthest_around(inverse_depth) > STEP * nearest).view(np.uint8)
+    stepped, apart = (resized(part, size, NEAREST) for part in (inverse_depth, apart))
+    return overwrite(resized(inverse_depth, size, LINEAR), apart, stepped)
 
 
 def _rays(view: View) -> tuple[Array, Array]:
@@ -204,10 +227,14 @@ def behind(
         return _background(color, seen.known, seen.inverse_depth), holes
     # A pixel wider than the holes: what stands in front of them must not be mixed in when the patch is enlarged.
     wide = cv2.dilate(holes, np.ones((3, 3), np.uint8)) > 0
-    found, inverse = surroundings.look(view, wide)
+    # What the frame did not see for its edge, or for something else, may stand in front of what it shows by now.
+    moved = not np.allclose(view.position, frame.view.position, atol=LEAST_STEP_M)
+    found, inverse = surroundings.look(view, wide, seen.inverse_depth if moved else None)
+    nearer = moved & seen.known & (inverse > (1 + STEP) * seen.inverse_depth + np.float32(0.02))
+    holes = np.where(nearer, np.uint8(255), holes)
     # In a fringe it must be the background that was found.
     apart = np.abs(inverse - seen.inverse_depth) > SAME_DEPTH * seen.inverse_depth + np.float32(0.005)
-    sound = (inverse >= 0) & ~(seen.fringe & seen.known & apart)
+    sound = (inverse >= 0) & (nearer | ~(seen.fringe & seen.known & apart)) & ~_through(seen, inverse)
     found, shown = cv2.cvtColor(found, cv2.COLOR_RGBA2BGRA), sound.astype(np.uint8)
     color, known = cv2.copyTo(found, shown, color), seen.known | (shown > 0)
     if wide_gaps(known).any():
@@ -215,6 +242,14 @@ def behind(
         color = cv2.copyTo(found, shown, _background(color, known, inverse))
     # Single pixels beside silhouettes are of the wrong side.
     return np.asarray(cv2.medianBlur(color, 3), np.uint8), holes
+
+
+def _through(seen: SourceMap, inverse_depth: Array) -> NDArray[np.bool_]:
+    """Find narrow gaps in which a memory shows what stands behind everything around them, [H, W]."""
+    farthest = farthest_around(np.where(seen.known, seen.inverse_depth, FAR_AWAY), len(AROUND))
+    behind = (farthest < FAR_AWAY) & (inverse_depth < (1 - STEP) * farthest)
+    beside = cv2.dilate(seen.fringe.astype(np.uint8), AROUND) > 0
+    return ~seen.known & ~beside & (wide_gaps(seen.known) == 0) & behind
 
 
 def _background(color: NDArray[Any], known: NDArray[np.bool_], inverse_depth: Array) -> NDArray[np.uint8]:

@@ -26,6 +26,8 @@ GUESS_SCALE = 0.5
 """Resolution, over that of the view, at which points are rendered into cells for a first guess."""
 AROUND_DEG, AROUND_SCALE = 40.0, 0.25
 """How far a camera is turned to either side, and with which resolution, to see whether the surroundings are known."""
+NEARER, NEARER_BY = np.float32(1.3), np.float32(0.05)
+"""Factor on an inverse depth, and inverse depth beyond that in 1/m, from which a guess may be of something in front of it."""
 LEAST_SHARE = 0.9
 """Of a view that must be known for its depth to be told."""
 FILL_SIZES = 3, 9, 33
@@ -98,24 +100,30 @@ class Surroundings:
             return None
         return filled_from_farthest(depth, FILL_SIZES)
 
-    def look(self, view: View, where: Mask) -> tuple[NDArray[np.uint8], Array]:
+    def look(
+        self, view: View, where: Mask, nearer_than: Array | None = None
+    ) -> tuple[NDArray[np.uint8], Array]:
         """Return what stands at some pixels of a view: the first that shows anything there is believed.
 
         Args:
             where: Pixels that are asked for, [H, W].
+            nearer_than: Inverse depths, 1/m, [H, W]; what may stand well in front of them is asked for too.
 
         Returns:
             RGB and a fourth byte, [H, W, 4], and inverse depth, 1/m, [H, W], NOTHING where none shows anything.
         """
         color = np.zeros((view.height, view.width, 4), np.uint8)
         depth = np.full((view.height, view.width), NOTHING)
+        guess = self._guess(view)
+        if nearer_than is not None:
+            where = where | (guess > NEARER * nearer_than + NEARER_BY)
         asked = np.flatnonzero(where)
         if not len(asked):
             return color, depth
         pixels = Pixels.of_view(view).among(asked)
         sources = self._rendered, *(source for _, source in self.looked_into)
         links = [Link(view, source, pixels) for source in sources]
-        found, inverse_depth = first_shown(links, pixels.take(self._guess(view)))
+        found, inverse_depth = first_shown(links, pixels.take(guess))
         pixels.put(color, found)
         pixels.put(depth, inverse_depth)
         return color, depth
