@@ -44,7 +44,7 @@ from client.ui.app_context import AppContext
 from client.ui.window import Window
 from engine.errors import EngineError
 from engine.files.recording import read_recording
-from engine.files.world import find_made_in
+from engine.files.world import SUFFIX, find_made_in
 from engine.machine.assets import worlds_dir
 
 EVENTS_A_MINUTE = 10_000
@@ -247,12 +247,13 @@ class Soak:
         pygame.event.post(pygame.event.Event(event_type, **fields))
 
     def _sweep(self) -> None:
-        """Remove the files of finished recordings and of photos."""
+        """Remove the files of finished recordings and of photos; worlds stay, since nobody takes them from under a player."""
         self._swept_s = time.perf_counter()
         screen = self._app.screen
         recording = screen.walk.recorder.path if isinstance(screen, WalkScreen) else None
         for file in self._scratch.rglob("*"):
-            if file.is_file() and file != recording and not file.name.startswith("."):
+            kept = file.name.startswith(".") or file.suffix == SUFFIX
+            if file.is_file() and file != recording and not kept:
                 file.unlink(missing_ok=True)
 
     def _measure(self) -> ResourceUsage:

@@ -77,7 +77,9 @@ def test_the_pocket_is_the_same_as_in_onnx_runtime(num_chunks: int):
         assert np.abs(a.frames.astype(int) - b.frames).max() <= 1
         assert a.snapshot.arrays.keys() == b.snapshot.arrays.keys()
         for name, array in a.snapshot.arrays.items():
-            np.testing.assert_allclose(array, b.snapshot.arrays[name], rtol=0, atol=TOLERANCE, err_msg=name)
+            # The decoder's features reach 50, where what a sum is rounded by is a hundred times that of latents.
+            expected = b.snapshot.arrays[name]
+            np.testing.assert_allclose(array, expected, rtol=1e-5, atol=TOLERANCE, err_msg=name)
 
 
 def test_released_weights_play_as_the_model_alone_does(release: tuple[Path, str]):
