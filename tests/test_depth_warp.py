@@ -200,14 +200,14 @@ def test_narrow_gaps_are_looked_up_in_the_memory_where_there_is_one(
 
 
 def test_a_slanted_surface_close_by_has_hardly_any_gaps() -> None:
-    """Floor and ceiling, 0.4 m below and above a camera that goes 0.15 m on."""
+    """Floor and ceiling, 0.3 m below and above a camera that goes as far on: twice as large where they are nearest."""
     rows = (np.arange(HEIGHT, dtype=np.float32) + 0.5 - INTRINSICS[3]) / INTRINSICS[1]
-    slanted = np.repeat(np.abs(rows)[:, None] / np.float32(0.4), WIDTH, 1)
+    slanted = np.repeat(np.abs(rows)[:, None] / np.float32(0.3), WIDTH, 1)
     view, on = (View(c2w, INTRINSICS, WIDTH, HEIGHT) for c2w in (np.eye(4), np.eye(4)))
-    on.c2w[:3, 3] = (0.05, 0.0, 0.15)
+    on.c2w[:3, 3] = (0.05, 0.0, 0.3)
     seen = DepthFrame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), slanted, view).seen_from(on)
-    # A guess in steps of two pixels leaves 0.7 %.
-    assert seen.known[4:-4, 8:-8].mean() > 0.996
+    # Guesses in steps of two pixels leave 16 %, and one step of the search 11 %.
+    assert seen.known[4:-4, 8:-8].mean() > 0.94
 
 
 class StubSurroundings(Surroundings):
