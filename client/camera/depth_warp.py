@@ -274,9 +274,9 @@ def behind(
 def _through(seen: SourceMap, inverse_depth: Array) -> NDArray[np.bool_]:
     """Find narrow gaps in which a memory shows what stands behind everything around them, [H, W]."""
     farthest = farthest_around(np.where(seen.known, seen.inverse_depth, FAR_AWAY), len(AROUND))
-    behind = (farthest < FAR_AWAY) & (inverse_depth < (1 - STEP) * farthest)
+    beyond = (farthest < FAR_AWAY) & (inverse_depth < (1 - STEP) * farthest)
     beside = cv2.dilate(seen.fringe.astype(np.uint8), AROUND) > 0
-    return ~seen.known & ~beside & (wide_gaps(seen.known) == 0) & behind
+    return ~seen.known & ~beside & (wide_gaps(seen.known) == 0) & beyond
 
 
 def _background(color: NDArray[Any], known: NDArray[np.bool_], inverse_depth: Array) -> NDArray[np.uint8]:

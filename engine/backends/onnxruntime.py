@@ -92,6 +92,9 @@ class OnnxRuntimeBackend(Backend):
                 f"the installed ONNX Runtime has no provider {provider}; {PACKAGES[provider]} has it"
             )
         self._step, self._decode = step_interface(spec), decoder_interface(spec)
+        if not mapped:
+            # Once, before two threads open graphs.
+            _share_memory()
         opener = ThreadPoolExecutor(1, "flaneur-opener")
         self._steps = {
             int(size): opener.submit(_load, bundle.path / file, denoise_threads, self._step, mapped, provider)
