@@ -30,7 +30,7 @@ from engine.memory.images import (
     resized,
 )
 from engine.memory.rendering import Surroundings
-from engine.memory.sources import View, silhouettes
+from engine.memory.sources import Pixels, View, silhouettes
 
 NEAREST_SURFACE = np.float32(10.0)
 """Inverse depth of the nearest surface that is believed, 1/m."""
@@ -146,10 +146,11 @@ class DepthFrame:
         # Most are found by one step. Of slanted surfaces close by the rest is, from where the first one led.
         missed = np.flatnonzero(~known & (np.abs(inverse - guess) < STEP * guess))
         if len(missed):
-            rows, columns = np.divmod(_folded(missed), view.width)
-            again = self._search(motion, x[0][columns], y[:, 0][rows], inverse[rows, columns])
+            some = Pixels.of_view(view).among(missed)
+            columns, rows = (part.astype(np.intp) for part in (some.columns, some.rows))
+            again = self._search(motion, x[0][columns], y[:, 0][rows], some.take(inverse))
             for whole, part in zip((u, v, inverse, known), again, strict=True):
-                whole[rows, columns] = part
+                some.put(whole, part)
         fringe = cv2.remap(self._fringe, u, v, cv2.INTER_NEAREST) > 0
         known &= ~(fringe & (cv2.dilate(wide_gaps(known), AROUND) > 0))
         return SourceMap(u, v, known, np.where(known, inverse, guess), fringe)
@@ -218,11 +219,6 @@ def _interpolated(inverse_depth: Array, size: tuple[int, int]) -> Array:
     apart = (nearest - farthest_around(inverse_depth) > STEP * nearest).view(np.uint8)
     stepped, apart = (resized(part, size, NEAREST) for part in (inverse_depth, apart))
     return overwrite(resized(inverse_depth, size, LINEAR), apart, stepped)
-
-
-def _folded(numbers: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Lay numbers out in rows of 256, the last of them again and again at the end: OpenCV takes no longer lists."""
-    return np.pad(numbers, (0, -len(numbers) % 256), mode="edge").reshape(-1, 256)
 
 
 def _rays(view: View) -> tuple[Array, Array]:
