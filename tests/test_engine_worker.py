@@ -410,6 +410,22 @@ def test_chunks_made_before_an_error_are_still_shown(
         worker.poll(WAIT_S)
 
 
+def test_an_error_waits_for_the_chunk_that_is_being_decoded(
+    start: Callable[..., Worker[float]], session: GatedSession
+) -> None:
+    worker = start()
+    session.denoise_gate.release()
+    for _ in range(2):
+        assert session.denoising.acquire(timeout=WAIT_S)
+    session.denoise_error = RolloutDiverged("fell apart")
+    session.denoise_gate.release()
+    assert worker.poll(0.2) is None
+    session.decode_gate.release()
+    take(worker)
+    with pytest.raises(RolloutDiverged):
+        worker.poll(WAIT_S)
+
+
 def test_a_decoding_error_reaches_the_client(
     start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:

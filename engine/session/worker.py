@@ -276,6 +276,9 @@ class Worker(Generic[IntentT]):
             track = self._planner(latched.intent, self._session.next_chunk_index)
             chunk = self._session.denoise(replace(track, latched_s=latched.posted_s))
         except Exception as error:
+            # Chunks that are whole already are shown first.
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or epoch != self._epoch or self._num_behind == 0)
             self._fail(error, epoch)
         with self._changed:
             if chunk is not None and epoch == self._epoch and self._error is None and not self._closing:
