@@ -19,15 +19,12 @@ from numpy.typing import NDArray
 from engine.memory.blend import fill
 from engine.memory.images import (
     FAR_AWAY,
-    LINEAR,
-    NEAREST,
     Array,
+    enlarged,
     far_side,
     farthest_around,
     filled_from_farthest,
     nearest_around,
-    overwrite,
-    resized,
 )
 from engine.memory.rendering import Surroundings
 from engine.memory.sources import Pixels, View, silhouettes
@@ -89,6 +86,11 @@ class SourceMap:
         """Find what must be filled, [H, W]: 255 there, else 0; with a memory, narrow gaps and the fringe too."""
         if with_memory:
             return np.where(self.known & ~self.fringe, np.uint8(0), np.uint8(255))
+        return self.wide_gaps
+
+    @cached_property
+    def wide_gaps(self) -> NDArray[np.uint8]:
+        """What is not known and no narrow gap, [H, W]: 255 there, else 0."""
         return wide_gaps(self.known)
 
     def colors(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -138,8 +140,9 @@ class DepthFrame:
         shift = view.rotation.T @ (own.c2w[:3, 3] - view.c2w[:3, 3]).astype(np.float32)
         half = view.scaled(0.5, view.width // 2, view.height // 2)
         coarse = filled_from_farthest(self._splatted(half, turn, shift), FILL_SIZES)
-        size = view.width, view.height
-        guess = _interpolated(coarse, size)
+        near = nearest_around(coarse)
+        apart = near - farthest_around(coarse) > STEP * near
+        guess = enlarged(coarse, coarse, apart, (view.width, view.height))
         motion = turn, shift, view.intrinsics[:2]
         x, y = _rays(view)
         u, v, inverse, known = self._search(motion, x, y, guess)
@@ -213,14 +216,6 @@ class DepthFrame:
         return np.asarray(nearest, np.float32)
 
 
-def _interpolated(inverse_depth: Array, size: tuple[int, int]) -> Array:
-    """Enlarge inverse depth to a width and height, smoothly along surfaces and in steps between them."""
-    nearest = nearest_around(inverse_depth)
-    apart = (nearest - farthest_around(inverse_depth) > STEP * nearest).view(np.uint8)
-    stepped, apart = (resized(part, size, NEAREST) for part in (inverse_depth, apart))
-    return overwrite(resized(inverse_depth, size, LINEAR), apart, stepped)
-
-
 def _rays(view: View) -> tuple[Array, Array]:
     """Rays through pixel centres at depth 1 in camera axes: x [1, W] and y [H, 1]."""
     fx, fy, cx, cy = view.intrinsics
@@ -272,7 +267,7 @@ def _through(seen: SourceMap, inverse_depth: Array) -> NDArray[np.bool_]:
     farthest = farthest_around(np.where(seen.known, seen.inverse_depth, FAR_AWAY), len(AROUND))
     beyond = (farthest < FAR_AWAY) & (inverse_depth < (1 - STEP) * farthest)
     beside = cv2.dilate(seen.fringe.astype(np.uint8), AROUND) > 0
-    return ~seen.known & ~beside & (wide_gaps(seen.known) == 0) & beyond
+    return ~seen.known & ~beside & (seen.wide_gaps == 0) & beyond
 
 
 def _background(color: NDArray[Any], known: NDArray[np.bool_], inverse_depth: Array) -> NDArray[np.uint8]:

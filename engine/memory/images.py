@@ -53,6 +53,12 @@ def resized(image: NDArray[Any], size: tuple[int, int], how: int) -> NDArray[Any
     return np.asarray(cv2.resize(image, size, interpolation=how))
 
 
+def enlarged(smooth: Array, stepped: Array, apart: Mask, size: tuple[int, int]) -> Array:
+    """Enlarge to (width, height): `smooth` with what lies between its pixels, but `stepped` without, where `apart` is set."""
+    parts = (resized(part, size, NEAREST) for part in (apart.view(np.uint8), stepped))
+    return overwrite(resized(smooth, size, LINEAR), *parts)
+
+
 def sample(image: NDArray[Any], u: Array, v: Array, how: int, border: float) -> NDArray[Any]:
     """Sample an image at pixel indices, [H, W]; `border` outside."""
     found = cv2.remap(image, u, v, how, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.memory.anchor import anchor_depth, beside_nearer
 from engine.memory.blend import BEHIND, blend, fill
-from engine.memory.images import LINEAR, NEAREST, Array, farthest_around, nearest_around, overwrite, resized
+from engine.memory.images import Array, enlarged, farthest_around, nearest_around, overwrite
 from engine.memory.keyframes import Keyframe
 from engine.memory.rendering import MemoryRendering
 from engine.memory.selection import (
@@ -264,9 +264,7 @@ def _guesses(view: View, guides: Sequence[Source]) -> tuple[Array, Array]:
         if shift_px > LEAST_SHIFT_PX:
             guess = _nearest(link, guess, nearest)
         sides = split(guess)
-        apart = resized((sides[0] != sides[1]).view(np.uint8), size, NEAREST)
-        stepped = resized(sides[side], size, NEAREST)
-        found.append(overwrite(resized(guess, size, LINEAR), apart, stepped))
+        found.append(enlarged(guess, sides[side], sides[0] != sides[1], size))
     return found[0], found[1]
 
 
