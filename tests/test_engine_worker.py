@@ -395,14 +395,20 @@ def test_a_denoising_error_reaches_the_client_until_a_reset(
     take(worker)
 
 
-def test_chunks_made_before_an_error_are_still_shown(
-    start: Callable[..., Worker[float]], session: GatedSession
-) -> None:
+def start_to_fall(start: Callable[..., Worker[float]], session: GatedSession) -> Worker[float]:
+    """Start a worker whose first chunk waits to be decoded, and whose second falls apart once it may be denoised."""
     worker = start()
     session.denoise_gate.release()
     for _ in range(2):
         assert session.denoising.acquire(timeout=WAIT_S)
     session.denoise_error = RolloutDiverged("fell apart")
+    return worker
+
+
+def test_chunks_made_before_an_error_are_still_shown(
+    start: Callable[..., Worker[float]], session: GatedSession
+) -> None:
+    worker = start_to_fall(start, session)
     session.decode_gate.release()
     take(worker)
     session.denoise_gate.release()
@@ -413,12 +419,28 @@ def test_chunks_made_before_an_error_are_still_shown(
 def test_an_error_waits_for_the_chunk_that_is_being_decoded(
     start: Callable[..., Worker[float]], session: GatedSession
 ) -> None:
+    worker = start_to_fall(start, session)
+    session.denoise_gate.release()
+    assert worker.poll(0.2) is None
+    session.decode_gate.release()
+    take(worker)
+    with pytest.raises(RolloutDiverged):
+        worker.poll(WAIT_S)
+
+
+def test_a_refining_error_waits_for_it_too(
+    start: Callable[..., Worker[float]], session: GatedSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refine(chunk: LatentChunk) -> LatentChunk:
+        if chunk.chunk_index == 0:
+            return chunk
+        raise RolloutDiverged("fell apart")
+
+    session.refined_block = 1, 1, 1, 1
+    monkeypatch.setattr(session, "refine", refine)
     worker = start()
-    session.denoise_gate.release()
-    for _ in range(2):
-        assert session.denoising.acquire(timeout=WAIT_S)
-    session.denoise_error = RolloutDiverged("fell apart")
-    session.denoise_gate.release()
+    session.denoise_gate.release(2)
+    assert session.decoding.acquire(timeout=WAIT_S)
     assert worker.poll(0.2) is None
     session.decode_gate.release()
     take(worker)

@@ -242,7 +242,12 @@ class Worker(Generic[IntentT]):
     @property
     def _num_behind(self) -> int:
         """Chunks that are denoised and not yet decoded."""
-        return len(self._to_refine) + self._refining + len(self._to_decode) + self._decoding
+        return len(self._to_refine) + self._refining + self._num_refined
+
+    @property
+    def _num_refined(self) -> int:
+        """Chunks that only decoding is left of."""
+        return len(self._to_decode) + self._decoding
 
     def _may_start(self) -> bool:
         in_flight = self._num_behind + len(self._ready)
@@ -276,10 +281,7 @@ class Worker(Generic[IntentT]):
             track = self._planner(latched.intent, self._session.next_chunk_index)
             chunk = self._session.denoise(replace(track, latched_s=latched.posted_s))
         except Exception as error:
-            # Chunks that are whole already are shown first.
-            with self._changed:
-                self._changed.wait_for(lambda: self._closing or epoch != self._epoch or self._num_behind == 0)
-            self._fail(error, epoch)
+            self._fail(error, epoch, lambda: self._num_behind)
         with self._changed:
             if chunk is not None and epoch == self._epoch and self._error is None and not self._closing:
                 (self._to_decode if self._refiner is None else self._to_refine).append((epoch, chunk))
@@ -297,7 +299,7 @@ class Worker(Generic[IntentT]):
             try:
                 refined = self._session.refine(chunk)
             except Exception as error:
-                self._fail(error, epoch)
+                self._fail(error, epoch, lambda: self._num_refined)
             with self._changed:
                 self._refining = False
                 if refined is not None and epoch == self._epoch and self._error is None and not self._closing:
@@ -323,9 +325,14 @@ class Worker(Generic[IntentT]):
                     self._ready.append(frames)
                 self._changed.notify_all()
 
-    def _fail(self, error: Exception, epoch: int) -> None:
-        """Hand an error to the client thread, unless its rollout is already given up."""
+    def _fail(self, error: Exception, epoch: int, num_earlier: Callable[[], int] = lambda: 0) -> None:
+        """Hand an error to the client thread, unless its rollout is already given up.
+
+        Args:
+            num_earlier: Counts the chunks before it that are on their way; they are shown first.
+        """
         with self._changed:
+            self._changed.wait_for(lambda: self._closing or epoch != self._epoch or num_earlier() == 0)
             if epoch == self._epoch and self._error is None:
                 self._error, self._traceback = error, error.__traceback__
                 self._to_refine.clear()
