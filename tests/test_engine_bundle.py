@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from engine.errors import SpecMismatch
-from engine.files.bundle import Bundle, open_bundle
+from engine.files.bundle import Bundle, hash_file, open_bundle
+from export.folders import write_spec
 
 
 @pytest.fixture
@@ -27,6 +28,20 @@ def test_a_bundle_opens_and_names_its_graphs(toy_bundle: Bundle) -> None:
     assert toy_bundle.decoder_graph.is_file()
     assert toy_bundle.spec.frames_per_chunk == 4
     assert len(toy_bundle.sha256) == 64
+
+
+def test_walks_fit_a_bundle_however_it_tells_the_depth_of_photos(folder: Path) -> None:
+    write_spec(folder, open_bundle(folder).spec)
+    bare = open_bundle(folder)
+    names = []
+    for depth in (b"a network", b"a better one"):
+        (folder / "depth.onnx").write_bytes(depth)
+        files = {**bare.spec.files, "depth.onnx": hash_file(folder / "depth.onnx")}
+        write_spec(folder, bare.spec.model_copy(update={"depth_graph": "depth.onnx", "files": files}))
+        names.append(open_bundle(folder).sha256)
+    assert names == [bare.sha256] * 2
+    edit(folder, timesteps=[900])
+    assert open_bundle(folder).sha256 != bare.sha256
 
 
 def test_a_spec_survives_its_own_json(toy_bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ Whatever could be wrong with a bundle is found when it is opened, so that nothin
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -200,7 +201,8 @@ class Bundle:
     path: Path
     spec: EngineSpec
     sha256: str
-    """Of `bundle.json`, which holds the hash of every other file: it names the whole bundle."""
+    """Of `bundle.json`, which holds the hash of every other file, as it would be without a depth graph: no walk reads that one, so
+    walks that were saved with this bundle still fit when it learns to tell depth better."""
 
     def step_graph(self, num_latent_frames: int) -> Path:
         return self.path / self.spec.step_graphs[str(num_latent_frames)]
@@ -269,4 +271,12 @@ def _read_spec(folder: Path) -> tuple[EngineSpec, str]:
         raise SpecMismatch(
             f"{file} cannot be used ({first_problem(error)}); export the bundle again with this version"
         ) from error
-    return spec, hashlib.sha256(raw).hexdigest()
+    return spec, hashlib.sha256(raw if spec.depth_graph is None else _without_depth(raw)).hexdigest()
+
+
+def _without_depth(raw: bytes) -> bytes:
+    """`bundle.json` as it is written for the same bundle without a depth graph."""
+    values = json.loads(raw)
+    del values["files"][values["depth_graph"]]
+    values["depth_graph"] = None
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
