@@ -12,8 +12,8 @@ import pytest
 from engine.errors import EngineError, RolloutDiverged
 from engine.files.world import World
 from engine.session.opening import open_session
-from engine.session.protocol import Session, Snapshot
-from engine.session.worker import MAX_IN_FLIGHT, Worker
+from engine.session.protocol import MAX_IN_FLIGHT, Session, Snapshot
+from engine.session.worker import Worker
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk
 
 WAIT_S = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -22,8 +23,10 @@ from engine.memory.codec import announced_size, decode_color, encode_depth
 from engine.memory.keyframes import UNKNOWN, Grown, Keyframe
 from engine.memory.spatial_memory import GROWTH_DELAY, SpatialMemory
 from engine.memory.store import INVERSE_DEPTH_STEP, compressed, decode_keyframes, encode_keyframes
+from engine.session.chunk_refiner import ChunkRefiner
 from engine.session.model_session import ModelSession
-from engine.types import FrameChunk
+from engine.session.protocol import MAX_IN_FLIGHT
+from engine.types import FrameChunk, LatentChunk
 from tests.conftest import C
 from tests.guided import (
     HEIGHT,
@@ -387,6 +390,35 @@ def test_a_session_says_what_is_around_a_chunk_before_it_is_made(
     session.decode(chunk)
     session.restore(snapshot)
     assert session.surroundings is None, "they are those of another moment"
+
+
+class IdleRefiner(ChunkRefiner):
+    """A refiner that no chunk asks for; it takes a place in the line all the same."""
+
+    def __init__(self) -> None:
+        self.sha256, self.block_shape, self.reach = "ef" * 32, (C, 1, 2, 4), 1
+
+    def enter(self, world: World) -> None: ...
+
+
+@pytest.mark.parametrize("refiner", [None, IdleRefiner()], ids=["alone", "refined"])
+def test_a_walk_is_the_same_however_many_chunks_are_under_way(
+    toy_world: World, tmp_path: Path, refiner: ChunkRefiner | None
+) -> None:
+    bundle = Bundle(tmp_path, guided_spec(), "cd" * 32)
+    walks = []
+    for under_way in (1, MAX_IN_FLIGHT + (refiner is not None)):
+        session = ModelSession(bundle, guided_world(toy_world), GuidedBackend(), refiner=refiner)
+        assert under_way <= session.max_in_flight
+        session.reset(3)
+        waiting, frames = deque[LatentChunk](), []
+        for track in turn_round(0, 12):
+            waiting.append(session.denoise(track))
+            if len(waiting) == under_way:
+                frames.append(session.decode(session.refine(waiting.popleft())).frames)
+        walks.append(frames)
+    assert len(session.keyframes) > 3
+    np.testing.assert_array_equal(walks[0][: len(walks[1])], walks[1])
 
 
 def test_a_snapshot_brings_back_what_the_walk_had_added(walk_session: Callable[[], ModelSession]) -> None:

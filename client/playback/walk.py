@@ -25,7 +25,7 @@ from engine.memory.rendering import Surroundings
 from engine.memory.sources import View
 from engine.session.protocol import Session
 from engine.session.replay import header_for
-from engine.session.worker import MAX_IN_FLIGHT, Worker
+from engine.session.worker import Worker
 from engine.types import FrameChunk
 
 HISTORY_BYTES = 256 << 20
@@ -74,8 +74,7 @@ class Walk:
         self._clock = clock
         self._live = LiveView(planner.rig) if planner.rig is not None else None
         self._asked_for_depth: Surroundings | None = None
-        in_flight = MAX_IN_FLIGHT + session.has_refiner
-        config = PacingConfig(session.fps, session.frames_per_chunk, max_in_flight=in_flight)
+        config = PacingConfig(session.fps, session.frames_per_chunk, max_in_flight=session.max_in_flight)
         self.playback = self._playback(config, span)
         """Which frame is on, and the pacing that chose it."""
         self._pacer = self.playback.pacer

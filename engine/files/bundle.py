@@ -201,8 +201,8 @@ class Bundle:
     path: Path
     spec: EngineSpec
     sha256: str
-    """Of `bundle.json`, which holds the hash of every other file, as it would be without a depth graph: no walk reads that one, so
-    walks that were saved with this bundle still fit when it learns to tell depth better."""
+    """Of `bundle.json`, which holds the hash of every other file, as it would be without a depth graph. No walk reads that one,
+    so saved walks fit the bundle even when it learns to tell depth better."""
 
     def step_graph(self, num_latent_frames: int) -> Path:
         return self.path / self.spec.step_graphs[str(num_latent_frames)]

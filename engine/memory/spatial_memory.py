@@ -1,7 +1,7 @@
 """The spatial memory of a rollout: the keyframes of its world, and those that the walk adds.
 
-It only ever grows: a frame is fused where nothing was known, two chunks after it was shown at the earliest, so that decoding may
-overlap with the making of the next chunk and nothing depends on which was faster. Going back is forgetting the last.
+It only ever grows: a frame is fused where nothing was known, and seen by a chunk that is made when it surely was decoded: two
+chunks later, or as many as are under way at once. So nothing depends on which was faster. Going back is forgetting the last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.memory.renderer import MemoryRenderer
 from engine.memory.rendering import MemoryRendering
 
 GROWTH_DELAY = 2
-"""Chunks between the one whose frame is fused and the first that sees it."""
+"""Chunks between the one whose frame is fused and the first that sees it, where one is decoded while the next is denoised."""
 LEAST_UNKNOWN = 0.04
 """Share of a frame that must be unknown for the frame to be fused."""
 MAX_GROWN = 160
@@ -29,7 +29,13 @@ OVERLAP_PX = 2
 class SpatialMemory:
     """Renders what is known for each chunk, and takes in what was generated."""
 
-    def __init__(self, keyframes: Sequence[Keyframe]) -> None:
+    def __init__(self, keyframes: Sequence[Keyframe], delay: int = GROWTH_DELAY) -> None:
+        """Begin with the keyframes of a world.
+
+        Args:
+            delay: Chunks between the one whose frame is fused and the first that sees it: as many as may be under way at once.
+        """
+        self._delay = delay
         self._renderer = MemoryRenderer(keyframes)
         self._num_given = len(keyframes)
         self._grown: tuple[Grown, ...] = ()
@@ -60,7 +66,7 @@ class SpatialMemory:
         height: int,
     ) -> MemoryRendering:
         """Render the frames of a chunk from what may be known when it is made; see `MemoryRenderer.render`."""
-        seen = sum(entry.chunk_index <= chunk_index - GROWTH_DELAY for entry in self._grown)
+        seen = sum(entry.chunk_index <= chunk_index - self._delay for entry in self._grown)
         return self._renderer.render(c2w, intrinsics, width, height, self._num_given + seen)
 
     def grow(

@@ -69,7 +69,9 @@ class ModelSession(Session):
         if self._refiner is not None:
             self._refiner.enter(world)
         self.world = world
-        self._memory = SpatialMemory(world.keyframes) if self._spec.memory_channels else None
+        self._memory = None
+        if self._spec.memory_channels:
+            self._memory = SpatialMemory(world.keyframes, self.max_in_flight)
         self.identity = f"{self._model_sha256}:{world.sha256}"
         if self._refiner is not None:
             self.identity += f":{self._refiner.sha256}"

@@ -18,6 +18,8 @@ from engine.session.sampler import MAX_SEED
 from engine.types import CameraTrack, ChunkTimes, FrameChunk, LatentChunk, Snapshot
 
 Clock = Callable[[], float]
+MAX_IN_FLIGHT = 2
+"""Chunks under way at once in a session without a refiner."""
 
 
 class Session(ABC):
@@ -82,6 +84,12 @@ class Session(ABC):
     @property
     def has_refiner(self) -> bool:
         return self.refined_block is not None
+
+    @property
+    def max_in_flight(self) -> int:
+        """Chunks that may be in the making or waiting to be shown: one to decode while the next is denoised, and with a refiner
+        one more between them."""
+        return MAX_IN_FLIGHT + self.has_refiner
 
     def refine(self, chunk: LatentChunk) -> LatentChunk:
         """Refine the latents of a chunk whose track asks for it; chunks come in order, refined or not."""

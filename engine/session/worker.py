@@ -22,10 +22,6 @@ from engine.types import CameraTrack, FrameChunk, LatentChunk
 
 IntentT = TypeVar("IntentT")
 
-MAX_IN_FLIGHT = 2
-"""Chunks that may be in the making or waiting to be polled: one to decode while the next is denoised.
-A session with a refiner has one more."""
-
 
 class Mailbox(Protocol[IntentT]):
     """Where intents wait for the next chunk to be latched: posted often, read once for each chunk.
@@ -95,7 +91,7 @@ class Worker(Generic[IntentT]):
         self._to_decode: deque[tuple[int, LatentChunk]] = deque()
         self._ready: deque[FrameChunk] = deque()
         self._refining = self._decoding = False
-        self._max_in_flight = MAX_IN_FLIGHT + session.has_refiner
+        self._max_in_flight = session.max_in_flight
         self._epoch = 0
         """Counts the rollouts begun; a chunk of an earlier one is never returned."""
         self._paused = self._closing = False
