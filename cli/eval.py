@@ -17,7 +17,11 @@ from cli.report import extra_needed, print_json, progress, say
 from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
+    from engine.files.world import World as Measured
     from evaluation.worlds import Subject
+    from holodeck import Place
+
+    Pairs = tuple[tuple[Measured, Place], ...]
 
 
 TABLES = ("scores.json", "whole/scores.json")
@@ -51,6 +55,13 @@ Metrics = Annotated[
 ]
 Unseen = Annotated[
     bool, typer.Option("--unseen", help="Mirror and repaint the places, so that none was learned.")
+]
+TrueDepth = Annotated[
+    bool,
+    typer.Option(
+        "--true-depth",
+        help="With --unseen: begin with the exact depth of the first picture, to see what telling it costs.",
+    ),
 ]
 Bench = Annotated[
     Path | None, typer.Option(help="Folder of SANA-WM-Bench; its pictures along --tracks simple or hard.")
@@ -94,6 +105,7 @@ def evaluate_bundle(
     seconds: Seconds = 60.0,
     metrics: Metrics = None,
     unseen: Unseen = False,
+    true_depth: TrueDepth = False,
     bench: Bench = None,
     films: Films = None,
     autoencoder: Autoencoder = None,
@@ -110,6 +122,8 @@ def evaluate_bundle(
         raise ValueError("--refiner goes with walks through places; leave --bench, --films and --ablate out")
     if bench is not None and (unseen or ablate):
         raise ValueError("--bench has places of its own; leave --unseen and --ablate out")
+    if true_depth and not unseen:
+        raise ValueError("--true-depth goes with --unseen, whose places begin with one picture")
     names = None if metrics is None else tuple(metrics.replace(" ", "").split(","))
     output = output or _new_folder(Path("runs/eval"))
     for table in TABLES:
@@ -132,10 +146,12 @@ def evaluate_bundle(
             raise ValueError("--bench goes with --tracks simple or --tracks hard, its two splits")
         evaluate_pictures(subject, bench, asked)
         return
+    pairs = tuple(subject.places(unseen, true_depth))
     if ablate:
-        _ablate(subject, autoencoder, unseen, asked)
+        _ablate(subject, autoencoder, pairs, asked)
         return
-    _evaluate_places(subject, unseen, refiner, asked)
+    kind = "unseen, exactly measured" if true_depth else "unseen" if unseen else "learned"
+    _evaluate_places(subject, pairs, kind, refiner, asked)
 
 
 def _new_folder(folder: Path) -> Path:
@@ -144,22 +160,21 @@ def _new_folder(folder: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _evaluate_places(subject: Subject, unseen: bool, refiner: RefinerChoice, asked: Asked) -> None:
+def _evaluate_places(subject: Subject, pairs: Pairs, kind: str, refiner: RefinerChoice, asked: Asked) -> None:
     from evaluation.evaluate import METRICS, EvaluationPlan, evaluate, track_maker
     from evaluation.scores import as_markdown
     from evaluation.worlds import reconstruct
 
     with extra_needed(f"{asked.tracks.value} tracks", "eval"):
         lay_track = track_maker(asked.tracks.value)
-    pairs = subject.places(unseen)
     plan = EvaluationPlan(
         tracks=asked.tracks.value,
         lay_track=lay_track,
-        worlds=tuple(pairs),
+        worlds=pairs,
         walks=asked.walks or 1,
         seconds=asked.seconds,
         metrics=METRICS if asked.metrics is None else asked.metrics,
-        places="unseen" if unseen else "learned",
+        places=kind,
     )
     keeper = subject.autoencoder
     if keeper is None:
@@ -175,14 +190,13 @@ def _evaluate_places(subject: Subject, unseen: bool, refiner: RefinerChoice, ask
     )
 
 
-def _ablate(subject: Subject, checkpoints: Path | None, unseen: bool, asked: Asked) -> None:
+def _ablate(subject: Subject, checkpoints: Path | None, pairs: Pairs, asked: Asked) -> None:
     """Measure the whole, the memory alone, and the whole without each part."""
     from evaluation.evaluate import EvaluationPlan, track_maker
     from evaluation.worlds import beside
 
     with extra_needed("silencing parts", "train"):
         from training.pocket.ablation import measure_parts, parts_table
-    pairs = tuple(subject.places(unseen))
     measured = ("psnr",) if asked.metrics is None else asked.metrics
     plan = EvaluationPlan(
         asked.tracks.value, track_maker(asked.tracks.value), pairs, asked.walks or 1, asked.seconds, measured

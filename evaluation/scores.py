@@ -65,7 +65,7 @@ class EvaluationReport:
     tracks: str
     seconds: float
     places: str
-    """"learned" or "unseen"."""
+    """"learned", "unseen", or "unseen, exactly measured" where the depth of their first pictures was known."""
     measures: tuple[str, ...]
     missing: tuple[str, ...]
     """One sentence for each measure that could not be taken."""

@@ -19,6 +19,8 @@ from engine.memory.renderer import MemoryRenderer
 from engine.session.picture_world import DepthOf, depth_teller, told_depth
 from evaluation.rollouts import HELD_OUT_SEED, Frames, Poses, place_of
 from holodeck import Place
+from holodeck.compiled import render_rgbd
+from holodeck.raycast import FAR_M
 from holodeck.variants import mirrored, recoloured
 from holodeck.walks import walk
 from model.vae.guided import (
@@ -127,6 +129,7 @@ def unseen_worlds(
     known: Sequence[World],
     autoencoder: GuidedAutoencoder,
     depth_of: DepthOf | None = None,
+    true_depth: bool = False,
 ) -> list[tuple[World, Place]]:
     """Begin worlds in the unseen twins of places.
 
@@ -134,18 +137,22 @@ def unseen_worlds(
         worlds: Made from the places whose twins are wanted.
         known: All worlds of the same weights.
         depth_of: Tells the depth of a picture; None asks the decoder.
+        true_depth: Take the exact depth of the first pictures instead, which shows what telling it costs.
     """
     pairs = []
     for world in worlds:
-        place = unseen_place(place_of(world))
-        frame = place.render(place.spawn, world.intrinsics, *world.frame_size)
-        pairs.append(
-            (
-                begin_world(place.name, frame, place.spawn, world.intrinsics, known, autoencoder, depth_of),
-                place,
-            )
-        )
+        place, lens = unseen_place(place_of(world)), world.intrinsics
+        frame = place.render(place.spawn, lens, *world.frame_size)
+        known_depth = _exact_depth(place, lens, world.frame_size) if true_depth else None
+        begun = begin_world(place.name, frame, place.spawn, lens, known, autoencoder, depth_of, known_depth)
+        pairs.append((begun, place))
     return pairs
+
+
+def _exact_depth(place: Place, intrinsics: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Inverse depth of a place's first picture, 1/m, 0 for sky, [H, W]."""
+    _, depth = render_rgbd(place, place.spawn, intrinsics, *size, centred_depth=True)
+    return np.where(depth < FAR_M, 1.0 / depth, 0.0).astype(np.float32)
 
 
 def begin_world(
@@ -156,6 +163,7 @@ def begin_world(
     known: Sequence[World],
     autoencoder: GuidedAutoencoder,
     depth_of: DepthOf | None = None,
+    inverse_depth: NDArray[np.float32] | None = None,
 ) -> World:
     """Begin a world with a picture.
 
@@ -168,10 +176,13 @@ def begin_world(
         intrinsics: fx, fy, cx, cy in its pixels, [4].
         known: Worlds of the model's weights; one at least.
         depth_of: Tells the picture's depth; None asks the decoder.
+        inverse_depth: The depth, 1/m, [H, W], where it is known.
     """
     text = np.zeros_like(known[0].text)
     pose, lens = np.asarray(c2w, np.float64), np.asarray(intrinsics, np.float32)
-    depth = _decoded_depth(autoencoder, frame) if depth_of is None else told_depth(depth_of, frame, lens)
+    depth = inverse_depth
+    if depth is None:
+        depth = _decoded_depth(autoencoder, frame) if depth_of is None else told_depth(depth_of, frame, lens)
     info = known[0].info.model_copy(
         update={"name": name[:64], "title": name[:64], "place": None, "caption": "", "speed_scale": 1.0}
     )
@@ -217,11 +228,12 @@ class Subject:
             )
         return self.autoencoder
 
-    def places(self, unseen: bool) -> list[tuple[World, Place]]:
-        """Return the worlds that were asked for, or unseen twins of them, each with its place."""
+    def places(self, unseen: bool, true_depth: bool = False) -> list[tuple[World, Place]]:
+        """Return the worlds that were asked for, or unseen twins of them, each with its place; see `unseen_worlds`."""
         if not unseen:
             return [(world, place_of(world)) for world in self.chosen]
-        return unseen_worlds(self.chosen, self.fitting, self.encoder(), depth_teller(self.bundle))
+        teller = depth_teller(self.bundle)
+        return unseen_worlds(self.chosen, self.fitting, self.encoder(), teller, true_depth)
 
 
 def open_subject(

@@ -13,15 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 from cli.app import run
-from engine.files.world import write_world
+from engine.files.world import read_world, write_world
 from engine.machine import assets
 from evaluation.baselines import CEILING, MODEL, ORACLE, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED
 from evaluation.evaluate import EvaluationPlan, evaluate, measure_rollout
 from evaluation.image_metrics import open_measures
 from evaluation.rollouts import Rollout, num_chunks, place_of, roll_out, stream
 from evaluation.scores import EvaluationReport, Horizon, RolloutScores, as_markdown
-from evaluation.worlds import first_latent, reconstruct, unseen_place
+from evaluation.worlds import first_latent, reconstruct, unseen_place, unseen_worlds
 from holodeck import get_place
+from holodeck.raycast import FAR_M
 from holodeck.variants import mirrored, recoloured
 from model.vae import guided
 from model.vae.guided import (
@@ -89,6 +90,8 @@ def test_eval_measures_unseen_places(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "on unseen places: night-mirrored-hue140" in shown
     assert ORACLE in shown
+    assert run(["eval", "--world", "night", *arguments, "--true-depth", "--overwrite"]) == 0
+    assert "on unseen, exactly measured places" in capsys.readouterr().out
     assert (tmp_path / "night-mirrored-hue140.png").is_file()
 
 
@@ -96,6 +99,7 @@ def test_eval_measures_unseen_places(tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["--world", "nowhere"], "there is no world called 'nowhere'"),
+        (["--true-depth"], "--true-depth goes with --unseen"),
         (["--metrics", "psnr,vmaf"], "there is no metric vmaf; choose from psnr"),
         (["no-such-bundle"], "there is no bundle called"),
         (["--worlds", "/nonexistent"], "was made for the weights of pocket"),
@@ -372,6 +376,17 @@ def test_unseen_places_have_other_colours_and_no_name_that_is_known():
     whole_turn = recoloured(place, 360.0)
     same = whole_turn.render(place.spawn, intrinsics, 160, 96).astype(int)
     assert np.abs(same - place.render(place.spawn, intrinsics, 160, 96)).max() <= 2
+
+
+def test_a_place_of_known_depth_begins_with_it(small):
+    town = read_world(small / "worlds" / "town.world")
+    autoencoder = guided.load_autoencoder_weights(small / "checkpoints" / "autoencoder.safetensors")
+    ((world, place),) = unseen_worlds([town], [town], autoencoder, true_depth=True)
+    ((told, _),) = unseen_worlds([town], [town], autoencoder)
+    depth = place.depth(place.spawn, world.intrinsics, *world.frame_size)
+    exact = np.where(depth < FAR_M, 1 / depth, 0.0)
+    off = [np.median(np.abs(begun.keyframes[0].inverse_depth - exact)) for begun in (world, told)]
+    assert off[0] < 0.2 * off[1]
 
 
 def as_place(world):
