@@ -110,9 +110,13 @@ def test_the_depth_graph_tells_what_its_network_does(tmp_path: Path) -> None:
     from export.graph import SharedWeights, store_in_int8
     from export.onnx import write_graph
     from model.vae.depth import DepthConfig, DepthGraph, DepthNetwork
+    from training.pocket.publish import load_depth_start
 
     torch.manual_seed(2)
     graph = DepthGraph(DepthNetwork(DepthConfig((8, 8, 16)))).eval()
+    for name, parameter in graph.named_parameters():
+        if name.endswith("norm.weight"):
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
     path = tmp_path / "depth.onnx"
     example = torch.zeros(64, 64, 3, dtype=torch.uint8)
     weights = SharedWeights(tmp_path / "weights.bin")
@@ -129,3 +133,9 @@ def test_the_depth_graph_tells_what_its_network_does(tmp_path: Path) -> None:
     # Weights are stored in 8 bits.
     assert np.abs(told - expected).mean() < 0.03 * expected.mean()
     assert np.abs(told - expected).max() > 0
+    again = DepthGraph(DepthNetwork(DepthConfig((8, 8, 16)))).eval()
+    load_depth_start(again.network, path)
+    with torch.no_grad():
+        np.testing.assert_allclose(again(torch.from_numpy(shown)).numpy(), told, rtol=5e-3)
+    with pytest.raises(ValueError, match="cannot start from"):
+        load_depth_start(DepthNetwork(DepthConfig((8, 16, 16))), path)

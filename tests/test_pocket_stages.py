@@ -17,7 +17,7 @@ from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
 from holodeck import Place, get_place
 from model.config import ModelConfig, tiny
-from model.vae.depth import DepthConfig, DepthGraph
+from model.vae.depth import DepthConfig, DepthGraph, DepthNetwork
 from model.vae.guided import GuidedAutoencoder
 from tests.models import random_model, small_autoencoder
 from training.data.memory_clips import MemoryClips
@@ -319,7 +319,7 @@ def test_depth_of_pictures_is_learned(tmp_path: Path) -> None:
     views = RgbdViews.open(tmp_path, job.stem)
     assert views.color.shape[1:] == (64, 64, 3)
     assert (views.inverse_depth >= 0).all()
-    stage = DepthStage([views], 4, DepthConfig((16, 16, 16)), FAST)
+    stage = DepthStage(DepthNetwork(DepthConfig((16, 16, 16))), [views], 4, FAST)
     rng = np.random.default_rng(0)
     losses = []
     for _ in range(30):

@@ -68,6 +68,7 @@ def prepare(
             autoencoder_minutes=0.0,
             generator_lr=GOING_ON_LR,
             decoder_lr=GOING_ON_LR,
+            depth_lr=GOING_ON_LR if has_depth else recipe.depth_lr,
             depth_minutes=0.0 if has_depth and only != DEPTH else recipe.depth_minutes,
         )
     if only is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model.vae.depth import FAR, DepthConfig, DepthNetwork
+from model.vae.depth import FAR, DepthNetwork
 from training.optimizer import MasterOptimizer, OptimizerConfig
 from training.pocket.views import RgbdViews
 
@@ -28,13 +28,12 @@ class DepthStage:
 
     def __init__(
         self,
+        model: DepthNetwork,
         views: Sequence[RgbdViews],
         batch_size: int = 8,
-        config: DepthConfig | None = None,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
-        self.views, self.batch_size = views, batch_size
-        self.model = DepthNetwork(config or DepthConfig())
+        self.model, self.views, self.batch_size = model, views, batch_size
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = MasterOptimizer(self.model, optimizer or OptimizerConfig())
         counts = np.array([len(part.color) for part in views], float)

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import onnx
 import torch
+from numpy.typing import NDArray
+from onnx.numpy_helper import to_array
 from safetensors.torch import save_file
 from torch import nn
 
@@ -31,6 +34,7 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.vae.depth import DepthGraph, DepthNetwork
 from model.vae.guided import (
     AUTOENCODER_FILE,
+    ChannelNorm,
     GuidedAutoencoder,
     GuidedStreamingDecoder,
     StreamingEncoder,
@@ -99,6 +103,42 @@ def depth_graph_in(published: Path) -> Path | None:
     path = published / BUNDLES / "pocket"
     name = open_bundle(path, verify=False).spec.depth_graph if path.is_dir() else None
     return None if name is None else path / name
+
+
+def load_depth_start(network: DepthNetwork, graph: Path) -> None:
+    """Put the weights of a depth graph, of 8 bits each, into a network.
+
+    Matrices and biases bear the names of the network's; weights of norms, which the exporter turns into constants, are known by
+    their shape and come in the order in which the network uses them.
+
+    Raises:
+        ValueError: They are of another size.
+    """
+    stored = _constants(graph)
+    weights = {name: values for name, values in stored.items() if name in network.state_dict()}
+    used = [name for node in onnx.load(graph).graph.node for name in node.input]
+    folded = [stored[name] for name in used if name in stored and stored[name].shape[1:] == (1, 1)]
+    norms = [name for name, module in network.named_modules() if isinstance(module, ChannelNorm)]
+    try:
+        for name, values in zip(norms, folded, strict=True):
+            weights[f"{name}.weight"] = values.reshape(-1)
+        network.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"cannot start from {graph}: {error}; train the depth network from nothing"
+        ) from None
+
+
+def _constants(graph: Path) -> dict[str, NDArray[np.float32]]:
+    """What a graph of 8-bit weights holds, in float32, under the names of the network's parameters where it has them."""
+    stored = {tensor.name: to_array(tensor) for tensor in onnx.load(graph).graph.initializer}
+    values = {name: array for name, array in stored.items() if array.dtype == np.float32}
+    for name, codes in stored.items():
+        if codes.dtype == np.int8:
+            name = name.removesuffix(".int8")
+            scale = stored[f"{name}.scale"].reshape(-1, *[1] * (codes.ndim - 1))
+            values[name] = codes * scale
+    return {name.removeprefix("network."): array for name, array in values.items()}
 
 
 @torch.no_grad()

@@ -80,6 +80,8 @@ class PocketRecipe:
     """Factor on the decoder's learning rates."""
     depth_minutes: float = 25.0
     """Depth network on single pictures."""
+    depth_lr: float = 1.0
+    """Factor on the depth network's learning rates."""
     num_steps: int = UNLIMITED_STEPS
     """At which every stage ends, even if minutes are left."""
     batches: Batches = field(default_factory=Batches)
@@ -159,7 +161,7 @@ class PocketRecipe:
                 "tell the depth of single pictures",
                 batches.pictures,
                 self._loop(self.depth_minutes, 0.6, 0.02),
-                replace(brisk, ema_decay=0.998),
+                replace(_scaled(brisk, self.depth_lr), ema_decay=0.998),
             ),
         }
 

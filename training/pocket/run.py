@@ -32,7 +32,7 @@ from training.pocket.decoder import DecoderStage
 from training.pocket.depth import DepthStage
 from training.pocket.generator import GeneratorStage, LatentClips, encode_clips
 from training.pocket.own_history import OwnHistoryStage, roll_out
-from training.pocket.publish import CHECKPOINTS, depth_graph_in, load_start
+from training.pocket.publish import CHECKPOINTS, depth_graph_in, load_depth_start, load_start
 from training.pocket.recipe import AUTOENCODER, DECODER, DEPTH, GENERATOR, OWN_HISTORY, PocketRecipe
 from training.pocket.views import RgbdViews, ViewJob
 from training.progress import RecipeProgress
@@ -262,14 +262,18 @@ class PocketRun:
 
     def depth(self, clips: Sequence[MemoryClips]) -> DepthNetwork | Path | None:
         """Train the depth network; without time for it, the graph of the bundle that the run starts from, or None."""
+        earlier = None if self.start_from is None else depth_graph_in(self.start_from)
         if not self.trains(DEPTH):
-            return None if self.start_from is None else depth_graph_in(self.start_from)
+            return earlier
         jobs, told = self.view_jobs(), self.stages[DEPTH]
         self._make(VIEWS, jobs)
         views = [RgbdViews.open(self.data, job.stem) for job in jobs]
         views += [RgbdViews.of_clips(its, self.recipe.clips.stride) for its in clips]
         torch.manual_seed(self.recipe.seed)
-        stage = DepthStage(views, told.batch_size, self.depth_config, told.optimizer)
+        network = DepthNetwork(self.depth_config)
+        if earlier is not None:
+            load_depth_start(network, earlier)
+        stage = DepthStage(network, views, told.batch_size, told.optimizer)
         self.train(stage, self.recipe.seed + 4)
         return stage.finished_model()
 
