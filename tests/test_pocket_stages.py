@@ -26,7 +26,7 @@ from training.pocket.ablation import PARTS
 from training.pocket.clip_jobs import ClipJob, KeyframeJob, make_all
 from training.pocket.clips import SHARES, ClipSettings, make_clip, make_clips, shown_keyframes, stacked
 from training.pocket.decoder import DECIBEL_WEIGHT, DecoderStage
-from training.pocket.depth import DepthStage
+from training.pocket.depth import DepthStage, textured
 from training.pocket.generator import GeneratorStage, LatentClips, balanced, encode_clips
 from training.pocket.keyframes import (
     Placement,
@@ -328,6 +328,16 @@ def test_depth_of_pictures_is_learned(tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     told = DepthGraph(stage.finished_model())(torch.from_numpy(np.array(views.color[0])))
     assert told.shape == (64, 64)
+
+
+def test_pictures_are_textured_and_stay_as_bright() -> None:
+    rng = np.random.default_rng(0)
+    plain = np.full((48, 80, 3), (90, 120, 150), np.uint8)
+    made = np.stack([textured(plain, rng) for _ in range(40)]).astype(float)
+    assert made.shape == (40, 48, 80, 3)
+    np.testing.assert_allclose(made.mean((0, 1, 2)), plain[0, 0], rtol=0.08)
+    assert (made.std((1, 2)).mean(1) > 2).all(), "each has its texture"
+    assert np.abs(made.mean(0) - plain).mean() < 0.3 * made.std(0).mean(), "and another one than the others"
 
 
 def test_half_of_the_samples_are_of_places_with_a_scene() -> None:

@@ -23,7 +23,7 @@ SKY = 0.003
 """Inverse depth below which a pixel is taken for sky."""
 FINISH_WIDTH = 12
 """Channels of the last layers, at the picture's own resolution."""
-DILATIONS = (1, 2, 4, 1, 2, 4, 1, 2)
+DILATIONS = (1, 2, 4) * 5 + (1,)
 """Of the blocks at a sixteenth of the resolution: together they see the whole picture."""
 
 

@@ -21,6 +21,10 @@ RECOLOURED_SHARE = 0.7
 """Share of pictures whose hues are turned and whose brightness and contrast change."""
 
 
+TEXTURED_SHARE = 0.6
+"""Share of pictures over which noise is laid: drawn places are smooth, and photos have textures that are no shapes."""
+
+
 class DepthStage:
     """Pictures with exact depth and the error of the logarithm of its inverse."""
 
@@ -68,6 +72,8 @@ class DepthStage:
                 color, inverse = color[:, ::-1], inverse[:, ::-1]
             if rng.random() < RECOLOURED_SHARE:
                 color = recoloured(np.ascontiguousarray(color), rng)
+            if rng.random() < TEXTURED_SHARE:
+                color = textured(color, rng)
             pictures.append(color)
             truths.append(np.log(inverse + np.float32(FAR)))
         color = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
@@ -92,3 +98,26 @@ def recoloured(color: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     turned = np.asarray(cv2.cvtColor(hue, cv2.COLOR_HSV2RGB_FULL))[..., rng.permutation(3)]
     level, contrast = rng.normal(0, 12), np.exp(rng.normal(0, 0.15))
     return np.clip((turned.astype(np.float32) - 127.5) * contrast + 127.5 + level, 0, 255).astype(np.uint8)
+
+
+def textured(color: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] under noise like the textures of photos, in brightness and often in hue, now and then out of focus."""
+    size = color.shape[:2]
+    shade = np.exp(rng.uniform(0.03, 0.3) * _noise(size, rng.uniform(0.6, 1.8), rng))
+    drawn = color * shade[..., None]
+    if rng.random() < 0.5:
+        drawn += _noise(size, rng.uniform(1.0, 1.8), rng)[..., None] * rng.normal(0, 14, 3).astype(np.float32)
+    picture = np.clip(drawn, 0, 255).astype(np.uint8)
+    if rng.random() < 0.4:
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6)), np.uint8)
+    return picture
+
+
+def _noise(size: tuple[int, int], power: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Noise [H, W] of deviation 1 whose amplitude falls with the frequency to the power of `power`, as it does in photos."""
+    height, width = size
+    down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    falling = np.maximum(np.hypot(down, across), 1 / max(size)) ** -power
+    spectrum = rng.standard_normal((2, *falling.shape))
+    noise = np.fft.irfft2((spectrum[0] + 1j * spectrum[1]) * falling, size)
+    return (noise / noise.std()).astype(np.float32)

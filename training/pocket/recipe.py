@@ -30,10 +30,10 @@ class ClipCounts:
     generated_per_file: int = 8
     clips_per_generated: int = 2
     first_generated_seed: int = 1000
-    viewed_places: int = 320
+    viewed_places: int = 720
     """Generated places whose views, pictures with depth, are drawn beside the clips."""
     viewed_per_file: int = 8
-    views_per_place: int = 16
+    views_per_place: int = 20
     first_viewed_seed: int = 6000
 
 
@@ -78,7 +78,7 @@ class PocketRecipe:
     """Decoder on latents that the generator made."""
     decoder_lr: float = 1.0
     """Factor on the decoder's learning rates."""
-    depth_minutes: float = 25.0
+    depth_minutes: float = 90.0
     """Depth network on single pictures."""
     depth_lr: float = 1.0
     """Factor on the depth network's learning rates."""
