@@ -17,11 +17,7 @@ from cli.report import extra_needed, print_json, progress, say
 from engine.files.atomic import check_absent
 
 if TYPE_CHECKING:
-    from engine.files.world import World as Measured
-    from evaluation.worlds import Subject
-    from holodeck import Place
-
-    Pairs = tuple[tuple[Measured, Place], ...]
+    from evaluation.worlds import Subject, WorldOfPlace
 
 
 TABLES = ("scores.json", "whole/scores.json")
@@ -160,7 +156,9 @@ def _new_folder(folder: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _evaluate_places(subject: Subject, pairs: Pairs, kind: str, refiner: RefinerChoice, asked: Asked) -> None:
+def _evaluate_places(
+    subject: Subject, pairs: tuple[WorldOfPlace, ...], kind: str, refiner: RefinerChoice, asked: Asked
+) -> None:
     from evaluation.evaluate import METRICS, EvaluationPlan, evaluate, track_maker
     from evaluation.scores import as_markdown
     from evaluation.worlds import reconstruct
@@ -190,7 +188,9 @@ def _evaluate_places(subject: Subject, pairs: Pairs, kind: str, refiner: Refiner
     )
 
 
-def _ablate(subject: Subject, checkpoints: Path | None, pairs: Pairs, asked: Asked) -> None:
+def _ablate(
+    subject: Subject, checkpoints: Path | None, pairs: tuple[WorldOfPlace, ...], asked: Asked
+) -> None:
     """Measure the whole, the memory alone, and the whole without each part."""
     from evaluation.evaluate import EvaluationPlan, track_maker
     from evaluation.worlds import beside

@@ -31,6 +31,8 @@ from model.vae.guided import (
 )
 
 LATENTS_PER_CALL = 16
+WorldOfPlace = tuple[World, Place]
+"""A world, and the place that is its truth."""
 
 
 def fitting_worlds(weights_sha256: str, folder: Path | None = None) -> list[World]:
@@ -130,7 +132,7 @@ def unseen_worlds(
     autoencoder: GuidedAutoencoder,
     depth_of: DepthOf | None = None,
     true_depth: bool = False,
-) -> list[tuple[World, Place]]:
+) -> list[WorldOfPlace]:
     """Begin worlds in the unseen twins of places.
 
     Args:
@@ -228,7 +230,7 @@ class Subject:
             )
         return self.autoencoder
 
-    def places(self, unseen: bool, true_depth: bool = False) -> list[tuple[World, Place]]:
+    def places(self, unseen: bool, true_depth: bool = False) -> list[WorldOfPlace]:
         """Return the worlds that were asked for, or unseen twins of them, each with its place; see `unseen_worlds`."""
         if not unseen:
             return [(world, place_of(world)) for world in self.chosen]

@@ -19,8 +19,6 @@ EDGE_WEIGHT = 1.0
 """Weight of the L1 error of differences between neighbours, at full size and of averages over 4x4 pixels."""
 RECOLOURED_SHARE = 0.7
 """Share of pictures whose hues are turned and whose brightness and contrast change."""
-
-
 TEXTURED_SHARE = 0.6
 """Share of pictures over which noise is laid: drawn places are smooth, and photos have textures that are no shapes."""
 
