@@ -260,6 +260,18 @@ def store_in_int8(path: Path) -> None:
     save_graph(model, path)
 
 
+def constants_of_int8(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
+    """What `store_in_int8` rounded, in float32 and under its name again, beside the float32 constants that it left."""
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    values = {name: array for name, array in stored.items() if array.dtype == np.float32}
+    for code_name, codes in stored.items():
+        if codes.dtype == np.int8:
+            name = code_name.removesuffix(".int8")
+            scale = values[f"{name}.scale"]
+            values[name] = codes * scale.reshape(-1, *[1] * (codes.ndim - 1))
+    return values
+
+
 def is_large(bundle: Bundle) -> bool:
     """Whether a bundle's weights are too many to be held in memory more than once."""
     return any((bundle.path / name).stat().st_size > INLINE_LIMIT_BYTES for name in bundle.spec.files)

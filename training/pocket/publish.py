@@ -12,8 +12,6 @@ from typing import TypeVar
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from onnx.numpy_helper import to_array
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,6 +26,7 @@ from engine.memory.codec import THOROUGH
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import compressed
 from export.folders import replace_folder
+from export.graph import constants_of_int8
 from export.onnx import export_bundle
 from export.quantization.layers import read_table, shipped_table
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -114,9 +113,10 @@ def load_depth_start(network: DepthNetwork, graph: Path) -> None:
     Raises:
         ValueError: They are of another size.
     """
-    stored = _constants(graph)
+    read = onnx.load(graph).graph
+    stored = {name.removeprefix("network."): values for name, values in constants_of_int8(read).items()}
     weights = {name: values for name, values in stored.items() if name in network.state_dict()}
-    used = [name for node in onnx.load(graph).graph.node for name in node.input]
+    used = [name for node in read.node for name in node.input]
     folded = [stored[name] for name in used if name in stored and stored[name].shape[1:] == (1, 1)]
     norms = [name for name, module in network.named_modules() if isinstance(module, ChannelNorm)]
     try:
@@ -127,18 +127,6 @@ def load_depth_start(network: DepthNetwork, graph: Path) -> None:
         raise ValueError(
             f"cannot start from {graph}: {error}; train the depth network from nothing"
         ) from None
-
-
-def _constants(graph: Path) -> dict[str, NDArray[np.float32]]:
-    """What a graph of 8-bit weights holds, in float32, under the names of the network's parameters where it has them."""
-    stored = {tensor.name: to_array(tensor) for tensor in onnx.load(graph).graph.initializer}
-    values = {name: array for name, array in stored.items() if array.dtype == np.float32}
-    for name, codes in stored.items():
-        if codes.dtype == np.int8:
-            name = name.removesuffix(".int8")
-            scale = stored[f"{name}.scale"].reshape(-1, *[1] * (codes.ndim - 1))
-            values[name] = codes * scale
-    return {name.removeprefix("network."): array for name, array in values.items()}
 
 
 @torch.no_grad()
