@@ -14,6 +14,10 @@ Array = NDArray[np.float64]
 
 CLEAR_VIEW_M = 4.0
 """A view that is blocked nearer than this is left for a better one: most frames should show more than one bare wall."""
+WALL_M = 1.6
+"""What is nearer than this ahead fills the view."""
+CLEARANCE_STEP_M = 0.5
+"""Steps in which it is looked ahead."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,13 @@ class _Walker:
         self.stop_s = 0.0
         self._look_where_it_is_open()
 
-    def _clearance_m(self, yaw_deg: float) -> float:
-        """Distance to the first solid thing at eye height in a direction, at most CLEAR_VIEW_M."""
-        step = 0.5 * np.array([np.sin(np.radians(yaw_deg)), 0.0, np.cos(np.radians(yaw_deg))])
-        point = self.position.copy()
-        for n in range(1, round(CLEAR_VIEW_M / 0.5) + 1):
-            point = point + step
-            if not is_free(self.place.arrays, point, 0.1):
-                return 0.5 * n
-        return CLEAR_VIEW_M
+    def _clearance_m(self, yaw_deg: float, most_m: float = CLEAR_VIEW_M) -> float:
+        """Distance to the first solid thing at eye height in a direction, at most `most_m`."""
+        step = CLEARANCE_STEP_M * np.array([np.sin(np.radians(yaw_deg)), 0.0, np.cos(np.radians(yaw_deg))])
+        num_steps = round(most_m / CLEARANCE_STEP_M)
+        points = np.add.accumulate([self.position, *[step] * num_steps])[1:]
+        free = are_free(self.place.arrays, points, 0.1)
+        return most_m if free.all() else CLEARANCE_STEP_M * (int(free.argmin()) + 1)
 
     def _look_where_it_is_open(self) -> None:
         """Turn the stretch's view direction to the most open of a few random offsets, if its own is blocked."""
@@ -121,7 +123,9 @@ class _Walker:
             gap = self._gap()
         self._turn(np.degrees(np.arctan2(gap[0], gap[2])))
         self._move()
-        self.blocked_s = self.blocked_s + self.dt_s if self._clearance_m(self.angles_deg[0]) < 1.6 else 0.0
+        self.blocked_s = (
+            self.blocked_s + self.dt_s if self._clearance_m(self.angles_deg[0], WALL_M) < WALL_M else 0.0
+        )
         if self.blocked_s > 0.5:
             self._look_where_it_is_open()
             self.blocked_s = 0.0
