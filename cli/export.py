@@ -42,8 +42,6 @@ app = typer.Typer(help="Make, show and verify engine bundles.", no_args_is_help=
 
 
 def register(root: typer.Typer) -> None:
-    app.command("refiner")(refiner)
-    app.command("search")(search)
     root.add_typer(app, name="export")
 
 
@@ -321,3 +319,7 @@ def _print_verdict(report: VerifyReport, as_json: bool) -> None:
             f"by at most {report.velocity:.2g}, state by {report.state:.2g}, frames by {report.frames} of 255, "
             f"inverse depth by {report.inverse_depth:.2g}/m"
         )
+
+
+app.command("refiner")(refiner)
+app.command("search")(search)

@@ -60,7 +60,6 @@ JsonOutput = Annotated[bool, typer.Option("--json", help="Print the plan, or wha
 
 
 def register(root: typer.Typer) -> None:
-    train_stages.register(app)
     root.add_typer(app, name="train")
 
 
@@ -175,3 +174,6 @@ def _row(stage: StageCost) -> list[str]:
         f"{stage.days:.2f}",
         paper,
     ]
+
+
+train_stages.register(app)
