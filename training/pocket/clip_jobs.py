@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from engine.memory.codec import THOROUGH
 from engine.memory.keyframes import Keyframe
 from engine.memory.store import compressed, decode_keyframes, encode_keyframes
 from holodeck import Place, get_place
-from training.data.holodeck.rendering import rendering_code, worker_pool
+from training.data.holodeck.rendering import in_parallel, rendering_code
 from training.data.memory_clips import MemoryClips
 from training.pocket.clips import (
     EMPTY_SHARES,
@@ -155,8 +155,4 @@ def make_all(jobs: Sequence[Job], folder: Path, num_workers: int) -> Iterator[No
     missing = [job for job in jobs if not job.is_made(folder)]
     if not missing:
         return
-    with worker_pool(num_workers) as pool:
-        futures = [pool.submit(job.make, folder) for job in missing]
-        for future in as_completed(futures):
-            future.result()
-            yield
+    yield from in_parallel([partial(job.make, folder) for job in missing], num_workers)

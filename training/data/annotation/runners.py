@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from training.data.annotation.clip_job import ClipSettings, annotate_clip
 from training.data.annotation.results import ClipResult
 from training.data.annotation.shots import ClipPlan
 from training.data.clip import LeftOut
-from training.data.holodeck.rendering import worker_pool
+from training.data.holodeck.rendering import in_parallel
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,6 @@ def in_processes(num_workers: int) -> Runner:
     """Do jobs in so many processes of this machine."""
 
     def run(jobs: Sequence[ClipJob]) -> Iterator[ClipResult | LeftOut]:
-        with worker_pool(num_workers) as pool:
-            for future in as_completed([pool.submit(do_job, job) for job in jobs]):
-                yield future.result()
+        yield from in_parallel([partial(do_job, job) for job in jobs], num_workers)
 
     return run

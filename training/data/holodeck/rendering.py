@@ -7,14 +7,15 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from training.data.clip import Clip, ClipRejected, LeftOut
 from training.data.clip_quality import BLANK_FRAMES, EMPTY_TILES, blank_share
 from training.data.holodeck import families
 from training.data.holodeck.families import draw_poses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,16 @@ def render_walks(jobs: Sequence[RenderJob], directory: Path, num_workers: int) -
     missing = [job for job in jobs if not is_rendered(job, directory)]
     if not missing:
         return
+    yield from in_parallel([partial(_render_if_possible, job, directory) for job in missing], num_workers)
+
+
+def in_parallel(calls: Sequence[Callable[[], T]], num_workers: int) -> Iterator[T]:
+    """Make calls in processes, one alone in this process; yields what each returns as it is done."""
+    if num_workers == 1:
+        yield from (call() for call in calls)
+        return
     with worker_pool(num_workers) as pool:
-        futures = [pool.submit(_render_if_possible, job, directory) for job in missing]
-        for future in as_completed(futures):
+        for future in as_completed([pool.submit(call) for call in calls]):
             yield future.result()
 
 
