@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from model.config import ModelConfig, pocket, sana_wm, tiny
+from model.vae.depth import DepthConfig
 from model.vae.guided import GuidedAutoencoderConfig
 from training.data.clip_quality import BEST_SHARE
 from training.data.holodeck.walk_set import WalkSettings
@@ -50,6 +51,7 @@ def miniature_preset() -> Preset:
         MINIATURE_WALKS,
         best_share=0.5,
         trains_what_is_needed=True,
+        depth=DepthConfig((8, 8, 16), (1, 2)),
     )
 
 
@@ -151,7 +153,7 @@ def miniature_recipe() -> PocketRecipe:
         precision="float32",
         save_every_s=0.0,
         num_measured_walks=1,
-        measured_s=4.0,
+        measured_s=2.0,
     )
 
 

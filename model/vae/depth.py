@@ -23,8 +23,6 @@ SKY = 0.003
 """Inverse depth below which a pixel is taken for sky."""
 FINISH_WIDTH = 12
 """Channels of the last layers, at the picture's own resolution."""
-DILATIONS = (1, 2, 4) * 5 + (1,)
-"""Of the blocks at a sixteenth of the resolution: together they see the whole picture."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class DepthConfig:
 
     widths: tuple[int, int, int] = (40, 80, 160)
     """Channels at a quarter, an eighth and a sixteenth of the picture's resolution."""
+    dilations: tuple[int, ...] = (1, 2, 4) * 5 + (1,)
+    """Of the blocks at a sixteenth of the resolution: together they see the whole picture."""
 
 
 class BottleneckBlock(nn.Module):
@@ -64,7 +64,7 @@ class DepthNetwork(nn.Module):
         self.down = nn.Conv2d(4 * wide, deep, 1)
         self.deep_in = ResidualBlock(deep)
         self.deeper = nn.Conv2d(4 * deep, deepest, 1)
-        self.deepest = nn.Sequential(*[BottleneckBlock(deepest, dilation) for dilation in DILATIONS])
+        self.deepest = nn.Sequential(*[BottleneckBlock(deepest, dilation) for dilation in config.dilations])
         self.up = nn.Conv2d(deepest, 4 * deep, 1)
         self.deep_out = ResidualBlock(deep)
         self.rise = nn.Conv2d(deep, 4 * wide, 1)

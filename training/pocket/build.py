@@ -79,7 +79,7 @@ def prepare(
         recipe = recipe.scaled(minutes)
     if num_steps is not None:
         recipe = replace(recipe, num_steps=num_steps)
-    return PocketRun(recipe, runs, sizes.model, start_from, sizes.autoencoder)
+    return PocketRun(recipe, runs, sizes.model, start_from, sizes.autoencoder, sizes.depth)
 
 
 def train_pocket(

@@ -10,6 +10,7 @@ from model.config import ModelConfig
 from model.refiner import RefinerConfig
 from model.refiner.streaming import BLOCK_SIZE, SIGMAS
 from model.sampler import STREAMING_TIMESTEPS
+from model.vae.depth import DepthConfig
 from model.vae.guided import GuidedAutoencoderConfig
 from training.data.batches import Cut
 from training.data.holodeck.walk_set import WalkSettings
@@ -122,6 +123,8 @@ class Preset:
     """Whether the stages before are trained too where their checkpoints are missing, since that takes seconds."""
     one_clip_at_a_time: bool = False
     """Whether a process takes the clips of a step one after another, since they do not fit side by side."""
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    """Of the network that tells the depth of single pictures."""
 
     def stage(self, name: str) -> StageConfig:
         """Return a stage.
