@@ -102,6 +102,7 @@ def evaluate(
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
     refiner: RefinerMode = "off",
+    open_world: Callable[[World], Session] | None = None,
 ) -> EvaluationReport:
     """Measure a bundle.
 
@@ -113,7 +114,9 @@ def evaluate(
         progress: Told how many of `num_steps` steps are done.
         notice: Told, once each, what cannot be measured here and why.
         refiner: Whether its refiner, where it has one, refines every chunk.
+        open_world: Opens the sessions that are measured, where those are not the bundle's own.
     """
+    open_world = open_world or partial(open_session, bundle=bundle, refiner=refiner)
     measures, missing = open_measures([name for name in plan.metrics if name in OPENERS])
     parts = [name for name in plan.metrics if name in PARTS]
     for reason in missing:
@@ -123,7 +126,7 @@ def evaluate(
     counter = _Counter(progress)
     report = None
     for world, place in plan.worlds:
-        session = open_session(world, bundle, refiner=refiner)
+        session = open_world(world)
         try:
             shown: list[Frames] = []
             for seed in range(plan.first_seed, plan.first_seed + plan.walks):

@@ -13,16 +13,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.machine.assets import checkpoints_dir, find_bundle
 from engine.memory.keyframes import Keyframe
 from engine.memory.renderer import MemoryRenderer
 from holodeck import Place, get_place
+from model.block import Block
 from model.config import ModelConfig, tiny
 from model.vae.depth import DepthConfig, DepthGraph, DepthNetwork
 from model.vae.guided import GuidedAutoencoder
 from tests.models import random_model, small_autoencoder
 from training.data.memory_clips import MemoryClips
 from training.optimizer import OptimizerConfig
-from training.pocket.ablation import PARTS
+from training.pocket.ablation import PARTS, silenced_model
 from training.pocket.clip_jobs import ClipJob, KeyframeJob, make_all
 from training.pocket.clips import SHARES, ClipSettings, make_clip, make_clips, shown_keyframes, stacked
 from training.pocket.decoder import DECIBEL_WEIGHT, DecoderStage
@@ -355,3 +357,15 @@ def test_places_without_a_scene_have_no_text() -> None:
     assert not text[0].any()
     assert torch.equal(text[1], model.scenes[0])
     assert mask.all()
+
+
+def test_parts_are_silenced_in_the_weights_that_a_bundle_was_exported_from() -> None:
+    bundle = find_bundle("pocket")
+    silenced = silenced_model(bundle, checkpoints_dir(), "softmax attention").network
+    attentions = [block.attn for block in silenced.blocks if isinstance(block, Block)]
+    weights = [attention.proj.weight for attention in attentions if attention.is_softmax]
+    assert weights
+    assert not any(weight.any() for weight in weights)
+    other = replace(bundle, spec=bundle.spec.model_copy(update={"weights_sha256": "0" * 64}))
+    with pytest.raises(ValueError, match="was not exported from"):
+        silenced_model(other, checkpoints_dir(), "text")

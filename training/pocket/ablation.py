@@ -1,28 +1,27 @@
-"""What each part of the pocket's generator is worth: the bundle measured again with one part silenced at a time."""
+"""What each part of the pocket's generator is worth: the bundle measured again with one part silenced at a time, by PyTorch."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from engine.files.bundle import Bundle, open_bundle
+from engine.backends.torch import TorchBackend, TorchModel, TorchOptions
+from engine.files.bundle import Bundle
 from engine.files.world import World
+from engine.session.model_session import ModelSession
 from evaluation.baselines import MODEL, REMEMBERED
 from evaluation.evaluate import EvaluationPlan, evaluate
 from evaluation.scores import EvaluationReport, table
-from export.onnx import export_bundle
 from model.block import Block
-from model.checkpoint import load_checkpoint
-from model.vae.guided import (
-    GuidedStreamingDecoder,
-    StreamingEncoder,
-)
+from model.checkpoint import load_checkpoint, weights_sha256
+from model.decoders import encoder_of
+from model.vae.guided import GuidedStreamingDecoder
 from model.world_model import WorldModel
 from training.data.latents import load_autoencoder
 from training.pocket.publish import WORLD_FILE
@@ -87,24 +86,29 @@ class Row:
 
 
 @torch.no_grad()
-def silenced_bundle(bundle: Bundle, checkpoints: Path, part: str, folder: Path) -> Bundle:
-    """Export a bundle again with a part silenced.
+def silenced_model(bundle: Bundle, checkpoints: Path, part: str) -> TorchModel:
+    """The model of a bundle with a part silenced.
 
     Args:
         checkpoints: What `publish` wrote beside the bundle.
         part: One of PARTS.
+
+    Raises:
+        ValueError: The bundle was exported from other weights.
     """
-    model = load_checkpoint(checkpoints / WORLD_FILE, dtype=torch.float32)
-    autoencoder = load_autoencoder(checkpoints)
+    path = checkpoints / WORLD_FILE
+    model = load_checkpoint(path, dtype=torch.float32)
+    if weights_sha256(model) != bundle.spec.weights_sha256:
+        raise ValueError(
+            f"{bundle.spec.name} was not exported from {path}; name its own folder with --autoencoder"
+        )
     PARTS[part](model)
-    made = export_bundle(
-        model,
-        GuidedStreamingDecoder(autoencoder),
-        folder,
-        bundle.spec.timesteps,
-        encoder=StreamingEncoder(autoencoder),
-    )
-    return open_bundle(made)
+    decoder = GuidedStreamingDecoder(load_autoencoder(checkpoints))
+    return TorchModel(bundle.spec, bundle.sha256, model, decoder, encoder_of(decoder))
+
+
+def _session(model: TorchModel, world: World) -> ModelSession:
+    return ModelSession(model, world, TorchBackend(model, TorchOptions("cpu")))
 
 
 def measure_parts(
@@ -131,10 +135,8 @@ def measure_parts(
             its = replace(plan, worlds=tuple((_forgetful(world), place) for world, place in plan.worlds))
             rows.append(_row(f"without {part}", evaluate(bundle, its, folder), MODEL))
             continue
-        with tempfile.TemporaryDirectory() as name:
-            made = silenced_bundle(bundle, checkpoints, part, Path(name) / bundle.spec.name)
-            worlds = tuple((_of(world, made), place) for world, place in plan.worlds)
-            report = evaluate(made, replace(plan, worlds=worlds), folder)
+        model = silenced_model(bundle, checkpoints, part)
+        report = evaluate(bundle, plan, folder, open_world=partial(_session, model))
         rows.append(_row(f"without {part}", report, MODEL))
     return rows
 
@@ -154,11 +156,6 @@ def parts_table(rows: Sequence[Row]) -> str:
 def _row(name: str, report: EvaluationReport, video: str) -> Row:
     settled = [rollout.settled[video] for rollout in report.rollouts if video in rollout.settled]
     return Row(name, {m: float(np.mean([scores[m] for scores in settled])) for m in report.measures})
-
-
-def _of(world: World, bundle: Bundle) -> World:
-    """The world as one that was made for a bundle."""
-    return replace(world, info=world.info.model_copy(update={"model": bundle.spec.weights_sha256}))
 
 
 def _forgetful(world: World) -> World:
