@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -9,8 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from engine.files.bundle import Bundle, EngineSpec, open_bundle
 from engine.files.refiner import FOLDER, REFINER_FILE
@@ -91,3 +94,24 @@ def _made_once(shared: Path, name: str, export: Callable[[Path], None]) -> Path:
         with suppress(OSError):
             own.rename(made)
     return made
+
+
+def graphs_kept_in(folder: Path) -> Callable[..., None]:
+    """Return what may stand for `export.onnx.write_graph`: graphs of the same module and weights are exported once.
+
+    Args:
+        folder: Where they are kept, for as many processes as there are, one after the other.
+    """
+    from export.onnx import write_graph
+
+    def write(module: nn.Module, example: tuple[Tensor, ...], path: Path, *others: Any, **named: Any) -> None:
+        digest = hashlib.sha256(f"{type(module).__name__} {[tensor.shape for tensor in example]}".encode())
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        kept = folder / f"{digest.hexdigest()}.onnx"
+        if not kept.exists():
+            write_graph(module, example, path, *others, **named)
+            shutil.copyfile(path, kept)
+        shutil.copyfile(kept, path)
+
+    return write

@@ -97,11 +97,15 @@ POINTS: dict[str, Callable[[End], None]] = {
     "data": after_two_steps,
 }
 
+
+def lay_kill(point: str, name: str) -> None:
+    """Let this process send itself the signal of a name at a point."""
+    POINTS[point](lambda: os.kill(os.getpid(), getattr(signal, name)))
+
+
 if __name__ == "__main__":
-    point, number, *arguments = sys.argv[1:]
-    # Whatever runs in the background of a shell is born deaf to Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    POINTS[point](lambda: os.kill(os.getpid(), getattr(signal, number)))
+    point, name, *arguments = sys.argv[1:]
+    lay_kill(point, name)
     from cli.app import run
 
     sys.exit(run(arguments))

@@ -17,7 +17,8 @@ from model.vae.ltx import LtxAutoencoder, LtxStreamingDecoder
 from model.vae.ltx_blocks import Stream
 from model.vae.ltx_config import LtxAutoencoderConfig
 
-reference_module = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_ltx2")
+REFERENCE = "diffusers.models.autoencoders.autoencoder_kl_ltx2"
+"""Imported where it is used: it takes seconds, and every process of a run collects all files."""
 
 THREE_STAGES: dict[str, Any] = {
     "latent_channels": 6,
@@ -47,7 +48,7 @@ GRID = (2, 3)
 
 def build(values: dict[str, Any]) -> tuple[Any, LtxAutoencoder]:
     torch.manual_seed(0)
-    reference = reference_module.AutoencoderKLLTX2Video(**values).eval()
+    reference = pytest.importorskip(REFERENCE).AutoencoderKLLTX2Video(**values).eval()
     with torch.no_grad():
         reference.latents_mean.uniform_(-1, 1)
         reference.latents_std.uniform_(0.5, 2)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import export.onnx
+from tests.exported_bundles import graphs_kept_in
+from tests.forked_command import run_forked
 from training.checkpoint import load_state, read_values
 from training.pocket.build import prepare, train_pocket
 from training.pocket.publish import WORLD_FILE
@@ -22,24 +23,8 @@ from training.run_folder import LOCK_FILE, read_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.every_change]
 
-ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("autoencoder", "generator", "own-history", "decoder")
 WEIGHTS = (".safetensors", ".world", ".onnx")
-
-
-def flaneur(*arguments: str, kill: tuple[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, perhaps ended at a point by a signal."""
-    start = ["-m", "cli.app"] if kill is None else [str(ROOT / "tests" / "kill_points.py"), *kill]
-    # One thread: two may add in another order.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *start, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1800,
-    )
 
 
 def training(runs: Path) -> list[str]:
@@ -52,10 +37,16 @@ def printed(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported graphs: the same weights come again in several runs, and an export takes seconds."""
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture(scope="module")
+def whole(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that was filled in one go."""
     runs = tmp_path_factory.mktemp("whole")
-    made = printed(flaneur(*training(runs)))
+    made = printed(run_forked(*training(runs), graphs=graphs))
     assert made["report"] == str(runs / "report" / "index.html")
     return runs
 
@@ -72,28 +63,31 @@ def test_one_command_makes_worlds_that_play_and_a_report(whole: Path) -> None:
         assert said in page
     world, bundle = whole / "assets" / "worlds" / "garden.world", whole / "assets" / "bundles" / "pocket"
     asked = ["play", str(world), "--engine", str(bundle), "--headless", "--chunks", "3", "--actions", "w-6"]
-    played = printed(flaneur(*asked, "--json"))
+    played = printed(run_forked(*asked, "--json"))
     assert (played["num_chunks"], len(played["latents_sha256"])) == (3, 3)
 
 
 def test_parts_are_silenced_in_places_that_nothing_was_trained_on(whole: Path, tmp_path: Path) -> None:
-    asked = ["eval", str(whole / "assets" / "bundles" / "pocket"), "--ablate", "--unseen", "--seconds", "1.5"]
-    made = printed(flaneur(*asked, "--metrics", "psnr", "-o", str(tmp_path / "parts"), "--json"))
+    bundle = whole / "assets" / "bundles" / "pocket"
+    asked = ["eval", str(bundle), "--ablate", "--unseen", "--seconds", "1.25"]
+    made = printed(run_forked(*asked, "--metrics", "psnr", "-o", str(tmp_path / "parts"), "--json"))
     scores = {row["name"]: row["scores"]["psnr"] for row in made["rows"]}
     assert len(scores) == 8
     assert scores["without text"] != scores["the whole"]
     assert (tmp_path / "parts" / "text" / "garden-mirrored-hue140.png").exists()
 
 
-def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_every_turn_ends_with_the_same_weights(
+    whole: Path, graphs: Path, tmp_path: Path
+) -> None:
     runs = tmp_path / "killed"
     for point in ("rendering", "save", "encoding", "rollouts", "publishing"):
-        ended = flaneur(*training(runs), kill=(point, "SIGKILL"))
+        ended = run_forked(*training(runs), kill=(point, "SIGKILL"), graphs=graphs)
         assert ended.returncode == -signal.SIGKILL, f"{point}: {ended.stderr}"
         for state in runs.glob("*.state.safetensors"):
             load_state(state)
     assert not (runs / "assets" / "bundles").exists()
-    printed(flaneur(*training(runs)))
+    printed(run_forked(*training(runs), graphs=graphs))
     for file in sorted((whole / "assets").rglob("*.*")):
         if file.suffix in WEIGHTS:
             same = runs / "assets" / file.relative_to(whole / "assets")
@@ -103,14 +97,17 @@ def test_a_run_killed_at_every_turn_ends_with_the_same_weights(whole: Path, tmp_
 
 
 def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_called_again(
-    whole: Path, tmp_path: Path
+    whole: Path, graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(export.onnx, "write_graph", graphs_kept_in(graphs))
     assets, runs = tmp_path / "assets", tmp_path / "runs"
     shutil.copytree(whole / "assets", assets)
     made = []
     for _ in range(2):
         small = prepare("miniature", runs)
-        run = PocketRun(small.recipe, runs, small.config, assets, small.autoencoder_config)
+        run = PocketRun(
+            small.recipe, runs, small.config, assets, small.autoencoder_config, small.depth_config
+        )
         train_pocket(run, assets, {}, lambda line: None)
         files = sorted(file for file in assets.rglob("*.*") if file.suffix in WEIGHTS)
         made.append({file.name: file.read_bytes() for file in files})
@@ -121,7 +118,7 @@ def test_a_run_that_published_over_what_it_began_with_ends_the_same_when_it_is_c
 
 def test_ctrl_c_says_in_one_sentence_how_to_go_on(tmp_path: Path) -> None:
     for point in ("rendering", "save"):
-        stopped = flaneur(*training(tmp_path), kill=(point, "SIGINT"))
+        stopped = run_forked(*training(tmp_path), kill=(point, "SIGINT"))
         said = stopped.stderr.strip().splitlines()[-1]
         assert stopped.returncode == 130
         assert said == f"flaneur: stopped; the same command goes on from what {tmp_path} holds"

@@ -30,7 +30,7 @@ def report(script: subprocess.Popen[str], timeout_s: float, statuses: tuple[int,
 def started(worlds: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """Both scripts side by side: most of the time they wait for the clock."""
     random_hands = ["--minutes", "0.1", "--seed", "7", "--backend", "holodeck", "--worlds", str(worlds)]
-    with start("soak", *random_hands) as soak, start("stroll", "--minutes", "0.3") as stroll:
+    with start("soak", *random_hands) as soak, start("stroll", "--minutes", "0.15") as stroll:
         yield {"soak": soak, "stroll": stroll}
         soak.kill()
         stroll.kill()
