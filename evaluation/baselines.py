@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from evaluation.rollouts import Frames, Poses, Rollout
 
-MODEL, REMEMBERED, ORACLE, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
+MODEL, REMEMBERED, BLENDED, ORACLE, REPROJECTED, PREVIOUS, REPEATED, CEILING = (
     "model",
     "memory alone",
+    "memory alone, true means in its holes",
     "truth where the picture shows it",
     "first frame, reprojected",
     "previous frame repeated",
@@ -86,15 +87,16 @@ def _bent_to_ground(rays: NDArray[np.float64], source: Poses, target: Poses) -> 
     return np.where(meets[..., None], points, rays)
 
 
-def truth_where_covered(truth: Frames, covered: NDArray[np.bool_]) -> Frames:
-    """The truth where something is known, and the mean colour of what each row hides elsewhere, [F, H, W, 3].
+def with_true_means(shown: Frames, truth: Frames, covered: NDArray[np.bool_]) -> Frames:
+    """Put the true mean colour of what each row hides where nothing is known, and leave the rest of `shown`, [F, H, W, 3].
 
-    An oracle: it remembers without a fault, and knows how bright what it never saw is, but not what stands there.
+    Of the truth itself that makes an oracle: it remembers without a fault, and knows how bright what it never saw is, but not
+    what stands there.
     """
     hidden = ~covered[..., None]
     count = np.maximum(hidden.sum(2, keepdims=True), 1)
     mean = (truth * hidden).sum(2, keepdims=True, dtype=np.float64) / count
-    return np.where(hidden, np.round(mean), truth).astype(np.uint8)
+    return np.where(hidden, np.round(mean), shown).astype(np.uint8)
 
 
 def videos_of(rollout: Rollout) -> dict[str, Frames]:
@@ -109,7 +111,9 @@ def videos_of(rollout: Rollout) -> dict[str, Frames]:
     if rollout.remembered is not None:
         videos[REMEMBERED] = rollout.remembered
     if rollout.covered is not None:
-        videos[ORACLE] = truth_where_covered(truth, rollout.covered)
+        videos[ORACLE] = with_true_means(truth, truth, rollout.covered)
+        if rollout.remembered is not None:
+            videos[BLENDED] = with_true_means(rollout.remembered, truth, rollout.covered)
     if rollout.reconstructed is not None:
         videos[CEILING] = rollout.reconstructed
     return videos

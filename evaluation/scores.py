@@ -11,12 +11,22 @@ import cv2
 import numpy as np
 
 from engine.files.atomic import replacing
-from evaluation.baselines import CEILING, MODEL, ORACLE, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED, TRUTH
+from evaluation.baselines import (
+    BLENDED,
+    CEILING,
+    MODEL,
+    ORACLE,
+    PREVIOUS,
+    REMEMBERED,
+    REPEATED,
+    REPROJECTED,
+    TRUTH,
+)
 from evaluation.camera_following import CameraFollowing
 from evaluation.consistency import Drift, Revisits
 from evaluation.rollouts import Frames
 
-VIDEOS = (MODEL, REMEMBERED, ORACLE, REPROJECTED, PREVIOUS, REPEATED, CEILING)
+VIDEOS = (MODEL, REMEMBERED, BLENDED, ORACLE, REPROJECTED, PREVIOUS, REPEATED, CEILING)
 TITLES = {
     "psnr": "PSNR, dB, higher is better",
     "ssim": "SSIM, higher is better",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from cli.app import run
 from engine.files.world import read_world, write_world
 from engine.machine import assets
-from evaluation.baselines import CEILING, MODEL, ORACLE, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED
+from evaluation.baselines import BLENDED, CEILING, MODEL, ORACLE, PREVIOUS, REMEMBERED, REPEATED, REPROJECTED
 from evaluation.evaluate import EvaluationPlan, evaluate, measure_rollout
 from evaluation.image_metrics import open_measures
 from evaluation.rollouts import Rollout, num_chunks, place_of, roll_out, stream
@@ -90,6 +90,7 @@ def test_eval_measures_unseen_places(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "on unseen places: night-mirrored-hue140" in shown
     assert ORACLE in shown
+    assert BLENDED in shown
     assert run(["eval", "--world", "night", *arguments, "--true-depth", "--overwrite"]) == 0
     assert "on unseen, exactly measured places" in capsys.readouterr().out
     assert (tmp_path / "night-mirrored-hue140.png").is_file()

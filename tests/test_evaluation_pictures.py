@@ -13,7 +13,7 @@ from evaluation.baselines import (
     first_frame_repeated,
     first_frame_reprojected,
     previous_frame_repeated,
-    truth_where_covered,
+    with_true_means,
 )
 from evaluation.consistency import measure_drift, revisit_pairs, score_revisits
 from evaluation.image_metrics import OPENERS, gmsd, open_measures, psnr
@@ -193,6 +193,9 @@ def test_the_oracle_of_one_picture_knows_what_is_covered_and_each_row_s_mean_els
     truth = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
     covered = np.zeros((2, 4, 6), bool)
     covered[:, :, :2] = covered[:, 0] = True
-    shown = truth_where_covered(truth, covered)
+    shown = with_true_means(truth, truth, covered)
+    remembered = with_true_means(255 - truth, truth, covered)
     assert np.array_equal(shown[covered], truth[covered])
+    assert np.array_equal(remembered[covered], 255 - truth[covered])
+    assert np.array_equal(remembered[~covered], shown[~covered])
     assert np.array_equal(shown[0, 2, 2:], np.tile(np.round(truth[0, 2, 2:].mean(0)), (4, 1)))
