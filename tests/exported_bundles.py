@@ -108,10 +108,11 @@ def graphs_kept_in(folder: Path) -> Callable[..., None]:
         digest = hashlib.sha256(f"{type(module).__name__} {[tensor.shape for tensor in example]}".encode())
         for name, tensor in module.state_dict().items():
             digest.update(name.encode() + tensor.numpy().tobytes())
-        kept = folder / f"{digest.hexdigest()}.onnx"
-        if not kept.exists():
-            write_graph(module, example, path, *others, **named)
-            shutil.copyfile(path, kept)
+        kept = _made_once(
+            folder,
+            f"{digest.hexdigest()}.onnx",
+            lambda own: write_graph(module, example, own, *others, **named),
+        )
         shutil.copyfile(kept, path)
 
     return write

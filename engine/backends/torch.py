@@ -115,6 +115,16 @@ def bundle_model(bundle: Bundle) -> TorchModel:
         raise BackendUnavailable(
             f"the bundle {spec.name} {why}, which PyTorch needs; use --backend auto, or name weights with --weights"
         )
+    return checkpoint_model(bundle, path)
+
+
+def checkpoint_model(bundle: Bundle, path: Path) -> TorchModel:
+    """Open a checkpoint as the model of a bundle, with the decoder that lies beside it.
+
+    Raises:
+        SpecMismatch: The bundle was exported from another.
+    """
+    spec = bundle.spec
     network = load_checkpoint(path, dtype=torch.float32)
     if weights_sha256(network) != spec.weights_sha256:
         raise SpecMismatch(

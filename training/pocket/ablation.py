@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.backends.torch import TorchBackend, TorchModel, TorchOptions
+from engine.backends.torch import TorchBackend, TorchModel, TorchOptions, checkpoint_model
+from engine.errors import SpecMismatch
 from engine.files.bundle import Bundle
 from engine.files.world import World
 from engine.session.model_session import ModelSession
@@ -19,11 +20,7 @@ from evaluation.baselines import MODEL, REMEMBERED
 from evaluation.evaluate import EvaluationPlan, evaluate
 from evaluation.scores import EvaluationReport, table
 from model.block import Block
-from model.checkpoint import load_checkpoint, weights_sha256
-from model.decoders import encoder_of
-from model.vae.guided import GuidedStreamingDecoder
 from model.world_model import WorldModel
-from training.data.latents import load_autoencoder
 from training.pocket.publish import WORLD_FILE
 
 FORGETTING = 30.0
@@ -97,14 +94,14 @@ def silenced_model(bundle: Bundle, checkpoints: Path, part: str) -> TorchModel:
         ValueError: The bundle was exported from other weights.
     """
     path = checkpoints / WORLD_FILE
-    model = load_checkpoint(path, dtype=torch.float32)
-    if weights_sha256(model) != bundle.spec.weights_sha256:
+    try:
+        model = checkpoint_model(bundle, path)
+    except SpecMismatch as error:
         raise ValueError(
             f"{bundle.spec.name} was not exported from {path}; name its own folder with --autoencoder"
-        )
-    PARTS[part](model)
-    decoder = GuidedStreamingDecoder(load_autoencoder(checkpoints))
-    return TorchModel(bundle.spec, bundle.sha256, model, decoder, encoder_of(decoder))
+        ) from error
+    PARTS[part](model.network)
+    return model
 
 
 def _session(model: TorchModel, world: World) -> ModelSession:

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from multiprocessing import get_context, parent_process
@@ -117,19 +116,13 @@ def in_parallel(calls: Sequence[Callable[[], T]], num_workers: int) -> Iterator[
     if num_workers == 1:
         yield from (call() for call in calls)
         return
-    with worker_pool(num_workers) as pool:
-        for future in as_completed([pool.submit(call) for call in calls]):
-            yield future.result()
-
-
-@contextmanager
-def worker_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Open a pool of processes; what was not begun when it closes is dropped."""
     # Forked workers would hold this process's locks and could wait for its threads for ever.
     pool = ProcessPoolExecutor(num_workers, get_context("spawn"), _work_for_parent)
     try:
-        yield pool
+        for future in as_completed([pool.submit(call) for call in calls]):
+            yield future.result()
     finally:
+        # What was not begun is dropped.
         pool.shutdown(cancel_futures=True)
 
 
