@@ -166,7 +166,8 @@ WRAPPED = "model."
 def fold_graph(model: onnx_ir.Model) -> None:
     """Fold and deduplicate as the exporter's optimiser does, without its search for patterns.
 
-    In a graph of twenty blocks that search takes longer than everything else together.
+    That search takes a third of an export, and in a graph of twenty blocks longer than everything else together; runtimes end
+    with the same speed without it.
     """
     passes.InlinePass()(model)
     fold_constants(model)

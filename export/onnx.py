@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import onnx
 import onnx_ir
 import torch
-from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 
 from engine.backends.protocol import INVERSE_DEPTH, PICTURE
@@ -262,8 +261,6 @@ def write_graph(
     Raises:
         BuildFailed: The exporter gave up.
     """
-    size = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-    is_large = size > INLINE_LIMIT_BYTES
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
@@ -280,13 +277,10 @@ def write_graph(
             raise BuildFailed(f"torch could not export {path.name}: {reason}; use torch 2.13") from error
     assert program is not None
     fold_graph(program.model)
-    if not is_large:
-        # Patterns are looked for in a third of the nodes once those are folded, to the same end.
-        optimize_ir(program.model)
     graph = program.model.graph
     for value, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
         value.name = name
-    if is_large:
+    if sum(parameter.nbytes for parameter in module.parameters()) > INLINE_LIMIT_BYTES:
         weights.move_out(graph)
     onnx_ir.save(program.model, path)
     tidy_graph(path)
