@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,13 @@ from evaluation.rollouts import (
     Reconstruct,
     Rollout,
     TrackMaker,
+    began_with_one_picture,
     num_chunks,
     place_of,
     roll_out,
 )
 from evaluation.scores import EvaluationReport, Horizon, RolloutScores, Scores, as_markdown, contact_sheet
-from evaluation.worlds import fitting_worlds, reconstruct
+from evaluation.worlds import depth_error, fitting_worlds, reconstruct
 from holodeck import Place
 from holodeck.walks import walk
 from model.vae.guided import GuidedAutoencoder
@@ -123,9 +124,12 @@ def evaluate(
         (notice or (lambda _: None))(reason)
     folder.mkdir(parents=True, exist_ok=True)
     scores: list[RolloutScores] = []
+    depth_errors: dict[str, float] = {}
     counter = _Counter(progress)
     report = None
     for world, place in plan.worlds:
+        if began_with_one_picture(world):
+            depth_errors[world.name] = depth_error(world, place)
         session = open_world(world)
         try:
             shown: list[Frames] = []
@@ -135,7 +139,8 @@ def evaluate(
                     measure_rollout(rollout, place, plan.tracks, seed, measures, parts, counter.within)
                 )
                 counter.settle()
-                report = _report(bundle, plan, [measure.name for measure in measures], missing, scores)
+                names = [measure.name for measure in measures]
+                report = _report(bundle, plan, names, missing, scores, depth_errors)
                 shown += [rollout.truth, videos_of(rollout)[MODEL]] if len(shown) < 2 * SHEET_WALKS else []
                 _write(report, folder)
                 contact_sheet(shown, rollout.fps, folder / f"{world.name}.png")
@@ -177,6 +182,7 @@ def _report(
     measures: Sequence[str],
     missing: Sequence[str],
     scores: Sequence[RolloutScores],
+    depth_errors: Mapping[str, float],
 ) -> EvaluationReport:
     """What is known so far."""
     return EvaluationReport(
@@ -189,6 +195,7 @@ def _report(
         missing=tuple(missing),
         rollouts=tuple(scores),
         num_planned=plan.num_rollouts,
+        depth_errors=dict(depth_errors),
     )
 
 

@@ -74,6 +74,11 @@ def place_of(world: World) -> Place:
     return get_place(world.place)
 
 
+def began_with_one_picture(world: World) -> bool:
+    """Whether all that a world's memory holds is one picture."""
+    return len(world.keyframes) == 1
+
+
 def num_chunks(seconds: float, fps: float, frames_per_chunk: int) -> int:
     """Chunks that last at least so long; a duration that ends on a chunk's last frame takes no further one."""
     return max(1, int(np.ceil(round(seconds * fps) / frames_per_chunk)))
@@ -117,7 +122,7 @@ def roll_out(
     truth: list[Frames] = [world.first_frame[None]]
     generated: list[Frames] = [world.first_frame[None]]
     remembered: list[Frames] = [world.first_frame[None]]
-    is_of_one_picture = len(world.keyframes) == 1
+    is_of_one_picture = began_with_one_picture(world)
     covered = [np.ones((1, *world.first_frame.shape[:2]), bool)]
     memory = MemoryRenderer(world.keyframes) if world.keyframes else None
     for chunk in stream(session, poses, seed):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ class EvaluationReport:
     rollouts: tuple[RolloutScores, ...]
     num_planned: int
     """Rollouts of the whole evaluation; more than there are while it is under way."""
+    depth_errors: dict[str, float] = field(default_factory=dict)
+    """Of worlds that began with one picture: how far the depth it was told is off, see `worlds.depth_error`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""
@@ -96,6 +98,7 @@ def as_markdown(report: EvaluationReport) -> str:
         f"{report.bundle} ({report.weights_sha256[:8]}) on {report.places} places: {', '.join(worlds)}; "
         f"{len(report.rollouts)} rollouts{done} of {report.seconds:g} s along {report.tracks} tracks.",
         *(f"Not measured: {reason}." for reason in report.missing),
+        *_depth_line(report.depth_errors),
     ]
     for measure in report.measures:
         lines += ["", *_by_horizon(report.rollouts, measure)]
@@ -105,6 +108,14 @@ def as_markdown(report: EvaluationReport) -> str:
         rows = table(report.rollouts)
         lines += ["", *rows] if rows else []
     return "\n".join(lines)
+
+
+def _depth_line(errors: Mapping[str, float]) -> list[str]:
+    if not errors:
+        return []
+    each = ", ".join(f"{world} {100 * error:.1f} %" for world, error in errors.items())
+    mean = 100 * float(np.mean(list(errors.values())))
+    return [f"Depth of the first pictures, median relative error: {mean:.1f} % in the mean ({each})."]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -23,6 +23,7 @@ from holodeck.compiled import render_rgbd
 from holodeck.raycast import FAR_M
 from holodeck.variants import mirrored, recoloured
 from holodeck.walks import walk
+from model.vae.depth import FAR
 from model.vae.guided import (
     GuidedAutoencoder,
     GuidedStreamingDecoder,
@@ -36,9 +37,12 @@ WorldOfPlace = tuple[World, Place]
 
 
 def fitting_worlds(weights_sha256: str, folder: Path | None = None) -> list[World]:
-    """Return the worlds of a folder, the shipped ones by default, that were made for some weights."""
+    """Return the worlds of a folder, the shipped ones by default, that were made for some weights.
+
+    Pictures of their memories are decoded when a walk comes near them: all of six shipped worlds' take ten seconds.
+    """
     entries = list_worlds([folder or worlds_dir()])
-    return [read_world(entry.path) for entry in entries if entry.model == weights_sha256]
+    return [read_world(entry.path, checked=False) for entry in entries if entry.model == weights_sha256]
 
 
 def held_out_walk(world: World, num_frames: int, fps: float) -> Poses:
@@ -145,16 +149,26 @@ def unseen_worlds(
     for world in worlds:
         place, lens = unseen_place(place_of(world)), world.intrinsics
         frame = place.render(place.spawn, lens, *world.frame_size)
-        known_depth = _exact_depth(place, lens, world.frame_size) if true_depth else None
+        known_depth = _exact_depth(place, place.spawn, lens, world.frame_size) if true_depth else None
         begun = begin_world(place.name, frame, place.spawn, lens, known, autoencoder, depth_of, known_depth)
         pairs.append((begun, place))
     return pairs
 
 
-def _exact_depth(place: Place, intrinsics: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Inverse depth of a place's first picture, 1/m, 0 for sky, [H, W]."""
-    _, depth = render_rgbd(place, place.spawn, intrinsics, *size, centred_depth=True)
+def _exact_depth(
+    place: Place, c2w: Poses, intrinsics: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Inverse depth of a place seen from a pose, 1/m, 0 for sky, [H, W]."""
+    _, depth = render_rgbd(place, c2w, intrinsics, *size, centred_depth=True)
     return np.where(depth < FAR_M, 1.0 / depth, 0.0).astype(np.float32)
+
+
+def depth_error(world: World, place: Place) -> float:
+    """Median relative error of the inverse depth that a world's first picture was told, of what stands within 1 / FAR m."""
+    first = world.keyframes[0]
+    truth = _exact_depth(place, first.c2w, first.intrinsics, first.size)
+    solid = truth > FAR
+    return float(np.median(np.abs(first.inverse_depth[solid] / truth[solid] - 1.0)))
 
 
 def begin_world(
@@ -253,7 +267,7 @@ def open_subject(
     """
     folder = worlds or beside(opened, "worlds") or worlds_dir()
     fitting = fitting_worlds(opened.spec.weights_sha256, folder)
-    chosen = [find_world(name, [folder]) for name in names or ()] or fitting
+    chosen = [find_world(name, [folder], checked=False) for name in names or ()] or fitting
     if not fitting:
         raise ValueError(
             f"no world in {folder} was made for the weights of {opened.spec.name}; name their folder with --worlds"

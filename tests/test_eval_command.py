@@ -20,7 +20,7 @@ from evaluation.evaluate import EvaluationPlan, evaluate, measure_rollout
 from evaluation.image_metrics import open_measures
 from evaluation.rollouts import Rollout, num_chunks, place_of, roll_out, stream
 from evaluation.scores import EvaluationReport, Horizon, RolloutScores, as_markdown
-from evaluation.worlds import first_latent, reconstruct, unseen_place, unseen_worlds
+from evaluation.worlds import depth_error, first_latent, reconstruct, unseen_place, unseen_worlds
 from holodeck import get_place
 from holodeck.raycast import FAR_M
 from holodeck.variants import mirrored, recoloured
@@ -91,8 +91,11 @@ def test_eval_measures_unseen_places(tmp_path, capsys):
     assert "on unseen places: night-mirrored-hue140" in shown
     assert ORACLE in shown
     assert BLENDED in shown
+    assert "Depth of the first pictures, median relative error: " in shown
     assert run(["eval", "--world", "night", *arguments, "--true-depth", "--overwrite"]) == 0
-    assert "on unseen, exactly measured places" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "on unseen, exactly measured places" in shown
+    assert "Depth of the first pictures, median relative error: 0.0 % in the mean" in shown
     assert (tmp_path / "night-mirrored-hue140.png").is_file()
 
 
@@ -388,6 +391,7 @@ def test_a_place_of_known_depth_begins_with_it(small):
     exact = np.where(depth < FAR_M, 1 / depth, 0.0)
     off = [np.median(np.abs(begun.keyframes[0].inverse_depth - exact)) for begun in (world, told)]
     assert off[0] < 0.2 * off[1]
+    assert depth_error(world, place) < 1e-3 < depth_error(told, place)
 
 
 def as_place(world):
