@@ -175,7 +175,7 @@ def _remembered(
     encoder = picture_world.open_encoder(bundle)
     text = picture_world.no_text(spec)
     if text_of is not None:
-        other = find_world(text_of, known_folders())
+        other = find_world(text_of, known_folders(), checked=False)
         if other.info.model != spec.weights_sha256:
             raise ValueError(
                 f"the world {other.name} was made for another model; name one made for {spec.name}"
