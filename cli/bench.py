@@ -99,6 +99,8 @@ def _print(report: BenchReport) -> None:
     result = report.as_json()
     rows = {name: result[name] for name in ("world", "engine", "backend", "device", "num_chunks")}
     for name, stage in result["stages"].items():
+        if name == "render_ms" and stage["p95"] == 0:
+            continue  # There is no spatial memory.
         rows[name.removesuffix("_ms")] = f"p50 {stage['p50']:.1f} ms, p95 {stage['p95']:.1f} ms"
     interval = result["interval_ms"]
     memory = result["peak_memory_bytes"]

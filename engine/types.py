@@ -154,6 +154,8 @@ class LatentChunk:
     refine_start_s: float | None = None
     refined_s: float | None = None
     """When it was refined; None where it was not."""
+    rendered_s: float | None = None
+    """When the spatial memory's rendering was there; None where the model reads none."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,17 @@ class ChunkTimes:
     refine_start_s: float | None = None
     refined_s: float | None = None
     """None where the chunk was not refined."""
+    rendered_s: float | None = None
+    """None where no spatial memory was rendered."""
+
+    @property
+    def render_ms(self) -> float:
+        """Time that rendering the spatial memory took, 0 where there is none."""
+        return 0.0 if self.rendered_s is None else 1e3 * (self.rendered_s - self.model_start_s)
 
     @property
     def denoise_ms(self) -> float:
+        """Time until the latents were clean, rendering included."""
         return 1e3 * (self.denoised_s - self.model_start_s)
 
     @property

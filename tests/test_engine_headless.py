@@ -160,7 +160,7 @@ def test_a_measurement_reports_stages_rhythm_and_memory(
     report = run_bench(open_session(toy_world, make_bundle(3, 4)), 8)
     fields = report.as_json()
     assert json.loads(json.dumps(fields)) == fields
-    assert set(fields["stages"]) == {"denoise_ms", "commit_ms", "decode_ms", "chunk_ms"}
+    assert set(fields["stages"]) == {"render_ms", "denoise_ms", "commit_ms", "decode_ms", "chunk_ms"}
     assert fields["deadline_ms"] == 750
     assert 0 <= fields["deadline_met"] <= 1
     assert fields["drift"] > 0

@@ -118,6 +118,7 @@ def test_a_chunk_carries_its_frames_poses_and_times(session: Session) -> None:
     assert (
         times.model_start_s <= times.denoised_s <= times.committed_s <= times.decode_start_s <= times.ready_s
     )
+    assert times.render_ms == 0, "a model without a spatial memory"
     assert first.latents is not None
     assert first.latents.dtype == np.float32
     assert session.next_chunk_index == second.chunk_index + 1
@@ -354,6 +355,7 @@ def test_the_pocket_makes_the_same_on_any_number_of_threads() -> None:
         walks.append(run(session, 0, 3))
         session.close()
     assert_same(*walks)
+    assert all(0 < chunk.times.render_ms < chunk.times.denoise_ms for chunk in walks[0])
 
 
 def open_and_step(bundle: Bundle) -> None:

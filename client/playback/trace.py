@@ -88,6 +88,8 @@ class ChunkLine(_Line):
     refine_start_s: Seconds | None = None
     refined_s: Seconds | None = None
     """None where the chunk was not refined."""
+    rendered_s: Seconds | None = None
+    """None where no spatial memory was rendered."""
 
     @property
     def refine_s(self) -> float:

@@ -115,6 +115,7 @@ class ModelSession(Session):
         start_frame = 0 if index == 0 else spec.first_chunk_size + (index - 1) * spec.chunk_size
         size = spec.first_chunk_size if index == 0 else spec.chunk_size
         rendering = self._render(index, track)
+        rendered_s = None if rendering is None else self._clock()
         self._keep_surroundings(rendering, track)
         conditioning = self._conditioning(start_frame, size, track, rendering)
         noise = chunk_noise(
@@ -145,6 +146,7 @@ class ModelSession(Session):
             state,
             rendering,
             None if conditioning.memory is None else conditioning.memory[0],
+            rendered_s=rendered_s,
         )
 
     def refine(self, chunk: LatentChunk) -> LatentChunk:

@@ -161,6 +161,7 @@ def chunk_times(chunk: LatentChunk, decode_start_s: float, ready_s: float) -> Ch
         ready_s,
         chunk.refine_start_s,
         chunk.refined_s,
+        chunk.rendered_s,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.types import ChunkTimes, FrameChunk
 
-STAGES = ("denoise_ms", "commit_ms", "decode_ms", "chunk_ms")
+STAGES = ("render_ms", "denoise_ms", "commit_ms", "decode_ms", "chunk_ms")
 
 
 @dataclass(frozen=True)
