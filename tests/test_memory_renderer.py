@@ -262,10 +262,12 @@ def test_rendering_depends_on_nothing_but_keyframes_and_cameras(monkeypatch: pyt
     used = renderer()
     for pose in POSES.values():
         seen(used, pose)
-    monkeypatch.setattr(engine.memory.renderer, "NUM_THREADS", 1)
-    fresh = MemoryRenderer(used.keyframes)
-    for pose in POSES.values():
-        assert same(seen(used, pose), seen(fresh, pose))
+    monkeypatch.setattr(engine.memory.renderer, "LEAST_THREADS", 1)
+    for num_cores in (1, 8):
+        monkeypatch.setattr(engine.memory.renderer, "num_cores", lambda count=num_cores: count)
+        fresh = MemoryRenderer(used.keyframes)
+        for pose in POSES.values():
+            assert same(seen(used, pose), seen(fresh, pose))
 
 
 def test_whoever_stands_still_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:

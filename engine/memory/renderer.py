@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.machine.hardware import num_cores
 from engine.memory.anchor import anchor_depth, beside_nearer
 from engine.memory.blend import BEHIND, blend, fill
 from engine.memory.images import Array, enlarged, farthest_around, nearest_around, overwrite
@@ -36,8 +37,8 @@ from engine.memory.warp import TOLERANCE_PX, Link
 
 ANCHOR_SCALE, ANCHOR_MARGIN = 0.5, 1.5
 """The anchor has half the resolution of the frames and one and a half times their field of view."""
-NUM_THREADS = 2
-"""Frames of a chunk, and keyframes of its anchor, are worked on two at a time."""
+LEAST_THREADS, MOST_THREADS = 2, 4
+"""Frames of a chunk, and keyframes of its anchor, are worked on as many at a time as there are cores, within these."""
 MAX_SOURCES = 3 * (MAX_SELECTED + MAX_FILLERS) // 2
 """Keyframes that are kept ready to be sampled: those of a chunk, and some of those before. Each takes 4 MB at 512x512."""
 LARGEST_RECYCLED_BYTES = 31 << 20
@@ -65,7 +66,7 @@ class MemoryRenderer:
         self.keyframes: list[Keyframe] = []
         self._poses = np.empty((0, 4, 4), np.float32)
         self._sources: dict[Keyframe, Source] = {}
-        self._pool = ThreadPoolExecutor(NUM_THREADS, "memory")
+        self._pool = ThreadPoolExecutor(max(LEAST_THREADS, min(MOST_THREADS, num_cores())), "memory")
         # glibc gives arrays of such sizes back to the system, and faults their pages in again, until one as large as this was
         # freed; that took more than half of the time.
         np.empty(LARGEST_RECYCLED_BYTES, np.uint8)
