@@ -48,6 +48,16 @@ def weighted(image: NDArray[Any], weight: Array) -> Array:
     return np.asarray(cv2.multiply(image, cv2.merge([weight] * 4), dtype=cv2.CV_32F), np.float32)
 
 
+def colors_of(image: NDArray[Any]) -> NDArray[Any]:
+    """Red, green and blue of an image of four channels, [H, W, 3]."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB))
+
+
+def channel(image: Array, number: int) -> Array:
+    """One channel of an image, [H, W]."""
+    return np.asarray(cv2.extractChannel(image, number), np.float32)
+
+
 def resized(image: NDArray[Any], size: tuple[int, int], how: int) -> NDArray[Any]:
     """Resize to (width, height)."""
     return np.asarray(cv2.resize(image, size, interpolation=how))

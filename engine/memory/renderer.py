@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from engine.machine.hardware import num_cores
 from engine.memory.anchor import anchor_depth, beside_nearer
 from engine.memory.blend import BEHIND, blend, fill
-from engine.memory.images import Array, enlarged, farthest_around, nearest_around, overwrite
+from engine.memory.images import (
+    Array,
+    channel,
+    chosen,
+    colors_of,
+    enlarged,
+    farthest_around,
+    nearest_around,
+    overwrite,
+)
 from engine.memory.keyframes import Keyframe
 from engine.memory.rendering import MemoryRendering
 from engine.memory.selection import (
@@ -55,6 +64,8 @@ FIRST_GUESS = 0.02
 """Inverse depth from which a frame's own is searched in the anchor's, 1/m."""
 LEAST_SHIFT_PX = 2.0
 """How far the nearest thing must shift between anchor and frame, at half the frame's resolution, to be searched for from near."""
+DEPTH = 3
+"""Channel of inverse depth in images of colour and depth."""
 CRACK_PX = 3
 """Open pixels are closed from surfaces that show within this square around them."""
 
@@ -138,8 +149,8 @@ def _render_frame(
     if selected:
         image, coverage = _shown(guides, selected, fillers, view)
     filled = fill(image, coverage)
-    color = cv2.convertScaleAbs(filled)[..., :3]
-    return np.ascontiguousarray(color, np.uint8), coverage, np.ascontiguousarray(filled[..., 3])
+    color = np.asarray(cv2.convertScaleAbs(filled))
+    return colors_of(color), coverage, channel(filled, DEPTH)
 
 
 def _shown(
@@ -194,7 +205,7 @@ def _fill_open(
 
 def _fill_cracks(image: Array, coverage: Array, links: Sequence[Link]) -> None:
     """Fill open pixels from the surfaces that show around them, in place."""
-    near, far = _surroundings(image[..., 3], coverage, CRACK_PX)
+    near, far = _surroundings(channel(image, DEPTH), coverage, CRACK_PX)
     open_pixels = np.flatnonzero((coverage == 0) & (near >= 0))
     if len(open_pixels):
         pixels = links[0].pixels.among(open_pixels)
@@ -211,7 +222,7 @@ def _extend_surfaces(image: Array, coverage: Array, links: Sequence[Link]) -> No
         image: Red, green, blue and inverse depth, [H, W, 4].
         coverage: [H, W].
     """
-    depth = overwrite(image[..., 3].copy(), coverage == 0, np.full_like(coverage, NOTHING))
+    depth = overwrite(channel(image, DEPTH), coverage == 0, np.full_like(coverage, NOTHING))
     near, beside = beside_nearer(depth)
     if not len(beside):
         return
@@ -229,11 +240,11 @@ def _smooth_edges(image: Array, coverage: Array, links: Sequence[Link]) -> None:
     Args:
         image: Red, green, blue and inverse depth, [H, W, 4].
     """
-    depth = image[..., 3]
-    color = np.ascontiguousarray(image[..., :3])
-    contrast = cv2.split(nearest_around(color) - farthest_around(color))
-    beside = cv2.dilate(silhouettes(depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    edges = np.flatnonzero(beside & (coverage > 0) & (np.maximum.reduce(contrast) > LEAST_CONTRAST))
+    depth, color = channel(image, DEPTH), colors_of(image)
+    beside = cv2.dilate(silhouettes(depth).view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    edges = np.flatnonzero(beside & (coverage > 0))
+    contrast = (nearest_around(color) - farthest_around(color)).reshape(-1, 3)[edges]
+    edges = edges[np.maximum.reduce(contrast.T) > LEAST_CONTRAST]
     if not len(edges):
         return
     points = links[0].pixels.points_within(edges, POINTS_WITHIN)
@@ -247,9 +258,8 @@ def _smooth_edges(image: Array, coverage: Array, links: Sequence[Link]) -> None:
 
 def _surroundings(depth: Array, coverage: Array, size: int) -> tuple[Array, Array]:
     """Nearest and farthest inverse depth around each pixel, NOTHING where nothing shows there, [H, W] each."""
-    near, far = (
-        np.where(coverage == 0, blank, depth).astype(np.float32) for blank in (NOTHING, np.float32(np.inf))
-    )
+    is_open = coverage == 0
+    near, far = (chosen(np.full_like(depth, blank), is_open, depth) for blank in (NOTHING, np.inf))
     return nearest_around(near, size), farthest_around(far, size)
 
 
