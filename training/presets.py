@@ -137,7 +137,16 @@ def miniature_recipe() -> PocketRecipe:
     return PocketRecipe(
         placement=Placement(most=4, num_positions=2, num_views=4, side=64),
         counts=ClipCounts(
-            MINIATURE_WALKS.places, 1, 2, 2, 1, 1, viewed_places=1, viewed_per_file=1, views_per_place=2
+            MINIATURE_WALKS.places,
+            1,
+            2,
+            2,
+            1,
+            1,
+            viewed_places=1,
+            still_lifes=1,
+            viewed_per_file=1,
+            views_per_place=2,
         ),
         clips=ClipSettings(
             3, sizes.frame_width, sizes.frame_height, MINIATURE_INTRINSICS, sizes.temporal_stride

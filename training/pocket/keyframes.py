@@ -209,13 +209,14 @@ def sample_views(place: Place, rng: np.random.Generator, count: int) -> list[NDA
             ]
         )
         if is_free(place.arrays, position, 0.35):
-            found.append(_turned(position, rng.uniform(0, 360), rng.normal(0, 22), rng.normal(0, 12)))
+            found.append(turned_pose(position, rng.uniform(0, 360), rng.normal(0, 22), rng.normal(0, 12)))
     return found
 
 
-def _turned(
+def turned_pose(
     position: NDArray[np.float64], yaw_deg: float, pitch_deg: float, roll_deg: float
 ) -> NDArray[np.float64]:
+    """The camera-to-world pose [4, 4] of a camera that is turned, then tilted up, then rolled."""
     rotations = [
         cv2.Rodrigues(np.radians(angle) * np.array(axis))[0]
         for angle, axis in (

@@ -122,7 +122,11 @@ def _views(run: PocketRun) -> list[Step]:
     if not jobs:
         return []
     done, missing = _standing_of(run, jobs)
-    numbers = {"places": counts.viewed_places, "per_place": counts.views_per_place}
+    numbers = {
+        "places": counts.viewed_places,
+        "still_lifes": counts.still_lifes,
+        "per_place": counts.views_per_place,
+    }
     left_s = (
         missing * counts.viewed_per_file * counts.views_per_place / (VIEWED_PER_S * torch.get_num_threads())
     )

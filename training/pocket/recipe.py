@@ -32,9 +32,14 @@ class ClipCounts:
     first_generated_seed: int = 1000
     viewed_places: int = 720
     """Generated places whose views, pictures with depth, are drawn beside the clips."""
-    viewed_per_file: int = 8
-    views_per_place: int = 20
     first_viewed_seed: int = 6000
+    still_lifes: int = 480
+    """Small things on tables, which are viewed from near as photos show them."""
+    first_still_life_seed: int = 100
+    viewed_per_file: int = 8
+    """Places or still lifes."""
+    views_per_place: int = 20
+    """Or still life."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from training.pocket.generator import GeneratorStage, LatentClips, encode_clips
 from training.pocket.own_history import OwnHistoryStage, roll_out
 from training.pocket.publish import CHECKPOINTS, depth_graph_in, load_depth_start, load_start
 from training.pocket.recipe import AUTOENCODER, DECODER, DEPTH, GENERATOR, OWN_HISTORY, PocketRecipe
-from training.pocket.views import RgbdViews, ViewJob
+from training.pocket.views import CloseUpJob, RgbdJob, RgbdViews, ViewJob
 from training.progress import RecipeProgress
 from training.report.page import write_report
 from training.run_folder import RunFolder
@@ -101,15 +101,20 @@ class PocketRun:
             for seed in range(first, first + counts.generated_places, step)
         ]
 
-    def view_jobs(self) -> list[ViewJob]:
-        """Views of generated places; none where no network learns from them."""
+    def view_jobs(self) -> list[RgbdJob]:
+        """Views of generated places, and close-ups of still lifes; none where no network learns from them."""
         counts = self.recipe.counts
         if not self.trains(DEPTH):
             return []
-        first, step = counts.first_viewed_seed, counts.viewed_per_file
-        return [
-            ViewJob(seed, step, counts.views_per_place, self.recipe.clips)
+        step, per_place, settings = counts.viewed_per_file, counts.views_per_place, self.recipe.clips
+        first, closest = counts.first_viewed_seed, counts.first_still_life_seed
+        jobs: list[RgbdJob] = [
+            ViewJob(seed, step, per_place, settings)
             for seed in range(first, first + counts.viewed_places, step)
+        ]
+        return jobs + [
+            CloseUpJob(seed, step, per_place, settings)
+            for seed in range(closest, closest + counts.still_lifes, step)
         ]
 
     def trains(self, name: str) -> bool:
