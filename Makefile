@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Three processes of one thread each: on two cores one waits at any time. A file's tests are in one of them and share what they build.
+# Four processes of one thread each, of which on two cores some always wait for seconds to pass. A file's tests are in one of them and
+# share what they build.
 # Files start in the order of tests/conftest.py, the longest first. Bytecode is kept: they, and the commands that they start, import the same.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 ROOMS := cli client engine evaluation export holodeck model training
 # What players run on Windows and macOS.
 PLAYED := cli client engine holodeck
