@@ -104,6 +104,21 @@ def test_a_photo_takes_its_depth_from_what_tells_it_and_is_surrounded_on_request
     assert len(surrounded.keyframes) == 15
 
 
+def test_what_a_photo_shows_from_near_is_enlarged_as_a_whole() -> None:
+    spec, photo = guided_spec(), np.full((90, 120, 3), 77, np.uint8)
+    size = spec.frame_height, spec.frame_width
+    cup_on_table = np.full(size, 0.5, np.float32)
+    cup_on_table[: size[0] // 2, : size[1] // 2] = 2.0
+    cup_on_table[-1] = 0.0
+
+    world = world_of_photo(
+        info(), spec, GuidedBackend(), photo, no_text(spec), depth_of=lambda _: cup_on_table, mirrored=False
+    )
+    inverse = world.keyframes[0].inverse_depth
+    assert inverse.max() == pytest.approx(1 / 3, rel=1e-3)
+    np.testing.assert_allclose(inverse / inverse.max(), cup_on_table / 2.0, rtol=1e-2, atol=1e-3)
+
+
 def test_the_depth_graph_tells_what_its_network_does(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")

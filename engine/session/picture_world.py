@@ -30,6 +30,8 @@ OVERLAP_PX = 2
 """How far mirror images reach beyond the fields of view that they fill."""
 LEAST_SKY = 0.1
 """Share of a picture's upper edge that must be sky, for there to be sky above."""
+NEAREST_M, NEAREST_SHARE = 3.0, 0.05
+"""Least depth that the nearest twentieth of a photo gets in its world."""
 DepthOf = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Inverse depth, 1/m, 0 for sky, [H, W], of a picture [H, W, 3] as the lens of the training would see it."""
 Text = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -100,6 +102,8 @@ def world_of_photo(
 ) -> World:
     """Make a world of one photo, RGB [H, W, 3], whose depth is right as far as a network learned depth.
 
+    What a photo shows from near is enlarged, so that a step leads into the picture and not through it.
+
     Args:
         fov_deg: Horizontal field of view of what is left of the photo, cropped to the frame's proportions.
         depth_of: Tells depth; None asks the decoder, which tells it badly where no memory helps it.
@@ -109,6 +113,8 @@ def world_of_photo(
     lens = lens_of(fov_deg, spec.frame_width, spec.frame_height)
     latent = _encoded(encoder, spec, frame)
     depth = _decoded_depth(spec, encoder, latent) if depth_of is None else told_depth(depth_of, frame, lens)
+    nearest = float(np.quantile(depth, 1 - NEAREST_SHARE))
+    depth = depth / np.float32(max(1.0, nearest * NEAREST_M))
     keyframe = Keyframe.of(frame, depth, np.eye(4), lens)
     keyframes = (keyframe, *mirror_images(keyframe)) if mirrored else (keyframe,)
     stored = tuple(compressed(each, COLOR_QUALITY) for each in keyframes)
