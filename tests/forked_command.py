@@ -10,6 +10,15 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
+IMPORTED = [
+    "cli.app",
+    "training.pocket.build",
+    "training.pocket.ablation",
+    "torch._dynamo",
+    "onnxscript",
+    "numba",
+]
+"""The last three are otherwise imported by each command when it first needs them."""
 LONGEST_S = 600
 """After which a command is given up."""
 
@@ -24,7 +33,7 @@ def run_forked(
         graphs: Folder in which exported graphs are kept; see `graphs_kept_in`.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cli.app", "training.pocket.build", "training.pocket.ablation"])
+    context.set_forkserver_preload(IMPORTED)
     with TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("out", "err")]
         process = context.Process(target=_work, args=(arguments, kill, graphs, *paths))

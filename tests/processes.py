@@ -30,7 +30,8 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder, self.number = folder, 0
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.sharding_cases", "tests.cluster_cases"])
+        # Torch imports its compiler with the first step, in each process.
+        self.context.set_forkserver_preload(["torch._dynamo", "tests.sharding_cases", "tests.cluster_cases"])
 
     def run(self, size: int, work: Work, *arguments: Any, **named: Any) -> list[dict[str, Any]]:
         """Call `work(group, *arguments, **named)` in `size` processes and return what each answers.
