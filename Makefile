@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Four processes of one thread each, of which on two cores some always wait for seconds to pass. A file's tests are in one of them and
+# Four processes of one thread each: some wait for seconds to pass, and two cores are never idle. A file's tests are in one of them and
 # share what they build.
 # Files start in the order of tests/conftest.py, the longest first. Bytecode is kept: they, and the commands that they start, import the same.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
